@@ -1,0 +1,60 @@
+"""One hash layer whose output nests: length b's code is the first b bits of the longest."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    """Return `lengths` as a tuple; they must be ints, strictly ascending and at least 1.
+
+    Raises:
+        ValueError: names the lengths that are not so.
+    """
+    ascending = all(a < b for a, b in itertools.pairwise(lengths))
+    if not lengths or not ascending or any(type(b) is not int or b < 1 for b in lengths):
+        raise ValueError(f"lengths must be ascending whole numbers of bits, 1 or more, not {list(lengths)}")
+    return tuple(lengths)
+
+
+class NestedHashHead(nn.Module):
+    """Linear, optional BatchNorm, tanh: every column is one bit, and a prefix of the columns is a code.
+
+    Each of the three acts bit by bit, so `head(x)[:, :b]` is exactly what a head of b bits with the
+    first b rows of the weight would give.
+
+    Source: Nested Hash Layer (arXiv 2412.08922), section 3.1.
+
+    Args:
+        in_features: width d of the features.
+        lengths: code lengths in bits, ascending; the last one, L, is the width of the output.
+        batch_norm: normalise every bit over the batch before tanh. Centre-based losses need it; in
+            training it refuses a batch of one.
+
+    Raises:
+        ValueError: lengths that are not ascending positive ints.
+
+    Example:
+        >>> head = NestedHashHead(512, lengths=(8, 16, 32))
+        >>> h = head(torch.randn(4, 512))  # (4, 32)
+        >>> eight_bits = h[:, :8]
+    """
+
+    def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
+        super().__init__()
+        self.lengths = check_lengths(lengths)
+        self.linear = nn.Linear(in_features, self.lengths[-1])
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+        self.norm = nn.BatchNorm1d(self.lengths[-1]) if batch_norm else nn.Identity()
+
+    @property
+    def weight(self) -> Tensor:
+        """The hash layer's weight (L, d), one row a bit: what `NestedLoss` balances the lengths on."""
+        return self.linear.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, d) -> relaxed codes (B, L) in (-1, 1)."""
+        return torch.tanh(self.norm(self.linear(x)))  # (B, L)

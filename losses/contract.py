@@ -1,0 +1,43 @@
+"""The contract of a hashing objective at one code length."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class HashLoss(nn.Module, ABC):
+    """A hashing objective at one code length b.
+
+    A subclass writes `terms`; whatever it remembers between batches (memories, discrete codes) it keeps in
+    buffers, so that it travels in checkpoints, and renews in `end_epoch`.
+
+    The batch is the global one: with several processes each of them sees all of it, so buffers stay equal
+    everywhere without communication.
+
+    Attributes:
+        uses_anchors: whether the loss reads the anchors; if not, what makes them is not trained.
+    """
+
+    uses_anchors: ClassVar[bool] = False
+
+    @abstractmethod
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
+        """The summands of the loss, by name, weighted already.
+
+        Args:
+            h: relaxed codes (B, b) in (-1, 1).
+            targets: multi-hot labels (B, C), 0 or 1, in h's dtype.
+            indices: int64 (B,), which training images these are, 0..N-1.
+            anchors: the classes' text anchors in code space (C, b), for losses that use them.
+
+        Returns:
+            Scalars that sum to the loss.
+        """
+
+    def forward(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> Tensor:
+        """The loss, a scalar: the sum of `terms`, which takes the same arguments."""
+        return sum(self.terms(h, targets, indices, anchors).values(), start=h.new_zeros(()))
+
+    def end_epoch(self, anchors: Tensor | None = None) -> None:
+        """Called once after every epoch, without gradient, with the anchors (C, b) of that moment."""

@@ -1,0 +1,40 @@
+"""DPSH: deep pairwise-supervised hashing."""
+
+from torch import Tensor
+
+from .contract import HashLoss
+from .pairwise import pairwise_likelihood
+
+
+class DPSH(HashLoss):
+    """Likelihood of the batch's pairwise similarities, and the distance of the outputs to their own signs.
+
+        mean[softplus(theta) - s * theta]  +  eta * mean (H - sign H)^2,   theta_ij = h_i . h_j / 2
+
+    It is KIDDO without discrete codes and without text.
+
+    Source: DPSH (Li, Wang, Kang, IJCAI 2016) eq. 4, over the pairs of a batch, as means over entries.
+
+    Args:
+        eta: weight of the quantisation term, 0 or more.
+
+    Example:
+        >>> value = DPSH()(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    def __init__(self, eta: float = 0.1) -> None:
+        super().__init__()
+        self.eta = eta
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        signs = (h.detach() >= 0).to(h.dtype) * 2 - 1  # (B, b)
+        return {
+            "similarity": pairwise_likelihood(h, targets),
+            "quantization": self.eta * (h - signs).square().mean(),
+        }

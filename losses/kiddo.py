@@ -1,0 +1,76 @@
+"""KIDDO: knowledge-injected discrete optimisation, KALAHash's objective."""
+
+import torch
+from torch import Tensor
+
+from .contract import HashLoss
+from .dcc import dcc
+from .pairwise import pairwise_likelihood
+
+
+class KIDDO(HashLoss):
+    """Pairwise similarity, distance to discrete codes, and the codes' alignment with text anchors.
+
+    With theta_ij = h_i . h_j / 2, s_ij = 1 where i and j share a label, B the discrete codes and T the anchors:
+
+        gamma * mean[softplus(theta) - s * theta]  +  beta * mean (H - B)^2  +  alpha * mean (Y - B T^T)^2
+
+    The first two reach the network, the third the anchors. After every epoch `end_epoch` renews B for the
+    whole training set by discrete cyclic coordinate descent on
+    alpha |Y - B T^T|^2 + beta |U - B|^2, U being the last seen H of every training image (0 before).
+
+    Source: KALAHash (AAAI 2025) eq. 8-12.
+
+    Args:
+        targets: multi-hot labels (N, C) of the whole training set.
+        codes: where B starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
+        alpha, beta, gamma: the weights above, 0 or more.
+
+    Raises:
+        ValueError: targets and codes of different row numbers.
+        ValueError: on call, without anchors.
+
+    Example:
+        >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
+        >>> loss = KIDDO(targets, codes)
+        >>> value = loss(h, targets[indices], indices, anchors)  # h (B, 16), anchors (C, 16)
+    """
+
+    uses_anchors = True
+
+    def __init__(
+        self, targets: Tensor, codes: Tensor, alpha: float = 0.1, beta: float = 1.0, gamma: float = 3.0
+    ) -> None:
+        super().__init__()
+        if len(targets) != len(codes):
+            raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
+        self.register_buffer("codes", codes.clone())
+        self.register_buffer("memory", torch.zeros_like(codes))
+
+    targets: Tensor  # (N, C)
+    codes: Tensor  # (N, b), B
+    memory: Tensor  # (N, b), U
+
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
+        anchors = self._required(anchors)
+        self.memory[indices] = h.detach()
+        codes = self.codes[indices]  # (B, b)
+        return {
+            "similarity": self.gamma * pairwise_likelihood(h, targets),
+            "quantization": self.beta * (h - codes).square().mean(),
+            "alignment": self.alpha * (targets - codes @ anchors.T).square().mean(),
+        }
+
+    @torch.no_grad()
+    def end_epoch(self, anchors: Tensor | None = None) -> None:
+        anchors = self._required(anchors)
+        linear = self.alpha * self.targets @ anchors + self.beta * self.memory  # (N, b)
+        self.codes.copy_(dcc(self.codes, linear, self.alpha * anchors.T @ anchors))
+
+    @staticmethod
+    def _required(anchors: Tensor | None) -> Tensor:
+        if anchors is None:
+            raise ValueError("KIDDO needs anchors: the classes' text anchors in code space, (C, b)")
+        return anchors

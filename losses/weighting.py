@@ -1,0 +1,48 @@
+"""Adaptive gradient weighting: no shorter length is reversed by the longer ones on its own bits."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import einsum
+from torch import Tensor
+
+
+@torch.no_grad()
+def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """One weight a length, from each length's gradient by the hash layer's weight.
+
+    On the rows that length k owns (its first b_k), longer lengths j > k may pull against it. Where
+    -<g_k, g_j> exceeds |g_k|^2 / (m - 1), j is scaled down so that it does not:
+
+        a_kj = min(a_k,j-1, |g_k|^2 / ((m - 1) * -<g_k, g_j>)),   w_j = prod_{k<j} a_kj,   sum_j w_j = m
+
+    and so w_k |g_k|^2 + sum_{j>k} w_j <g_k, g_j> >= 0 for every k: all longer lengths together can at most
+    cancel a shorter one's gradient, never reverse it.
+
+    Source: Nested Hash Layer (arXiv 2412.08922), dominance-aware dynamic weighting. Other than in its
+    published code every k is compared by its own norm and a_kj falls with j, without which the guarantee
+    fails from four lengths on.
+
+    Args:
+        gradients: one (L, d) a length, rows beyond a length's own being 0.
+        lengths: ascending, bits, the last one L.
+
+    Returns:
+        Weights (m,), positive or 0, of sum m, in the gradients' dtype and on their device.
+    """
+    m = len(lengths)
+    stacked = torch.stack(list(gradients))  # (m, L, d)
+    by_row = einsum(stacked, stacked, "k row d, j row d -> row k j")
+    own_rows = torch.tensor([b - 1 for b in lengths], device=stacked.device)
+    dots = by_row.cumsum(0)[own_rows].double().tolist()  # [k][k'][j]: over k's own rows
+
+    weights = [1.0] * m
+    for k in range(m - 1):
+        norm, scale = dots[k][k][k], 1.0
+        for j in range(k + 1, m):
+            against = -dots[k][k][j]
+            if against > norm / (m - 1):
+                scale = min(scale, norm / ((m - 1) * against))
+            weights[j] *= scale
+    total = sum(weights)
+    return stacked.new_tensor([w * m / total for w in weights])

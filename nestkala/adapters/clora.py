@@ -1,0 +1,78 @@
+"""CLoRA: class-calibrated low-rank adaptation, whose directions are the classes' text embeddings."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import einsum
+from torch import Tensor, nn
+
+from ..backbones import BlockAdapter, Projection
+
+
+class CLoRA(nn.Module):
+    """Low-rank updates of attention projections, per image, along the class directions that fit it best.
+
+    For a frozen projection W and an image, of whose patch tokens at W's input x_mean is the mean, take the r
+    class directions of largest cosine to x_mean, k_1..k_r, in descending order. With trainable q_1..q_r
+
+        out = W x + scale * sum_i k_i (q_i . x)
+
+    computed as two thin products; the d x d update of an image is never built. Learned are the q_i, one set a
+    projection, and, through the rows picked, whatever the directions come from.
+
+    Source: KALAHash (AAAI 2025) eq. 4-7.
+
+    Args:
+        width: d, of the tokens.
+        num_blocks: how many blocks are adapted.
+        projections: which of "q", "k", "v", "o".
+        rank: r, at most the number of classes.
+        scale: eta.
+        num_prefix_tokens: class and register tokens, left out of the mean.
+        init: "linear" starts q like nn.Linear does, so that the adapted model does not start at the frozen
+            one; "zero" starts there.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_blocks: int,
+        projections: Sequence[Projection] = ("k", "v"),
+        rank: int = 1,
+        scale: float = 1.0,
+        num_prefix_tokens: int = 1,
+        init: Literal["linear", "zero"] = "linear",
+    ) -> None:
+        super().__init__()
+        self.projections = tuple(projections)
+        self.rank, self.scale, self.num_prefix_tokens = rank, scale, num_prefix_tokens
+        bound = width**-0.5 if init == "linear" else 0.0
+        self.q = nn.ParameterList(
+            torch.empty(len(self.projections), rank, width).uniform_(-bound, bound) for _ in range(num_blocks)
+        )
+
+    def bind(self, directions: Tensor) -> list[BlockAdapter]:
+        """One adapter a block, given the class directions (C, d)."""
+        return [partial(self._deltas, q, directions) for q in self.q]
+
+    def _deltas(
+        self, q: Tensor, directions: Tensor, x: Tensor, names: Sequence[Projection]
+    ) -> dict[Projection, Tensor]:
+        places = [i for i, name in enumerate(self.projections) if name in names]
+        if not places:
+            return {}
+        picked = self._pick(x, directions)  # (B, r, d)
+        along = einsum(x, q[places], "b t d, p r d -> p b t r")
+        deltas = einsum(along, self.scale * picked, "p b t r, b r d -> p b t d")
+        return {self.projections[place]: delta for place, delta in zip(places, deltas, strict=True)}
+
+    def _pick(self, x: Tensor, directions: Tensor) -> Tensor:
+        with torch.no_grad():
+            mean = x[:, self.num_prefix_tokens :].mean(dim=1)  # (B, d)
+            closest = (
+                F.linear(mean, F.normalize(directions, dim=1).to(mean.dtype)).topk(self.rank, dim=1).indices
+            )  # (B, r)
+        return directions[closest]  # (B, r, d)

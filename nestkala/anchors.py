@@ -1,0 +1,95 @@
+"""Text anchors: one embedding a class, which CLoRA takes its directions from and KIDDO its targets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from .backbones import Backbone, load_backbone
+from .config import Config
+from .errors import NestKALAError, nearest
+from .seeding import seeded
+
+
+def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]) -> Tensor:
+    """The anchors K (C, d_t) that the settings ask for, float32, not normalised.
+
+    Raises:
+        NestKALAError: a backbone without text tower where one is needed, a file that does not fit the classes,
+            descriptions that leave a class out, or anchors that are not finite.
+    """
+    source = config.anchors
+    if source == "auto":
+        source = "orthonormal" if config.backbone.startswith("tiny") else "text"
+    if source == "orthonormal":
+        return orthonormal_anchors(len(class_names), backbone.tower.feature_dim, config.seed)
+    if source.endswith(".npy"):
+        return _from_file(Path(source), len(class_names))
+    embed = backbone.embed_text if source == "text" else load_backbone(source, num_adapted=0).embed_text
+    if embed is None:
+        raise NestKALAError(
+            f"{backbone.name} has no text tower: say --anchors open_clip/MODEL:WEIGHTS, a .npy file (classes, width), "
+            "or orthonormal"
+        )
+    described = class_sentences(class_names, config.prompts, config.descriptions)
+    anchors = torch.stack([embed(sentences).mean(dim=0) for sentences in described])  # (C, d_t)
+    return _checked(anchors, source)
+
+
+def class_sentences(
+    class_names: Sequence[str], prompts: Sequence[str], descriptions: Path | None = None
+) -> list[list[str]]:
+    """What is said of each class: every prompt with its name in it, or its own descriptions from a file.
+
+    Raises:
+        NestKALAError: a file that is no mapping of class names to sentences, or leaves a class out.
+    """
+    if descriptions is None:
+        return [[prompt.format(name.replace("_", " ")) for prompt in prompts] for name in class_names]
+    try:
+        table = yaml.safe_load(descriptions.read_text(encoding="utf-8"))  # JSON is YAML
+    except OSError as error:
+        raise NestKALAError(f"cannot read descriptions {descriptions}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise NestKALAError(f"{descriptions} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(table, dict):
+        raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")
+    described = []
+    for name in class_names:
+        if name not in table:
+            raise NestKALAError(f"{descriptions} does not describe the class '{name}'{nearest(name, map(str, table))}")
+        sentences = [table[name]] if isinstance(table[name], str) else table[name]
+        if not sentences or not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+            raise NestKALAError(f"{descriptions}: the class '{name}' needs a sentence or a list of them")
+        described.append(sentences)
+    return described
+
+
+def orthonormal_anchors(num_classes: int, width: int, seed: int) -> Tensor:
+    """Random directions (num_classes, width) of unit norm, orthogonal as long as there are at most `width`."""
+    with seeded(seed):
+        draws = torch.randn(num_classes, width)
+    if num_classes > width:
+        return draws / draws.norm(dim=1, keepdim=True)
+    return torch.linalg.qr(draws.T).Q.T.contiguous()
+
+
+def _from_file(path: Path, num_classes: int) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise NestKALAError(f"cannot read anchors {path}: {error}") from None
+    if array.ndim != 2 or len(array) != num_classes or not np.issubdtype(array.dtype, np.floating):
+        raise NestKALAError(
+            f"anchors {path} must be floats ({num_classes} classes, width), not {array.dtype} {array.shape}"
+        )
+    return _checked(torch.from_numpy(array).float(), str(path))
+
+
+def _checked(anchors: Tensor, source: str) -> Tensor:
+    if not torch.isfinite(anchors).all():
+        raise NestKALAError(f"the anchors from {source} are not finite")
+    return anchors

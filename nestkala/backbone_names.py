@@ -1,0 +1,58 @@
+"""Names of backbones, "library/model:weights", checked without loading anything heavy."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from .errors import NestKALAError, unknown_name
+
+_LIBRARIES = ("open_clip", "timm")
+_NON_STANDARD_IMAGE = ("timm_model_name", "attentional_pool", "patch_dropout", "block_type", "qk_norm")
+_NON_STANDARD_TEXT = ("hf_model_name", "hf_tokenizer_name")
+
+
+def split_name(name: str) -> tuple[str, str, str | None]:
+    """ "library/model:weights" -> its three parts; the built-in "tiny" is a library of one.
+
+    Raises:
+        NestKALAError: a name of another form or of an unknown library.
+    """
+    model, colon, weights = name.partition(":")
+    library, slash, model = model.partition("/")
+    if library == "tiny" and not slash:
+        return "tiny", "", weights if colon else None
+    if library not in _LIBRARIES or not model or (colon and not weights):
+        forms = ["tiny", "open_clip/MODEL:WEIGHTS", "timm/MODEL", "timm/MODEL:WEIGHTS"]
+        raise unknown_name("backbone", name, forms)
+    return library, model, weights if colon else None
+
+
+def check_name(name: str) -> None:
+    """Raise NestKALAError where the name cannot be right, as far as can be told without importing its library."""
+    library, model, weights = split_name(name)
+    if library != "open_clip":
+        return
+    known = open_clip_models()
+    if model not in known:
+        raise unknown_name("open_clip ViT", model, known)
+    if weights is None:
+        raise NestKALAError(f"'{name}' names no weights: say '{name}:TAG', such as open_clip/ViT-B-32-quickgelu:openai")
+
+
+def open_clip_models() -> list[str]:
+    """The installed open_clip's models whose image and text towers are its own standard transformers."""
+    spec = find_spec("open_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise NestKALAError("open_clip is not installed: pip install open_clip_torch")
+    names = []
+    for path in Path(spec.submodule_search_locations[0], "model_configs").glob("*.json"):
+        model = json.loads(path.read_text(encoding="utf-8"))
+        image, text = model["vision_cfg"], model.get("text_cfg", {})
+        if (
+            isinstance(image.get("layers"), int)
+            and "multimodal_cfg" not in model
+            and not any(image.get(key) for key in _NON_STANDARD_IMAGE)
+            and not any(text.get(key) for key in _NON_STANDARD_TEXT)
+        ):
+            names.append(path.stem)
+    return sorted(names)

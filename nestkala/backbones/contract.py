@@ -1,0 +1,40 @@
+"""What a backbone gives to the rest, whichever library it is from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+from PIL.Image import Image
+from torch import Tensor
+
+from .tower import Tower
+
+
+@dataclass
+class Backbone:
+    """A frozen image tower with all that belongs to it.
+
+    Attributes:
+        name: "library/model:weights"; loads the same backbone again.
+        tower: the cut transformer.
+        preprocess: RGB image -> (3, H, W).
+        preprocessing: the same in words, for cache keys and fingerprints.
+        embed_text: sentences -> embeddings (n, d_t) in the space of the features, not normalised; None where
+            the backbone has no text tower.
+    """
+
+    name: str
+    tower: Tower
+    preprocess: Callable[[Image], Tensor]
+    preprocessing: str
+    embed_text: Callable[[list[str]], Tensor] | None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits of the image tower's weights and the preprocessing."""
+        digest = blake2b(self.preprocessing.encode(), digest_size=16)
+        for name, tensor in sorted(self.tower.vit.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.float().cpu().contiguous().numpy())
+        return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""open_clip's standard ViT towers, with their text towers for anchors."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import NestKALAError, unknown_name
+from ..seeding import seeded
+from .contract import Backbone
+from .tower import AdaptableBlock, Tower
+
+
+def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
+    """An open_clip model by name, with the weights of a pretrained tag, of a file, or "random" ones.
+
+    Raises:
+        NestKALAError: not a standard ViT, unknown tag, weights made for another activation, or weights that
+            are not in the cache and cannot be downloaded; each names what is allowed or what to fetch.
+    """
+    import open_clip
+
+    clip = _create(model, weights)
+    visual = clip.visual
+    preprocessing = dict(open_clip.get_model_preprocess_cfg(clip))
+    return Backbone(
+        name=f"open_clip/{model}:{weights}",
+        tower=OpenCLIPTower(visual, num_adapted),
+        preprocess=open_clip.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocessing), is_train=False),
+        preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),
+        embed_text=_TextTower(clip, open_clip.get_tokenizer(model)),
+    )
+
+
+def _create(model: str, weights: str | None) -> Any:
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    if weights == "random":
+        with seeded(0):
+            return open_clip.create_model(model, pretrained=None, pretrained_text=False).eval()
+    tags = list_pretrained_tags_by_model(model)
+    if weights is None:
+        raise NestKALAError(
+            f"open_clip/{model} needs weights behind a colon: a tag ({', '.join(tags) or 'none known'}), "
+            "a file, or random"
+        )
+    tag = get_pretrained_cfg(model, weights)
+    if not tag and not Path(weights).is_file():
+        raise unknown_name(f"weights of open_clip/{model}", weights, [*tags, "random", "a file's path"])
+    if tag:
+        _check_activation(model, weights, bool(tag.get("quick_gelu")))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing hub token and the like; errors are told below
+            return open_clip.create_model(model, pretrained=weights).eval()
+    except Exception as error:
+        if tag:
+            source = tag.get("hf_hub", "").rstrip("/") or tag.get("url")
+            raise NestKALAError(
+                f"the weights of open_clip/{model}:{weights} are neither cached nor could they be downloaded: "
+                f"fetch {source} on a machine with a network and copy it into the Hugging Face cache here "
+                f"(HF_HOME), or name its file: --backbone open_clip/{model}:/path/to/weights.safetensors"
+            ) from error
+        raise NestKALAError(f"{weights} does not hold weights of open_clip/{model}: {error}") from error
+
+
+def _check_activation(model: str, tag: str, tag_is_quick: bool) -> None:
+    import open_clip
+
+    if tag_is_quick == bool(open_clip.get_model_config(model).get("quick_gelu")):
+        return
+    fitting = f"{model}-quickgelu" if tag_is_quick else model.removesuffix("-quickgelu")
+    raise NestKALAError(
+        f"the weights '{tag}' were trained {'with' if tag_is_quick else 'without'} QuickGELU: "
+        f"use open_clip/{fitting}:{tag}"
+    )
+
+
+class _TextTower:
+    """Sentences -> embeddings, not normalised."""
+
+    def __init__(self, clip: Any, tokenizer: Any) -> None:
+        self.clip, self.tokenizer = clip, tokenizer
+
+    @torch.no_grad()
+    def __call__(self, sentences: list[str]) -> Tensor:
+        return self.clip.encode_text(self.tokenizer(sentences)).float()  # (n, d_t)
+
+
+class OpenCLIPTower(Tower):
+    """open_clip's VisionTransformer, ending in its projected embedding, not normalised."""
+
+    def __init__(self, visual: Any, num_adapted: int) -> None:
+        super().__init__(
+            visual,
+            list(visual.transformer.resblocks),
+            _adaptable,
+            width=visual.conv1.out_channels,
+            feature_dim=visual.output_dim,
+            num_prefix_tokens=1,
+            num_adapted=num_adapted,
+        )
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.vit._embeds(images)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return self.vit._pool(tokens)[0] @ self.vit.proj
+
+
+class _PackedProjection(nn.Module):
+    """The input projection that nn.MultiheadAttention keeps as one packed weight; shared, not copied."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.attention.in_proj_weight, self.attention.in_proj_bias)
+
+
+def _adaptable(block: Any) -> AdaptableBlock:
+    return AdaptableBlock(
+        norm1=block.ln_1,
+        qkv=_PackedProjection(block.attn),
+        num_heads=block.attn.num_heads,
+        q_norm=nn.Identity(),
+        k_norm=nn.Identity(),
+        inner_norm=nn.Identity(),
+        out=block.attn.out_proj,
+        scale1=block.ls_1,
+        norm2=block.ln_2,
+        mlp=block.mlp,
+        scale2=block.ls_2,
+    )

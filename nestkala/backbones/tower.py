@@ -1,0 +1,145 @@
+"""A frozen vision transformer cut in two: a trunk that never changes, and a tail whose projections adapt.
+
+What enters the first adapted block of an image never changes in training. So it is computed once (`trunk`),
+rounded to half precision and kept; training and evaluation run the `tail` alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import NestKALAError
+
+Projection = Literal["q", "k", "v", "o"]
+"""A linear projection of self-attention: queries, keys, values, output."""
+
+BlockAdapter = Callable[[Tensor, Sequence[Projection]], dict[Projection, Tensor]]
+"""Input (B, t, d) of the named projections -> what to add to the outputs (B, t, d) of those it adapts."""
+
+
+class AdaptableBlock(nn.Module):
+    """A pre-norm transformer block, made of a library's own modules, that lets an adapter into its attention.
+
+    Without an adapter it computes what the library's block does in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm1: nn.Module,
+        qkv: nn.Module,
+        num_heads: int,
+        q_norm: nn.Module,
+        k_norm: nn.Module,
+        inner_norm: nn.Module,
+        out: nn.Module,
+        scale1: nn.Module,
+        norm2: nn.Module,
+        mlp: nn.Module,
+        scale2: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.qkv, self.q_norm, self.k_norm = norm1, qkv, q_norm, k_norm
+        self.inner_norm, self.out, self.scale1 = inner_norm, out, scale1
+        self.norm2, self.mlp, self.scale2 = norm2, mlp, scale2
+        self.num_heads = num_heads
+
+    def forward(self, x: Tensor, adapter: BlockAdapter | None = None) -> Tensor:
+        x = x + self.scale1(self._attend(self.norm1(x), adapter))
+        return x + self.scale2(self.mlp(self.norm2(x)))  # (B, t, d)
+
+    def _attend(self, x: Tensor, adapter: BlockAdapter | None) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, t, d) each
+        if adapter is not None:
+            deltas = adapter(x, ("q", "k", "v"))
+            q, k, v = (
+                deltas[name] + projected if name in deltas else projected
+                for name, projected in (("q", q), ("k", k), ("v", v))
+            )
+        q, k, v = (rearrange(y, "b t (h e) -> b h t e", h=self.num_heads) for y in (q, k, v))
+        attended = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        attended = self.inner_norm(rearrange(attended, "b h t e -> b t (h e)"))
+        projected = self.out(attended)  # (B, t, d)
+        if adapter is not None:
+            for delta in adapter(attended, ("o",)).values():
+                projected = projected + delta
+        return projected
+
+
+class Tower(nn.Module, ABC):
+    """The cut transformer. Its weights are frozen and it is always in evaluation mode.
+
+    Attributes:
+        width: d, of the tokens inside.
+        feature_dim: of the feature that the tail ends in.
+        num_prefix_tokens: class (and register) tokens, which stand before the patch tokens.
+        num_adapted: how many last blocks make the tail; at 0 the trunk goes all the way to the feature.
+    """
+
+    vit: Any
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        blocks: Sequence[nn.Module],
+        wrap: Callable[[nn.Module], AdaptableBlock],
+        *,
+        width: int,
+        feature_dim: int,
+        num_prefix_tokens: int,
+        num_adapted: int,
+    ) -> None:
+        super().__init__()
+        if num_adapted > len(blocks):
+            raise NestKALAError(f"adapt_blocks is {num_adapted}, but the backbone has {len(blocks)} blocks")
+        self.width, self.feature_dim, self.num_prefix_tokens = width, feature_dim, num_prefix_tokens
+        self.num_adapted = num_adapted
+        self.vit = vit.requires_grad_(False)
+        cut = len(blocks) - num_adapted
+        self.trunk_blocks = nn.ModuleList(blocks[:cut])
+        self.tail_blocks = nn.ModuleList(wrap(block) for block in blocks[cut:])
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Tower":  # noqa: ARG002 - frozen: dropout and such stay off
+        return super().train(False)
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, t, d) that enter the first block."""
+
+    @abstractmethod
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, t, d) that leave the last block -> features (B, feature_dim)."""
+
+    @torch.no_grad()
+    def trunk(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> what `tail` takes, in half precision: tokens (B, t, d), or the features.
+
+        Raises:
+            NestKALAError: values that half precision cannot hold.
+        """
+        tokens = self.embed(images)
+        for block in self.trunk_blocks:
+            tokens = block(tokens)
+        if self.num_adapted == 0:
+            tokens = self.pool(tokens)
+        halved = tokens.half()
+        if not torch.isfinite(halved).all():
+            raise NestKALAError(
+                "the backbone's tokens are not finite in half precision (largest magnitude "
+                f"{tokens.abs().max().item():.3g}, half precision ends at 65504)"
+            )
+        return halved
+
+    def tail(self, tokens: Tensor, adapters: Sequence[BlockAdapter | None] | None = None) -> Tensor:
+        """What `trunk` gave -> features (B, feature_dim), with an adapter for each of the last blocks or none."""
+        if self.num_adapted == 0:
+            return tokens
+        for block, adapter in zip(self.tail_blocks, adapters or [None] * self.num_adapted, strict=True):
+            tokens = block(tokens, adapter)
+        return self.pool(tokens)

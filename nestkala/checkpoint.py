@@ -1,0 +1,71 @@
+"""The state of an unfinished training run in one safetensors file, replaced whole."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .errors import NestKALAError
+from .files import replacing
+from .model import HashModel
+
+_FORMAT = {"format": "nestkala-checkpoint", "version": "1"}
+
+
+def save_checkpoint(
+    path: Path, model: HashModel, loss: nn.Module, optimizer: Optimizer, epoch: int, seconds: float
+) -> None:
+    """Write what was trained, what the loss remembers, the optimiser's state, and after how many epochs and seconds.
+
+    Raises:
+        NestKALAError: a value is not finite; the earlier checkpoint stays.
+    """
+    tensors = {f"model.{name}": value for name, value in model.trained_state().items()}
+    tensors |= {f"loss.{name}": value for name, value in loss.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if value is not None}
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise NestKALAError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
+    metadata = _FORMAT | {"epoch": str(epoch), "seconds": repr(seconds)}
+    with replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+
+
+def load_checkpoint(path: Path, model: HashModel, loss: nn.Module, optimizer: Optimizer) -> tuple[int, float]:
+    """Put the saved state into model, loss and optimiser; return after how many epochs and seconds it was.
+
+    Raises:
+        NestKALAError: no such file, damaged, or from a run with other settings.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise NestKALAError(
+            f"there is no checkpoint {path} to go on from: the run ended before its first one"
+        ) from None
+    except (SafetensorError, OSError) as error:
+        raise NestKALAError(f"the checkpoint {path} is damaged: {error}") from None
+    if {key: metadata.get(key) for key in _FORMAT} != _FORMAT:
+        raise NestKALAError(f"{path} is not a checkpoint of version {_FORMAT['version']}")
+    model.load_trained_state(_below(tensors, "model."))
+    try:
+        loss.load_state_dict(_below(tensors, "loss."))
+    except RuntimeError as error:
+        raise NestKALAError(f"the checkpoint {path} is of another loss: {' '.join(str(error).split())}") from None
+    states: dict[int, dict[str, Any]] = {}
+    for name, value in _below(tensors, "optimizer.").items():
+        index, _, key = name.partition(".")
+        states.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+    return int(metadata["epoch"]), float(metadata["seconds"])
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,287 @@
+"""The settings of a training run: one typed schema for YAML files, command-line flags and the run folder."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from tyro.constructors import PrimitiveConstructorSpec
+
+from .backbone_names import check_name
+from .errors import NestKALAError, nearest, unknown_name
+
+MAX_LENGTH = 512
+
+
+def _comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: tuple(item(word.strip()) for word in words[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
+
+
+class Config(BaseModel):
+    """Train nested binary codes from a few labelled images per class.
+
+    Settings come from the YAML file named by --config, and from flags, which win.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    config: str = Field(
+        "digits",
+        description="a shipped config (digits, cifar10, nuswide21, mscoco) or the path of a YAML file",
+    )
+    output: Path | None = Field(None, description="run folder to make; by default runs/DATA-SHOTSshot-seedSEED-TIME")
+    resume: Path | None = Field(
+        None,
+        description="go on with the run in this folder, from its last checkpoint and with its settings; only "
+        "epochs and the machine's settings (threads, workers, cache...) may be given anew",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="draws the training images, all weights and their order (0 or more)"
+    )
+
+    # codes
+    lengths: Annotated[tuple[int, ...], _comma_separated(int, "BITS,BITS,...")] = Field(
+        (8, 16, 32), description=f"code lengths in bits, each 1 to {MAX_LENGTH}, any number of them"
+    )
+    batch_norm: bool = Field(
+        True, description="normalise every bit over the batch before tanh; without it bits tend to die"
+    )
+
+    # data
+    data: str = Field(
+        "digits",
+        description="digits (in scikit-learn), cifar10 (downloaded), or a folder: CLASS/image, SPLIT/CLASS/image, or "
+        "lists train.txt, test.txt, database.txt with classnames.txt",
+    )
+    data_root: Path = Field(Path("data"), description="where cifar10 is downloaded to")
+    shots: int = Field(1, ge=1, description="labelled training images per class (1 or more; usually 1 to 8)")
+    split: Path | None = Field(
+        None,
+        description="take training, query and gallery images from this split.json instead of drawing them",
+    )
+    queries_per_class: int | None = Field(None, ge=1, description="queries drawn from every class (single-label data)")
+    queries: int | None = Field(None, ge=1, description="queries drawn in all, where the data has no test list")
+    train_pool: int | None = Field(
+        None,
+        ge=1,
+        description="draw the training images from this many of the gallery; by default from all of it",
+    )
+    protocol_seed: int = Field(
+        0, ge=0, description="draws queries and gallery order, the same for every seed (0 or more)"
+    )
+    top_k: int | None = Field(None, ge=1, description="score the first K results; by default the whole gallery")
+    on_broken: Literal["error", "skip"] = Field(
+        "error", description="an unreadable image stops the run, or is left out and counted"
+    )
+
+    # backbone and text
+    backbone: str = Field(
+        "tiny",
+        description="tiny (built in), open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or "
+        "timm/MODEL[:WEIGHTS]; WEIGHTS is a tag, for open_clip also a file, or random",
+    )
+    anchors: str = Field(
+        "auto",
+        description="text anchors of the classes: auto (the backbone's text tower; orthonormal for tiny), orthonormal, "
+        "open_clip/MODEL:WEIGHTS (its text tower), or a .npy file (classes, width)",
+    )
+    prompts: tuple[str, ...] = Field(
+        ("a photo of a {}.",), description="templates that class names are put into; several are averaged"
+    )
+    descriptions: Path | None = Field(
+        None, description="YAML or JSON file {class: sentence or sentences}, averaged, instead of prompts"
+    )
+
+    # adapter
+    adapter: Literal["clora", "none"] = Field("clora", description="what adapts the backbone")
+    adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
+    projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], _comma_separated(str, "{q,k,v,o},...")] = Field(
+        ("k", "v"), min_length=1, description="attention projections that are adapted"
+    )
+    rank: int = Field(1, ge=1, description="directions per image, at most the number of classes (1 or more)")
+    adapter_scale: float = Field(
+        1.0, allow_inf_nan=False, description="eta, the adapter's strength; 0 is the frozen model"
+    )
+    adapter_init: Literal["linear", "zero"] = Field(
+        "linear", description="start q like nn.Linear, or at 0, which is the frozen model"
+    )
+
+    # objective
+    loss: Literal["kiddo", "dpsh"] = Field(
+        "kiddo", description="objective at every length; dpsh is kiddo without discrete codes and text"
+    )
+    alpha: float = Field(
+        0.1, ge=0, allow_inf_nan=False, description="KIDDO: weight of the alignment with text (0 or more)"
+    )
+    beta: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="KIDDO: weight of the distance to the codes (0 or more)"
+    )
+    gamma: float = Field(3.0, ge=0, allow_inf_nan=False, description="KIDDO: weight of pairwise similarity (0 or more)")
+    weighting: Literal["adaptive", "uniform"] = Field(
+        "adaptive", description="balance the lengths' gradients, or weigh all lengths alike"
+    )
+    distillation: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="weight of long-to-short self-distillation (0: none)"
+    )
+
+    # optimisation
+    epochs: int = Field(100, ge=1, description="passes over the training images (1 or more)")
+    batch_size: int = Field(8, ge=1, description="images a step, over all processes together (1 or more)")
+    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="learning rate of SGD (above 0)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD (0 to below 1)")
+    weight_decay: float = Field(1e-5, ge=0, allow_inf_nan=False, description="of SGD (0 or more)")
+    checkpoint_every: int = Field(10, ge=1, description="epochs between checkpoints (1 or more)")
+    tracker: Literal[
+        "none",
+        "tensorboard",
+        "wandb",
+        "comet_ml",
+        "aim",
+        "mlflow",
+        "clearml",
+        "dvclive",
+        "swanlab",
+        "trackio",
+    ] = Field("none", description="experiment tracker, as Accelerate knows them; each needs its package")
+
+    # machine
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
+        "fp32",
+        description="of the backbone: fp32, mixed bf16, mixed fp16 (GPU only), or fp64 (all of the model; to compare)",
+    )
+    threads: int = Field(0, ge=0, description="CPU threads a process; 0: all cores, shared among the processes")
+    workers: int | None = Field(
+        None, ge=0, description="processes that decode images; by default one for every two cores, at most 8"
+    )
+    encode_batch_size: int = Field(128, ge=1, description="images a pass through the frozen trunk (1 or more)")
+    cache: Path | None = Field(
+        None, description="folder of the token cache; by default NESTKALA_CACHE or ~/.cache/nestkala/tokens"
+    )
+    cache_gb: float = Field(16.0, ge=0, allow_inf_nan=False, description="bound of the token cache in GB; 0: no cache")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise NestKALAError(_in_words(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sort_lengths(cls, values: dict[str, Any]) -> dict[str, Any]:
+        lengths = values.get("lengths")
+        if isinstance(lengths, list | tuple) and all(type(b) is int for b in lengths):
+            values = values | {"lengths": tuple(sorted(set(lengths)))}
+        return values
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if not self.lengths or not all(1 <= b <= MAX_LENGTH for b in self.lengths):
+            raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each, at least one, not {list(self.lengths)}")
+        if self.batch_norm and self.batch_size == 1:
+            raise ValueError("batch_size 1 cannot be normalised over the batch: set 2 or more, or --no-batch-norm")
+        if len(set(self.projections)) < len(self.projections):
+            raise ValueError(f"projections has one twice: {','.join(self.projections)}")
+        if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
+            raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
+        check_name(self.backbone)
+        if self.anchors not in ("auto", "orthonormal") and not self.anchors.endswith(".npy"):
+            _check_text_tower(self.anchors)
+        return self
+
+
+MACHINE = {"threads", "workers", "encode_batch_size", "cache", "cache_gb", "tracker", "checkpoint_every"}
+"""Settings that do not change what a run computes (but for rounding)."""
+
+
+def base_config(args: Sequence[str]) -> Config:
+    """The settings that flags are put on top of: those of the file that --config (or --resume) among `args` names.
+
+    Raises:
+        NestKALAError: what is wrong with the file.
+    """
+    default = Config.model_fields["config"].default
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", default=default)
+    parser.add_argument("--resume", type=Path)
+    try:
+        found = parser.parse_known_args(args)[0]
+    except argparse.ArgumentError:  # a flag without its value, which the full parser will tell
+        return load_config(default)
+    return load_config(str(found.resume / "config.yaml") if found.resume else found.config)
+
+
+def check_resumable(earlier: Config, config: Config) -> None:
+    """Raise NestKALAError where a run is to be resumed with settings that change what it computes."""
+    if config.resume is None:
+        return
+    free = MACHINE | {"epochs", "config", "resume"}
+    for key in Config.model_fields:
+        if key not in free and getattr(earlier, key) != getattr(config, key):
+            raise NestKALAError(
+                f"--resume goes on with {key} {getattr(earlier, key)}, not {getattr(config, key)}: "
+                "train into another --output instead"
+            )
+
+
+def load_config(name: str) -> Config:
+    """Read a shipped config by name, or a YAML file by path.
+
+    Raises:
+        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values.
+    """
+    shipped = {path.name.removesuffix(".yaml"): path for path in files("nestkala.configs").iterdir()}
+    path = shipped.get(name) or Path(name)
+    if not path.is_file():
+        if os.sep in name or name.endswith((".yaml", ".yml")):
+            raise NestKALAError(f"there is no config file {name}")
+        raise unknown_name("config", name, [key for key, file in shipped.items() if file.name.endswith(".yaml")])
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise NestKALAError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
+    in_file = [key for key in Config.model_fields if key not in ("config", "resume")]
+    for key in values:
+        if key not in in_file:
+            raise NestKALAError(f"{path}: unknown key '{key}'{nearest(str(key), in_file)}")
+    try:
+        return Config(**values, config=name)
+    except NestKALAError as error:
+        raise NestKALAError(f"{path}: {error}") from None
+
+
+def dump_config(config: Config) -> str:
+    """The settings as YAML, as `load_config` reads them; where they came from is left out."""
+    values = config.model_dump(mode="json", exclude={"config", "resume"})
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _check_text_tower(anchors: str) -> None:
+    if not anchors.startswith("open_clip/"):
+        raise unknown_name("anchors", anchors, ["auto", "orthonormal", "open_clip/MODEL:WEIGHTS", "FILE.npy"])
+    check_name(anchors)
+
+
+def _in_words(error: ValidationError) -> str:
+    sentences = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "extra_forbidden":
+            sentences.append(f"unknown key '{key}'{nearest(key, Config.model_fields)}")
+        elif detail["type"] == "value_error":
+            sentences.append(str(detail["ctx"]["error"]))
+        else:
+            message = detail["msg"].removeprefix("Input ")
+            sentences.append(f"{key} {message}, not {detail['input']!r}")
+    return "; ".join(sentences)

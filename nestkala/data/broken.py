@@ -1,0 +1,39 @@
+"""Leaving out images that cannot be decoded."""
+
+from multiprocessing.pool import ThreadPool
+from typing import TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import NestKALAError
+from ..images import decode_image
+from .dataset import ImageDataset
+
+Dataset = TypeVar("Dataset", bound=ImageDataset)
+
+
+def without_broken(dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """The images that can be decoded, and the names of those that cannot. Decodes every image once.
+
+    Raises NestKALAError where none can be.
+    """
+
+    def readable(index: int) -> bool:
+        try:
+            decode_image(dataset.read(index), dataset.names[index])
+        except NestKALAError:
+            return False
+        return True
+
+    with ThreadPool() as pool:
+        checks = pool.imap(readable, range(len(dataset)), chunksize=32)
+        intact = np.fromiter(
+            tqdm(checks, "checking images", total=len(dataset), unit="image", disable=None), dtype=bool
+        )
+    broken = [dataset.names[index] for index in np.flatnonzero(~intact).tolist()]
+    if not broken:
+        return dataset, broken
+    if not intact.any():
+        raise NestKALAError(f"none of the {len(dataset)} images can be read, the first is {broken[0]!r}")
+    return dataset.take(np.flatnonzero(intact)), broken

@@ -1,0 +1,77 @@
+"""What every labelled image collection offers, whatever it is read from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..errors import NestKALAError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageDataset(ABC):
+    """N encoded images with labels from C classes. Holds no open file, so that workers can share it.
+
+    names: N unique names, the same wherever the collection lies.
+    targets: bool (N, C), a 1 for every class that the image shows; rows may be empty.
+    class_names: the C classes, in the order of the columns.
+    parts: image indices of the parts that the source itself defines ("train", "database", "test"), or empty.
+    """
+
+    names: Sequence[str]
+    targets: npt.NDArray[np.bool_]
+    class_names: tuple[str, ...]
+    parts: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded file of one image. Raises NestKALAError where it cannot be read."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Self:
+        """The collection of these images alone, in this order; the parts keep those of theirs that remain."""
+        place = np.full(len(self), -1, dtype=np.int64)
+        place[indices] = np.arange(len(indices))
+        places = {part: place[members] for part, members in self.parts.items()}
+        return replace(
+            self,
+            names=[self.names[index] for index in indices],
+            targets=self.targets[indices],
+            parts={part: members[members >= 0] for part, members in places.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FileDataset(ImageDataset):
+    """Images in files; their names are paths relative to the folder `root`."""
+
+    root: Path
+
+    def read(self, index: int) -> bytes:
+        try:
+            return (self.root / self.names[index]).read_bytes()
+        except OSError as error:
+            raise NestKALAError(f"cannot read image {self.names[index]!r}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArrayDataset(ImageDataset):
+    """Images in memory: uint8, (N, height, width) for grey or (N, height, width, 3); read as PNG files."""
+
+    images: npt.NDArray[np.uint8]
+
+    def read(self, index: int) -> bytes:
+        buffer = BytesIO()
+        Image.fromarray(self.images[index]).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Self:
+        return replace(super().take(indices), images=self.images[indices])

@@ -1,0 +1,61 @@
+"""Class-folder trees: ROOT/CLASS/image, or ROOT/PART/CLASS/image, parts being `train`, `val` and the like."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import NestKALAError
+from ..images import IMAGE_SUFFIXES
+from .dataset import FileDataset
+
+
+def load_folders(root: Path) -> FileDataset:
+    """The images of a class-folder tree, single-label, sorted; the names are paths relative to `root`.
+
+    Where the first level holds nothing but folders of folders, it is taken for parts: the images of all parts
+    form one set, classes of the same name being one. Hidden files, files without an image's suffix and links
+    back to a folder above are left out.
+
+    Raises NestKALAError where there are no class folders, only one, or one without an image.
+    """
+    folders = _folders(root)
+    if folders and all(_folders(folder) and not _images(folder) for folder in folders):
+        folders = [class_folder for part in folders for class_folder in _folders(part)]
+    images = {folder: _images(folder) for folder in folders}
+    filled = {folder.name for folder in folders if images[folder]}
+    for folder in folders:
+        if folder.name not in filled:
+            raise NestKALAError(
+                f"class folder {str(folder)!r} holds no image; the images belong into FOLDER/CLASS or FOLDER/PART/CLASS"
+            )
+    if len(filled) < 2:
+        found = f"only the class folder {str(folders[0])!r}" if folders else "no class folder"
+        raise NestKALAError(
+            f"{found} found in {str(root)!r}; at least two are needed, as FOLDER/CLASS or FOLDER/PART/CLASS"
+        )
+    class_names = tuple(sorted(filled))
+    column = {name: number for number, name in enumerate(class_names)}
+    labels = [column[folder.name] for folder in folders for _ in images[folder]]
+    return FileDataset(
+        names=[image.relative_to(root).as_posix() for folder in folders for image in images[folder]],
+        targets=np.array(labels)[:, None] == np.arange(len(class_names)),
+        class_names=class_names,
+        root=root,
+    )
+
+
+def _folders(parent: Path) -> list[Path]:
+    above = [parent.resolve(), *parent.resolve().parents]
+    return sorted(
+        path
+        for path in parent.iterdir()
+        if not path.name.startswith(".") and path.is_dir() and path.resolve() not in above
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )

@@ -1,0 +1,101 @@
+"""The list format common in deep hashing.
+
+A folder holds any of `train.txt`, `database.txt` and `test.txt`, a line being `path 0 1 0 ...`: the path of
+an image relative to the folder, and a 0 or 1 for each class. `classnames.txt` names the classes, one a line.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..errors import NestKALAError
+from .dataset import FileDataset
+
+_CLASS_NAMES = "classnames.txt"
+_LISTS = {part: f"{part}.txt" for part in ("train", "database", "test")}
+
+
+def is_list_folder(folder: Path) -> bool:
+    """Whether `folder` holds any file of the list format."""
+    return any((folder / name).is_file() for name in (_CLASS_NAMES, *_LISTS.values()))
+
+
+def load_lists(root: Path) -> FileDataset:
+    """The images that the lists in `root` name, each once, in the order train, database, test.
+
+    The names are the paths; `parts` holds each list's images in the list's order. Raises NestKALAError for a
+    missing, empty or malformed file, an image file that does not exist, and an image that a list repeats or
+    that two lists label differently, with file and line.
+    """
+    class_names = _class_names(root / _CLASS_NAMES)
+    lists = {part: root / name for part, name in _LISTS.items() if (root / name).is_file()}
+    if not lists:
+        raise NestKALAError(f"{str(root)!r} holds {_CLASS_NAMES} but none of {', '.join(_LISTS.values())}")
+    number: dict[str, int] = {}
+    rows: list[str] = []
+    origins: list[str] = []
+    parts = {}
+    for part, path in lists.items():
+        members: dict[int, str] = {}
+        for origin, name, row in _read_list(path, len(class_names)):
+            index = number.setdefault(name, len(number))
+            if index == len(rows):
+                if not (root / name).is_file():
+                    raise NestKALAError(
+                        f"{origin}: no image file {name!r} in {str(root)!r}, "
+                        f"where the last {len(class_names)} columns are taken for labels"
+                    )
+                rows.append(row)
+                origins.append(origin)
+            if index in members:
+                raise NestKALAError(f"{origin}: image {name!r} is listed already at {members[index]}")
+            if rows[index] != row:
+                raise NestKALAError(f"{origin}: image {name!r} has other labels at {origins[index]}")
+            members[index] = origin
+        if not members:
+            raise NestKALAError(f"{str(path)!r} lists no image")
+        parts[part] = np.array(list(members), dtype=np.int64)
+    digits = np.frombuffer("".join(rows).encode(), dtype=np.uint8)
+    return FileDataset(
+        names=list(number),
+        targets=digits.reshape(len(rows), len(class_names)) == ord("1"),
+        class_names=class_names,
+        parts=parts,
+        root=root,
+    )
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise NestKALAError(f"no {str(path)!r}: one class name a line, in the order of the lists' columns")
+    names = tuple(line.strip() for _, line in _lines(path))
+    if not names:
+        raise NestKALAError(f"{str(path)!r} names no class")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise NestKALAError(f"{str(path)!r} names the class {name!r} more than once")
+    return names
+
+
+def _read_list(path: Path, num_classes: int) -> Iterator[tuple[str, str, str]]:
+    """Of each line where it stands, the image's name and its labels as a string of zeros and ones."""
+    for line_number, line in _lines(path):
+        origin = f"{path}:{line_number}"
+        # From the right, since paths may hold spaces.
+        name, *labels = line.rsplit(maxsplit=num_classes)
+        if len(labels) < num_classes:
+            raise NestKALAError(f"{origin}: {len(labels)} labels after the path, not {num_classes}")
+        for label in labels:
+            if label not in ("0", "1"):
+                raise NestKALAError(
+                    f"{origin}: {label!r} where a label 0 or 1 should be (a path, then {num_classes} labels)"
+                )
+        yield origin, PurePosixPath(name).as_posix(), "".join(labels)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    # surrogateescape: paths need not be UTF-8.
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())

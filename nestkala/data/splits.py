@@ -1,0 +1,207 @@
+"""Who trains, who asks and who is searched: n-shot splits, drawn or given."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NestKALAError
+from .dataset import ImageDataset
+
+Indices = npt.NDArray[np.int64]
+
+_FORMAT = "nestkala-split"
+_VERSION = 1
+_PARTS = ("train", "query", "gallery")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices, int64, of a data set's images. No query is in `train` or `gallery`; those two may overlap."""
+
+    train: Indices
+    query: Indices
+    gallery: Indices
+
+
+def draw_split(
+    dataset: ImageDataset,
+    *,
+    shots: int,
+    seed: int,
+    queries_per_class: int | None = None,
+    queries: int | None = None,
+    train_pool: int | None = None,
+    protocol_seed: int = 0,
+) -> Split:
+    """Draw an n-shot split. It depends on the arguments alone.
+
+    Queries and gallery depend on `protocol_seed` alone, never on `shots` and `seed`. The queries are the data
+    set's `test` part; where it has none, `queries_per_class` of every class (single-label sets), or `queries`
+    of all images that have a label. The gallery is the `database` part or else all other images, shuffled.
+
+    The training images come from the `train` part; where there is none, from `train_pool` images of the
+    gallery, or from all of it. They are taken in an order drawn by `seed`, each only if none of its labels
+    has `shots` images yet: exactly `shots` a class if every image has one label, else at most. Images without
+    a label are never taken.
+
+    Raises NestKALAError for settings out of range, missing, or at odds with the data set's parts; for
+    queries that are also in the `train` or `database` part; and for a class of a single-label set that has
+    too few images.
+    """
+    for setting, value in {
+        "shots": shots,
+        "queries_per_class": queries_per_class,
+        "queries": queries,
+        "train_pool": train_pool,
+    }.items():
+        if value is not None and value < 1:
+            raise NestKALAError(f"{setting} must be at least 1, not {value}")
+    for setting, value in {"seed": seed, "protocol_seed": protocol_seed}.items():
+        if value < 0:
+            raise NestKALAError(f"{setting} must not be negative, but is {value}")
+
+    # A stream for each purpose, so that no draw shifts another, whether or not the seeds are equal.
+    query_rng, gallery_rng, pool_rng, shots_rng = (
+        np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(purpose,)))
+        for purpose, entropy in enumerate([protocol_seed, protocol_seed, protocol_seed, seed])
+    )
+
+    query = _queries(dataset, queries_per_class, queries, query_rng)
+    gallery = gallery_rng.permutation(_without_queries(dataset, "database", query))
+    if not len(gallery):
+        raise NestKALAError(f"the gallery is empty: all {len(dataset)} images are queries")
+
+    if "train" in dataset.parts:
+        if train_pool is not None:
+            raise NestKALAError("train_pool cannot be set: the data set has its own train part")
+        pool = _without_queries(dataset, "train", query)
+    elif train_pool is None:
+        pool = np.sort(gallery)
+    elif train_pool <= len(gallery):
+        pool = pool_rng.choice(np.sort(gallery), train_pool, replace=False)
+    else:
+        raise NestKALAError(f"train_pool is {train_pool}, but the gallery has only {len(gallery)} images")
+    return Split(_draw_shots(dataset, pool, shots, shots_rng), query, gallery)
+
+
+def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
+    """Write a split as JSON, by image names; a file of this name is replaced in one step.
+
+    Raises NestKALAError where it cannot be written.
+    """
+    names = {part: [dataset.names[index] for index in members] for part, members in asdict(split).items()}
+    text = json.dumps({"format": _FORMAT, "version": _VERSION, **names}, indent=0)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise NestKALAError(f"cannot write split {str(path)!r}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_split(path: Path, dataset: ImageDataset) -> Split:
+    """Read a split that `save_split`, or somebody else, wrote for this data set.
+
+    Raises NestKALAError for a file that is unreadable, not JSON or not a split, for names that the data set
+    lacks, empty parts, names repeated in a part, and queries that are also in the train part or the gallery.
+    """
+    where = f"split {str(path)!r}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NestKALAError(f"cannot read {where}: {error.strerror}") from error
+    except ValueError as error:
+        raise NestKALAError(f"{where} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise NestKALAError(f'{where} lacks "format": "{_FORMAT}"')
+    if content.get("version") != _VERSION:
+        raise NestKALAError(f"{where} has version {content.get('version')!r}, known is {_VERSION}")
+    parts: dict[str, list[str]] = {}
+    for part in _PARTS:
+        names = content.get(part)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise NestKALAError(f"{where} has no list of image names under {part!r}")
+        if not names:
+            raise NestKALAError(f"{where} has an empty {part} part")
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise NestKALAError(f"{where} has image {name!r} more than once in its {part} part")
+        parts[part] = names
+    index = {name: number for number, name in enumerate(dataset.names)}
+    if unknown := list(dict.fromkeys(n for names in parts.values() for n in names if n not in index)):
+        raise NestKALAError(f"{where} names {len(unknown)} images that the data lacks, first {unknown[0]!r}")
+    split = Split(**{part: np.array([index[name] for name in names]) for part, names in parts.items()})
+    _refuse_overlap(dataset, split.query, split.gallery, f"gallery of {where}")
+    _refuse_overlap(dataset, split.query, split.train, f"train part of {where}")
+    return split
+
+
+def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rng: np.random.Generator) -> Indices:
+    if "test" in dataset.parts:
+        if per_class is not None or total is not None:
+            raise NestKALAError("no number of queries can be set: the data set has its own test part")
+        return dataset.parts["test"]
+    if per_class is not None and total is not None:
+        raise NestKALAError("queries_per_class and queries exclude each other")
+    if per_class is not None:
+        if not _is_single_label(dataset):
+            raise NestKALAError("queries_per_class needs exactly one label an image; set queries instead")
+        _refuse_short_classes(dataset, np.arange(len(dataset)), per_class, "data set", "queries_per_class")
+        return np.concatenate(
+            [rng.choice(np.flatnonzero(members), per_class, replace=False) for members in dataset.targets.T]
+        )
+    if total is not None:
+        # A query without a label has nothing relevant to find.
+        labelled = np.flatnonzero(dataset.targets.any(axis=1))
+        if total > len(labelled):
+            raise NestKALAError(f"queries is {total}, but only {len(labelled)} images have a label")
+        return rng.choice(labelled, total, replace=False)
+    raise NestKALAError("the data set has no test part: set queries_per_class or queries")
+
+
+def _without_queries(dataset: ImageDataset, part: str, query: Indices) -> Indices:
+    """A part less the drawn queries, sorted; all other images where the data set does not define the part."""
+    if part not in dataset.parts:
+        return np.setdiff1d(np.arange(len(dataset)), query)
+    if "test" in dataset.parts:
+        _refuse_overlap(dataset, query, dataset.parts[part], f"{part} part")
+    return np.setdiff1d(dataset.parts[part], query)
+
+
+def _draw_shots(dataset: ImageDataset, pool: Indices, shots: int, rng: np.random.Generator) -> Indices:
+    if _is_single_label(dataset):
+        _refuse_short_classes(dataset, pool, shots, "training pool", "shots")
+    taken = []
+    counts = np.zeros(len(dataset.class_names), dtype=np.int64)
+    for index in rng.permutation(pool):
+        labels = np.flatnonzero(dataset.targets[index])
+        if len(labels) and (counts[labels] < shots).all():
+            taken.append(index)
+            counts[labels] += 1
+    if not taken:
+        raise NestKALAError(f"none of the {len(pool)} images of the training pool has a label")
+    return np.array(taken)
+
+
+def _is_single_label(dataset: ImageDataset) -> bool:
+    return bool((dataset.targets.sum(axis=1) == 1).all())
+
+
+def _refuse_short_classes(dataset: ImageDataset, members: Indices, needed: int, place: str, setting: str) -> None:
+    counts = dataset.targets[members].sum(axis=0)
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count < needed:
+            raise NestKALAError(f"class {name!r} has {count} images in the {place}, {setting} is {needed}")
+
+
+def _refuse_overlap(dataset: ImageDataset, query: Indices, other: Indices, place: str) -> None:
+    common = np.intersect1d(query, other)
+    if len(common):
+        raise NestKALAError(f"{len(common)} query images are also in the {place}, first {dataset.names[common[0]]!r}")

@@ -1,0 +1,20 @@
+"""Errors that a user can mend, and the wording of «unknown name» ones."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class NestKALAError(ValueError):
+    """A mistake in what the user gave. The command line shows it as one line and exits with code 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """«; did you mean 'x'?» for the known name closest in spelling, or an empty string."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> NestKALAError:
+    """The error for a name that is none of `known`: names it, the nearest valid one, and all of them."""
+    known = sorted(known)
+    return NestKALAError(f"unknown {kind} '{name}'{nearest(name, known)} (known: {', '.join(known)})")

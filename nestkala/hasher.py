@@ -1,0 +1,188 @@
+"""A trained model at work: images in, packed codes of any length out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from .backbones import Backbone, load_backbone
+from .codes import prefix
+from .encoding import packed_codes, relaxed_codes
+from .errors import NestKALAError
+from .model import HashModel
+from .saved_model import MODEL_FILES, ModelSpec, load_model
+from .tokens import TokenSource
+
+ImageLike = str | Path | bytes | Image
+"""An image as a path, as an encoded file's bytes, or decoded."""
+
+
+class Hasher:
+    """Encodes images with a trained model. Make one with `from_pretrained`.
+
+    Example:
+        >>> hasher = Hasher.from_pretrained("runs/digits-1shot-seed0-20260101-120000")
+        >>> codes = hasher.encode(["a.jpg", "b.jpg"])  # uint8 (2, 4), of 32 bits
+        >>> short = hasher.encode(["a.jpg", "b.jpg"], bits=8)  # uint8 (2, 1), their prefixes
+
+    Attributes:
+        lengths: the trained code lengths in bits; any other up to the longest is served too.
+        class_names: of the training classes.
+    """
+
+    def __init__(self, spec: ModelSpec, backbone: Backbone, model: HashModel, folder: Path) -> None:
+        self.spec, self.backbone, self.model, self._folder = spec, backbone, model.eval(), folder
+        self.lengths, self.class_names = spec.lengths, spec.class_names
+
+    @classmethod
+    def from_pretrained(cls, folder_or_repo: str | Path, device: str | torch.device | None = None) -> Self:
+        """Load a run folder, or a model repository on the Hugging Face hub.
+
+        Args:
+            folder_or_repo: a folder with model.json and model.safetensors, or "owner/name" on the hub.
+            device: where to compute; by default a GPU where there is one.
+
+        Raises:
+            NestKALAError: no such model, damaged files, or a backbone here that is not the one it was trained on.
+        """
+        folder = Path(folder_or_repo)
+        if not folder.is_dir():
+            folder = _download(str(folder_or_repo))
+        spec, state = load_model(folder)
+        backbone = load_backbone(spec.backbone, spec.num_adapted)
+        if backbone.fingerprint != spec.fingerprint:
+            raise NestKALAError(
+                f"{folder} was trained on another {spec.backbone}: the backbone's weights or preprocessing here have "
+                f"fingerprint {backbone.fingerprint}, not {spec.fingerprint}"
+            )
+        if "anchors" not in state:
+            raise NestKALAError(f"the saved model in {folder} does not fit: anchors are absent")
+        model = spec.build(backbone.tower, torch.zeros_like(state["anchors"]))
+        if spec.precision == "fp64":
+            model = model.double()
+        model.load_trained_state(state)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(spec, backbone, model, folder)
+
+    def encode(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        bits: int | None = None,
+        batch_size: int = 128,
+        workers: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Packed codes of images, uint8 (N, ceil(bits / 8)), big-endian bits, +1 -> 1.
+
+        Args:
+            images: one image or several; paths, encoded bytes or PIL images.
+            bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
+                exactly the prefix of a longer one.
+            batch_size: images a pass.
+            workers: processes that decode images; 0 decodes in this one.
+            progress: show a bar.
+
+        Raises:
+            NestKALAError: bits out of range, or an image that cannot be read, by name.
+        """
+        longest = self.lengths[-1]
+        bits = longest if bits is None else bits
+        if type(bits) is not int or not 1 <= bits <= longest:
+            raise NestKALAError(f"bits must be a whole number from 1 to {longest}, not {bits!r}")
+        given, source = self._source(images, batch_size, workers)
+        label = "encoding" if progress else None
+        return prefix(packed_codes(self.model, source, given, range(len(given)), label), bits)
+
+    def relaxed(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 128, workers: int = 0) -> Tensor:
+        """Relaxed codes (N, L) in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
+        given, source = self._source(images, batch_size, workers)
+        batches = list(relaxed_codes(self.model, source, given, range(len(given))))
+        return torch.cat(batches) if batches else torch.empty(0, self.lengths[-1])
+
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the model, with a card, to "owner/name" on the Hugging Face hub, and return the address.
+
+        The repository has the form that `from_pretrained` takes. Log in first: `hf auth login`.
+
+        Raises:
+            NestKALAError: what the hub answered, no network and no permission included.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        try:
+            url = api.create_repo(repo, private=private, exist_ok=True)
+            for name in MODEL_FILES:
+                api.upload_file(path_or_fileobj=self._folder / name, path_in_repo=name, repo_id=repo)
+            api.upload_file(path_or_fileobj=self._card().encode(), path_in_repo="README.md", repo_id=repo)
+        except Exception as error:
+            raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {error}") from error
+        return str(url)
+
+    def _source(
+        self, images: ImageLike | Sequence[ImageLike], batch_size: int, workers: int
+    ) -> tuple["_Given", TokenSource]:
+        given = _Given([images] if isinstance(images, str | Path | bytes | Image) else images)
+        batch_size = max(1, min(batch_size, len(given)))
+        return given, TokenSource(self.backbone, self.spec.precision, batch_size, workers)
+
+    def _card(self) -> str:
+        lengths = ", ".join(map(str, self.lengths))
+        lines = [
+            "---",
+            "library_name: nestkala",
+            "tags: [image-retrieval, deep-hashing, binary-codes]",
+            "---",
+            "# Nested binary image codes",
+            "",
+            f"Codes of {lengths} bits, each a prefix of the longest, from one NestKALA model on the frozen backbone "
+            f"`{self.spec.backbone}` (fingerprint `{self.spec.fingerprint}`, not included here).",
+            "",
+            f"Trained on {len(self.class_names)} classes: {', '.join(self.class_names)}.",
+            "",
+        ]
+        metrics = self._folder / "metrics.json"
+        if metrics.is_file():
+            lines += ["```json", json.dumps(json.loads(metrics.read_text())["lengths"], indent=2), "```", ""]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Given:
+    images: Sequence[ImageLike]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [str(image) if isinstance(image, str | Path) else f"number {i}" for i, image in enumerate(self.images)]
+
+    def read(self, index: int) -> bytes | Image:
+        image = self.images[index]
+        if isinstance(image, bytes | Image):
+            return image
+        if not isinstance(image, str | Path):
+            raise NestKALAError(f"image number {index} is a {type(image).__name__}, not a path, bytes or a PIL image")
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise NestKALAError(f"cannot read image {str(image)!r}: {error.strerror}") from None
+
+
+def _download(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NestKALAError(
+            f"'{repo}' is no folder here, and as a repository on the Hugging Face hub it cannot be had: {reason}"
+        ) from error

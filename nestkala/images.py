@@ -1,0 +1,104 @@
+"""Encoded image files to upright 8-bit RGB images."""
+
+import contextlib
+import threading
+import warnings
+from io import BytesIO
+from types import TracebackType
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import NestKALAError
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif",
+    ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
+"""Suffixes, in lower case, by which image files in folders are told from others."""
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Decode the bytes of an image file, in any format that Pillow reads, to an 8-bit RGB image.
+
+    The EXIF orientation is applied, transparency is composited on white, of an animation the first frame
+    counts. Grey values of more than 8 bits are scaled: integers from 0..65535, floating-point ones from the
+    smallest of 0..1, 0..255 and 0..65535 that holds them all, and values outside those ranges from their own
+    minimum and maximum. Safe to call from several threads.
+
+    Raises NestKALAError, which gives `name` and the reason, for data that is empty, truncated, no image, or
+    of more pixels than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    try:
+        with _muted, Image.open(BytesIO(data)) as image:
+            image.load()
+            # Unreadable metadata is no reason to lose an image. In place, because Pillow may fail at writing
+            # the metadata back, when the pixels are upright already.
+            with contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image)
+    except Exception as error:  # Pillow's decoders raise nearly every type on broken files
+        raise NestKALAError(f"cannot decode image {name!r}: {_reason(data, error)}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB, by the rules of `decode_image`."""
+    if image.mode.startswith(("I", "F")):
+        return _to_8_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if low >= 0:
+        whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+        low, high = 0.0, next((white for white in whites if high <= white), high)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    scale = 255 / (high - low) if high > low else 0.0
+    return Image.fromarray(np.rint((values - low) * scale).astype(np.uint8))
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a format that Pillow reads"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _MutedPillow:
+    """Mutes Pillow's warnings while any thread is inside.
+
+    `warnings.catch_warnings` in every thread would not do: filters belong to the process, and threads that
+    overlap restore one another's, which can leave warnings off for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(kind, error, trace)
+
+
+_muted = _MutedPillow()

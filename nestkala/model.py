@@ -1,0 +1,90 @@
+"""The model that is trained: a frozen tower's tail with an adapter, text anchors, and a nested hash head."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import CLoRA
+from .backbones import Tower
+from .errors import NestKALAError
+from .heads import NestedHashHead
+
+
+class HashModel(nn.Module):
+    """Tokens that the tower's trunk gave -> relaxed codes of all lengths.
+
+    Trained are the adapter's q, F (`anchor_to_token`), G (`anchor_to_code`) and the head; the tower is frozen.
+
+    Args:
+        tower: the cut backbone.
+        anchors: text anchors K (C, d_t).
+        lengths: code lengths in bits, ascending.
+        adapter: of the tower's last blocks; None leaves the tower as it is.
+        batch_norm: as for `NestedHashHead`.
+
+    Raises:
+        NestKALAError: an adapter whose rank exceeds the number of classes.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        tower: Tower,
+        anchors: Tensor,
+        lengths: Sequence[int],
+        adapter: CLoRA | None = None,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        num_classes, width = anchors.shape
+        if adapter is not None and adapter.rank > num_classes:
+            raise NestKALAError(f"rank is {adapter.rank}, at most the number of classes, {num_classes}, is possible")
+        self.tower = tower
+        self.register_buffer("anchors", anchors)
+        self.adapter = adapter
+        self.anchor_to_token = nn.Linear(width, tower.width) if adapter is not None else None
+        self.anchor_to_code = nn.Linear(width, lengths[-1])
+        nn.init.normal_(self.anchor_to_code.weight, std=0.01)
+        nn.init.zeros_(self.anchor_to_code.bias)
+        self.head = NestedHashHead(tower.feature_dim, lengths, batch_norm)
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
+        if self.adapter is None or self.anchor_to_token is None:
+            return self.tower.tail(tokens)
+        return self.tower.tail(tokens, self.adapter.bind(self.anchor_to_token(self.anchors)))
+
+    def forward(self, tokens: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens -> relaxed codes H (B, L) in (-1, 1) and the anchors in code space T (C, L).
+
+        With `gather`, which collects features across processes with gradient, B is the global batch.
+        """
+        exact = self.head.weight.dtype
+        features = self.features(tokens.to(exact))
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(exact)
+            if gather is not None:
+                features = gather(features)
+            return self.head(features), self.anchor_to_code(self.anchors)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """All but the frozen tower: a few megabytes."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("tower.")}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Take what `trained_state` gave.
+
+        Raises:
+            NestKALAError: other names or shapes than this model's.
+        """
+        own = self.trained_state()
+        for name in sorted(own.keys() | state.keys()):
+            ours, theirs = own.get(name), state.get(name)
+            if ours is None or theirs is None or ours.shape != theirs.shape:
+                raise NestKALAError(
+                    f"the saved model does not fit: {name} is {'absent' if theirs is None else tuple(theirs.shape)}, "
+                    f"expected {'absent' if ours is None else tuple(ours.shape)}"
+                )
+        self.load_state_dict(state, strict=False)

@@ -1,0 +1,276 @@
+"""A training run from settings to run folder."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gather_object
+from tabulate import tabulate
+from torch import Tensor
+
+from .anchors import class_anchors
+from .backbones import load_backbone
+from .codes import unpack
+from .config import Config, dump_config
+from .data import ImageDataset, load_dataset, without_broken
+from .data.splits import Split, draw_split, load_split, save_split
+from .encoding import packed_codes
+from .errors import NestKALAError
+from .evaluation import evaluate
+from .files import write_text
+from .losses import DPSH, KIDDO, HashLoss, NestedLoss, random_codes
+from .model import HashModel
+from .saved_model import ModelSpec, num_adapted, save_model
+from .seeding import seeded
+from .token_cache import TokenCache, default_folder
+from .tokens import TokenSource
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Result:
+    """What metrics.json holds.
+
+    Attributes:
+        lengths: {bits: {"map", "map_tie_aware"}}.
+        seconds: of loading the tokens of the training images, training all lengths, and evaluating.
+        constant_bits: bits that are the same on all training images, numbered from 0.
+        broken_images: names of unreadable images that were left out.
+    """
+
+    lengths: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    constant_bits: list[int] = field(default_factory=list)
+    broken_images: list[str] = field(default_factory=list)
+
+
+def train(config: Config) -> Path:
+    """Train, evaluate and leave a run folder: config.yaml, split.json, model.json, model.safetensors, metrics.json.
+
+    Call it in every process that the launcher started.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        NestKALAError: whatever is wrong with settings, data, backbone or a loss that is not finite.
+    """
+    torch.set_num_threads(config.threads or _cores_per_process())
+    folder = _run_folder(config)
+    accelerator = _accelerator(config, folder)
+    main = accelerator.is_main_process
+
+    result = Result()
+    dataset = load_dataset(config.data, config.data_root)
+    if config.on_broken == "skip":
+        dataset, result.broken_images = without_broken(dataset)
+    split = _split(config, folder, dataset)
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.yaml", dump_config(config))
+        save_split(folder / "split.json", split, dataset)
+        _announce(config, dataset, split, result, accelerator)
+    accelerator.wait_for_everyone()
+
+    backbone = load_backbone(config.backbone, num_adapted(config))
+    spec = ModelSpec.of_run(config, backbone, dataset.class_names)
+    anchors = class_anchors(config, backbone, dataset.class_names)
+    with seeded(config.seed):
+        model = spec.build(backbone.tower, anchors).to(accelerator.device)
+    if config.precision == "fp64":
+        model = model.double()
+    cache = None
+    if config.cache_gb > 0:
+        kind = f"{spec.fingerprint} {config.precision} last {spec.num_adapted} blocks"
+        cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
+    workers = min(8, _cores_per_process() // 2) if config.workers is None else config.workers
+    source = TokenSource(backbone, config.precision, config.encode_batch_size, workers, cache)
+
+    started = time.perf_counter()
+    with accelerator.main_process_first():
+        if cache is not None:
+            cache.refresh()
+        tokens = torch.cat(list(source.batches(dataset, split.train.tolist(), "training images" if main else None)))
+    result.seconds["tokens"] = time.perf_counter() - started
+
+    targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
+    trainer = Trainer(
+        config,
+        accelerator,
+        model,
+        make_loss(config, targets),
+        tokens,
+        targets,
+        folder / "checkpoint.safetensors",
+    )
+    if config.resume is not None:
+        trainer.resume()
+    trainer.fit()
+    result.seconds["train"] = trainer.seconds
+
+    started = time.perf_counter()
+    codes = {
+        name: _sharded_codes(accelerator, model, source, dataset, indices, name)
+        for name, indices in (
+            ("training images", split.train),
+            ("queries", split.query),
+            ("gallery", split.gallery),
+        )
+    }
+    if main:
+        result.constant_bits = constant_bits(codes["training images"], config.lengths[-1])
+        scores = evaluate(
+            codes["queries"],
+            dataset.targets[split.query],
+            codes["gallery"],
+            dataset.targets[split.gallery],
+            config.lengths,
+            config.top_k,
+        )
+        result.lengths = {str(bits): asdict(metrics) for bits, metrics in scores.items()}
+        result.seconds["evaluate"] = time.perf_counter() - started
+        save_model(folder, spec, model.trained_state())
+        write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
+        print(table(result))
+        for line in remarks(result, config):
+            print(line)
+        print(f"run folder: {folder}")
+    accelerator.end_training()
+    return folder
+
+
+def make_loss(config: Config, targets: Tensor) -> NestedLoss:
+    """The objective that the settings ask for, at every length, for training images with labels (N, C)."""
+    generator = torch.Generator().manual_seed(config.seed)
+    codes = random_codes(len(targets), config.lengths[-1], generator).to(targets.dtype)  # (N, L)
+
+    def at_length(bits: int) -> HashLoss:
+        if config.loss == "kiddo":
+            return KIDDO(targets, codes[:, :bits], config.alpha, config.beta, config.gamma)
+        return DPSH()
+
+    return NestedLoss(config.lengths, at_length, config.weighting, config.distillation)
+
+
+def constant_bits(codes: np.ndarray, length: int) -> list[int]:
+    """The bits, from 0, that are the same in all of these packed codes of `length` bits: they tell nothing apart."""
+    signs = unpack(codes, length)
+    return np.flatnonzero((signs == signs[0]).all(axis=0)).tolist()
+
+
+def table(result: Result) -> str:
+    """The scores by length as a Markdown table; all lengths come from the one training whose seconds it gives."""
+    rows = [
+        (bits, scores["map"], scores["map_tie_aware"], result.seconds["train"])
+        for bits, scores in result.lengths.items()
+    ]
+    headers = ("bits", "mAP", "mAP tie-aware", "seconds")
+    return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".4f", ".4f", ".1f"))
+
+
+def remarks(result: Result, config: Config) -> list[str]:
+    """What a reader of the table should know."""
+    seconds = result.seconds
+    lines = [
+        f"one training gave all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
+        f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} encoding and evaluation"
+    ]
+    if dead := result.constant_bits:
+        lines.append(
+            f"warning: {len(dead)} of {config.lengths[-1]} bits are the same on all training images "
+            f"(numbers {', '.join(map(str, dead))})"
+        )
+    return lines
+
+
+def _cores_per_process() -> int:
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def _run_folder(config: Config) -> Path:
+    if config.resume is not None:
+        return config.resume
+    name = f"{Path(config.data).name}-{config.shots}shot-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    PartialState()
+    folder: Path = broadcast_object_list([config.output or Path("runs", name)])[0]
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NestKALAError(f"{folder} exists already: go on with --resume {folder}, or name another --output")
+    return folder
+
+
+def _accelerator(config: Config, folder: Path) -> Accelerator:
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise NestKALAError("precision fp16 needs a GPU: use bf16 or fp32 here")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
+            log_with=None if config.tracker == "none" else config.tracker,
+            project_dir=folder,
+            dataloader_config=DataLoaderConfiguration(
+                split_batches=True, use_seedable_sampler=True, data_seed=config.seed
+            ),
+        )
+        if config.tracker != "none":
+            accelerator.init_trackers("nestkala", config={k: str(v) for k, v in config.model_dump().items()})
+    except (ImportError, ValueError) as error:
+        raise NestKALAError(f"tracker '{config.tracker}' cannot start: {error}") from error
+    if config.tracker != "none" and not accelerator.trackers and accelerator.is_main_process:
+        raise NestKALAError(f"tracker '{config.tracker}' is not installed: pip install {config.tracker}")
+    return accelerator
+
+
+def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:
+    if config.resume is not None:
+        return load_split(folder / "split.json", dataset)
+    if config.split is not None:
+        return load_split(config.split, dataset)
+    return draw_split(
+        dataset,
+        shots=config.shots,
+        seed=config.seed,
+        queries_per_class=config.queries_per_class,
+        queries=config.queries,
+        train_pool=config.train_pool,
+        protocol_seed=config.protocol_seed,
+    )
+
+
+def _announce(config: Config, dataset: ImageDataset, split: Split, result: Result, accelerator: Accelerator) -> None:
+    print(
+        f"{config.data}: {len(split.train)} training images of {len(dataset.class_names)} classes, "
+        f"{len(split.query)} queries, {len(split.gallery)} in the gallery; {accelerator.num_processes} process(es) on "
+        f"{accelerator.device.type}, {torch.get_num_threads()} threads each"
+    )
+    if config.backbone.startswith("tiny"):
+        print("note: the built-in backbone has random weights, and its text anchors are random orthonormal directions")
+    if result.broken_images:
+        print(f"warning: left out {len(result.broken_images)} unreadable images, first {result.broken_images[0]!r}")
+    counts = dataset.targets[split.train].sum(axis=0)
+    if config.split is None and (short := int((counts < config.shots).sum())):
+        print(
+            f"note: {short} of {len(counts)} classes have fewer than {config.shots} training images, by shared labels"
+        )
+
+
+def _sharded_codes(
+    accelerator: Accelerator,
+    model: HashModel,
+    source: TokenSource,
+    dataset: ImageDataset,
+    indices: np.ndarray,
+    name: str,
+) -> np.ndarray:
+    shard: Sequence[int] = np.array_split(indices, accelerator.num_processes)[accelerator.process_index].tolist()
+    own = packed_codes(model, source, dataset, shard, f"encoding {name}" if accelerator.is_main_process else None)
+    shards: list[Any] = gather_object([own])
+    return np.concatenate(shards)

@@ -1,0 +1,110 @@
+"""A trained model on disk: model.json says what it is, model.safetensors holds what was trained."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .adapters import CLoRA
+from .backbones import Backbone, Projection, Tower
+from .config import Config
+from .errors import NestKALAError
+from .files import replacing, write_text
+from .model import HashModel
+
+MODEL_FILES = ("model.json", "model.safetensors")
+
+
+class ModelSpec(BaseModel):
+    """What is needed to build the model again, besides the trained tensors.
+
+    Attributes:
+        backbone: name of the frozen backbone, which is loaded again by it.
+        fingerprint: of the backbone's weights and preprocessing.
+        class_names: of the training classes, in the order of the anchors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["nestkala-model"] = "nestkala-model"
+    version: Literal[1] = 1
+    backbone: str
+    fingerprint: str
+    precision: Literal["fp32", "bf16", "fp16", "fp64"]
+    class_names: tuple[str, ...]
+    lengths: tuple[int, ...]
+    batch_norm: bool
+    adapter: Literal["clora", "none"]
+    adapt_blocks: int
+    projections: tuple[Projection, ...]
+    rank: int
+    adapter_scale: float
+    adapter_init: Literal["linear", "zero"]
+
+    @classmethod
+    def of_run(cls, config: Config, backbone: Backbone, class_names: tuple[str, ...]) -> Self:
+        """The model that a run with these settings trains."""
+        shared = {key: getattr(config, key) for key in cls.model_fields if key in Config.model_fields}
+        given = {"backbone": backbone.name, "fingerprint": backbone.fingerprint, "class_names": class_names}
+        return cls(**(shared | given))
+
+    @property
+    def num_adapted(self) -> int:
+        """How many last blocks of the tower make its tail."""
+        return num_adapted(self)
+
+    def build(self, tower: Tower, anchors: Tensor) -> HashModel:
+        """The model on this tower, freshly initialised from torch's current generator."""
+        adapter = None
+        if self.adapter == "clora":
+            adapter = CLoRA(
+                tower.width,
+                self.adapt_blocks,
+                self.projections,
+                self.rank,
+                self.adapter_scale,
+                tower.num_prefix_tokens,
+                self.adapter_init,
+            )
+        return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm)
+
+
+def num_adapted(settings: Config | ModelSpec) -> int:
+    """How many last blocks of the tower are adapted: none without an adapter."""
+    return settings.adapt_blocks if settings.adapter != "none" else 0
+
+
+def save_model(folder: Path, spec: ModelSpec, state: dict[str, Tensor]) -> None:
+    """Write model.safetensors and model.json, each whole or not at all."""
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+    write_text(folder / "model.json", json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+
+
+def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Read what `save_model` wrote.
+
+    Raises:
+        NestKALAError: files that are absent, damaged, or of another form or version.
+    """
+    for name in MODEL_FILES:
+        if not (folder / name).is_file():
+            raise NestKALAError(f"{folder} holds no trained model: there is no {name}")
+    values: Any = None
+    try:
+        values = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        spec = ModelSpec(**values)
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise NestKALAError(f"{folder / 'model.json'} is damaged: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise NestKALAError(f"{folder / 'model.json'}: {where}: {first['msg']}, not {first['input']!r}") from None
+    try:
+        return spec, load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise NestKALAError(f"{folder / 'model.safetensors'} is damaged: {error}") from None

@@ -1,0 +1,183 @@
+"""Tokens on disk: what the frozen trunk made of an image, computed once.
+
+A folder for each kind of token (backbone, weights, precision, cut, preprocessing) holds segments: safetensors
+files with the images' keys, digests of their encoded bytes, and the tokens in half precision, which are read
+through memory mapping. A segment is written under a temporary name, renamed and never changed, so concurrent
+runs and kills do no harm: at worst two runs compute the same tokens, or the segment being written is lost.
+"""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .files import TEMPORARY, replacing
+
+logger = logging.getLogger(__name__)
+
+_KEY_BYTES = 16
+_SEGMENT_BYTES = 256 * 2**20
+_ABANDONED_SECONDS = 3600.0
+
+
+def default_folder() -> Path:
+    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder."""
+    if folder := os.environ.get("NESTKALA_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
+
+
+def image_key(data: bytes) -> bytes:
+    """The key of an image: a digest of its encoded bytes."""
+    return blake2b(data, digest_size=_KEY_BYTES).digest()
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """What a cache holds."""
+
+    segments: int
+    bytes: int
+
+
+def cache_size(folder: Path) -> CacheSize:
+    """Count the segments under `folder`, of all kinds, and their bytes."""
+    sizes = [size for _, size, _ in _segments(folder)]
+    return CacheSize(len(sizes), sum(sizes))
+
+
+def clear_cache(folder: Path) -> CacheSize:
+    """Delete all tokens under `folder`, unfinished ones too, and tell what was deleted. Nothing else is touched."""
+    size = cache_size(folder)
+    for path, _, _ in _segments(folder):
+        path.unlink(missing_ok=True)
+    _delete_unfinished(folder, older_than=0.0)
+    for kind in folder.glob("*/"):
+        if not any(kind.iterdir()):
+            kind.rmdir()
+    return size
+
+
+class TokenCache:
+    """The tokens of one kind, and room for more within a bound on the whole cache.
+
+    Args:
+        folder: of all kinds, `default_folder` as a rule.
+        kind: what the tokens depend on besides the image, in words.
+        max_bytes: bound on the bytes of all segments of all kinds. To make room, segments of other kinds go,
+            least recently used first; where that does not suffice, nothing more is kept.
+    """
+
+    def __init__(self, folder: Path, kind: str, max_bytes: float) -> None:
+        self._root, self._max_bytes = folder, max_bytes
+        self._folder = folder / blake2b(kind.encode(), digest_size=16).hexdigest()
+        self._places: dict[bytes, tuple[Tensor, int]] = {}
+        self._known: set[Path] = set()
+        self._pending: dict[bytes, Tensor] = {}
+        self._pending_bytes = 0
+        self._full = False
+        _delete_unfinished(folder, older_than=_ABANDONED_SECONDS)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take notice of segments that other processes have written."""
+        for path in sorted(self._folder.glob("*.safetensors")):
+            if path in self._known:
+                continue
+            self._known.add(path)
+            try:
+                with safe_open(path, framework="pt") as segment:
+                    keys, tokens = segment.get_tensor("keys"), segment.get_tensor("tokens")
+                os.utime(path)  # so that it counts as recently used
+            except FileNotFoundError:
+                continue
+            except (SafetensorError, OSError) as error:
+                logger.warning("leaving out a damaged part of the token cache, %s: %s", path, error)
+                continue
+            packed = keys.numpy().tobytes()
+            for row in range(len(keys)):
+                self._places.setdefault(packed[row * _KEY_BYTES : (row + 1) * _KEY_BYTES], (tokens, row))
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: bytes) -> Tensor:
+        """The tokens of one image, in half precision. Raises KeyError where it has none."""
+        tokens, row = self._places[key]
+        return tokens[row]
+
+    def add(self, key: bytes, tokens: Tensor) -> None:
+        """Keep the tokens of one image; they are on disk from the next `flush` on, or when a segment is full."""
+        if self._full or key in self._places or key in self._pending:
+            return
+        self._pending[key] = tokens
+        self._pending_bytes += tokens.nbytes
+        if self._pending_bytes >= _SEGMENT_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added as one segment. A full disk, or no room within the bound, ends the keeping."""
+        if not self._pending:
+            return
+        keys = torch.frombuffer(bytearray(b"".join(self._pending)), dtype=torch.uint8).view(-1, _KEY_BYTES)
+        tokens = torch.stack(list(self._pending.values()))
+        name = blake2b(keys.numpy().tobytes(), digest_size=16).hexdigest() + ".safetensors"
+        self._pending, self._pending_bytes = {}, 0
+        if not self._make_room(tokens.nbytes):
+            self._full = True
+            logger.warning(
+                "the token cache %s has no room within its bound of %.1f GB: further tokens are not kept",
+                self._root,
+                self._max_bytes / 1e9,
+            )
+            return
+        try:
+            with replacing(self._folder / name) as temporary:
+                save_file({"keys": keys, "tokens": tokens}, temporary)
+        except (OSError, SafetensorError) as error:
+            self._full = True
+            logger.warning("cannot write to the token cache %s: %s; further tokens are not kept", self._root, error)
+            return
+        self.refresh()
+
+    def _make_room(self, size: int) -> bool:
+        segments = list(_segments(self._root))
+        excess = sum(bytes_ for _, bytes_, _ in segments) + size - self._max_bytes
+        others = sorted((used, path, bytes_) for path, bytes_, used in segments if path.parent != self._folder)
+        if excess > sum(bytes_ for _, _, bytes_ in others):
+            return False
+        for _, path, bytes_ in others:
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess -= bytes_
+        return True
+
+
+def _segments(folder: Path) -> list[tuple[Path, int, float]]:
+    """Path, bytes and time of last use of every segment under `folder`."""
+    found = []
+    for path in folder.glob("*/*.safetensors"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # another process made room
+            continue
+        if not path.name.startswith(TEMPORARY):
+            found.append((path, status.st_size, status.st_mtime))
+    return found
+
+
+def _delete_unfinished(folder: Path, older_than: float) -> None:
+    for path in folder.glob(f"*/{TEMPORARY}*"):
+        try:
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue

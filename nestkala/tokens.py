@@ -1,0 +1,142 @@
+"""Images through the frozen trunk, each computed once and then read from the cache."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from .backbones import Backbone
+from .images import decode_image, to_rgb
+from .token_cache import TokenCache, image_key
+
+TRUNK_PRECISION = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp64": torch.float64,
+}
+"""What each setting of precision computes the trunk in; bf16 and fp16 by autocast."""
+
+
+class Images(Protocol):
+    """A collection of images, such as an `ImageDataset`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What to call each image in errors."""
+
+    def read(self, index: int) -> bytes | Image:
+        """The bytes of an image file, or an image that is decoded already (which no cache can keep)."""
+
+
+class _Decoded(Dataset[Tensor]):
+    def __init__(self, images: Images, indices: Sequence[int], backbone: Backbone) -> None:
+        self.images, self.indices, self.preprocess = images, indices, backbone.preprocess
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index = self.indices[place]
+        image = self.images.read(index)
+        return self.preprocess(
+            decode_image(image, self.images.names[index]) if isinstance(image, bytes) else to_rgb(image)
+        )
+
+
+class TokenSource:
+    """Gives the tokens of images, in batches, from the cache where they are there.
+
+    The trunk always runs on batches of one size, the last one filled up, so that an image's tokens do not
+    depend on which images it is computed with, and a run with a cache equals one without.
+
+    Args:
+        backbone: on the device that is to compute.
+        precision: "fp32", "bf16", "fp16" or "fp64".
+        batch_size: images a pass.
+        workers: processes that decode; 0 decodes in this one.
+        cache: None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        precision: str,
+        batch_size: int,
+        workers: int,
+        cache: TokenCache | None = None,
+    ) -> None:
+        self.backbone, self.cache = backbone, cache
+        self.batch_size, self.workers = batch_size, workers
+        self.dtype = TRUNK_PRECISION[precision]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone computes."""
+        return next(self.backbone.tower.parameters()).device
+
+    def autocast(self) -> torch.autocast:
+        """The context of mixed precision, for trunk and tail; it changes nothing at fp32 and fp64."""
+        mixed = self.dtype in (torch.bfloat16, torch.float16)
+        return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
+
+    def batches(self, images: Images, indices: Sequence[int], progress: str | None = None) -> Iterator[Tensor]:
+        """The tokens of the images named, in that order, a batch at a time, on the CPU in half precision.
+
+        Args:
+            images: where to read them.
+            indices: which.
+            progress: what to call it on a progress bar; None shows none.
+
+        Raises:
+            NestKALAError: names an image that cannot be decoded.
+        """
+        cache = self.cache
+        keys = self._keys(images, indices) if cache is not None else [b""] * len(indices)
+        kept = [cache is not None and key in cache for key in keys]
+        computed = self._compute(images, [index for index, is_kept in zip(indices, kept, strict=True) if not is_kept])
+        rows: list[Tensor] = []
+        with tqdm(total=len(indices), desc=progress, unit="img", disable=progress is None) as bar:
+            for key, is_kept in zip(keys, kept, strict=True):
+                if is_kept:
+                    assert cache is not None
+                    rows.append(cache[key])
+                else:
+                    rows.append(next(computed))
+                    if cache is not None:
+                        cache.add(key, rows[-1])
+                if len(rows) == self.batch_size:
+                    yield torch.stack(rows)
+                    bar.update(len(rows))
+                    rows = []
+            if rows:
+                yield torch.stack(rows)
+                bar.update(len(rows))
+        if cache is not None:
+            cache.flush()
+
+    def _keys(self, images: Images, indices: Sequence[int]) -> list[bytes]:
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda index: image_key(images.read(index)), indices))  # type: ignore[arg-type]
+
+    def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor]:
+        loader = DataLoader(
+            _Decoded(images, indices, self.backbone),
+            batch_size=self.batch_size,
+            num_workers=self.workers if len(indices) > 2 * self.batch_size else 0,
+        )
+        for batch in loader:
+            yield from self.trunk(batch)
+
+    @torch.no_grad()
+    def trunk(self, batch: Tensor) -> Tensor:
+        """Preprocessed images (n, 3, H, W), n at most the batch size -> their tokens on the CPU."""
+        filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
+        filled = filled.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
+        with self.autocast():
+            return self.backbone.tower.trunk(filled)[: len(batch)].cpu()

@@ -1,0 +1,166 @@
+"""The training loop: cached tokens in, a trained tail and head out, on any number of processes."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import Config
+from .errors import NestKALAError
+from .losses import NestedLoss, NestedTerms
+from .model import HashModel
+
+
+class Trainer:
+    """Trains a model on the tokens of its training images.
+
+    The loss sees the global batch: features are gathered across processes, with gradient, before the head, and
+    every process computes head, losses and weights on all of them. So n processes with batches of B / n do what
+    one does with batches of B, and the losses' memories are the same everywhere.
+
+    Args:
+        config: epochs, batch size (global), learning rate and so on.
+        accelerator: made with split_batches and a seedable sampler.
+        model: on the accelerator's device.
+        loss: of all lengths.
+        tokens: of the training images (N, ...), half precision, on the CPU.
+        targets: multi-hot (N, C).
+        checkpoint: file to write to.
+
+    Raises:
+        NestKALAError: fewer training images than a batch; a batch that the processes cannot share equally.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        model: HashModel,
+        loss: NestedLoss,
+        tokens: Tensor,
+        targets: Tensor,
+        checkpoint: Path,
+    ) -> None:
+        processes = accelerator.num_processes
+        if len(tokens) < config.batch_size:
+            raise NestKALAError(
+                f"there are {len(tokens)} training images, fewer than one batch of {config.batch_size}: "
+                "set --batch-size lower or --shots higher"
+            )
+        if config.batch_size % processes:
+            raise NestKALAError(f"batch_size {config.batch_size} cannot be shared equally by {processes} processes")
+        self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
+        self.model, self.loss = model, loss.to(accelerator.device)
+        model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
+            TensorDataset(tokens, targets, torch.arange(len(tokens))),
+            config.batch_size,
+            shuffle=True,
+            drop_last=True,
+        )
+        self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        self.epoch, self.seconds = 0, 0.0
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint.
+
+        Raises:
+            NestKALAError: there is none, it is damaged, or of another run.
+        """
+        self.epoch, self.seconds = load_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer)
+
+    def fit(self) -> None:
+        """Train up to the epochs asked for, writing checkpoints.
+
+        Raises:
+            NestKALAError: a loss that is not finite, with step, length and term.
+        """
+        steps, left = len(self.loader), max(0, self.config.epochs - self.epoch)
+        show = self.accelerator.is_main_process
+        bar: tqdm[Any]
+        with tqdm(total=left * steps, desc="training", unit="step", disable=not show) as bar:
+            while self.epoch < self.config.epochs:
+                self._train_epoch(bar)
+                if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
+                    self._save()
+
+    def _train_epoch(self, bar: "tqdm[Any]") -> None:
+        started = time.perf_counter()
+        self.model.train()
+        self.loader.set_epoch(self.epoch)
+        for batch, (tokens, targets, indices) in enumerate(self.loader):
+            step = self.epoch * len(self.loader) + batch
+            targets, indices = self.accelerator.gather((targets, indices))
+            h, anchors = self.network(tokens, self._gather)
+            result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
+            sums = self._finite(result, step)
+            self.accelerator.backward(result.total)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            bar.set_postfix({str(b): f"{s:.3f}" for b, s in zip(self.loss.lengths, sums, strict=True)}, refresh=False)
+            bar.update()
+            self._log(result, step)
+        with torch.no_grad():
+            self.loss.end_epoch(self.model.anchor_to_code(self.model.anchors))
+        self.epoch += 1
+        self.seconds += time.perf_counter() - started
+
+    @property
+    def _gather(self) -> Callable[[Tensor], Tensor] | None:
+        return all_gather_with_gradient if self.accelerator.num_processes > 1 else None
+
+    def _finite(self, result: NestedTerms, step: int) -> list[float]:
+        sums: list[float] = result.sums.tolist()
+        if all(map(math.isfinite, sums)):
+            return sums
+        bits, name, value = next(
+            (bits, name, term.item())
+            for bits, terms in result.terms.items()
+            for name, term in terms.items()
+            if not math.isfinite(term.item())
+        )
+        last = (
+            f"the last good checkpoint is {self.checkpoint}"
+            if self.checkpoint.exists()
+            else "there is no checkpoint yet"
+        )
+        raise NestKALAError(
+            f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}; "
+            f"{last}; a lower --lr (now {self.config.lr:g}) often helps"
+        )
+
+    def _log(self, result: NestedTerms, step: int) -> None:
+        if not self.accelerator.trackers:
+            return
+        values = {f"{name}/{bits}": term.item() for bits, terms in result.terms.items() for name, term in terms.items()}
+        for bits, weight in zip(self.loss.lengths, result.weights.tolist(), strict=True):
+            values[f"weight/{bits}"] = weight
+        self.accelerator.log(values, step=step)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer, self.epoch, self.seconds)
+
+
+def all_gather_with_gradient(features: Tensor) -> Tensor:
+    """Features (B / n, d) of each of n processes -> (B, d), on all of them, in the processes' order.
+
+    Its backward sums the gradients over the processes; data-parallel training then averages over them. Together
+    that is the exact gradient of one loss on the global batch, so nothing is to be scaled.
+    """
+    from torch.distributed.nn.functional import all_gather
+
+    with warnings.catch_warnings():  # deprecated for a successor that torch before 2.13 lacks
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.cat(list(all_gather(features)))
