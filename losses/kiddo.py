@@ -1,4 +1,4 @@
-"""KIDDO: knowledge-injected discrete optimisation, KALAHash's objective."""
+"""KIDDO: knowledge-guided discrete optimisation, KALAHash's objective."""
 
 import torch
 from torch import Tensor

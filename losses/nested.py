@@ -102,13 +102,15 @@ class NestedLoss(nn.Module):
         if self.distillation:
             for shorter, longer in zip(self.lengths, self.lengths[1:], strict=False):
                 terms[shorter]["distillation"] = self.distillation * distill(h[:, :shorter], h[:, :longer])
-        sums = torch.stack([torch.stack(list(of_length.values())).sum() for of_length in terms.values()])  # (m,)
+        # Kept apart until the weights are there: through one stack each length's gradient would visit all lengths.
+        sums = [torch.stack(list(of_length.values())).sum() for of_length in terms.values()]
         weights = self._weights(sums, weight)
-        return NestedTerms(weights @ sums, terms, sums, weights)
+        stacked = torch.stack(sums)  # (m,)
+        return NestedTerms(weights @ stacked, terms, stacked.detach(), weights)
 
-    def _weights(self, sums: Tensor, weight: Tensor | None) -> Tensor:
+    def _weights(self, sums: list[Tensor], weight: Tensor | None) -> Tensor:
         if self.weighting == "uniform" or len(self.lengths) == 1:
-            return torch.ones_like(sums)
+            return sums[0].new_ones(len(sums))
         if weight is None:
             raise ValueError("adaptive weighting needs weight, the hash layer's: weight=head.weight")
         gradients = [torch.autograd.grad(s, weight, retain_graph=True)[0] for s in sums]

@@ -1,4 +1,4 @@
-"""CLoRA: class-calibrated low-rank adaptation, whose directions are the classes' text embeddings."""
+"""CLoRA: class-calibration low-rank adaptation, whose directions are the classes' text embeddings."""
 
 from collections.abc import Sequence
 from functools import partial

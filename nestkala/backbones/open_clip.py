@@ -23,6 +23,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
             are not in the cache and cannot be downloaded; each names what is allowed or what to fetch.
     """
     import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
     clip = _create(model, weights)
     visual = clip.visual
@@ -30,7 +31,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
     return Backbone(
         name=f"open_clip/{model}:{weights}",
         tower=OpenCLIPTower(visual, num_adapted),
-        preprocess=open_clip.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocessing), is_train=False),
+        preprocess=image_transform_v2(PreprocessCfg(**preprocessing), is_train=False),
         preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),
         embed_text=_TextTower(clip, open_clip.get_tokenizer(model)),
     )
