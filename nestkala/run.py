@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import filter_trackers
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gather_object
 from tabulate import tabulate
 from torch import Tensor
@@ -66,8 +68,10 @@ def train(config: Config) -> Path:
         NestKALAError: whatever is wrong with settings, data, backbone or a loss that is not finite.
     """
     torch.set_num_threads(config.threads or _cores_per_process())
+    accelerator = _accelerator(config)
     folder = _run_folder(config)
-    accelerator = _accelerator(config, folder)
+    if config.tracker != "none":
+        _start_tracker(config, accelerator, folder)
     main = accelerator.is_main_process
 
     result = Result()
@@ -201,32 +205,31 @@ def _run_folder(config: Config) -> Path:
     if config.resume is not None:
         return config.resume
     name = f"{Path(config.data).name}-{config.shots}shot-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    PartialState()
     folder: Path = broadcast_object_list([config.output or Path("runs", name)])[0]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NestKALAError(f"{folder} exists already: go on with --resume {folder}, or name another --output")
     return folder
 
 
-def _accelerator(config: Config, folder: Path) -> Accelerator:
+def _accelerator(config: Config) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise NestKALAError("precision fp16 needs a GPU: use bf16 or fp32 here")
-    try:
-        accelerator = Accelerator(
-            mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
-            log_with=None if config.tracker == "none" else config.tracker,
-            project_dir=folder,
-            dataloader_config=DataLoaderConfiguration(
-                split_batches=True, use_seedable_sampler=True, data_seed=config.seed
-            ),
-        )
-        if config.tracker != "none":
-            accelerator.init_trackers("nestkala", config={k: str(v) for k, v in config.model_dump().items()})
-    except (ImportError, ValueError) as error:
-        raise NestKALAError(f"tracker '{config.tracker}' cannot start: {error}") from error
-    if config.tracker != "none" and not accelerator.trackers and accelerator.is_main_process:
+    AcceleratorState._reset_state()  # or a second run in one process could not choose another precision
+    return Accelerator(
+        mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),
+    )
+
+
+def _start_tracker(config: Config, accelerator: Accelerator, folder: Path) -> None:
+    accelerator.project_configuration.set_directories(str(folder))
+    accelerator.log_with = filter_trackers(config.tracker, folder)
+    if not accelerator.log_with:
         raise NestKALAError(f"tracker '{config.tracker}' is not installed: pip install {config.tracker}")
-    return accelerator
+    try:
+        accelerator.init_trackers("nestkala", config={key: str(value) for key, value in config})
+    except Exception as error:  # each tracker has errors of its own
+        raise NestKALAError(f"tracker '{config.tracker}' cannot start: {error}") from error
 
 
 def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:

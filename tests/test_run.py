@@ -1,0 +1,271 @@
+"""Whole runs on scikit-learn's digits: what they leave behind, resumed runs, processes, switches."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nestkala.config import Config, load_config
+from nestkala.data import load_dataset
+from nestkala.data.splits import load_split
+from nestkala.errors import NestKALAError
+from nestkala.run import train
+from nestkala.trainer import Trainer
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The first 200 digits as a class-folder tree, and a token cache for all runs."""
+    folder = tmp_path_factory.mktemp("digits")
+    dataset = load_dataset("digits", Path())
+    for index in range(200):
+        kind = dataset.class_names[int(dataset.targets[index].argmax())]
+        path = folder / "images" / kind / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(dataset.read(index))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NESTKALA_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        yield folder / "images"
+
+
+def settings(folder: Path, **changes: object) -> Config:
+    small: dict[str, object] = {
+        "output": folder,
+        "data": "images",
+        "queries_per_class": 3,
+        "lengths": (4, 12, 20),
+        "epochs": 3,
+        "checkpoint_every": 1,
+        "workers": 0,
+    }
+    return Config(**(small | changes))
+
+
+def trained(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(tmp_path_factory.mktemp("runs") / "run"))
+
+
+def test_run_folder_holds_settings_split_model_and_metrics(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "checkpoint.safetensors",
+        "config.yaml",
+        "metrics.json",
+        "model.json",
+        "model.safetensors",
+        "split.json",
+    }
+    config = load_config(str(run / "config.yaml"))
+    assert config.lengths == (4, 12, 20)
+    dataset = load_dataset("images", Path())
+    split = load_split(run / "split.json", dataset)
+    assert len(split.train) == 10
+    assert dataset.targets[split.train].sum(axis=0).tolist() == [1] * 10
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["lengths"]) == {"4", "12", "20"}
+    for scores in metrics["lengths"].values():
+        assert 0 < scores["map"] < 1
+        assert 0 < scores["map_tie_aware"] < 1
+    assert set(metrics["seconds"]) == {"tokens", "train", "evaluate"}
+
+
+def test_model_file_holds_only_what_was_trained(run: Path) -> None:
+    state = trained(run)
+    assert not any(name.startswith("tower.") for name in state)
+    assert sum(tensor.nbytes for tensor in state.values()) < 2**20
+
+
+def test_same_seed_same_result_and_another_seed_another(run: Path, tmp_path: Path) -> None:
+    assert_equal(trained(run), trained(train(settings(tmp_path / "again"))))
+    other = trained(train(settings(tmp_path / "other", seed=1)))
+    assert not torch.equal(trained(run)["head.linear.weight"], other["head.linear.weight"])
+
+
+def test_with_and_without_token_cache_give_the_same(run: Path, tmp_path: Path) -> None:
+    uncached = train(settings(tmp_path / "uncached", cache=tmp_path / "cache", cache_gb=0))
+    assert not (tmp_path / "cache").exists()
+    assert_equal(trained(run), trained(uncached))
+    lengths = [json.loads((folder / "metrics.json").read_text())["lengths"] for folder in (run, uncached)]
+    assert lengths[0] == lengths[1]
+
+
+def test_split_of_one_run_serves_another(run: Path, tmp_path: Path) -> None:
+    again = train(settings(tmp_path / "again", split=run / "split.json", seed=1, queries_per_class=None))
+    assert json.loads((again / "split.json").read_text()) == json.loads((run / "split.json").read_text())
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss": "dpsh", "shots": 2}, {"adapter": "none", "batch_norm": False}])
+def test_interrupted_run_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    whole = train(settings(tmp_path / "whole", **changes))
+    interrupted = tmp_path / "interrupted"
+    train_epoch = Trainer._train_epoch
+
+    def stop_in_third_epoch(self: Trainer, bar: object) -> None:
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        train_epoch(self, bar)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_epoch", stop_in_third_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(interrupted, **changes))
+    assert not (interrupted / "model.safetensors").exists()
+    train(settings(interrupted, resume=interrupted, **changes))
+    assert_equal(trained(whole), trained(interrupted))
+    assert_equal(load_file(whole / "checkpoint.safetensors"), load_file(interrupted / "checkpoint.safetensors"))
+
+
+def test_run_folder_that_exists_is_refused(run: Path) -> None:
+    with pytest.raises(NestKALAError, match="exists already: go on with --resume"):
+        train(settings(run))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adapter": "none"},
+        {"loss": "dpsh"},
+        {"distillation": 0.0},
+        {"adapter_scale": 0.0},
+        {"alpha": 0.0},
+        {"projections": ("q", "k", "v", "o"), "rank": 3, "adapt_blocks": 2},
+        {"lengths": (9,)},
+    ],
+    ids=str,
+)
+def test_every_switch_changes_what_is_trained(run: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    state = trained(train(settings(tmp_path / "run", **changes)))
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    ours, theirs = (s["head.linear.weight"] for s in (state, trained(run)))
+    assert ours.shape != theirs.shape or not torch.equal(ours, theirs)
+
+
+def test_adaptive_weighting_changes_what_is_trained(tmp_path: Path) -> None:
+    many: dict[str, object] = {"lengths": tuple(range(2, 21, 2)), "epochs": 30, "lr": 0.05}
+    adaptive, uniform = (
+        trained(train(settings(tmp_path / weighting, weighting=weighting, **many)))["head.linear.weight"]
+        for weighting in ("adaptive", "uniform")
+    )
+    assert torch.isfinite(adaptive).all()
+    assert not torch.equal(adaptive, uniform)
+
+
+def test_bfloat16_trains_close_to_float32(run: Path, tmp_path: Path) -> None:
+    mixed = trained(train(settings(tmp_path / "mixed", precision="bf16")))
+    full = trained(run)
+    assert all(tensor.dtype == torch.float32 for name, tensor in mixed.items() if "num_batches" not in name)
+    torch.testing.assert_close(mixed["head.linear.weight"], full["head.linear.weight"], atol=2e-3, rtol=0.1)
+
+
+def test_loss_that_is_not_finite_names_step_length_and_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nestkala.losses import KIDDO
+
+    terms = KIDDO.terms
+    calls = 0
+
+    def poisoned(self: KIDDO, h: torch.Tensor, *rest: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        result = terms(self, h, *rest)
+        if calls == 8:  # third step, second of three lengths
+            result["quantization"] = result["quantization"] * float("nan")
+        return result
+
+    monkeypatch.setattr(KIDDO, "terms", poisoned)
+    folder = tmp_path / "run"
+    with pytest.raises(NestKALAError, match=r"step 2 \(epoch 2\): the loss at 12 bits .* 'quantization' is nan"):
+        train(settings(folder))
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(folder / "checkpoint.safetensors").values())
+
+
+def test_fewer_images_than_a_batch_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NestKALAError, match="10 training images, fewer than one batch of 16"):
+        train(settings(tmp_path / "run", batch_size=16))
+
+
+def test_constant_bits_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train(settings(tmp_path / "run", batch_norm=False, epochs=1, lr=1e-6))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    shown = capsys.readouterr().out
+    assert metrics["constant_bits"]
+    assert f"{len(metrics['constant_bits'])} of 20 bits are the same on all training images" in shown
+
+
+def test_broken_image_stops_the_run_or_is_counted(tmp_path: Path) -> None:
+    shutil.copytree("images", tmp_path / "images")
+    broken = tmp_path / "images" / "zero" / "broken.png"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(NestKALAError, match=r"zero/broken\.png"):
+        train(settings(tmp_path / "stopped", data=str(tmp_path / "images")))
+    skipped = train(settings(tmp_path / "skipped", data=str(tmp_path / "images"), on_broken="skip"))
+    assert json.loads((skipped / "metrics.json").read_text())["broken_images"] == ["zero/broken.png"]
+
+
+def test_multi_label_lists_train_and_evaluate(coco256: Path, tmp_path: Path) -> None:
+    folder = train(settings(tmp_path / "run", data=str(coco256), queries_per_class=None, shots=1, top_k=50))
+    assert json.loads((folder / "metrics.json").read_text())["lengths"]["20"]["map"] > 0
+
+
+def test_tensorboard_events_are_written(tmp_path: Path) -> None:
+    folder = train(settings(tmp_path / "run", tracker="tensorboard"))
+    assert list(folder.rglob("events.out.tfevents.*"))
+
+
+def launch(processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    several = ["--multi_gpu", "--num_processes", str(processes)] if processes > 1 else []
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*launcher, *several, "--main_process_port", "0", str(ROOT / "train.py"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("loss", ["kiddo", "dpsh"])
+def test_two_processes_equal_one(tmp_path: Path, loss: str) -> None:
+    common = [
+        *("--loss", loss, "--precision", "fp64", "--epochs", "2", "--shots", "2", "--lengths", "4,12,20"),
+        *("--batch-size", "8", "--queries-per-class", "3", "--data", "images", "--threads", "1"),
+    ]
+    for processes in (1, 2):
+        result = launch(processes, *common, "--output", str(tmp_path / str(processes)))
+        assert result.returncode == 0, result.stderr
+        assert f"{processes} process(es) on cpu" in result.stdout
+    one, two = (load_file(tmp_path / n / "checkpoint.safetensors") for n in ("1", "2"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-9, atol=1e-11, msg=name)
+    one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("1", "2"))
+    assert one["lengths"] == two["lengths"]
+
+
+def test_processes_that_cannot_share_a_batch_say_so(tmp_path: Path) -> None:
+    result = launch(2, "--batch-size", "5", "--data", "images", "--output", str(tmp_path / "run"))
+    assert result.returncode != 0
+    assert "error: batch_size 5 cannot be shared equally by 2 processes" in result.stderr
