@@ -34,7 +34,7 @@ from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
 from .tokens import TokenSource
-from .trainer import Trainer
+from .trainer import Trainer, check_batch_size
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def train(config: Config) -> Path:
     if config.on_broken == "skip":
         dataset, result.broken_images = without_broken(dataset)
     split = _split(config, folder, dataset)
+    check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", dump_config(config))

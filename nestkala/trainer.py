@@ -35,9 +35,6 @@ class Trainer:
         tokens: of the training images (N, ...), half precision, on the CPU.
         targets: multi-hot (N, C).
         checkpoint: file to write to.
-
-    Raises:
-        NestKALAError: fewer training images than a batch; a batch that the processes cannot share equally.
     """
 
     def __init__(
@@ -50,14 +47,6 @@ class Trainer:
         targets: Tensor,
         checkpoint: Path,
     ) -> None:
-        processes = accelerator.num_processes
-        if len(tokens) < config.batch_size:
-            raise NestKALAError(
-                f"there are {len(tokens)} training images, fewer than one batch of {config.batch_size}: "
-                "set --batch-size lower or --shots higher"
-            )
-        if config.batch_size % processes:
-            raise NestKALAError(f"batch_size {config.batch_size} cannot be shared equally by {processes} processes")
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
         self.model, self.loss = model, loss.to(accelerator.device)
         model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
@@ -151,6 +140,17 @@ class Trainer:
     def _save(self) -> None:
         if self.accelerator.is_main_process:
             save_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer, self.epoch, self.seconds)
+
+
+def check_batch_size(batch_size: int, num_train: int, processes: int) -> None:
+    """Raise NestKALAError for a batch that is never full, or that the processes cannot share equally."""
+    if num_train < batch_size:
+        raise NestKALAError(
+            f"there are {num_train} training images, fewer than one batch of {batch_size}: "
+            "set --batch-size lower or --shots higher"
+        )
+    if batch_size % processes:
+        raise NestKALAError(f"batch_size {batch_size} cannot be shared equally by {processes} processes")
 
 
 def all_gather_with_gradient(features: Tensor) -> Tensor:

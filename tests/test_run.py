@@ -176,7 +176,8 @@ def test_bfloat16_trains_close_to_float32(run: Path, tmp_path: Path) -> None:
     mixed = trained(train(settings(tmp_path / "mixed", precision="bf16")))
     full = trained(run)
     assert all(tensor.dtype == torch.float32 for name, tensor in mixed.items() if "num_batches" not in name)
-    torch.testing.assert_close(mixed["head.linear.weight"], full["head.linear.weight"], atol=2e-3, rtol=0.1)
+    error = (mixed["head.linear.weight"] - full["head.linear.weight"]).norm() / full["head.linear.weight"].norm()
+    assert 0 < error < 0.1
 
 
 def test_loss_that_is_not_finite_names_step_length_and_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +267,7 @@ def test_two_processes_equal_one(tmp_path: Path, loss: str) -> None:
 
 
 def test_processes_that_cannot_share_a_batch_say_so(tmp_path: Path) -> None:
-    result = launch(2, "--batch-size", "5", "--data", "images", "--output", str(tmp_path / "run"))
+    few = ("--batch-size", "5", "--queries-per-class", "3")
+    result = launch(2, *few, "--data", "images", "--output", str(tmp_path / "run"))
     assert result.returncode != 0
     assert "error: batch_size 5 cannot be shared equally by 2 processes" in result.stderr

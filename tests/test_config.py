@@ -1,0 +1,433 @@
+"""Settings: where each value comes from, what is refused and in which words, and what the shipped files say."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nestkala.run
+from nestkala.cli import main, train_main
+from nestkala.config import Config, base_config, check_resumable, dump_config, load_config
+from nestkala.errors import NestKALAError
+
+SHIPPED = ("cifar10", "digits", "mscoco", "nuswide21")
+
+CHANGED: dict[str, Any] = {
+    "config": "mine.yaml",
+    "output": Path("runs/mine"),
+    "resume": Path("runs/earlier"),
+    "seed": 3,
+    "lengths": (5, 48),
+    "batch_norm": False,
+    "data": "0",
+    "data_root": Path("/elsewhere"),
+    "shots": 4,
+    "split": Path("split.json"),
+    "queries_per_class": 7,
+    "queries": 11,
+    "train_pool": 13,
+    "protocol_seed": 2,
+    "top_k": 17,
+    "on_broken": "skip",
+    "backbone": "timm/vit_tiny_patch16_224",
+    "anchors": "text/anchors.npy",
+    "prompts": ("ein Foto: {}", "größer, „{}“"),
+    "descriptions": Path("said.json"),
+    "adapter": "none",
+    "adapt_blocks": 2,
+    "projections": ("q", "o"),
+    "rank": 2,
+    "adapter_scale": -0.5,
+    "adapter_init": "zero",
+    "loss": "dpsh",
+    "alpha": 1e-7,
+    "beta": 0.0,
+    "gamma": 1 / 3,
+    "weighting": "uniform",
+    "distillation": 0.25,
+    "epochs": 9,
+    "batch_size": 1,
+    "lr": 2.5e-4,
+    "momentum": 0.0,
+    "weight_decay": 1e-3,
+    "checkpoint_every": 3,
+    "tracker": "tensorboard",
+    "precision": "bf16",
+    "threads": 1,
+    "workers": 0,
+    "encode_batch_size": 19,
+    "cache": Path("/tmp/some cache"),
+    "cache_gb": 0.5,
+}
+"""Every setting, each with another value than its default."""
+
+
+@pytest.fixture
+def yaml_file(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "settings.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    seen: list[Config] = []
+    monkeypatch.setattr(nestkala.run, "train", seen.append)
+
+    def parse(*args: object, entry: Callable[[list[str]], int] = train_main) -> Config:
+        assert entry([str(arg) for arg in args]) == 0
+        return seen.pop()
+
+    return parse
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(NestKALAError) as caught:
+        act()
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def test_every_setting_is_among_the_changed_ones() -> None:
+    assert CHANGED.keys() == Config.model_fields.keys()
+    assert not [key for key in CHANGED if CHANGED[key] == getattr(Config(), key)]
+
+
+def test_flags_win_over_the_file_which_wins_over_defaults(
+    yaml_file: Callable[[str], Path], parsed: Callable[..., Config]
+) -> None:
+    path = yaml_file("lengths: [24, 6]\nseed: 5\nprompts: ['a {}', 'the {}']\n")
+    config = parsed("--config", path, "--seed", 7, "--projections", "q,k", "--no-batch-norm")
+    assert (config.lengths, config.prompts) == ((6, 24), ("a {}", "the {}"))
+    assert (config.seed, config.projections, config.batch_norm) == (7, ("q", "k"), False)
+    assert (config.epochs, config.gamma, config.config) == (100, 3.0, str(path))
+
+
+def test_without_a_config_the_shipped_digits_are_the_base(parsed: Callable[..., Config]) -> None:
+    assert parsed() == load_config("digits")
+
+
+def test_both_entry_points_read_the_same_flags(parsed: Callable[..., Config]) -> None:
+    flags = ("--config=cifar10", "--lengths", "64,16", "--shots", 4)
+    assert parsed("train", *flags, entry=main) == parsed(*flags)
+    assert parsed(*flags).model_dump() == load_config("cifar10").model_dump() | {"lengths": (16, 64), "shots": 4}
+
+
+@pytest.mark.parametrize(("given", "kept"), [("32,8,32,16,8", (8, 16, 32)), ("512,1", (1, 512)), ("7", (7,))])
+def test_lengths_are_sorted_and_each_is_there_once(
+    given: str, kept: tuple[int, ...], parsed: Callable[..., Config], yaml_file: Callable[[str], Path]
+) -> None:
+    assert parsed("--lengths", given).lengths == kept
+    assert Config(lengths=[int(b) for b in given.split(",")]).lengths == kept
+    assert load_config(str(yaml_file(f"lengths: [{given}]"))).lengths == kept
+
+
+def test_every_length_up_to_512_is_possible() -> None:
+    assert Config(lengths=list(range(512, 0, -1))).lengths == tuple(range(1, 513))
+
+
+@pytest.mark.parametrize("lengths", ["[16, 32.0, 8]", "['16', '8', '32']", "[32, 16, '8']"])
+def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str], Path]) -> None:
+    try:
+        kept = load_config(str(yaml_file(f"lengths: {lengths}"))).lengths
+    except NestKALAError as error:
+        assert "lengths" in str(error)
+    else:
+        assert kept == (8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("lengths: [0, 8]", "lengths", "[0, 8]"),
+        ("lengths: [8, 513]", "lengths", "[8, 513]"),
+        ("lengths: [-4]", "lengths", "-4"),
+        ("lengths: []", "lengths", "[]"),
+        ("lengths: 8", "lengths", "8"),
+        ("lengths: [8.5]", "lengths", "8.5"),
+        ("lengths: [true]", "lengths", "True"),
+        ("lengths: null", "lengths", "None"),
+        ("seed: -1", "seed", "-1"),
+        ("seed: 2147483648", "seed", "2147483648"),
+        ("shots: 0", "shots", "0"),
+        ("shots: many", "shots", "'many'"),
+        ("epochs: [1]", "epochs", "[1]"),
+        ("epochs: 0", "epochs", "0"),
+        ("lr: .nan", "lr", "nan"),
+        ("lr: .inf", "lr", "inf"),
+        ("lr: 0", "lr", "0"),
+        ("lr: -0.1", "lr", "-0.1"),
+        ("momentum: .nan", "momentum", "nan"),
+        ("momentum: 1", "momentum", "1"),
+        ("adapter_scale: .nan", "adapter_scale", "nan"),
+        ("gamma: -3", "gamma", "-3"),
+        ("weight_decay: .inf", "weight_decay", "inf"),
+        ("cache_gb: -1", "cache_gb", "-1"),
+        ("distillation: a lot", "distillation", "'a lot'"),
+        ("batch_norm: maybe", "batch_norm", "'maybe'"),
+        ("batch_size: 1", "batch_size", "1"),
+        ("prompts: []", "prompts", "[]"),
+        ("prompts: [a photo]", "prompts", "a photo"),
+        ("prompts: ['a {} of {what}']", "prompts", "a {} of {what}"),
+        ("prompts: ['a {} or {']", "prompts", "a {} or {"),
+        ("prompts: 'a {}'", "prompts", "a {}"),
+        ("projections: []", "projections", "[]"),
+        ("projections: [k, k]", "projections", "k"),
+        ("projections: [k, z]", "projections", "'z'"),
+        ("loss: kido", "loss", "'kido'"),
+        ("precision: fp8", "precision", "'fp8'"),
+        ("data: 5", "data", "5"),
+        ("cache: 5", "cache", "5"),
+        ("backbone: resnet", "backbone", "'resnet'"),
+        ("backbone: open_clip/ViT-B-33:openai", "open_clip ViT", "'ViT-B-33'; did you mean 'ViT-B-32'"),
+        ("backbone: open_clip/ViT-B-32", "weights", "open_clip/ViT-B-32"),
+        ("anchors: orthonorml", "anchors", "'orthonorml'; did you mean 'orthonormal'"),
+        ("anchors: timm/vit_tiny_patch16_224:random", "anchors", "timm/vit_tiny_patch16_224:random"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_file_key_and_value(
+    text: str, key: str, value: str, yaml_file: Callable[[str], Path]
+) -> None:
+    path = yaml_file(text)
+    message = refusal(lambda: load_config(str(path)))
+    assert message.startswith(f"{path}: ")
+    said = message.removeprefix(f"{path}: ")
+    assert re.search(rf"\b{re.escape(key)}\b", said)
+    assert value in said
+
+
+def test_all_impossible_values_are_told_at_once(yaml_file: Callable[[str], Path]) -> None:
+    message = refusal(lambda: load_config(str(yaml_file("lr: .nan\nepochs: 0\nshots: few"))))
+    for key in ("lr", "epochs", "shots"):
+        assert key in message
+
+
+def test_a_setting_of_that_name_is_unknown_to_code_too() -> None:
+    assert "'lenghts'; did you mean 'lengths'?" in refusal(lambda: Config(lenghts=[8]))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("lenghts", "lengths"), ("batch-size", "batch_size"), ("projection", "projections"), ("Epochs", "epochs")],
+)
+def test_an_unknown_key_names_the_nearest(key: str, meant: str, yaml_file: Callable[[str], Path]) -> None:
+    message = refusal(lambda: load_config(str(yaml_file(f"seed: 1\n{key}: [8]"))))
+    assert f"unknown key '{key}'; did you mean '{meant}'?" in message
+
+
+@pytest.mark.parametrize("key", ["config", "resume"])
+def test_a_file_cannot_say_which_file_to_read(key: str, yaml_file: Callable[[str], Path]) -> None:
+    assert f"unknown key '{key}'" in refusal(lambda: load_config(str(yaml_file(f"{key}: digits"))))
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n- b", "some words", "5", "lengths: [8", "a: b: c", b"\xff\xfe\x00", "!!python/object:os.system {}"]
+)
+def test_what_is_no_yaml_mapping_is_refused_by_the_files_name(
+    text: str | bytes, yaml_file: Callable[[str | bytes], Path]
+) -> None:
+    path = yaml_file(text)
+    assert str(path) in refusal(lambda: load_config(str(path)))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n"])
+def test_an_empty_file_is_all_defaults(text: str, yaml_file: Callable[[str], Path]) -> None:
+    path = yaml_file(text)
+    assert load_config(str(path)) == Config(config=str(path))
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", "some/folder", "./digits", "../absent.yml"])
+def test_a_missing_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert name in refusal(lambda: load_config(name))
+
+
+def test_an_unknown_shipped_config_names_the_nearest_and_all() -> None:
+    message = refusal(lambda: load_config("cifar"))
+    assert "'cifar'; did you mean 'cifar10'?" in message
+    assert ", ".join(SHIPPED) in message
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configs_follow_the_published_protocol(name: str) -> None:
+    config = load_config(name)
+    assert config.config == name
+    assert (config.batch_size, config.epochs, config.shots) == (8, 100, 1)
+    assert (config.lr, config.momentum, config.weight_decay) == (0.01, 0.9, 1e-5)
+    assert (config.loss, config.alpha, config.beta, config.gamma) == ("kiddo", 0.1, 1.0, 3.0)
+    assert (config.adapter, config.adapt_blocks, config.projections) == ("clora", 1, ("k", "v"))
+    assert (config.rank, config.adapter_scale, config.adapter_init) == (1, 1.0, "linear")
+    assert (config.weighting, config.distillation, config.precision) == ("adaptive", 1.0, "fp32")
+    assert (config.seed, config.protocol_seed) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "queries_per_class", "top_k"),
+    [
+        ("cifar10", "cifar10", 100, None),
+        ("mscoco", "data/mscoco", None, 5000),
+        ("nuswide21", "data/nuswide21", None, 5000),
+    ],
+)
+def test_shipped_configs_of_the_papers_sets(
+    name: str, data: str, queries_per_class: int | None, top_k: int | None
+) -> None:
+    config = load_config(name)
+    assert (config.data, config.queries_per_class, config.queries) == (data, queries_per_class, None)
+    assert (config.top_k, config.train_pool) == (top_k, None)
+    assert config.backbone == "open_clip/ViT-B-32-quickgelu:openai"
+    assert config.anchors == "auto"
+    assert config.prompts == ("a photo of a {}.",)
+    assert config.lengths == (16, 32, 64)
+
+
+def test_the_config_taken_by_default_needs_no_download() -> None:
+    config = load_config(Config().config)
+    assert (config.data, config.backbone) == ("digits", "tiny")
+
+
+def test_dumped_settings_are_read_back_the_same(yaml_file: Callable[[str], Path]) -> None:
+    config = Config(**CHANGED)
+    path = yaml_file(dump_config(config))
+    assert load_config(str(path)) == config.model_copy(update={"config": str(path), "resume": None})
+
+
+def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Callable[..., Config]) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(Config(seed=3, lengths=(5, 9), epochs=4)))
+    for flags in (
+        ["--resume", str(tmp_path)],
+        [f"--resume={tmp_path}"],
+        ["--config", "cifar10", "--resume", str(tmp_path)],
+    ):
+        base = base_config(flags)
+        assert (base.seed, base.lengths, base.epochs, base.data) == (3, (5, 9), 4, "digits")
+    config = parsed("--resume", tmp_path, "--epochs", 8)
+    assert (config.seed, config.lengths, config.epochs, config.resume) == (3, (5, 9), 8, tmp_path)
+
+
+def test_resuming_what_is_no_run_folder_names_it(tmp_path: Path) -> None:
+    assert str(tmp_path) in refusal(lambda: base_config(["--resume", str(tmp_path)]))
+
+
+FREE = {"config", "resume", "epochs", "threads", "workers", "encode_batch_size", "cache", "cache_gb", "tracker"}
+
+
+@pytest.mark.parametrize("key", sorted(CHANGED.keys() - FREE - {"checkpoint_every"}))
+def test_a_run_is_not_resumed_with_another_setting(key: str) -> None:
+    earlier = Config(batch_norm=False)
+    value = True if key == "batch_norm" else CHANGED[key]
+    config = earlier.model_copy(update={key: value, "resume": Path("runs/earlier")})
+    message = refusal(lambda: check_resumable(earlier, config))
+    assert re.search(rf"\b{key}\b", message)
+    assert str(value) in message
+
+
+@pytest.mark.parametrize("key", sorted(FREE | {"checkpoint_every"}))
+def test_a_run_is_resumed_for_longer_or_on_another_machine(key: str) -> None:
+    check_resumable(Config(), Config().model_copy(update={"resume": Path("runs/earlier"), key: CHANGED[key]}))
+
+
+def test_settings_are_free_where_nothing_is_resumed() -> None:
+    check_resumable(Config(), Config(**CHANGED | {"resume": None}))
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python where importing torch fails."""
+    torch = tmp_path / "modules" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise ImportError('torch was imported')")
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *args],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(torch.parent), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+TRAIN_PY = str(Path(__file__).parents[1] / "train.py")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["-m", "nestkala", "train", "--lenghts", "8"], "--lengths"),
+        (["-m", "nestkala", "train", "--lengths", "0,8"], "lengths"),
+        ([TRAIN_PY, "--epochs", "-1"], "epochs"),
+        ([TRAIN_PY, "--config", "cifar"], "cifar10"),
+        ([TRAIN_PY, "--config", "bad.yaml"], "bad.yaml: unknown key 'sed'; did you mean 'seed'?"),
+        ([TRAIN_PY, "--resume", "run", "--lr", "0.5"], "lr"),
+        ([TRAIN_PY, "--backbone", "open_clip/ViT-B-33:openai"], "ViT-B-32"),
+    ],
+)
+def test_settings_are_refused_before_torch_is_imported(
+    command: list[str], told: str, without_torch: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text("sed: 1")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(dump_config(Config()))
+    done = without_torch(*command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert "torch was imported" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_good_settings_do_import_torch(without_torch: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert "torch was imported" in without_torch("-m", "nestkala", "train", "--epochs", "1").stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [("--batchsize", "--batch-size"), ("--weigting", "--weighting"), ("--projection", "--projections")],
+)
+def test_an_unknown_flag_exits_with_the_nearest(flag: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train_main([flag, "8"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert flag in error
+    assert meant in error
+
+
+@pytest.mark.parametrize(("entry", "args"), [(main, ["train", "--help"]), (train_main, ["--help"])])
+def test_help_tells_every_setting_with_its_default(
+    entry: Callable[[list[str]], int],
+    args: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit) as caught:
+        entry(args)
+    assert caught.value.code == 0
+    text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out))
+    told = dict(
+        re.findall(r" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\)(?= --|\s*$)", text)
+    )
+    written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
+    assert {key.replace("-", "_"): default for key, default in told.items()} == {
+        key: written.get(key, str(value)) for key, value in load_config("digits").model_dump().items()
+    }
+
+
+def test_help_describes_the_config_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_main(["--config", "cifar10", "--help"])
+    assert "(default: 16,32,64)" in capsys.readouterr().out
