@@ -41,14 +41,15 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
             f"codes {tuple(codes.shape)} need linear of the same shape and gram ({bits}, {bits}), "
             f"not {tuple(linear.shape)} and {tuple(gram.shape)}"
         )
-    rows = codes.to(linear.dtype).T.contiguous()  # (b, N): a bit of all codes lies in one piece
-    linear = linear.T.contiguous()  # (b, N)
-    negated = -gram.clone().fill_diagonal_(0)  # (b, b)
+    # (b, N), so that a bit of all codes lies in one piece; a copy even where the transpose is contiguous already
+    rows = codes.to(linear.dtype).T.clone(memory_format=torch.contiguous_format)
+    each_bit = list(zip(rows, linear.T.contiguous(), -gram.clone().fill_diagonal_(0), strict=True))
+    keep = torch.finfo(rows.dtype).tiny  # decides where the argument is 0, and nowhere else
     for _ in range(sweeps):
         before = rows.clone()
-        for i in range(bits):
-            argument = torch.addmv(linear[i], rows.T, negated[i])  # (N,)
-            torch.where(argument == 0, rows[i], argument.sign(), out=rows[i])
+        for row, linear_of_bit, gram_of_bit in each_bit:
+            argument = torch.addmv(linear_of_bit, rows.T, gram_of_bit)  # (N,)
+            torch.sign(argument.add_(row, alpha=keep), out=row)
         if torch.equal(rows, before):
             break
     return rows.T.contiguous().to(codes.dtype)  # (N, b)

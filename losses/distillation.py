@@ -19,4 +19,4 @@ def distill(shorter: Tensor, longer: Tensor) -> Tensor:
     teacher = longer.detach()
     student_similarity = F.normalize(shorter @ shorter.T, dim=1)  # (B, B)
     teacher_similarity = F.normalize(teacher @ teacher.T, dim=1)  # (B, B)
-    return (student_similarity - teacher_similarity).square().mean()
+    return F.mse_loss(student_similarity, teacher_similarity)

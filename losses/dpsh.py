@@ -1,5 +1,6 @@
 """DPSH: deep pairwise-supervised hashing."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .contract import HashLoss
@@ -36,5 +37,5 @@ class DPSH(HashLoss):
         signs = (h.detach() >= 0).to(h.dtype) * 2 - 1  # (B, b)
         return {
             "similarity": pairwise_likelihood(h, targets),
-            "quantization": self.eta * (h - signs).square().mean(),
+            "quantization": self.eta * F.mse_loss(h, signs),
         }

@@ -1,6 +1,7 @@
 """KIDDO: knowledge-guided discrete optimisation, KALAHash's objective."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .contract import HashLoss
@@ -59,8 +60,8 @@ class KIDDO(HashLoss):
         codes = self.codes[indices]  # (B, b)
         return {
             "similarity": self.gamma * pairwise_likelihood(h, targets),
-            "quantization": self.beta * (h - codes).square().mean(),
-            "alignment": self.alpha * (targets - codes @ anchors.T).square().mean(),
+            "quantization": self.beta * F.mse_loss(h, codes),
+            "alignment": self.alpha * F.mse_loss(codes @ anchors.T, targets),
         }
 
     @torch.no_grad()

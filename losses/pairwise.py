@@ -10,9 +10,10 @@ def shares_label(targets: Tensor) -> Tensor:
 
 
 def pairwise_likelihood(h: Tensor, targets: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the pairs' similarity, theta_ij = h_i . h_j / 2; pairs include i = j.
+    """Mean of softplus(theta) - s * theta, theta_ij = h_i . h_j / 2: the pairs' negative log-likelihood.
+
+    Pairs include i = j.
 
     Source: DPSH (Li, Wang, Kang, IJCAI 2016) eq. 1-2; as a mean over entries KALAHash (AAAI 2025) eq. 9.
     """
-    theta = h @ h.T / 2  # (B, B)
-    return (F.softplus(theta) - shares_label(targets) * theta).mean()
+    return F.binary_cross_entropy_with_logits(h @ h.T / 2, shares_label(targets))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,14 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -171,7 +180,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
     Path("full").mkdir()
     Path("full", "notes.txt").touch()
     Path("file").touch()
-    assert train_main(["--queries-per-class", "1", "--encode-batch-size", "10", *args]) == 2
+    assert train_main(["--queries-per-class", "1", "--encode-batch-size", "10", "--threads", "1", *args]) == 2
     assert told in one_line_error(capsys)
 
 
@@ -190,7 +199,7 @@ def test_an_error_of_several_lines_is_told_in_one(
 def test_a_broken_image_is_named_in_one_line(workers: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (images / "owl" / "broken.png").write_bytes(b"no image")
     args = ["--data", str(images), "--queries-per-class", "1", "--batch-size", "2", "--epochs", "1", "--output", "run"]
-    assert train_main([*args, "--encode-batch-size", "2", "--workers", workers]) == 2
+    assert train_main([*args, "--encode-batch-size", "2", "--threads", "1", "--workers", workers]) == 2
     error = one_line_error(capsys)
     assert error == f"error: cannot decode image {'owl/broken.png'!r}: not an image of a format that Pillow reads"
 

@@ -49,9 +49,13 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
 def test_an_error_leaves_the_old_file_alone(path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error, match="while writing"), replacing(path) as temporary:
-        temporary.write_text("half of it")
-        raise error("while writing")
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of it")
+            raise error("while writing")
+
+    with pytest.raises(error, match="while writing"):
+        write_half()
     assert files(path) == {"file.txt": "old"}
 
 

@@ -41,6 +41,14 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tokens"
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return load_backbone("tiny", num_adapted=1)
@@ -183,7 +191,7 @@ def test_workers_make_no_difference(backbone: Backbone, images: Given, trunk_cal
 def test_decoded_images_are_converted_as_files_are(backbone: Backbone) -> None:
     grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     transparent = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8))
-    deep = Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16))
+    deep = Image.fromarray((np.arange(256, dtype=np.uint16) ** 2).reshape(16, 16))
     files: list[bytes | Image.Image] = []
     for image in (grey, transparent, deep):
         buffer = BytesIO()
@@ -204,18 +212,16 @@ def test_a_broken_image_is_named(workers: int, backbone: Backbone, images: Given
 
 def test_tokens_that_half_precision_cannot_hold_are_refused(images: Given) -> None:
     backbone = load_backbone("tiny", num_adapted=1)
-    backbone.tower.trunk_blocks[0].mlp.fc2.bias.data.fill_(1e5)
+    backbone.tower.trunk_blocks[-1].mlp.fc2.bias.data[0] = 1e5
     with pytest.raises(NestKALAError, match="half precision"):
         tokens(source(backbone), images, [0])
 
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    dataset = load_digits().take(np.arange(40))
+    dataset = load_digits().take(np.arange(30))
     monkeypatch.setattr(nestkala.run, "load_dataset", lambda *_: dataset)
-    threads = torch.get_num_threads()
     yield
-    torch.set_num_threads(threads)
     AcceleratorState._reset_state()
 
 
@@ -227,21 +233,20 @@ def test_runs_share_tokens_only_where_they_are_the_same(
         """Images that a training with these settings sends through the trunk."""
         AcceleratorState._reset_state()
         trunk_calls.clear()
-        shared = {"queries_per_class": 1, "epochs": 1, "encode_batch_size": 16, "workers": 0, "threads": 1}
+        shared = {"queries_per_class": 1, "epochs": 1, "encode_batch_size": 10, "workers": 0, "threads": 1}
         output = tmp_path / str(len(list(tmp_path.iterdir())))
         nestkala.run.train(Config(**shared | {"output": output} | settings))
         return sum(trunk_calls)
 
-    assert computed() == 40
+    assert computed() == 30
     assert computed() == 0
-    assert computed(seed=1, shots=2, lengths=(5,), loss="dpsh", anchors="orthonormal", rank=2) == 0
+    assert computed(seed=1, shots=2, lengths=(5,), loss="dpsh", rank=2) == 0
     assert len(list(cache_folder.iterdir())) == 1
-    for other in ({"precision": "bf16"}, {"precision": "fp64"}, {"adapter": "none"}, {"adapt_blocks": 2}):
-        assert computed(**other) == 40
-        assert computed(**other) == 0
-    assert len(list(cache_folder.iterdir())) == 5
-    assert computed(cache_gb=0) >= 40
-    assert computed(cache=tmp_path / "elsewhere") == 40
+    for other in ({"precision": "bf16"}, {"adapter": "none"}, {"adapt_blocks": 2}):
+        assert computed(**other) == 30
+    assert computed(adapt_blocks=2) == 0
+    assert len(list(cache_folder.iterdir())) == 4
+    assert computed(cache_gb=0) >= 30
 
 
 def test_a_fingerprint_is_of_weights_and_preprocessing() -> None:

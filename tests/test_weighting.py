@@ -78,7 +78,7 @@ def test_equals_the_formulas_and_never_reverses_a_shorter_length(kind, m):
         assert weights.dtype == torch.float64
         assert weights.shape == (m,)
         torch.testing.assert_close(
-            weights, torch.tensor(slow_weights(gradients, lengths)).double(), rtol=1e-9, atol=1e-300
+            weights, torch.tensor(slow_weights(gradients, lengths), dtype=torch.float64), rtol=1e-9, atol=1e-300
         )
         assert weights.sum().item() == pytest.approx(m, rel=1e-12)
         assert (weights >= 0).all()

@@ -1,0 +1,260 @@
+"""Checkpoints: all of a run's state to the bit, and nothing taken from a file that does not fit."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from nestkala import checkpoint
+from nestkala.backbones import load_backbone
+from nestkala.checkpoint import load_checkpoint, save_checkpoint
+from nestkala.config import Config
+from nestkala.errors import NestKALAError
+from nestkala.files import TEMPORARY
+from nestkala.losses import NestedLoss
+from nestkala.model import HashModel
+from nestkala.run import make_loss
+from nestkala.saved_model import ModelSpec
+
+TARGETS = torch.eye(3).repeat(4, 1)
+TOKENS = torch.randn(12, 64, 192, generator=torch.Generator().manual_seed(0)).half()
+
+Parts = tuple[HashModel, NestedLoss, SGD]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(seed: int = 0, **settings: object) -> Parts:
+    """Model, loss and optimiser as a run makes them."""
+    config = Config(**{"lengths": (4, 12), "seed": seed} | settings)
+    backbone = load_backbone("tiny", config.adapt_blocks if config.adapter == "clora" else 0)
+    torch.manual_seed(seed)
+    model = ModelSpec.of_run(config, backbone, ("cat", "dog", "owl")).build(backbone.tower, torch.randn(3, 8))
+    loss = make_loss(config, TARGETS)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return model, loss, SGD(trained, lr=0.05, momentum=config.momentum)
+
+
+def train(parts: Parts, epochs: int) -> None:
+    model, loss, optimizer = parts
+    model.train()
+    for _ in range(epochs):
+        for indices in torch.arange(12).split(4):
+            h, anchors = model(TOKENS[indices])
+            loss(h, TARGETS[indices], indices, anchors, model.head.weight).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            loss.end_epoch(model.anchor_to_code(model.anchors))
+
+
+def state(parts: Parts) -> dict[str, Tensor]:
+    model, loss, optimizer = parts
+    momenta = {
+        f"momentum.{i}.{key}": value
+        for i, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+    tensors = model.trained_state() | {f"loss.{name}": value for name, value in loss.state_dict().items()} | momenta
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )
+
+
+def save(path: Path, parts: Parts, epoch: int = 2, seconds: float = 0.1) -> None:
+    save_checkpoint(path, *parts, epoch, seconds)
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(NestKALAError) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Parts:
+    """Two epochs on. Not to be changed."""
+    parts = build()
+    train(parts, 2)
+    return parts
+
+
+@pytest.fixture
+def path(tmp_path: Path, trained: Parts) -> Path:
+    save(tmp_path / "checkpoint.safetensors", trained)
+    return tmp_path / "checkpoint.safetensors"
+
+
+def test_everything_comes_back_to_the_bit(path: Path, trained: Parts) -> None:
+    seconds = 1 / 3
+    save(path, trained, 7, seconds)
+    other = build(seed=1)
+    assert not same(state(other), state(trained))
+    assert load_checkpoint(path, *other) == (7, seconds)
+    assert same(state(other), state(trained))
+
+
+def test_it_holds_memory_codes_momentum_and_running_statistics(path: Path, trained: Parts) -> None:
+    kept = load_file(path)
+    for name, tensor in state(trained).items():
+        assert tensor.isfinite().all()
+        assert tensor.any() or name.endswith(".bias")
+    momenta = [name for name in kept if name.endswith("momentum_buffer")]
+    assert len(momenta) == len([p for p in trained[0].parameters() if p.requires_grad])
+    assert not [name for name in kept if "tower" in name]
+    for name in ("head.norm.running_var", "head.norm.num_batches_tracked", "adapter.q.0", "anchors"):
+        assert f"model.{name}" in kept
+    for name in ("losses.0.memory", "losses.1.codes"):
+        assert f"loss.{name}" in kept
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"loss": "dpsh"}, {"batch_norm": False}, {"momentum": 0.0}],
+    ids=str,
+)
+def test_training_goes_on_as_if_nothing_was(settings: dict[str, object], tmp_path: Path) -> None:
+    one, other = build(**settings), build(seed=1, **settings)
+    train(one, 1)
+    save(tmp_path / "c", one)
+    load_checkpoint(tmp_path / "c", *other)
+    train(one, 1)
+    train(other, 1)
+    assert same(state(one), state(other))
+
+
+def test_without_its_momentum_training_would_go_elsewhere(path: Path) -> None:
+    kept = load_checkpoint(path, *(whole := build()))
+    bare = build()
+    load_checkpoint(path, *bare)
+    bare[2].load_state_dict(bare[2].state_dict() | {"state": {}})
+    train(whole, 1)
+    train(bare, 1)
+    assert kept == (2, 0.1)
+    assert not torch.equal(whole[0].head.weight, bare[0].head.weight)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("where", ["model", "loss", "momentum"])
+def test_a_state_that_is_not_finite_keeps_the_earlier_checkpoint(value: float, where: str, path: Path) -> None:
+    earlier = path.read_bytes()
+    model, loss, optimizer = parts = build()
+    load_checkpoint(path, *parts)
+    broken = {
+        "model": model.head.norm.running_mean,
+        "loss": loss.losses[1].memory,
+        "momentum": next(iter(optimizer.state.values()))["momentum_buffer"],
+    }[where]
+    assert isinstance(broken, Tensor)
+    broken.view(-1)[-1] = value
+    message = refusal(lambda: save(path, parts, epoch=9))
+    assert "epoch 9" in message
+    assert str(path) in message
+    assert {"model": "running_mean", "loss": "memory", "momentum": "momentum"}[where] in message
+    assert path.read_bytes() == earlier
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(path: Path, trained: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object, temporary: Path, __: object) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    earlier = path.read_bytes()
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises((OSError, NestKALAError), match="No space left on device"):
+        save(path, trained)
+    assert path.read_bytes() == earlier
+    assert not list(path.parent.glob(f"{TEMPORARY}*"))
+
+
+def test_no_checkpoint(tmp_path: Path, trained: Parts) -> None:
+    message = refusal(lambda: load_checkpoint(tmp_path / "checkpoint.safetensors", *trained))
+    assert "there is no checkpoint" in message
+    assert str(tmp_path) in message
+
+
+@pytest.mark.parametrize("size", [0, 7, 200, -1])
+def test_a_damaged_checkpoint_is_refused_by_name(size: int, path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    message = refusal(lambda: load_checkpoint(path, *build()))
+    assert str(path) in message
+    assert "damaged" in message
+
+
+def test_garbage_is_refused_by_name(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 9)
+    assert str(path) in refusal(lambda: load_checkpoint(path, *build()))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"format": "pt"},
+        {"format": "nestkala-checkpoint"},
+        {"format": "nestkala-checkpoint", "version": "2", "epoch": "1", "seconds": "1.0"},
+    ],
+)
+def test_other_files_of_tensors_are_refused(metadata: dict[str, str] | None, path: Path) -> None:
+    save_file(load_file(path), path, metadata)
+    parts = build()
+    before = state(parts)
+    message = refusal(lambda: load_checkpoint(path, *parts))
+    assert str(path) in message
+    assert "checkpoint of version 1" in message
+    assert same(state(parts), before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lengths": (4, 16)},
+        {"lengths": (12,)},
+        {"rank": 2},
+        {"projections": ("q", "k", "v")},
+        {"adapt_blocks": 2},
+        {"adapter": "none"},
+        {"batch_norm": False},
+        {"loss": "dpsh"},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_run_is_refused(settings: dict[str, object], path: Path) -> None:
+    parts = build(**settings)
+    refusal(lambda: load_checkpoint(path, *parts))
+
+
+def test_a_checkpoint_of_other_training_images_is_refused(path: Path) -> None:
+    model, _, optimizer = build()
+    fewer = make_loss(Config(lengths=(4, 12)), TARGETS[:9])
+    assert str(path) in refusal(lambda: load_checkpoint(path, model, fewer, optimizer))
+
+
+def test_the_loss_is_kept_whatever_it_remembers(tmp_path: Path, trained: Parts) -> None:
+    class Counter(nn.Module):
+        def __init__(self, value: int) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.tensor([value, 0]))
+
+    save_checkpoint(tmp_path / "c", trained[0], Counter(41), trained[2], 1, 0.0)
+    model, _, optimizer = build()
+    load_checkpoint(tmp_path / "c", model, counter := Counter(0), optimizer)
+    assert counter.seen.tolist() == [41, 0]

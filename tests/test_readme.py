@@ -1,0 +1,41 @@
+"""The README's Python runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+BLOCKS = re.findall(r"```python\n(.*?)```", Path(__file__).parent.parent.joinpath("README.md").read_text(), re.DOTALL)
+
+
+def test_own_loss_learns() -> None:
+    (code,) = (block for block in BLOCKS if "class MyLoss" in block)
+    assert len(code.strip().splitlines()) < 25
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(
+            code.replace("loss.backward()", "loss.backward(); losses.append(loss.item())"),
+            names | {"losses": (losses := [])},
+        )
+    assert losses[-1] < losses[0]
+
+
+def test_search_prints_distances_at_each_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    from nestkala.config import Config
+    from nestkala.run import train
+
+    (code,) = (block for block in BLOCKS if "hasher.encode" in block)
+    run = tmp_path / "runs" / "photos-4shot-seed0-20260101-120000"
+    monkeypatch.chdir(tmp_path)
+    train(Config(output=run, queries_per_class=100, epochs=1, lengths=(8, 16, 64), cache=tmp_path / "cache"))
+    capsys.readouterr()
+    for shade, name in enumerate(("a", "b", "c", "query")):
+        Image.new("RGB", (40, 30), (shade * 60, 80, 200 - shade * 50)).save(f"{name}.jpg")
+    exec(code, {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["8", "16", "64"]
