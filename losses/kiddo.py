@@ -56,7 +56,7 @@ class KIDDO(HashLoss):
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         anchors = self._required(anchors)
-        self.memory[indices] = h.detach()
+        self.memory[indices] = h.detach().to(self.memory.dtype)
         codes = self.codes[indices]  # (B, b)
         return {
             "similarity": self.gamma * pairwise_likelihood(h, targets),

@@ -36,7 +36,7 @@ class NestedLoss(nn.Module):
         lengths: code lengths in bits, ascending; the last is the width of h.
         make_loss: length -> the `HashLoss` for it.
         weighting: "adaptive" scales longer lengths down where they would reverse a shorter one's gradient
-            (`dominance_weights`), "uniform" weighs all lengths alike.
+            (`dominance_weights`), "uniform" weighs all lengths alike, as both do where there is no gradient.
         distillation: weight of the long-to-short self-distillation (`distill`), 0 for none.
 
     Raises:
@@ -109,7 +109,7 @@ class NestedLoss(nn.Module):
         return NestedTerms(weights @ stacked, terms, stacked.detach(), weights)
 
     def _weights(self, sums: list[Tensor], weight: Tensor | None) -> Tensor:
-        if self.weighting == "uniform" or len(self.lengths) == 1:
+        if self.weighting == "uniform" or len(self.lengths) == 1 or not torch.is_grad_enabled():
             return sums[0].new_ones(len(sums))
         if weight is None:
             raise ValueError("adaptive weighting needs weight, the hash layer's: weight=head.weight")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .config import Config
-from .errors import NestKALAError, nearest
+from .errors import NestKALAError, nearest, one_line
 from .seeding import seeded
 
 
@@ -48,19 +48,20 @@ def class_sentences(
         NestKALAError: a file that is no mapping of class names to sentences, or leaves a class out.
     """
     if descriptions is None:
-        return [[prompt.format(name.replace("_", " ")) for prompt in prompts] for name in class_names]
+        return [[prompt.replace("{}", name.replace("_", " ")) for prompt in prompts] for name in class_names]
     try:
         table = yaml.safe_load(descriptions.read_text(encoding="utf-8"))  # JSON is YAML
     except OSError as error:
         raise NestKALAError(f"cannot read descriptions {descriptions}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NestKALAError(f"{descriptions} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+        raise NestKALAError(f"{descriptions} is neither YAML nor JSON: {one_line(error)}") from None
     if not isinstance(table, dict):
         raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")
+    table = {str(name): said for name, said in table.items()}
     described = []
     for name in class_names:
         if name not in table:
-            raise NestKALAError(f"{descriptions} does not describe the class '{name}'{nearest(name, map(str, table))}")
+            raise NestKALAError(f"{descriptions} does not describe the class '{name}'{nearest(name, table)}")
         sentences = [table[name]] if isinstance(table[name], str) else table[name]
         if not sentences or not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
             raise NestKALAError(f"{descriptions}: the class '{name}' needs a sentence or a list of them")
@@ -80,13 +81,17 @@ def orthonormal_anchors(num_classes: int, width: int, seed: int) -> Tensor:
 def _from_file(path: Path, num_classes: int) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise NestKALAError(f"cannot read anchors {path}: {error}") from None
-    if array.ndim != 2 or len(array) != num_classes or not np.issubdtype(array.dtype, np.floating):
+    except (OSError, ValueError, EOFError) as error:
+        raise NestKALAError(f"cannot read anchors {path}: {one_line(error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise NestKALAError(f"anchors {path} must be one array, not an archive of several")
+    floats = np.issubdtype(array.dtype, np.floating)
+    if array.ndim != 2 or len(array) != num_classes or not array.size or not floats:
         raise NestKALAError(
             f"anchors {path} must be floats ({num_classes} classes, width), not {array.dtype} {array.shape}"
         )
-    return _checked(torch.from_numpy(array).float(), str(path))
+    with np.errstate(over="ignore"):  # told below, with all else that is not finite
+        return _checked(torch.from_numpy(array.astype(np.float32)), str(path))
 
 
 def _checked(anchors: Tensor, source: str) -> Tensor:

@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import NestKALAError, unknown_name
+from .errors import NestKALAError, nearest, unknown_name
 
 _LIBRARIES = ("open_clip", "timm")
 _NON_STANDARD_IMAGE = ("timm_model_name", "attentional_pool", "patch_dropout", "block_type", "qk_norm")
@@ -22,8 +22,10 @@ def split_name(name: str) -> tuple[str, str, str | None]:
     if library == "tiny" and not slash:
         return "tiny", "", weights if colon else None
     if library not in _LIBRARIES or not model or (colon and not weights):
-        forms = ["tiny", "open_clip/MODEL:WEIGHTS", "timm/MODEL", "timm/MODEL:WEIGHTS"]
-        raise unknown_name("backbone", name, forms)
+        raise NestKALAError(
+            f"unknown backbone '{name}'{nearest(library, [*_LIBRARIES, 'tiny'])} "
+            "(known: tiny, open_clip/MODEL:WEIGHTS, timm/MODEL, timm/MODEL:WEIGHTS)"
+        )
     return library, model, weights if colon else None
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import NestKALAError
+from .errors import NestKALAError, one_line
 from .files import replacing
 from .model import HashModel
 
@@ -58,7 +58,7 @@ def load_checkpoint(path: Path, model: HashModel, loss: nn.Module, optimizer: Op
     try:
         loss.load_state_dict(_below(tensors, "loss."))
     except RuntimeError as error:
-        raise NestKALAError(f"the checkpoint {path} is of another loss: {' '.join(str(error).split())}") from None
+        raise NestKALAError(f"the checkpoint {path} is of another loss: {one_line(error)}") from None
     states: dict[int, dict[str, Any]] = {}
     for name, value in _below(tensors, "optimizer.").items():
         index, _, key = name.partition(".")

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from .config import Config, base_config, check_resumable
-from .errors import NestKALAError
+from .errors import NestKALAError, one_line
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _guarded(action: Callable[[], object]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         action()
-    except NestKALAError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (NestKALAError, OSError) as error:  # OSError: no room, no permission, a file where a folder should be
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
 from .backbone_names import check_name
-from .errors import NestKALAError, nearest, unknown_name
+from .errors import NestKALAError, nearest, one_line, unknown_name
 
 MAX_LENGTH = 512
 
@@ -50,7 +50,7 @@ class Config(BaseModel):
     )
 
     # codes
-    lengths: Annotated[tuple[int, ...], _comma_separated(int, "BITS,BITS,...")] = Field(
+    lengths: Annotated[tuple[StrictInt, ...], _comma_separated(int, "BITS,BITS,...")] = Field(
         (8, 16, 32), description=f"code lengths in bits, each 1 to {MAX_LENGTH}, any number of them"
     )
     batch_norm: bool = Field(
@@ -70,7 +70,11 @@ class Config(BaseModel):
         description="take training, query and gallery images from this split.json instead of drawing them",
     )
     queries_per_class: int | None = Field(None, ge=1, description="queries drawn from every class (single-label data)")
-    queries: int | None = Field(None, ge=1, description="queries drawn in all, where the data has no test list")
+    queries: int | None = Field(
+        None,
+        ge=1,
+        description="queries drawn in all, where the data has no test list; by default a tenth of the images",
+    )
     train_pool: int | None = Field(
         None,
         ge=1,
@@ -175,13 +179,10 @@ class Config(BaseModel):
         except ValidationError as error:
             raise NestKALAError(_in_words(error)) from None
 
-    @model_validator(mode="before")
+    @field_validator("lengths")
     @classmethod
-    def _sort_lengths(cls, values: dict[str, Any]) -> dict[str, Any]:
-        lengths = values.get("lengths")
-        if isinstance(lengths, list | tuple) and all(type(b) is int for b in lengths):
-            values = values | {"lengths": tuple(sorted(set(lengths)))}
-        return values
+    def _sorted(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(lengths)))
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -248,7 +249,7 @@ def load_config(name: str) -> Config:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NestKALAError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise NestKALAError(f"{path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]

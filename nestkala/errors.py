@@ -8,6 +8,11 @@ class NestKALAError(ValueError):
     """A mistake in what the user gave. The command line shows it as one line and exits with code 2."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """«; did you mean 'x'?» for the known name closest in spelling, or an empty string."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from .backbones import Backbone, load_backbone
 from .codes import prefix
 from .encoding import packed_codes, relaxed_codes
-from .errors import NestKALAError
+from .errors import NestKALAError, one_line
 from .model import HashModel
 from .saved_model import MODEL_FILES, ModelSpec, load_model
 from .tokens import TokenSource
@@ -122,7 +123,7 @@ class Hasher:
                 api.upload_file(path_or_fileobj=self._folder / name, path_in_repo=name, repo_id=repo)
             api.upload_file(path_or_fileobj=self._card().encode(), path_in_repo="README.md", repo_id=repo)
         except Exception as error:
-            raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {error}") from error
+            raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {one_line(error)}") from error
         return str(url)
 
     def _source(
@@ -160,7 +161,7 @@ class _Given:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         return [str(image) if isinstance(image, str | Path) else f"number {i}" for i, image in enumerate(self.images)]
 
@@ -182,7 +183,6 @@ def _download(repo: str) -> Path:
     try:
         return Path(snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NestKALAError(
-            f"'{repo}' is no folder here, and as a repository on the Hugging Face hub it cannot be had: {reason}"
+            f"'{repo}' is no folder here, and as a repository on the Hugging Face hub it cannot be had: {one_line(error)}"
         ) from error

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .adapters import CLoRA
 from .backbones import Tower
 from .errors import NestKALAError
-from .heads import NestedHashHead
+from .heads import NestedHashHead, check_lengths
 
 
 class HashModel(nn.Module):
@@ -24,7 +24,8 @@ class HashModel(nn.Module):
         batch_norm: as for `NestedHashHead`.
 
     Raises:
-        NestKALAError: an adapter whose rank exceeds the number of classes.
+        NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks.
+        ValueError: lengths that are not ascending positive ints.
     """
 
     anchors: Tensor
@@ -38,9 +39,12 @@ class HashModel(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        check_lengths(lengths)
         num_classes, width = anchors.shape
         if adapter is not None and adapter.rank > num_classes:
             raise NestKALAError(f"rank is {adapter.rank}, at most the number of classes, {num_classes}, is possible")
+        if adapter is not None and len(adapter.q) != tower.num_adapted:
+            raise NestKALAError(f"an adapter of {len(adapter.q)} blocks does not fit a tail of {tower.num_adapted}")
         self.tower = tower
         self.register_buffer("anchors", anchors)
         self.adapter = adapter

@@ -75,7 +75,8 @@ def train(config: Config) -> Path:
     main = accelerator.is_main_process
 
     result = Result()
-    dataset = load_dataset(config.data, config.data_root)
+    with accelerator.main_process_first():  # which may download
+        dataset = load_dataset(config.data, config.data_root)
     if config.on_broken == "skip":
         dataset, result.broken_images = without_broken(dataset)
     split = _split(config, folder, dataset)
@@ -199,7 +200,8 @@ def remarks(result: Result, config: Config) -> list[str]:
 
 
 def _cores_per_process() -> int:
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _run_folder(config: Config) -> Path:

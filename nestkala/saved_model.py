@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -14,6 +14,7 @@ from .backbones import Backbone, Projection, Tower
 from .config import Config
 from .errors import NestKALAError
 from .files import replacing, write_text
+from .heads import check_lengths
 from .model import HashModel
 
 MODEL_FILES = ("model.json", "model.safetensors")
@@ -51,6 +52,11 @@ class ModelSpec(BaseModel):
         shared = {key: getattr(config, key) for key in cls.model_fields if key in Config.model_fields}
         given = {"backbone": backbone.name, "fingerprint": backbone.fingerprint, "class_names": class_names}
         return cls(**(shared | given))
+
+    @field_validator("lengths")
+    @classmethod
+    def _ascending(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        return check_lengths(lengths)
 
     @property
     def num_adapted(self) -> int:

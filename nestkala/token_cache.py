@@ -9,6 +9,7 @@ runs and kills do no harm: at worst two runs compute the same tokens, or the seg
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +24,9 @@ from .files import TEMPORARY, replacing
 logger = logging.getLogger(__name__)
 
 _KEY_BYTES = 16
+_DIGEST = "[0-9a-f]" * 32
+_KINDS, _SEGMENT = f"{_DIGEST}/", f"{_DIGEST}.safetensors"
+_HEADER_BYTES = 1024  # more than a segment's header takes
 _SEGMENT_BYTES = 256 * 2**20
 _ABANDONED_SECONDS = 3600.0
 
@@ -59,7 +63,7 @@ def clear_cache(folder: Path) -> CacheSize:
     for path, _, _ in _segments(folder):
         path.unlink(missing_ok=True)
     _delete_unfinished(folder, older_than=0.0)
-    for kind in folder.glob("*/"):
+    for kind in folder.glob(_KINDS):
         if not any(kind.iterdir()):
             kind.rmdir()
     return size
@@ -88,14 +92,15 @@ class TokenCache:
 
     def refresh(self) -> None:
         """Take notice of segments that other processes have written."""
-        for path in sorted(self._folder.glob("*.safetensors")):
+        for path in sorted(self._folder.glob(_SEGMENT)):
             if path in self._known:
                 continue
             self._known.add(path)
             try:
                 with safe_open(path, framework="pt") as segment:
                     keys, tokens = segment.get_tensor("keys"), segment.get_tensor("tokens")
-                os.utime(path)  # so that it counts as recently used
+                with suppress(PermissionError):  # of a cache that may only be read
+                    os.utime(path)  # so that it counts as recently used
             except FileNotFoundError:
                 continue
             except (SafetensorError, OSError) as error:
@@ -130,7 +135,7 @@ class TokenCache:
         tokens = torch.stack(list(self._pending.values()))
         name = blake2b(keys.numpy().tobytes(), digest_size=16).hexdigest() + ".safetensors"
         self._pending, self._pending_bytes = {}, 0
-        if not self._make_room(tokens.nbytes):
+        if not self._make_room(keys.nbytes + tokens.nbytes + _HEADER_BYTES):
             self._full = True
             logger.warning(
                 "the token cache %s has no room within its bound of %.1f GB: further tokens are not kept",
@@ -164,18 +169,17 @@ class TokenCache:
 def _segments(folder: Path) -> list[tuple[Path, int, float]]:
     """Path, bytes and time of last use of every segment under `folder`."""
     found = []
-    for path in folder.glob("*/*.safetensors"):
+    for path in folder.glob(_KINDS + _SEGMENT):
         try:
             status = path.stat()
         except FileNotFoundError:  # another process made room
             continue
-        if not path.name.startswith(TEMPORARY):
-            found.append((path, status.st_size, status.st_mtime))
+        found.append((path, status.st_size, status.st_mtime))
     return found
 
 
 def _delete_unfinished(folder: Path, older_than: float) -> None:
-    for path in folder.glob(f"*/{TEMPORARY}*"):
+    for path in folder.glob(f"{_KINDS}{TEMPORARY}*"):
         try:
             if time.time() - path.stat().st_mtime >= older_than:
                 path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .backbones import Backbone
+from .errors import NestKALAError
 from .images import decode_image, to_rgb
 from .token_cache import TokenCache, image_key
 
@@ -34,19 +35,29 @@ class Images(Protocol):
         """The bytes of an image file, or an image that is decoded already (which no cache can keep)."""
 
 
-class _Decoded(Dataset[Tensor]):
+class _Decoded(Dataset[Tensor | NestKALAError]):
     def __init__(self, images: Images, indices: Sequence[int], backbone: Backbone) -> None:
         self.images, self.indices, self.preprocess = images, indices, backbone.preprocess
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Tensor:
-        index = self.indices[place]
-        image = self.images.read(index)
-        return self.preprocess(
-            decode_image(image, self.images.names[index]) if isinstance(image, bytes) else to_rgb(image)
-        )
+    def __getitem__(self, place: int) -> Tensor | NestKALAError:
+        try:
+            return self.preprocess(self._image(self.indices[place]))
+        except NestKALAError as error:  # given, not raised: from a worker it would come wrapped in a traceback
+            return error
+
+    def _image(self, index: int) -> Image:
+        name, image = self.images.names[index], self.images.read(index)
+        rgb = decode_image(image, name) if isinstance(image, bytes) else to_rgb(image)
+        if 0 in rgb.size:
+            raise NestKALAError(f"image {name!r} has no pixels")
+        return rgb
+
+
+def _collate(images: Sequence[Tensor | NestKALAError]) -> Tensor | NestKALAError:
+    return next((image for image in images if isinstance(image, NestKALAError)), None) or torch.stack(images)  # type: ignore[arg-type]
 
 
 class TokenSource:
@@ -129,8 +140,11 @@ class TokenSource:
             _Decoded(images, indices, self.backbone),
             batch_size=self.batch_size,
             num_workers=self.workers if len(indices) > 2 * self.batch_size else 0,
+            collate_fn=_collate,
         )
         for batch in loader:
+            if isinstance(batch, NestKALAError):
+                raise batch
             yield from self.trunk(batch)
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """Text anchors: where they come from, what is said of each class, and what is refused."""
 
+import contextlib
 import dataclasses
 import json
 import pickle
@@ -89,6 +90,13 @@ def test_several_prompts_are_averaged(speaking: tuple[Backbone, list[str]]) -> N
     anchors = class_anchors(settings(prompts=("{}", "an {}s a")), speaking[0], CLASSES)
     assert anchors.tolist() == [[6, 2, 1], [16, 2, 2], [6, 1, 1]]
     assert speaking[1][2:4] == ["traffic light", "an traffic lights a"]
+
+
+@pytest.mark.parametrize("prompt", ["a {} of {what}", "a {} or {", "{} {0}", "{!x} {}"])
+def test_other_braces_in_a_prompt_are_refused_or_kept(prompt: str) -> None:
+    with contextlib.suppress(NestKALAError):
+        prompts = Config(prompts=(prompt,)).prompts
+        assert class_sentences(("cat",), prompts) == [[prompt.replace("{}", "cat")]]
 
 
 @pytest.mark.parametrize("write", [json.dumps, lambda table: "\n".join(f"{k}: {v}" for k, v in table.items())])

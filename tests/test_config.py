@@ -175,8 +175,6 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
         ("batch_size: 1", "batch_size", "1"),
         ("prompts: []", "prompts", "[]"),
         ("prompts: [a photo]", "prompts", "a photo"),
-        ("prompts: ['a {} of {what}']", "prompts", "a {} of {what}"),
-        ("prompts: ['a {} or {']", "prompts", "a {} or {"),
         ("prompts: 'a {}'", "prompts", "a {}"),
         ("projections: []", "projections", "[]"),
         ("projections: [k, k]", "projections", "k"),

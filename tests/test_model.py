@@ -15,7 +15,7 @@ ADAPTER = {"adapter.q.0", "anchor_to_token.weight", "anchor_to_token.bias"}
 NORM = {f"head.norm.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
 
 
-def build(seed=0, adapter=True, batch_norm=False, lengths=LENGTHS, tower_seed=0):
+def build(seed=0, adapter=True, batch_norm=False, lengths=LENGTHS, tower_seed=0, tower_outputs=0):
     with torch.random.fork_rng():
         torch.manual_seed(tower_seed)
         vit = VisionTransformer(
@@ -24,7 +24,7 @@ def build(seed=0, adapter=True, batch_norm=False, lengths=LENGTHS, tower_seed=0)
             embed_dim=WIDTH,
             depth=2,
             num_heads=2,
-            num_classes=0,
+            num_classes=tower_outputs,
             drop_rate=0.5,
             proj_drop_rate=0.5,
             drop_path_rate=0.5,
@@ -150,8 +150,9 @@ def test_a_double_model_computes_in_double_from_half_precision_tokens():
     torch.testing.assert_close(h.float(), single(half_tokens())[0], rtol=0, atol=1e-5)
 
 
-def test_head_and_anchors_stay_in_full_precision_under_autocast():
-    model = build().eval()
+@pytest.mark.parametrize("tower_outputs", [0, 12])  # ending in a norm, in float32 anyway, or in a linear layer
+def test_head_and_anchors_stay_in_full_precision_under_autocast(tower_outputs):
+    model = build(tower_outputs=tower_outputs).eval()
     gathered = []
 
     def gather(features):

@@ -123,6 +123,23 @@ def test_an_images_tokens_do_not_depend_on_its_company(backbone: Backbone, image
         assert bits(tokens(source(backbone, 6, cache=cache), images, order)) == [alone[index] for index in order]
 
 
+def test_the_trunk_always_runs_on_as_many_images(
+    backbone: Backbone, images: Given, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    trunk = backbone.tower.trunk
+
+    def counted(batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        return trunk(batch)
+
+    monkeypatch.setattr(backbone.tower, "trunk", counted)
+    cache = TokenCache(cache_folder, "kind", 1e9)
+    for indices in (list(range(6)), [7], list(range(13))):
+        tokens(source(backbone, cache=cache), images, indices)
+    assert sizes == [4] * 5
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp64"])
 def test_other_precisions_are_near(precision: str, backbone: Backbone, images: Given) -> None:
     expected = tokens(source(backbone), images, [0, 1, 2]).float()
@@ -189,17 +206,19 @@ def test_workers_make_no_difference(backbone: Backbone, images: Given, trunk_cal
 
 
 def test_decoded_images_are_converted_as_files_are(backbone: Backbone) -> None:
-    grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
-    transparent = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8))
-    deep = Image.fromarray((np.arange(256, dtype=np.uint16) ** 2).reshape(16, 16))
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    transparent = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
+    given: list[bytes | Image.Image] = [Image.fromarray(pixels) for pixels in (grey, grey.astype(np.uint16) * 257)]
+    given.append(Image.fromarray(transparent))
     files: list[bytes | Image.Image] = []
-    for image in (grey, transparent, deep):
+    for image in given:
+        assert isinstance(image, Image.Image)
         buffer = BytesIO()
         image.save(buffer, "PNG")
         files.append(buffer.getvalue())
-    found = tokens(source(backbone), Given([grey, transparent, deep]), [0, 1, 2])
+    found = tokens(source(backbone), Given(given), [0, 1, 2])
     assert bits(found) == bits(tokens(source(backbone), Given(files), [0, 1, 2]))
-    assert bits(found[:1]) != bits(found[2:])
+    assert bits(found[:1]) == bits(found[1:2]) != bits(found[2:])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

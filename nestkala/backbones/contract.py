@@ -32,8 +32,9 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits of the image tower's weights and the preprocessing."""
-        digest = blake2b(self.preprocessing.encode(), digest_size=16)
+        """32 hex digits of the architecture by name, the image tower's weights, and the preprocessing."""
+        architecture = self.name.partition(":")[0]
+        digest = blake2b(f"{architecture}\n{self.preprocessing}".encode(), digest_size=16)
         for name, tensor in sorted(self.tower.vit.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.float().cpu().contiguous().numpy())

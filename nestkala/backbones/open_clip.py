@@ -1,7 +1,10 @@
 """open_clip's standard ViT towers, with their text towers for anchors."""
 
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import NestKALAError, unknown_name
+from ..errors import NestKALAError, one_line, unknown_name
 from ..seeding import seeded
 from .contract import Backbone
 from .tower import AdaptableBlock, Tower
@@ -42,7 +45,7 @@ def _create(model: str, weights: str | None) -> Any:
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     if weights == "random":
-        with seeded(0):
+        with seeded(0), _quiet():
             return open_clip.create_model(model, pretrained=None, pretrained_text=False).eval()
     tags = list_pretrained_tags_by_model(model)
     if weights is None:
@@ -56,8 +59,7 @@ def _create(model: str, weights: str | None) -> Any:
     if tag:
         _check_activation(model, weights, bool(tag.get("quick_gelu")))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a missing hub token and the like; errors are told below
+        with _quiet():
             return open_clip.create_model(model, pretrained=weights).eval()
     except Exception as error:
         if tag:
@@ -67,7 +69,21 @@ def _create(model: str, weights: str | None) -> Any:
                 f"fetch {source} on a machine with a network and copy it into the Hugging Face cache here "
                 f"(HF_HOME), or name its file: --backbone open_clip/{model}:/path/to/weights.safetensors"
             ) from error
-        raise NestKALAError(f"{weights} does not hold weights of open_clip/{model}: {error}") from error
+        raise NestKALAError(f"{weights} does not hold weights of open_clip/{model}: {one_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what open_clip says, through the root logger, on the way to an error that is told here in one line."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
 
 
 def _check_activation(model: str, tag: str, tag_is_quick: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import NestKALAError, unknown_name
+from ..errors import NestKALAError, one_line, unknown_name
 from ..seeding import seeded
 from .contract import Backbone
 from .tower import AdaptableBlock, Tower
@@ -22,31 +22,31 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
     """
     import timm
 
-    if not timm.is_model(model):
-        raise unknown_name("timm model", model, timm.list_models("vit_*"))
-    if weights == "random":
-        name = model
-    else:
+    if not timm.is_model(model) or "." in model:
+        raise unknown_name("timm model (weights go behind a colon)", model, timm.list_models("vit_*"))
+    tagged = model if weights in (None, "random") else f"{model}.{weights}"
+    if weights != "random":
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
         if weights is not None and weights not in tags:
             raise unknown_name(f"weights of timm/{model}", weights, [*tags, "random"])
         if not tags:
             raise NestKALAError(f"timm has no weights for {model}: use timm/{model}:random, or another model")
-        name = f"{model}.{weights}" if weights else model
     try:
         with seeded(0):
-            vit = timm.create_model(name, pretrained=weights != "random", num_classes=0)
+            vit = timm.create_model(tagged, pretrained=weights != "random", num_classes=0)
     except Exception as error:
+        if weights == "random":
+            raise NestKALAError(f"timm/{model} cannot be built: {one_line(error)}") from error
         raise NestKALAError(
-            f"timm/{model}: the weights {weights or 'by default'} are neither cached nor could they be downloaded: "
-            f"fetch timm/{name} from the Hugging Face hub on a machine with a network and copy it into the "
-            f"cache here (HF_HOME)"
+            f"the weights of {tagged} are neither cached nor could they be downloaded: fetch "
+            f"{timm.get_pretrained_cfg(tagged).hf_hub_id} from the Hugging Face hub on a machine with a network and "
+            f"copy it into the cache here (HF_HOME)"
         ) from error
     if type(vit) is not timm.models.vision_transformer.VisionTransformer:
         raise NestKALAError(f"timm/{model} is a {type(vit).__name__}, and only plain VisionTransformers can be cut")
     preprocessing = timm.data.resolve_model_data_config(vit)
     return Backbone(
-        name=f"timm/{name}" if weights != "random" else f"timm/{model}:random",
+        name=f"timm/{model}:{weights}" if weights else f"timm/{model}",
         tower=TimmTower(vit, num_adapted),
         preprocess=timm.data.create_transform(**preprocessing, is_training=False),
         preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),

@@ -1,7 +1,6 @@
 """Who trains, who asks and who is searched: n-shot splits, drawn or given."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import NestKALAError
+from ..files import write_text
 from .dataset import ImageDataset
 
 Indices = npt.NDArray[np.int64]
@@ -42,7 +42,8 @@ def draw_split(
 
     Queries and gallery depend on `protocol_seed` alone, never on `shots` and `seed`. The queries are the data
     set's `test` part; where it has none, `queries_per_class` of every class (single-label sets), or `queries`
-    of all images that have a label. The gallery is the `database` part or else all other images, shuffled.
+    of all images that have a label, by default a tenth of them. The gallery is the `database` part or else
+    all other images, shuffled.
 
     The training images come from the `train` part; where there is none, from `train_pool` images of the
     gallery, or from all of it. They are taken in an order drawn by `seed`, each only if none of its labels
@@ -96,14 +97,10 @@ def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
     """
     names = {part: [dataset.names[index] for index in members] for part, members in asdict(split).items()}
     text = json.dumps({"format": _FORMAT, "version": _VERSION, **names}, indent=0)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, text + "\n")
     except OSError as error:
         raise NestKALAError(f"cannot write split {str(path)!r}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_split(path: Path, dataset: ImageDataset) -> Split:
@@ -157,13 +154,12 @@ def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rn
         return np.concatenate(
             [rng.choice(np.flatnonzero(members), per_class, replace=False) for members in dataset.targets.T]
         )
-    if total is not None:
-        # A query without a label has nothing relevant to find.
-        labelled = np.flatnonzero(dataset.targets.any(axis=1))
-        if total > len(labelled):
-            raise NestKALAError(f"queries is {total}, but only {len(labelled)} images have a label")
-        return rng.choice(labelled, total, replace=False)
-    raise NestKALAError("the data set has no test part: set queries_per_class or queries")
+    # A query without a label has nothing relevant to find.
+    labelled = np.flatnonzero(dataset.targets.any(axis=1))
+    total = max(1, len(labelled) // 10) if total is None else total
+    if total > len(labelled):
+        raise NestKALAError(f"queries is {total}, but only {len(labelled)} images have a label")
+    return rng.choice(labelled, total, replace=False)
 
 
 def _without_queries(dataset: ImageDataset, part: str, query: Indices) -> Indices:
