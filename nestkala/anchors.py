@@ -24,6 +24,8 @@ def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]
     source = config.anchors
     if source == "auto":
         source = "orthonormal" if config.backbone.startswith("tiny") else "text"
+    if config.descriptions is not None and (source == "orthonormal" or source.endswith(".npy")):
+        raise NestKALAError(f"descriptions go through a text tower, and anchors '{source}' need none: leave one out")
     if source == "orthonormal":
         return orthonormal_anchors(len(class_names), backbone.tower.feature_dim, config.seed)
     if source.endswith(".npy"):

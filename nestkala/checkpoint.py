@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .errors import NestKALAError, one_line
-from .files import replacing
+from .files import save_tensors
 from .model import HashModel
 
 _FORMAT = {"format": "nestkala-checkpoint", "version": "1"}
@@ -31,9 +30,7 @@ def save_checkpoint(
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise NestKALAError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
-    metadata = _FORMAT | {"epoch": str(epoch), "seconds": repr(seconds)}
-    with replacing(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+    save_tensors(path, tensors, _FORMAT | {"epoch": str(epoch), "seconds": repr(seconds)})
 
 
 def load_checkpoint(path: Path, model: HashModel, loss: nn.Module, optimizer: Optimizer) -> tuple[int, float]:

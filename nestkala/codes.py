@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nestkala.errors import NestKALAError
+from .errors import NestKALAError
 
 
 def check_packed(codes: NDArray[np.uint8], name: str = "codes") -> None:

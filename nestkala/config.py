@@ -210,15 +210,21 @@ def base_config(args: Sequence[str]) -> Config:
     Raises:
         NestKALAError: what is wrong with the file.
     """
-    default = Config.model_fields["config"].default
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", default=default)
+    parser.add_argument("--config")
     parser.add_argument("--resume", type=Path)
+    default = Config.model_fields["config"].default
     try:
         found = parser.parse_known_args(args)[0]
     except argparse.ArgumentError:  # a flag without its value, which the full parser will tell
         return load_config(default)
-    return load_config(str(found.resume / "config.yaml") if found.resume else found.config)
+    if found.resume is None:
+        return load_config(found.config or default)
+    if found.config is not None:
+        raise NestKALAError("--resume goes on with the settings of its run: --config cannot be given beside it")
+    if not (found.resume / "config.yaml").is_file():
+        raise NestKALAError(f"--resume: {found.resume} is not a run folder, there is no config.yaml in it")
+    return load_config(str(found.resume / "config.yaml"))
 
 
 def check_resumable(earlier: Config, config: Config) -> None:
@@ -247,9 +253,10 @@ def load_config(name: str) -> Config:
             raise NestKALAError(f"there is no config file {name}")
         raise unknown_name("config", name, [key for key, file in shipped.items() if file.name.endswith(".yaml")])
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise NestKALAError(f"{path} is not YAML: {one_line(error)}") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]

@@ -1,15 +1,17 @@
 """Retrieval metrics of packed codes at every prefix length, from one pass over the gallery a query."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+import torch
+from numba import config, njit, prange, set_num_threads
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from nestkala.codes import check_packed
-from nestkala.errors import NestKALAError
+from .codes import check_packed
+from .errors import NestKALAError
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,16 @@ def evaluate(
     bit = np.arange(num_bits)
     first = np.append(0, ascending[:-1])
     added = (first[:, None] <= bit) & (bit < ascending[:, None])  # (m, bits)
-    counts, average_precision = _scan(
-        _words(q_codes),
-        _words(np.packbits(q_labels != 0, axis=1)),
-        _words(g_codes),
-        _words(np.packbits(g_labels != 0, axis=1)),
-        _words(np.packbits(added, axis=1)),
-        int(ascending[-1]),
-        top_k,
-    )
+    with _as_many_threads_as_torch():
+        counts, average_precision = _scan(
+            _words(q_codes),
+            _words(np.packbits(q_labels != 0, axis=1)),
+            _words(g_codes),
+            _words(np.packbits(g_labels != 0, axis=1)),
+            _words(np.packbits(added, axis=1)),
+            int(ascending[-1]),
+            top_k,
+        )
     metrics = {
         int(length): Metrics(
             map=float(average_precision[k].mean()),
@@ -96,6 +99,16 @@ def evaluate(
         for k, length in enumerate(ascending)
     }
     return {int(length): metrics[int(length)] for length in lengths}
+
+
+@contextmanager
+def _as_many_threads_as_torch() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)  # which numba's OpenMP layer changes
 
 
 def _check(codes: NDArray[np.uint8], labels: NDArray[np.generic], name: str) -> None:

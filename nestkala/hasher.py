@@ -184,5 +184,5 @@ def _download(repo: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
     except Exception as error:
         raise NestKALAError(
-            f"'{repo}' is no folder here, and as a repository on the Hugging Face hub it cannot be had: {one_line(error)}"
+            f"'{repo}' is no folder here, and from the Hugging Face hub it cannot be had: {one_line(error)}"
         ) from error

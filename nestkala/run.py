@@ -19,7 +19,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from .anchors import class_anchors
-from .backbones import load_backbone
+from .backbones import Backbone, load_backbone
 from .codes import unpack
 from .config import Config, dump_config
 from .data import ImageDataset, load_dataset, without_broken
@@ -70,8 +70,6 @@ def train(config: Config) -> Path:
     torch.set_num_threads(config.threads or _cores_per_process())
     accelerator = _accelerator(config)
     folder = _run_folder(config)
-    if config.tracker != "none":
-        _start_tracker(config, accelerator, folder)
     main = accelerator.is_main_process
 
     result = Result()
@@ -81,12 +79,6 @@ def train(config: Config) -> Path:
         dataset, result.broken_images = without_broken(dataset)
     split = _split(config, folder, dataset)
     check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
-    if main:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", dump_config(config))
-        save_split(folder / "split.json", split, dataset)
-        _announce(config, dataset, split, result, accelerator)
-    accelerator.wait_for_everyone()
 
     backbone = load_backbone(config.backbone, num_adapted(config))
     spec = ModelSpec.of_run(config, backbone, dataset.class_names)
@@ -95,62 +87,44 @@ def train(config: Config) -> Path:
         model = spec.build(backbone.tower, anchors).to(accelerator.device)
     if config.precision == "fp64":
         model = model.double()
-    cache = None
-    if config.cache_gb > 0:
-        kind = f"{spec.fingerprint} {config.precision} last {spec.num_adapted} blocks"
-        cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
-    workers = min(8, _cores_per_process() // 2) if config.workers is None else config.workers
-    source = TokenSource(backbone, config.precision, config.encode_batch_size, workers, cache)
+
+    if main:  # only now, so that a mistake in the settings leaves no folder behind
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.yaml", dump_config(config))
+        save_split(folder / "split.json", split, dataset)
+        _announce(config, dataset, split, result, accelerator)
+    accelerator.wait_for_everyone()
+    if config.tracker != "none":
+        _start_tracker(config, accelerator, folder)
 
     started = time.perf_counter()
-    with accelerator.main_process_first():
-        if cache is not None:
-            cache.refresh()
+    with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
+        source = _token_source(config, spec, backbone)
         tokens = torch.cat(list(source.batches(dataset, split.train.tolist(), "training images" if main else None)))
     result.seconds["tokens"] = time.perf_counter() - started
 
     targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
-    trainer = Trainer(
-        config,
-        accelerator,
-        model,
-        make_loss(config, targets),
-        tokens,
-        targets,
-        folder / "checkpoint.safetensors",
-    )
+    loss, checkpoint = make_loss(config, targets), folder / "checkpoint.safetensors"
+    trainer = Trainer(config, accelerator, model, loss, tokens, targets, checkpoint)
     if config.resume is not None:
         trainer.resume()
     trainer.fit()
     result.seconds["train"] = trainer.seconds
 
     started = time.perf_counter()
-    codes = {
-        name: _sharded_codes(accelerator, model, source, dataset, indices, name)
-        for name, indices in (
-            ("training images", split.train),
-            ("queries", split.query),
-            ("gallery", split.gallery),
-        )
-    }
+    train_codes, query_codes, gallery_codes = (
+        _sharded_codes(accelerator, model, source, dataset, indices, f"encoding {name}" if main else None)
+        for name, indices in (("training images", split.train), ("queries", split.query), ("gallery", split.gallery))
+    )
     if main:
-        result.constant_bits = constant_bits(codes["training images"], config.lengths[-1])
-        scores = evaluate(
-            codes["queries"],
-            dataset.targets[split.query],
-            codes["gallery"],
-            dataset.targets[split.gallery],
-            config.lengths,
-            config.top_k,
-        )
+        query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
+        scores = evaluate(query_codes, query_targets, gallery_codes, gallery_targets, config.lengths, config.top_k)
         result.lengths = {str(bits): asdict(metrics) for bits, metrics in scores.items()}
+        result.constant_bits = constant_bits(train_codes, config.lengths[-1])
         result.seconds["evaluate"] = time.perf_counter() - started
         save_model(folder, spec, model.trained_state())
         write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
-        print(table(result))
-        for line in remarks(result, config):
-            print(line)
-        print(f"run folder: {folder}")
+        print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
     accelerator.end_training()
     return folder
 
@@ -268,15 +242,24 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
         )
 
 
+def _token_source(config: Config, spec: ModelSpec, backbone: Backbone) -> TokenSource:
+    cache = None
+    if config.cache_gb > 0:
+        kind = f"{spec.fingerprint} {config.precision} last {spec.num_adapted} blocks"
+        cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
+    workers = min(8, _cores_per_process() // 2) if config.workers is None else config.workers
+    return TokenSource(backbone, config.precision, config.encode_batch_size, workers, cache)
+
+
 def _sharded_codes(
     accelerator: Accelerator,
     model: HashModel,
     source: TokenSource,
     dataset: ImageDataset,
     indices: np.ndarray,
-    name: str,
+    progress: str | None,
 ) -> np.ndarray:
-    shard: Sequence[int] = np.array_split(indices, accelerator.num_processes)[accelerator.process_index].tolist()
-    own = packed_codes(model, source, dataset, shard, f"encoding {name}" if accelerator.is_main_process else None)
-    shards: list[Any] = gather_object([own])
-    return np.concatenate(shards)
+    """Packed codes of the images named, each process having encoded its share."""
+    share: Sequence[int] = np.array_split(indices, accelerator.num_processes)[accelerator.process_index].tolist()
+    shares: list[Any] = gather_object([packed_codes(model, source, dataset, share, progress)])
+    return np.concatenate(shares)

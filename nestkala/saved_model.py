@@ -6,14 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .adapters import CLoRA
 from .backbones import Backbone, Projection, Tower
 from .config import Config
 from .errors import NestKALAError
-from .files import replacing, write_text
+from .files import save_tensors, write_text
 from .heads import check_lengths
 from .model import HashModel
 
@@ -86,8 +86,7 @@ def num_adapted(settings: Config | ModelSpec) -> int:
 
 def save_model(folder: Path, spec: ModelSpec, state: dict[str, Tensor]) -> None:
     """Write model.safetensors and model.json, each whole or not at all."""
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+    save_tensors(folder / "model.safetensors", state)
     write_text(folder / "model.json", json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
 
 

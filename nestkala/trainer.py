@@ -77,6 +77,7 @@ class Trainer:
         """
         steps, left = len(self.loader), max(0, self.config.epochs - self.epoch)
         show = self.accelerator.is_main_process
+        self.model.train()
         bar: tqdm[Any]
         with tqdm(total=left * steps, desc="training", unit="step", disable=not show) as bar:
             while self.epoch < self.config.epochs:
@@ -86,7 +87,6 @@ class Trainer:
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         started = time.perf_counter()
-        self.model.train()
         self.loader.set_epoch(self.epoch)
         for batch, (tokens, targets, indices) in enumerate(self.loader):
             step = self.epoch * len(self.loader) + batch

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from nestkala import checkpoint
+from nestkala import files
 from nestkala.backbones import load_backbone
 from nestkala.checkpoint import load_checkpoint, save_checkpoint
 from nestkala.config import Config
@@ -178,7 +178,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(path: Path, trained: Parts, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     earlier = path.read_bytes()
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(files, "save_file", fail)
     with pytest.raises((OSError, NestKALAError), match="No space left on device"):
         save(path, trained)
     assert path.read_bytes() == earlier

@@ -303,10 +303,9 @@ def test_rank_is_at_most_the_number_of_classes(rank, good):
 
 
 def test_as_many_adapters_as_adapted_blocks_are_needed():
-    tower = timm_tower(2)
-    model = HashModel(tower, torch.randn(CLASSES, TEXT_WIDTH), (4,), CLoRA(WIDTH, 1, num_prefix_tokens=3))
-    with pytest.raises(ValueError, match="zip"):
-        model.features(torch.randn(2, 12, WIDTH))
+    adapter = CLoRA(WIDTH, 1, num_prefix_tokens=3)
+    with pytest.raises(NestKALAError, match="an adapter of 1 blocks does not fit a tail of 2"):
+        HashModel(timm_tower(2), torch.randn(CLASSES, TEXT_WIDTH), (4,), adapter)
 
 
 def test_autocast_stays_close_to_full_precision():

@@ -302,12 +302,18 @@ def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Ca
     for flags in (
         ["--resume", str(tmp_path)],
         [f"--resume={tmp_path}"],
-        ["--config", "cifar10", "--resume", str(tmp_path)],
     ):
         base = base_config(flags)
         assert (base.seed, base.lengths, base.epochs, base.data) == (3, (5, 9), 4, "digits")
     config = parsed("--resume", tmp_path, "--epochs", 8)
     assert (config.seed, config.lengths, config.epochs, config.resume) == (3, (5, 9), 8, tmp_path)
+
+
+def test_resuming_with_another_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(Config()))
+    assert "--config cannot be given" in refusal(
+        lambda: base_config(["--config", "cifar10", "--resume", str(tmp_path)])
+    )
 
 
 def test_resuming_what_is_no_run_folder_names_it(tmp_path: Path) -> None:
