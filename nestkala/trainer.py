@@ -113,12 +113,9 @@ class Trainer:
         sums: list[float] = result.sums.tolist()
         if all(map(math.isfinite, sums)):
             return sums
-        bits, name, value = next(
-            (bits, name, term.item())
-            for bits, terms in result.terms.items()
-            for name, term in terms.items()
-            if not math.isfinite(term.item())
-        )
+        bits, total = next((b, s) for b, s in zip(self.loss.lengths, sums, strict=True) if not math.isfinite(s))
+        terms = {name: term.item() for name, term in result.terms[bits].items()}
+        name, value = next(((n, v) for n, v in terms.items() if not math.isfinite(v)), ("sum", total))
         last = (
             f"the last good checkpoint is {self.checkpoint}"
             if self.checkpoint.exists()
