@@ -56,5 +56,5 @@ class NestedHashHead(nn.Module):
         return self.linear.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) -> relaxed codes (B, L) in (-1, 1)."""
+        """Features (B, d) -> relaxed codes (B, L) in (-1, 1). With BatchNorm in training, ValueError for B = 1."""
         return torch.tanh(self.norm(self.linear(x)))  # (B, L)

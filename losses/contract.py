@@ -23,7 +23,7 @@ class HashLoss(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        """The summands of the loss, by name, weighted already.
+        """The summands of the loss, by name, weighted already. A loss with a memory takes note of h, in any mode.
 
         Args:
             h: relaxed codes (B, b) in (-1, 1).

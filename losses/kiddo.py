@@ -66,6 +66,7 @@ class KIDDO(HashLoss):
 
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:
+        """Renew B by DCC, given the anchors (C, b), from U and the labels. Raises ValueError without anchors."""
         anchors = self._required(anchors)
         linear = self.alpha * self.targets @ anchors + self.beta * self.memory  # (N, b)
         self.codes.copy_(dcc(self.codes, linear, self.alpha * anchors.T @ anchors))

@@ -1,6 +1,7 @@
 """Any hashing objective, on every prefix length of one nested code at once."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -40,7 +41,8 @@ class NestedLoss(nn.Module):
         distillation: weight of the long-to-short self-distillation (`distill`), 0 for none.
 
     Raises:
-        ValueError: an unknown weighting; on call, h of another width, or adaptive weighting without `weight`.
+        ValueError: an unknown weighting, or lengths that do not ascend; on call, h of another width, or adaptive
+            weighting without `weight`.
 
     Example:
         >>> head = NestedHashHead(512, lengths=(8, 16, 32))
@@ -60,6 +62,8 @@ class NestedLoss(nn.Module):
         if weighting not in ("adaptive", "uniform"):
             raise ValueError(f"weighting must be 'adaptive' or 'uniform', not '{weighting}'")
         self.lengths = tuple(lengths)
+        if not self.lengths or any(a >= b for a, b in pairwise(self.lengths)):
+            raise ValueError(f"lengths must be ascending, at least one, not {list(lengths)}")
         self.losses: Sequence[HashLoss] = nn.ModuleList(make_loss(bits) for bits in self.lengths)  # type: ignore[assignment]
         self.weighting = weighting
         self.distillation = distillation
@@ -92,6 +96,9 @@ class NestedLoss(nn.Module):
             anchors: text anchors in code space (C, L), for losses that use them.
             weight: the hash layer's weight (L, d), which h was computed from: adaptive weighting compares the
                 lengths' gradients there.
+
+        Raises:
+            ValueError: h of another width than the longest length; no `weight` for adaptive weighting.
         """
         if h.shape[1] != self.lengths[-1]:
             raise ValueError(f"h has {h.shape[1]} columns, the longest length is {self.lengths[-1]}")
@@ -106,7 +113,7 @@ class NestedLoss(nn.Module):
         sums = [torch.stack(list(of_length.values())).sum() for of_length in terms.values()]
         weights = self._weights(sums, weight)
         stacked = torch.stack(sums)  # (m,)
-        return NestedTerms(weights @ stacked, terms, stacked.detach(), weights)
+        return NestedTerms((weights.to(stacked.dtype) * stacked).sum(), terms, stacked.detach(), weights)
 
     def _weights(self, sums: list[Tensor], weight: Tensor | None) -> Tensor:
         if self.weighting == "uniform" or len(self.lengths) == 1 or not torch.is_grad_enabled():

@@ -12,7 +12,7 @@ def shares_label(targets: Tensor) -> Tensor:
 def pairwise_likelihood(h: Tensor, targets: Tensor) -> Tensor:
     """Mean of softplus(theta) - s * theta, theta_ij = h_i . h_j / 2: the pairs' negative log-likelihood.
 
-    Pairs include i = j.
+    Pairs include i = j. h: relaxed codes (B, b); targets: multi-hot labels (B, C) in h's dtype; a scalar comes back.
 
     Source: DPSH (Li, Wang, Kang, IJCAI 2016) eq. 1-2; as a mean over entries KALAHash (AAAI 2025) eq. 9.
     """

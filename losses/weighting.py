@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from einops import einsum
 from torch import Tensor
 
 
@@ -32,7 +31,7 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
     """
     m = len(lengths)
     stacked = torch.stack(list(gradients))  # (m, L, d)
-    by_row = einsum(stacked, stacked, "k row d, j row d -> row k j")
+    by_row = torch.einsum("krd,jrd->rkj", stacked, stacked)  # (L, m, m)
     own_rows = torch.tensor([b - 1 for b in lengths], device=stacked.device)
     dots = by_row.cumsum(0)[own_rows].double().tolist()  # [k][k'][j]: over k's own rows
 

@@ -32,6 +32,8 @@ def split_name(name: str) -> tuple[str, str, str | None]:
 def check_name(name: str) -> None:
     """Raise NestKALAError where the name cannot be right, as far as can be told without importing its library."""
     library, model, weights = split_name(name)
+    if library == "tiny" and weights not in (None, "random"):
+        raise unknown_name("weights of tiny", weights or "", ["random"])
     if library != "open_clip":
         return
     known = open_clip_models()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
-from .config import Config, base_config, check_resumable
+from .config import Config, base_config, check_files, check_resumable
 from .errors import NestKALAError, one_line
 
 
@@ -55,6 +55,7 @@ def _command(args: list[str]) -> None:
 
 def _train(base: Config, config: Config) -> None:
     check_resumable(base, config)
+    check_files(config)
     _check_torchvision()
     from .run import train
 

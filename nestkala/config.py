@@ -43,10 +43,13 @@ class Config(BaseModel):
     resume: Path | None = Field(
         None,
         description="go on with the run in this folder, from its last checkpoint and with its settings; only "
-        "epochs and the machine's settings (threads, workers, cache...) may be given anew",
+        "epochs, tracker, checkpoint_every, threads, workers, encode_batch_size, cache and cache_gb may be given anew",
     )
     seed: int = Field(
-        0, ge=0, lt=2**31, description="draws the training images, all weights and their order (0 or more)"
+        0,
+        ge=0,
+        lt=2**31,
+        description="draws the training images and their order, the trained weights, orthonormal anchors (0 or more)",
     )
 
     # codes
@@ -188,6 +191,12 @@ class Config(BaseModel):
     def _together(self) -> Self:
         if not self.lengths or not all(1 <= b <= MAX_LENGTH for b in self.lengths):
             raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each, at least one, not {list(self.lengths)}")
+        if self.queries is not None and self.queries_per_class is not None:
+            raise ValueError("queries and queries_per_class exclude each other: leave one out, or None")
+        if self.anchors == "auto" and self.backbone.startswith("timm/"):
+            raise ValueError(
+                f"{self.backbone} has no text tower: set anchors to open_clip/MODEL:WEIGHTS, FILE.npy or orthonormal"
+            )
         if self.batch_norm and self.batch_size == 1:
             raise ValueError("batch_size 1 cannot be normalised over the batch: set 2 or more, or --no-batch-norm")
         if len(set(self.projections)) < len(self.projections):
@@ -200,8 +209,11 @@ class Config(BaseModel):
         return self
 
 
-MACHINE = {"threads", "workers", "encode_batch_size", "cache", "cache_gb", "tracker", "checkpoint_every"}
-"""Settings that do not change what a run computes (but for rounding)."""
+FREE_ON_RESUME = {
+    *("config", "resume", "epochs", "checkpoint_every", "tracker"),
+    *("threads", "workers", "encode_batch_size", "cache", "cache_gb"),
+}
+"""Settings that may be given anew when a run goes on: they do not change what an epoch computes (but for rounding)."""
 
 
 def base_config(args: Sequence[str]) -> Config:
@@ -227,13 +239,22 @@ def base_config(args: Sequence[str]) -> Config:
     return load_config(str(found.resume / "config.yaml"))
 
 
+def check_files(config: Config) -> None:
+    """Raise NestKALAError for a file that the settings name and that is not there."""
+    named = {"split": config.split, "descriptions": config.descriptions}
+    if config.anchors.endswith(".npy"):
+        named["anchors"] = Path(config.anchors)
+    for key, path in named.items():
+        if path is not None and not path.is_file():
+            raise NestKALAError(f"{key}: there is no file {path}")
+
+
 def check_resumable(earlier: Config, config: Config) -> None:
     """Raise NestKALAError where a run is to be resumed with settings that change what it computes."""
     if config.resume is None:
         return
-    free = MACHINE | {"epochs", "config", "resume"}
     for key in Config.model_fields:
-        if key not in free and getattr(earlier, key) != getattr(config, key):
+        if key not in FREE_ON_RESUME and getattr(earlier, key) != getattr(config, key):
             raise NestKALAError(
                 f"--resume goes on with {key} {getattr(earlier, key)}, not {getattr(config, key)}: "
                 "train into another --output instead"

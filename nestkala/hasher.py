@@ -42,12 +42,15 @@ class Hasher:
         self.lengths, self.class_names = spec.lengths, spec.class_names
 
     @classmethod
-    def from_pretrained(cls, folder_or_repo: str | Path, device: str | torch.device | None = None) -> Self:
+    def from_pretrained(
+        cls, folder_or_repo: str | Path, device: str | torch.device | None = None, backbone: str | None = None
+    ) -> Self:
         """Load a run folder, or a model repository on the Hugging Face hub.
 
         Args:
             folder_or_repo: a folder with model.json and model.safetensors, or "owner/name" on the hub.
             device: where to compute; by default a GPU where there is one.
+            backbone: name to load the frozen backbone by, where its weights are a file that lies elsewhere now.
 
         Raises:
             NestKALAError: no such model, damaged files, or a backbone here that is not the one it was trained on.
@@ -56,20 +59,20 @@ class Hasher:
         if not folder.is_dir():
             folder = _download(str(folder_or_repo))
         spec, state = load_model(folder)
-        backbone = load_backbone(spec.backbone, spec.num_adapted)
-        if backbone.fingerprint != spec.fingerprint:
+        frozen = load_backbone(backbone or spec.backbone, spec.num_adapted)
+        if frozen.fingerprint != spec.fingerprint:
             raise NestKALAError(
                 f"{folder} was trained on another {spec.backbone}: the backbone's weights or preprocessing here have "
-                f"fingerprint {backbone.fingerprint}, not {spec.fingerprint}"
+                f"fingerprint {frozen.fingerprint}, not {spec.fingerprint}"
             )
         if "anchors" not in state:
             raise NestKALAError(f"the saved model in {folder} does not fit: anchors are absent")
-        model = spec.build(backbone.tower, torch.zeros_like(state["anchors"]))
+        model = spec.build(frozen.tower, torch.zeros_like(state["anchors"]))
         if spec.precision == "fp64":
             model = model.double()
         model.load_trained_state(state)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(spec, backbone, model, folder)
+        return cls(spec, frozen, model, folder)
 
     def encode(
         self,

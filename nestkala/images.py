@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import NestKALAError
+from .errors import NestKALAError, one_line
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif",
@@ -18,8 +18,10 @@ IMAGE_SUFFIXES = (
 """Suffixes, in lower case, by which image files in folders are told from others."""
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
+def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
     """Decode the bytes of an image file, in any format that Pillow reads, to an 8-bit RGB image.
+
+    An image that Pillow has opened already is treated by the same rules, and left as it is.
 
     The EXIF orientation is applied, transparency is composited on white, of an animation the first frame
     counts. Grey values of more than 8 bits are scaled: integers from 0..65535, floating-point ones from the
@@ -27,22 +29,23 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     minimum and maximum. Safe to call from several threads.
 
     Raises NestKALAError, which gives `name` and the reason, for data that is empty, truncated, no image, or
-    of more pixels than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+    of no pixels or more than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
-        with _muted, Image.open(BytesIO(data)) as image:
+        with _muted, Image.open(BytesIO(data)) if isinstance(data, bytes) else data.copy() as image:
             image.load()
+            if 0 in image.size:
+                raise ValueError("it has no pixels")
             # Unreadable metadata is no reason to lose an image. In place, because Pillow may fail at writing
             # the metadata back, when the pixels are upright already.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
-            return to_rgb(image)
+            return _to_rgb(image)
     except Exception as error:  # Pillow's decoders raise nearly every type on broken files
         raise NestKALAError(f"cannot decode image {name!r}: {_reason(data, error)}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit RGB, by the rules of `decode_image`."""
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
@@ -64,12 +67,12 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint((values - low) * scale).astype(np.uint8))
 
 
-def _reason(data: bytes, error: Exception) -> str:
-    if not data:
+def _reason(data: bytes | Image.Image, error: Exception) -> str:
+    if data == b"":
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a format that Pillow reads"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 class _MutedPillow:

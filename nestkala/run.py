@@ -80,9 +80,10 @@ def train(config: Config) -> Path:
     split = _split(config, folder, dataset)
     check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
 
-    backbone = load_backbone(config.backbone, num_adapted(config))
+    with accelerator.main_process_first():  # likewise
+        backbone = load_backbone(config.backbone, num_adapted(config))
+        anchors = class_anchors(config, backbone, dataset.class_names)
     spec = ModelSpec.of_run(config, backbone, dataset.class_names)
-    anchors = class_anchors(config, backbone, dataset.class_names)
     with seeded(config.seed):
         model = spec.build(backbone.tower, anchors).to(accelerator.device)
     if config.precision == "fp64":
@@ -110,6 +111,8 @@ def train(config: Config) -> Path:
         trainer.resume()
     trainer.fit()
     result.seconds["train"] = trainer.seconds
+    if main:
+        save_model(folder, spec, model.trained_state())
 
     started = time.perf_counter()
     train_codes, query_codes, gallery_codes = (
@@ -122,7 +125,6 @@ def train(config: Config) -> Path:
         result.lengths = {str(bits): asdict(metrics) for bits, metrics in scores.items()}
         result.constant_bits = constant_bits(train_codes, config.lengths[-1])
         result.seconds["evaluate"] = time.perf_counter() - started
-        save_model(folder, spec, model.trained_state())
         write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
     accelerator.end_training()
@@ -191,18 +193,26 @@ def _run_folder(config: Config) -> Path:
 def _accelerator(config: Config) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise NestKALAError("precision fp16 needs a GPU: use bf16 or fp32 here")
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", config.precision):
+        raise NestKALAError(
+            f"the launcher asks for mixed precision {asked}, the settings for {config.precision}: "
+            f"say --precision {asked}"
+        )
+    data_seed = config.seed * 2**20  # epochs are added to it: no two seeds share an order
     AcceleratorState._reset_state()  # or a second run in one process could not choose another precision
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
-        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=data_seed),
     )
+    if config.tracker != "none" and not filter_trackers(config.tracker, Path()):
+        raise NestKALAError(f"tracker '{config.tracker}' is not installed: pip install {config.tracker}")
+    return accelerator
 
 
 def _start_tracker(config: Config, accelerator: Accelerator, folder: Path) -> None:
     accelerator.project_configuration.set_directories(str(folder))
     accelerator.log_with = filter_trackers(config.tracker, folder)
-    if not accelerator.log_with:
-        raise NestKALAError(f"tracker '{config.tracker}' is not installed: pip install {config.tracker}")
     try:
         accelerator.init_trackers("nestkala", config={key: str(value) for key, value in config})
     except Exception as error:  # each tracker has errors of its own
@@ -231,8 +241,10 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
         f"{len(split.query)} queries, {len(split.gallery)} in the gallery; {accelerator.num_processes} process(es) on "
         f"{accelerator.device.type}, {torch.get_num_threads()} threads each"
     )
-    if config.backbone.startswith("tiny"):
-        print("note: the built-in backbone has random weights, and its text anchors are random orthonormal directions")
+    if config.backbone == "tiny" or config.backbone.endswith(":random"):
+        print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
+    if config.anchors == "orthonormal" or (config.anchors == "auto" and config.backbone.startswith("tiny")):
+        print("note: the text anchors are random orthonormal directions, which say nothing of the classes")
     if result.broken_images:
         print(f"warning: left out {len(result.broken_images)} unreadable images, first {result.broken_images[0]!r}")
     counts = dataset.targets[split.train].sum(axis=0)
@@ -245,7 +257,8 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
 def _token_source(config: Config, spec: ModelSpec, backbone: Backbone) -> TokenSource:
     cache = None
     if config.cache_gb > 0:
-        kind = f"{spec.fingerprint} {config.precision} last {spec.num_adapted} blocks"
+        on = f"{next(backbone.tower.parameters()).device.type} by {config.encode_batch_size}"
+        kind = f"version 1: {spec.fingerprint} {config.precision} last {spec.num_adapted} blocks on {on}"
         cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
     workers = min(8, _cores_per_process() // 2) if config.workers is None else config.workers
     return TokenSource(backbone, config.precision, config.encode_batch_size, workers, cache)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from .backbones import Backbone
 from .errors import NestKALAError
-from .images import decode_image, to_rgb
+from .images import decode_image
 from .token_cache import TokenCache, image_key
 
 TRUNK_PRECISION = {
@@ -44,16 +44,10 @@ class _Decoded(Dataset[Tensor | NestKALAError]):
 
     def __getitem__(self, place: int) -> Tensor | NestKALAError:
         try:
-            return self.preprocess(self._image(self.indices[place]))
+            index = self.indices[place]
+            return self.preprocess(decode_image(self.images.read(index), self.images.names[index]))
         except NestKALAError as error:  # given, not raised: from a worker it would come wrapped in a traceback
             return error
-
-    def _image(self, index: int) -> Image:
-        name, image = self.images.names[index], self.images.read(index)
-        rgb = decode_image(image, name) if isinstance(image, bytes) else to_rgb(image)
-        if 0 in rgb.size:
-            raise NestKALAError(f"image {name!r} has no pixels")
-        return rgb
 
 
 def _collate(images: Sequence[Tensor | NestKALAError]) -> Tensor | NestKALAError:

@@ -166,7 +166,6 @@ def test_cache_clear(cache_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--output", "file"], "file"),
         (["--output", "file/run"], "file/run"),
         (["--split", "nosplit.json"], "nosplit.json"),
-        (["--backbone", "tiny:openai"], "openai"),
         (["--anchors", "absent.npy"], "absent.npy"),
         (["--rank", "11"], "rank"),
         (["--adapt-blocks", "7"], "adapt_blocks"),

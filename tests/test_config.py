@@ -147,6 +147,9 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
     ("text", "key", "value"),
     [
         ("lengths: [0, 8]", "lengths", "[0, 8]"),
+        ("backbone: tiny:openai", "tiny", "openai"),
+        ("backbone: timm/vit_tiny_patch16_224", "anchors", "timm/vit_tiny_patch16_224"),
+        ("{queries: 5, queries_per_class: 2}", "queries", "queries_per_class"),
         ("lengths: [8, 513]", "lengths", "[8, 513]"),
         ("lengths: [-4]", "lengths", "-4"),
         ("lengths: []", "lengths", "[]"),
@@ -292,7 +295,7 @@ def test_the_config_taken_by_default_needs_no_download() -> None:
 
 
 def test_dumped_settings_are_read_back_the_same(yaml_file: Callable[[str], Path]) -> None:
-    config = Config(**CHANGED)
+    config = Config(**CHANGED | {"queries": None})
     path = yaml_file(dump_config(config))
     assert load_config(str(path)) == config.model_copy(update={"config": str(path), "resume": None})
 
@@ -339,7 +342,7 @@ def test_a_run_is_resumed_for_longer_or_on_another_machine(key: str) -> None:
 
 
 def test_settings_are_free_where_nothing_is_resumed() -> None:
-    check_resumable(Config(), Config(**CHANGED | {"resume": None}))
+    check_resumable(Config(), Config(**CHANGED | {"resume": None, "queries": None}))
 
 
 @pytest.fixture

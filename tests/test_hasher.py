@@ -436,3 +436,32 @@ def test_a_failed_push_is_one_clear_error(
     message = refusal(lambda: hasher.push_to_hub("owner/name"))
     assert "owner/name" in message
     assert reason in message
+
+
+def test_a_rotated_photo_gives_the_same_code_from_its_file_and_from_an_open_image(
+    hasher: Hasher, images: list[bytes], tmp_path: Path
+) -> None:
+    upright = Image.open(BytesIO(images[0])).convert("RGB").resize((40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.png"
+    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    with Image.open(turned) as opened:
+        assert opened.size == (20, 40)
+        codes = [hasher.encode(given) for given in (upright, turned, turned.read_bytes(), opened)]
+        assert opened.size == (20, 40)
+    assert all((code == codes[0]).all() for code in codes)
+
+
+def test_a_truncated_image_that_was_opened_is_named(hasher: Hasher, tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    Image.effect_noise((64, 64), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with Image.open(path) as opened:
+        assert "number 0" in refusal(lambda: hasher.encode(opened))
+
+
+def test_a_backbone_whose_weights_moved_is_named_anew(edited: Callable[..., Path], images: list[bytes]) -> None:
+    folder = edited(backbone="open_clip/ViT-B-32:/gone.safetensors")
+    assert "/gone.safetensors" in refusal(lambda: Hasher.from_pretrained(folder))
+    assert Hasher.from_pretrained(folder, backbone="tiny").encode(images).shape == (len(images), 3)

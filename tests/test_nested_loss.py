@@ -248,3 +248,25 @@ def test_adaptive_weighting_without_the_weight_is_an_error():
 def test_an_unknown_weighting_is_an_error():
     with pytest.raises(ValueError, match="'adaptive' or 'uniform', not 'adaptve'"):
         NestedLoss(LENGTHS, Setting().dpsh, weighting="adaptve")
+
+
+@pytest.mark.parametrize("lengths", [(), (8, 4), (4, 4)])
+def test_lengths_that_do_not_ascend_are_refused(lengths):
+    with pytest.raises(ValueError, match="ascending"):
+        NestedLoss(lengths, lambda _: DPSH())
+
+
+@pytest.mark.parametrize("loss_inside", [False, True])
+def test_mixed_precision_stays_close_to_full(loss_inside):
+    setting = Setting()
+    nested = NestedLoss(LENGTHS, lambda _: DPSH())
+    head, features = setting.head.float(), torch.randn(BATCH, FEATURES)
+    targets = setting.targets[INDICES].float()
+    exact = nested(head(features), targets, INDICES, weight=head.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        h = head(features)
+        inside = nested(h, targets, INDICES, weight=head.weight) if loss_inside else None
+    total = nested(h, targets, INDICES, weight=head.weight) if inside is None else inside
+    total.backward()
+    assert torch.isfinite(head.weight.grad).all()
+    torch.testing.assert_close(total.float(), exact, rtol=0.05, atol=0.05)

@@ -206,6 +206,31 @@ def test_fewer_images_than_a_batch_is_an_error(tmp_path: Path) -> None:
         train(settings(tmp_path / "run", batch_size=16))
 
 
+def test_launcher_and_settings_must_agree_on_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(NestKALAError, match="asks for mixed precision bf16, the settings for fp32"):
+        train(settings(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_is_not_installed_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(NestKALAError, match="tracker 'clearml' is not installed"):
+        train(settings(tmp_path / "run", tracker="clearml"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_gallery_image_does_not_cost_the_trained_model(tmp_path: Path, images: Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    config = settings(tmp_path / "run", data=str(tmp_path / "images"))
+    train(config.model_copy(update={"output": tmp_path / "whole"}))
+    split = json.loads((tmp_path / "whole" / "split.json").read_text())
+    victim = next(name for name in split["gallery"] if name not in split["train"])
+    (tmp_path / "images" / victim).write_bytes(b"broken now")
+    with pytest.raises(NestKALAError, match=victim):
+        train(config)
+    assert_equal(trained(tmp_path / "whole"), trained(tmp_path / "run"))
+
+
 def test_constant_bits_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train(settings(tmp_path / "run", batch_norm=False, epochs=1, lr=1e-6))
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -34,6 +34,9 @@ class CLoRA(nn.Module):
         num_prefix_tokens: class and register tokens, left out of the mean.
         init: "linear" starts q like nn.Linear does, so that the adapted model does not start at the frozen
             one; "zero" starts there.
+
+    Raises:
+        ValueError: a projection other than these four, or none.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class CLoRA(nn.Module):
     ) -> None:
         super().__init__()
         self.projections = tuple(projections)
+        if not self.projections or not set(self.projections) <= {"q", "k", "v", "o"}:
+            raise ValueError(f"projections must be of q, k, v, o, at least one, not {list(projections)}")
         self.rank, self.scale, self.num_prefix_tokens = rank, scale, num_prefix_tokens
         bound = width**-0.5 if init == "linear" else 0.0
         self.q = nn.ParameterList(
@@ -55,7 +60,7 @@ class CLoRA(nn.Module):
         )
 
     def bind(self, directions: Tensor) -> list[BlockAdapter]:
-        """One adapter a block, given the class directions (C, d)."""
+        """One adapter a block, given the class directions (C, d), C at least the rank."""
         return [partial(self._deltas, q, directions) for q in self.q]
 
     def _deltas(

@@ -67,23 +67,26 @@ def _create(model: str, weights: str | None) -> Any:
             raise NestKALAError(
                 f"the weights of open_clip/{model}:{weights} are neither cached nor could they be downloaded: "
                 f"fetch {source} on a machine with a network and copy it into the Hugging Face cache here "
-                f"(HF_HOME), or name its file: --backbone open_clip/{model}:/path/to/weights.safetensors"
+                f"(HF_HOME), or name its file: --backbone open_clip/{model}:/path/to/weights.safetensors "
+                f"({one_line(error)})"
             ) from error
         raise NestKALAError(f"{weights} does not hold weights of open_clip/{model}: {one_line(error)}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what open_clip says, through the root logger, on the way to an error that is told here in one line."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.CRITICAL)
+    """Silence what open_clip and the hub log on the way to an error that is told here in one line."""
+    loggers = [logging.getLogger(), logging.getLogger("huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_activation(model: str, tag: str, tag_is_quick: bool) -> None:

@@ -40,7 +40,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
         raise NestKALAError(
             f"the weights of {tagged} are neither cached nor could they be downloaded: fetch "
             f"{timm.get_pretrained_cfg(tagged).hf_hub_id} from the Hugging Face hub on a machine with a network and "
-            f"copy it into the cache here (HF_HOME)"
+            f"copy it into the cache here (HF_HOME) ({one_line(error)})"
         ) from error
     if type(vit) is not timm.models.vision_transformer.VisionTransformer:
         raise NestKALAError(f"timm/{model} is a {type(vit).__name__}, and only plain VisionTransformers can be cut")

@@ -5,7 +5,6 @@ import json
 from timm.data import create_transform
 from timm.models.vision_transformer import VisionTransformer
 
-from ..errors import unknown_name
 from ..seeding import seeded
 from .contract import Backbone
 from .timm import TimmTower
@@ -19,14 +18,8 @@ _PREPROCESSING = {
 }
 
 
-def load(weights: str | None, num_adapted: int) -> Backbone:
-    """The built-in backbone (2.8M parameters), 64 patch tokens of width 192, feature of 384.
-
-    Raises:
-        NestKALAError: weights other than "random" or None.
-    """
-    if weights not in (None, "random"):
-        raise unknown_name("weights of tiny", weights, ["random"])
+def load(num_adapted: int) -> Backbone:
+    """The built-in backbone (2.8M parameters), 64 patch tokens of width 192, feature of 384."""
     with seeded(0):
         vit = VisionTransformer(
             img_size=32,
