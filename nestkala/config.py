@@ -241,7 +241,9 @@ def base_config(args: Sequence[str]) -> Config:
 
 def check_files(config: Config) -> None:
     """Raise NestKALAError for a file that the settings name and that is not there."""
-    named = {"split": config.split, "descriptions": config.descriptions}
+    named = {"descriptions": config.descriptions}
+    if config.resume is None:  # a resumed run has its own copy of the split
+        named["split"] = config.split
     if config.anchors.endswith(".npy"):
         named["anchors"] = Path(config.anchors)
     for key, path in named.items():

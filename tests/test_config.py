@@ -13,7 +13,7 @@ import pytest
 
 import nestkala.run
 from nestkala.cli import main, train_main
-from nestkala.config import Config, base_config, check_resumable, dump_config, load_config
+from nestkala.config import Config, base_config, check_files, check_resumable, dump_config, load_config
 from nestkala.errors import NestKALAError
 
 SHIPPED = ("cifar10", "digits", "mscoco", "nuswide21")
@@ -435,3 +435,16 @@ def test_help_describes_the_config_that_is_named(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         train_main(["--config", "cifar10", "--help"])
     assert "(default: 16,32,64)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["split", "descriptions", "anchors"])
+def test_a_file_that_is_not_there_is_told_before_anything_loads(key: str, tmp_path: Path) -> None:
+    absent = tmp_path / "absent.npy"
+    value = str(absent) if key == "anchors" else absent
+    assert f"{key}: there is no file {absent}" in refusal(lambda: check_files(Config(**{key: value})))
+    absent.touch()
+    check_files(Config(**{key: value}))
+
+
+def test_a_resumed_run_does_not_need_the_split_it_was_given(tmp_path: Path) -> None:
+    check_files(Config(split=tmp_path / "absent.json", resume=tmp_path))
