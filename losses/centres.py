@@ -1,0 +1,36 @@
+"""Hash centres: one binary code a class, far apart from each other at every prefix length at once."""
+
+import torch
+from torch import Tensor
+
+from .dcc import dcc, random_codes
+
+
+def nested_centres(num_classes: int, bits: int, generator: torch.Generator, restarts: int = 32) -> Tensor:
+    """Centres (num_classes, bits), entries -1 or +1, whose every prefix separates the classes well.
+
+    Bit by bit: a pair of classes weighs exp(-d) when d of the bits so far tell it apart, and the next bit is the
+    cut of the classes, the best of `restarts` local optima, that separates most weight. So bits are balanced, pairs
+    that are still together are separated first, and with 2^b classes or fewer about b bits tell all of them apart.
+
+    Args:
+        num_classes: 1 or more; more than 2^b classes share codes at length b.
+        bits: the longest length, 1 or more.
+        generator: draws the starts.
+        restarts: local searches a bit.
+
+    Example:
+        >>> centres = nested_centres(10, 64, torch.Generator().manual_seed(0))
+        >>> short = centres[:, :8]  # good centres, too
+    """
+    distances = torch.zeros(num_classes, num_classes).fill_diagonal_(torch.inf)
+    columns = []
+    for _ in range(bits):
+        weights = torch.exp(distances.min() - distances).nan_to_num()  # (C, C), the largest 1; a lone class has none
+        cuts = random_codes(restarts, num_classes, generator)
+        cuts = dcc(cuts, torch.zeros_like(cuts), weights, sweeps=100)  # (restarts, C)
+        kept = ((cuts @ weights) * cuts).sum(dim=1)  # weight together less weight apart
+        best = cuts[kept.argmin()]
+        distances += (best[:, None] != best).float()
+        columns.append(best)
+    return torch.stack(columns, dim=1)  # (C, bits)
