@@ -3,11 +3,21 @@
 They need torch alone. The contract that all of them keep is `HashLoss`.
 """
 
-from .centres import nested_centres
+from .centres import majority_centres, nested_centres
 from .contract import HashLoss
 from .dcc import dcc, random_codes
 from .dpsh import DPSH
 from .kiddo import KIDDO
 from .nested import NestedLoss, NestedTerms
 
-__all__ = ["DPSH", "KIDDO", "HashLoss", "NestedLoss", "NestedTerms", "dcc", "nested_centres", "random_codes"]
+__all__ = [
+    "DPSH",
+    "KIDDO",
+    "HashLoss",
+    "NestedLoss",
+    "NestedTerms",
+    "dcc",
+    "majority_centres",
+    "nested_centres",
+    "random_codes",
+]

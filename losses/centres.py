@@ -34,3 +34,11 @@ def nested_centres(num_classes: int, bits: int, generator: torch.Generator, rest
         distances += (best[:, None] != best).float()
         columns.append(best)
     return torch.stack(columns, dim=1)  # (C, bits)
+
+
+def majority_centres(targets: Tensor, centres: Tensor) -> Tensor:
+    """Codes (N, bits) for multi-hot labels (N, C): bit by bit what most of an item's centres (C, bits) have.
+
+    Entries are -1 or +1, and 0 where the centres disagree half and half or there is no label.
+    """
+    return (targets.to(centres) @ centres).sign()

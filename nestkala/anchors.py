@@ -22,8 +22,6 @@ def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]
             descriptions that leave a class out, or anchors that are not finite.
     """
     source = config.anchors
-    if source == "auto":
-        source = "orthonormal" if config.backbone.startswith("tiny") else "text"
     if config.descriptions is not None and (source == "orthonormal" or source.endswith(".npy")):
         raise NestKALAError(f"descriptions go through a text tower, and anchors '{source}' need none: leave one out")
     if source == "orthonormal":
@@ -33,11 +31,12 @@ def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]
     embed = backbone.embed_text if source == "text" else load_backbone(source, num_adapted=0).embed_text
     if embed is None:
         raise NestKALAError(
-            f"{backbone.name} has no text tower: say --anchors open_clip/MODEL:WEIGHTS, a .npy file (classes, width), "
-            "or orthonormal"
+            f"{backbone.name} has no text tower: say --anchors tiny, open_clip/MODEL:WEIGHTS, a .npy file "
+            "(classes, width), or orthonormal"
         )
     described = class_sentences(class_names, config.prompts, config.descriptions)
-    anchors = torch.stack([embed(sentences).mean(dim=0) for sentences in described])  # (C, d_t)
+    embedded = embed([sentence for sentences in described for sentence in sentences])
+    anchors = torch.stack([part.mean(dim=0) for part in embedded.split([len(said) for said in described])])  # (C, d_t)
     return _checked(anchors, source)
 
 

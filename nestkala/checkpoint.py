@@ -1,7 +1,7 @@
 """The state of an unfinished training run in one safetensors file, replaced whole."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,13 +10,22 @@ from torch.optim import Optimizer
 
 from .errors import NestKALAError, one_line
 from .files import save_tensors
-from .model import HashModel
 
 _FORMAT = {"format": "nestkala-checkpoint", "version": "1"}
 
 
+class Trained(Protocol):
+    """A model that knows which of its tensors are trained, as `HashModel` does."""
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep of it."""
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Take what `trained_state` gave."""
+
+
 def save_checkpoint(
-    path: Path, model: HashModel, loss: nn.Module, optimizer: Optimizer, epoch: int, seconds: float
+    path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer, epoch: int, seconds: float
 ) -> None:
     """Write what was trained, what the loss remembers, the optimiser's state, and after how many epochs and seconds.
 
@@ -26,14 +35,14 @@ def save_checkpoint(
     tensors = {f"model.{name}": value for name, value in model.trained_state().items()}
     tensors |= {f"loss.{name}": value for name, value in loss.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if value is not None}
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(v) for key, v in state.items() if v is not None}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise NestKALAError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
     save_tensors(path, tensors, _FORMAT | {"epoch": str(epoch), "seconds": repr(seconds)})
 
 
-def load_checkpoint(path: Path, model: HashModel, loss: nn.Module, optimizer: Optimizer) -> tuple[int, float]:
+def load_checkpoint(path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer) -> tuple[int, float]:
     """Put the saved state into model, loss and optimiser; return after how many epochs and seconds it was.
 
     Raises:

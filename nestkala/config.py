@@ -57,7 +57,24 @@ class Config(BaseModel):
         (8, 16, 32), description=f"code lengths in bits, each 1 to {MAX_LENGTH}, any number of them"
     )
     batch_norm: bool = Field(
-        True, description="normalise every bit over the batch before tanh; without it bits tend to die"
+        True,
+        description="random start: normalise every bit over the batch before tanh, without which bits tend to die; "
+        "a start from text has bits centred and scaled already, and never does",
+    )
+
+    head_init: Literal["auto", "text", "random"] = Field(
+        "auto",
+        description="start the head from the class names' embeddings (text: their space must be the features'), or "
+        "random; auto: text where anchors are the backbone's own text tower's",
+    )
+    ridge: float = Field(
+        4.0, gt=0, allow_inf_nan=False, description="start from text: regularisation of its closed form (above 0)"
+    )
+    text_weight: float = Field(
+        10.0, gt=0, allow_inf_nan=False, description="start from text: labelled images that a class name counts as"
+    )
+    unlabelled: int = Field(
+        1000, ge=2, description="start from text: gallery images, their labels unused, that features are centred by"
     )
 
     # data
@@ -67,7 +84,11 @@ class Config(BaseModel):
         "lists train.txt, test.txt, database.txt with classnames.txt",
     )
     data_root: Path = Field(Path("data"), description="where cifar10 is downloaded to")
-    shots: int = Field(1, ge=1, description="labelled training images per class (1 or more; usually 1 to 8)")
+    shots: int = Field(
+        1,
+        ge=0,
+        description="labelled training images per class (usually 1 to 8); 0: codes from the class names alone",
+    )
     split: Path | None = Field(
         None,
         description="take training, query and gallery images from this split.json instead of drawing them",
@@ -98,9 +119,9 @@ class Config(BaseModel):
         "timm/MODEL[:WEIGHTS]; WEIGHTS is a tag, for open_clip also a file, or random",
     )
     anchors: str = Field(
-        "auto",
-        description="text anchors of the classes: auto (the backbone's text tower; orthonormal for tiny), orthonormal, "
-        "open_clip/MODEL:WEIGHTS (its text tower), or a .npy file (classes, width)",
+        "text",
+        description="text anchors of the classes: text (the backbone's own text tower), the text tower of another "
+        "backbone (tiny, or open_clip/MODEL:WEIGHTS), a .npy file (classes, width), or random orthonormal ones",
     )
     prompts: tuple[str, ...] = Field(
         ("a photo of a {}.",), description="templates that class names are put into; several are averaged"
@@ -182,6 +203,18 @@ class Config(BaseModel):
         except ValidationError as error:
             raise NestKALAError(_in_words(error)) from None
 
+    @property
+    def starts_from_text(self) -> bool:
+        """Whether the head starts from the class names' embeddings."""
+        if self.head_init == "auto":
+            return self.anchors == "text" and not self.backbone.endswith(":random")
+        return self.head_init == "text"
+
+    @property
+    def normalises_bits(self) -> bool:
+        """Whether the head has BatchNorm."""
+        return self.batch_norm and not self.starts_from_text
+
     @field_validator("lengths")
     @classmethod
     def _sorted(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -193,18 +226,23 @@ class Config(BaseModel):
             raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each, at least one, not {list(self.lengths)}")
         if self.queries is not None and self.queries_per_class is not None:
             raise ValueError("queries and queries_per_class exclude each other: leave one out, or None")
-        if self.anchors == "auto" and self.backbone.startswith("timm/"):
+        if self.anchors == "text" and self.backbone.startswith("timm/"):
             raise ValueError(
-                f"{self.backbone} has no text tower: set anchors to open_clip/MODEL:WEIGHTS, FILE.npy or orthonormal"
+                f"{self.backbone} has no text tower: set anchors to tiny, open_clip/MODEL:WEIGHTS, FILE.npy or "
+                "orthonormal"
             )
-        if self.batch_norm and self.batch_size == 1:
+        if self.normalises_bits and self.batch_size == 1:
             raise ValueError("batch_size 1 cannot be normalised over the batch: set 2 or more, or --no-batch-norm")
         if len(set(self.projections)) < len(self.projections):
             raise ValueError(f"projections has one twice: {','.join(self.projections)}")
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
+        if not self.shots and not self.starts_from_text:
+            raise ValueError("shots is 0, which needs a start from text: set head_init text, or shots 1 or more")
+        if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
+            raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
         check_name(self.backbone)
-        if self.anchors not in ("auto", "orthonormal") and not self.anchors.endswith(".npy"):
+        if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
             _check_text_tower(self.anchors)
         return self
 
@@ -299,8 +337,8 @@ def dump_config(config: Config) -> str:
 
 
 def _check_text_tower(anchors: str) -> None:
-    if not anchors.startswith("open_clip/"):
-        raise unknown_name("anchors", anchors, ["auto", "orthonormal", "open_clip/MODEL:WEIGHTS", "FILE.npy"])
+    if anchors != "tiny" and not anchors.startswith("open_clip/"):
+        raise unknown_name("anchors", anchors, ["text", "tiny", "open_clip/MODEL:WEIGHTS", "FILE.npy", "orthonormal"])
     check_name(anchors)
 
 

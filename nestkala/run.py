@@ -28,13 +28,14 @@ from .encoding import packed_codes
 from .errors import NestKALAError
 from .evaluation import evaluate
 from .files import write_text
-from .losses import DPSH, KIDDO, HashLoss, NestedLoss, random_codes
+from .losses import DPSH, KIDDO, HashLoss, NestedLoss, majority_centres, random_codes
 from .model import HashModel
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
 from .tokens import TokenSource
 from .trainer import Trainer, check_batch_size
+from .zero_shot import start_from_text
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def train(config: Config) -> Path:
     if config.on_broken == "skip":
         dataset, result.broken_images = without_broken(dataset)
     split = _split(config, folder, dataset)
-    check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
+    if config.shots:
+        check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
 
     with accelerator.main_process_first():  # likewise
         backbone = load_backbone(config.backbone, num_adapted(config))
@@ -98,19 +100,24 @@ def train(config: Config) -> Path:
     if config.tracker != "none":
         _start_tracker(config, accelerator, folder)
 
+    targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
     started = time.perf_counter()
     with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
         source = _token_source(config, spec, backbone)
-        tokens = torch.cat(list(source.batches(dataset, split.train.tolist(), "training images" if main else None)))
+        tokens = list(source.batches(dataset, split.train.tolist(), "training images" if main else None))
+        centres = None
+        if config.starts_from_text:
+            unlabelled = source.batches(dataset, split.gallery[: config.unlabelled].tolist())
+            centres = start_from_text(model, unlabelled, tokens, targets, config)
     result.seconds["tokens"] = time.perf_counter() - started
 
-    targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
-    loss, checkpoint = make_loss(config, targets), folder / "checkpoint.safetensors"
-    trainer = Trainer(config, accelerator, model, loss, tokens, targets, checkpoint)
-    if config.resume is not None:
-        trainer.resume()
-    trainer.fit()
-    result.seconds["train"] = trainer.seconds
+    if config.shots:
+        loss, checkpoint = make_loss(config, targets, centres), folder / "checkpoint.safetensors"
+        trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
+        if config.resume is not None:
+            trainer.resume()
+        trainer.fit()
+    result.seconds["train"] = trainer.seconds if config.shots else 0.0
     if main:
         save_model(folder, spec, model.trained_state())
 
@@ -131,10 +138,16 @@ def train(config: Config) -> Path:
     return folder
 
 
-def make_loss(config: Config, targets: Tensor) -> NestedLoss:
-    """The objective that the settings ask for, at every length, for training images with labels (N, C)."""
+def make_loss(config: Config, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
+    """The objective that the settings ask for, at every length, for training images with labels (N, C).
+
+    Discrete codes start at the hash centres (C, L) of an image's labels, by majority, or without them at random.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     codes = random_codes(len(targets), config.lengths[-1], generator).to(targets.dtype)  # (N, L)
+    if centres is not None:
+        majority = majority_centres(targets, centres.to(targets))
+        codes = torch.where(majority == 0, codes, majority)
 
     def at_length(bits: int) -> HashLoss:
         if config.loss == "kiddo":
@@ -145,9 +158,12 @@ def make_loss(config: Config, targets: Tensor) -> NestedLoss:
 
 
 def constant_bits(codes: np.ndarray, length: int) -> list[int]:
-    """The bits, from 0, that are the same in all of these packed codes of `length` bits: they tell nothing apart."""
+    """The bits, from 0, that are the same in all of these packed codes of `length` bits: they tell nothing apart.
+
+    Of no codes none is.
+    """
     signs = unpack(codes, length)
-    return np.flatnonzero((signs == signs[0]).all(axis=0)).tolist()
+    return np.flatnonzero((signs == signs[:1]).all(axis=0)).tolist() if len(codes) else []
 
 
 def table(result: Result) -> str:
@@ -241,9 +257,9 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
         f"{len(split.query)} queries, {len(split.gallery)} in the gallery; {accelerator.num_processes} process(es) on "
         f"{accelerator.device.type}, {torch.get_num_threads()} threads each"
     )
-    if config.backbone == "tiny" or config.backbone.endswith(":random"):
+    if config.backbone.endswith(":random"):
         print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
-    if config.anchors == "orthonormal" or (config.anchors == "auto" and config.backbone.startswith("tiny")):
+    if config.anchors == "orthonormal":
         print("note: the text anchors are random orthonormal directions, which say nothing of the classes")
     if result.broken_images:
         print(f"warning: left out {len(result.broken_images)} unreadable images, first {result.broken_images[0]!r}")

@@ -50,7 +50,12 @@ class ModelSpec(BaseModel):
     def of_run(cls, config: Config, backbone: Backbone, class_names: tuple[str, ...]) -> Self:
         """The model that a run with these settings trains."""
         shared = {key: getattr(config, key) for key in cls.model_fields if key in Config.model_fields}
-        given = {"backbone": backbone.name, "fingerprint": backbone.fingerprint, "class_names": class_names}
+        given = {
+            "backbone": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "class_names": class_names,
+            "batch_norm": config.normalises_bits,
+        }
         return cls(**(shared | given))
 
     @field_validator("lengths")

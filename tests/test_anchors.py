@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nestkala.anchors import class_anchors, class_sentences, orthonormal_anchors
-from nestkala.backbones import Backbone, load_backbone
+from nestkala.backbones import Backbone, load_backbone, tiny_text
+from nestkala.backbones.tiny_text import embed_text
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
 
@@ -73,10 +75,27 @@ def test_random_anchors_are_of_the_seed_alone() -> None:
     assert not torch.allclose(orthonormal_anchors(4, 9, seed=2), one)
 
 
-@pytest.mark.parametrize("source", ["auto", "orthonormal"])
-def test_the_built_in_backbone_gets_orthonormal_anchors(source: str, backbone: Backbone) -> None:
-    anchors = class_anchors(Config(anchors=source, seed=3), backbone, CLASSES)
+def test_orthonormal_anchors_are_of_the_run_s_seed(backbone: Backbone) -> None:
+    anchors = class_anchors(Config(anchors="orthonormal", seed=3), backbone, CLASSES)
     assert torch.equal(anchors, orthonormal_anchors(3, 384, seed=3))
+
+
+@pytest.mark.parametrize("source", ["text", "tiny"])
+def test_the_built_in_backbone_speaks_for_itself_and_for_others(source: str, backbone: Backbone) -> None:
+    timm = "timm/vit_tiny_patch16_224:random"
+    config = Config(anchors=source, backbone="tiny" if source == "text" else timm)
+    asked = backbone if source == "text" else dataclasses.replace(backbone, name=timm, embed_text=None)
+    expected = embed_text(["a photo of a cat.", "a photo of a traffic light.", "a photo of a owl."])
+    torch.testing.assert_close(class_anchors(config, asked, CLASSES), expected)
+
+
+def test_all_names_without_an_embedding_are_told_at_once(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    tiny_text._encoder.cache_clear()
+    message = refusal(lambda: class_anchors(Config(), backbone, ("cat", "grommix", "florpel")))
+    assert "'grommix'" in message
+    assert "'florpel'" in message
+    assert "'cat'" not in message
 
 
 def test_one_prompt_a_class(speaking: tuple[Backbone, list[str]]) -> None:

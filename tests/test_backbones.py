@@ -306,7 +306,7 @@ def test_fingerprint_changes_with_any_weight_and_with_the_preprocessing():
     third.preprocessing += " "
     assert len({one.fingerprint, other.fingerprint, third.fingerprint}) == 3
     assert len(one.fingerprint) == 32
-    assert load_backbone("tiny:random", 3).fingerprint == one.fingerprint
+    assert load_backbone("tiny", 1).fingerprint == one.fingerprint != load_backbone("tiny:random", 1).fingerprint
 
 
 def test_fingerprint_tells_the_activation_apart(clip_backbone):
@@ -362,16 +362,15 @@ def test_open_clips_preprocessing_is_the_librarys(clip, clip_backbone):
 
 def test_backbones_without_text_tower_say_so(timm_backbone):
     assert timm_backbone.embed_text is None
-    assert load_backbone("tiny", 1).embed_text is None
 
 
-@pytest.mark.parametrize("num_adapted", [0, 1, 6])
+@pytest.mark.parametrize("num_adapted", [0, 1, 2])
 def test_tiny_is_small_and_takes_images_of_32_pixels(num_adapted):
     backbone = load_backbone("tiny", num_adapted)
     assert sum(parameter.numel() for parameter in backbone.tower.vit.parameters()) <= 8_000_000
     assert_equals_own_forward(backbone.tower, images(32))
     tokens = backbone.tower.trunk(images(32))
-    assert tokens.shape == ((2, backbone.tower.feature_dim) if num_adapted == 0 else (2, 64, 192))
+    assert tokens.shape == ((2, backbone.tower.feature_dim) if num_adapted == 0 else (2, 16, 256))
     assert backbone.tower.tail(tokens.float()).shape == (2, backbone.tower.feature_dim)
     assert backbone.tower.num_prefix_tokens == 0
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from nestkala.losses import nested_centres
+from nestkala.losses import majority_centres, nested_centres
 
 
 def centres(num_classes, bits, seed=0):
@@ -73,3 +73,10 @@ def test_the_generator_decides():
 def test_lengths_beyond_what_exp_can_hold_still_separate():
     codes = centres(6, 512)
     assert smallest_distance(codes[:, 256:]) >= 140
+
+
+def test_majority_of_the_centres_of_an_items_labels():
+    codes = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
+    targets = torch.tensor([[0, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0]], dtype=torch.bool)
+    expected = [[-1, 1, 1, -1], [1, 0, 0, -1], [1, 1, 1, -1], [0, 0, 0, 0]]
+    assert majority_centres(targets, codes).tolist() == expected

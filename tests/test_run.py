@@ -12,12 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nestkala.anchors import class_anchors
+from nestkala.backbones import load_backbone
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.errors import NestKALAError
-from nestkala.run import train
+from nestkala.run import make_loss, train
+from nestkala.saved_model import ModelSpec
+from nestkala.seeding import seeded
+from nestkala.tokens import TokenSource
 from nestkala.trainer import Trainer
+from nestkala.zero_shot import start_from_text
 
 ROOT = Path(__file__).parent.parent
 
@@ -137,6 +143,52 @@ def test_interrupted_run_resumes_to_the_same_bits(
     assert_equal(load_file(whole / "checkpoint.safetensors"), load_file(interrupted / "checkpoint.safetensors"))
 
 
+def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp_path: Path) -> None:
+    folder = train(settings(tmp_path / "run", shots=0))
+    assert not (folder / "checkpoint.safetensors").exists()
+    dataset = load_dataset("images", Path())
+    split = load_split(folder / "split.json", dataset)
+    assert split.train.tolist() == []
+    assert split.query.tolist() == load_split(run / "split.json", dataset).query.tolist()
+
+    config = settings(tmp_path, shots=0)
+    backbone = load_backbone("tiny", num_adapted=1)
+    anchors = class_anchors(config, backbone, dataset.class_names)
+    with seeded(0):
+        model = ModelSpec.of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
+    tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, split.gallery.tolist())
+    start_from_text(model, tokens, [], torch.zeros(0, 10), config)
+    for name, tensor in trained(folder).items():
+        torch.testing.assert_close(tensor, model.trained_state()[name], msg=name)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["lengths"]["20"]["map"] > 0.1
+    assert metrics["seconds"]["train"] == 0
+    assert metrics["constant_bits"] == []
+
+
+def test_no_shots_need_a_start_from_text(tmp_path: Path) -> None:
+    for given in ({"head_init": "random"}, {"backbone": "tiny:random"}, {"anchors": "orthonormal"}):
+        with pytest.raises(NestKALAError, match="shots is 0, which needs a start from text"):
+            settings(tmp_path, shots=0, **given)
+
+
+def test_a_start_from_text_needs_the_features_own_text(tmp_path: Path) -> None:
+    with pytest.raises(NestKALAError, match="head_init text needs anchors in the features' space"):
+        settings(tmp_path, head_init="text", anchors="orthonormal")
+
+
+def test_codes_start_at_the_centres_of_the_labels(tmp_path: Path) -> None:
+    centres = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
+    targets = torch.tensor([[0.0, 1, 0], [1, 0, 1], [1, 1, 1]])
+    nested = make_loss(settings(tmp_path, lengths=(2, 4)), targets, centres)
+    two, four = (codes for name, codes in nested.state_dict().items() if name.endswith("codes"))
+    assert torch.equal(two, four[:, :2])
+    assert four[0].tolist() == [-1, 1, 1, -1]
+    assert four[1, [0, 3]].tolist() == [1, -1]  # the two labels disagree on the others
+    assert four[2].tolist() == [1, 1, 1, -1]
+    assert torch.equal(four.abs(), torch.ones(3, 4))
+
+
 def test_run_folder_that_exists_is_refused(run: Path) -> None:
     with pytest.raises(NestKALAError, match="exists already: go on with --resume"):
         train(settings(run))
@@ -152,6 +204,10 @@ def test_run_folder_that_exists_is_refused(run: Path) -> None:
         {"alpha": 0.0},
         {"projections": ("q", "k", "v", "o"), "rank": 3, "adapt_blocks": 2},
         {"lengths": (9,)},
+        {"head_init": "random"},
+        {"ridge": 0.1},
+        {"text_weight": 0.1},
+        {"unlabelled": 20},
     ],
     ids=str,
 )
@@ -221,7 +277,7 @@ def test_a_tracker_that_is_not_installed_leaves_no_folder(tmp_path: Path) -> Non
 
 def test_a_broken_gallery_image_does_not_cost_the_trained_model(tmp_path: Path, images: Path) -> None:
     shutil.copytree(images, tmp_path / "images")
-    config = settings(tmp_path / "run", data=str(tmp_path / "images"))
+    config = settings(tmp_path / "run", data=str(tmp_path / "images"), head_init="random")
     train(config.model_copy(update={"output": tmp_path / "whole"}))
     split = json.loads((tmp_path / "whole" / "split.json").read_text())
     victim = next(name for name in split["gallery"] if name not in split["train"])
@@ -232,7 +288,7 @@ def test_a_broken_gallery_image_does_not_cost_the_trained_model(tmp_path: Path, 
 
 
 def test_constant_bits_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = train(settings(tmp_path / "run", batch_norm=False, epochs=1, lr=1e-6))
+    folder = train(settings(tmp_path / "run", batch_norm=False, head_init="random", epochs=1, lr=1e-6))
     metrics = json.loads((folder / "metrics.json").read_text())
     shown = capsys.readouterr().out
     assert metrics["constant_bits"]

@@ -111,6 +111,16 @@ def test_training_pool_is_fixed_by_the_protocol() -> None:
     assert pool <= set(drawn[0].gallery)
 
 
+@pytest.mark.parametrize("dataset", [single_label(), multi_label()], ids=["single label", "multi label"])
+def test_no_shots_train_on_nothing_and_change_nothing_else(dataset: ImageDataset, tmp_path: Path) -> None:
+    none, one = (draw_split(dataset, shots=shots, seed=0, queries=40) for shots in (0, 1))
+    assert none.train.tolist() == []
+    assert np.array_equal(none.query, one.query)
+    assert np.array_equal(none.gallery, one.gallery)
+    save_split(tmp_path / "split.json", none, dataset)
+    assert load_split(tmp_path / "split.json", dataset).train.dtype == np.int64
+
+
 @pytest.mark.parametrize("shots", [1, 2, 5])
 def test_multi_label_draw_is_the_greedy_one(shots: int) -> None:
     dataset = multi_label()
@@ -223,7 +233,7 @@ def test_a_tenth_of_the_labelled_images_asks_where_nothing_is_set() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shots": 0}, "shots must be at least 1, not 0"),
+        ({"shots": -1}, "shots must not be negative, but is -1"),
         ({"queries_per_class": 0}, "queries_per_class must be at least 1"),
         ({"queries_per_class": None, "queries": -1}, "queries must be at least 1"),
         ({"train_pool": 0}, "train_pool must be at least 1"),

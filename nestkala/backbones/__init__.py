@@ -37,4 +37,4 @@ def load_backbone(name: str, num_adapted: int) -> Backbone:
         case _:
             from .tiny import load as load_tiny
 
-            return load_tiny(num_adapted)
+            return load_tiny(weights, num_adapted)

@@ -48,21 +48,20 @@ def draw_split(
     The training images come from the `train` part; where there is none, from `train_pool` images of the
     gallery, or from all of it. They are taken in an order drawn by `seed`, each only if none of its labels
     has `shots` images yet: exactly `shots` a class if every image has one label, else at most. Images without
-    a label are never taken.
+    a label are never taken; at 0 shots none is.
 
     Raises NestKALAError for settings out of range, missing, or at odds with the data set's parts; for
     queries that are also in the `train` or `database` part; and for a class of a single-label set that has
     too few images.
     """
     for setting, value in {
-        "shots": shots,
         "queries_per_class": queries_per_class,
         "queries": queries,
         "train_pool": train_pool,
     }.items():
         if value is not None and value < 1:
             raise NestKALAError(f"{setting} must be at least 1, not {value}")
-    for setting, value in {"seed": seed, "protocol_seed": protocol_seed}.items():
+    for setting, value in {"shots": shots, "seed": seed, "protocol_seed": protocol_seed}.items():
         if value < 0:
             raise NestKALAError(f"{setting} must not be negative, but is {value}")
 
@@ -125,16 +124,16 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
         names = content.get(part)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise NestKALAError(f"{where} has no list of image names under {part!r}")
-        if not names:
+        if not names and part != "train":
             raise NestKALAError(f"{where} has an empty {part} part")
-        name, count = Counter(names).most_common(1)[0]
-        if count > 1:
-            raise NestKALAError(f"{where} has image {name!r} more than once in its {part} part")
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise NestKALAError(f"{where} has image {name!r} more than once in its {part} part")
         parts[part] = names
     index = {name: number for number, name in enumerate(dataset.names)}
     if unknown := list(dict.fromkeys(n for names in parts.values() for n in names if n not in index)):
         raise NestKALAError(f"{where} names {len(unknown)} images that the data lacks, first {unknown[0]!r}")
-    split = Split(**{part: np.array([index[name] for name in names]) for part, names in parts.items()})
+    split = Split(**{part: np.array([index[name] for name in names], dtype=np.int64) for part, names in parts.items()})
     _refuse_overlap(dataset, split.query, split.gallery, f"gallery of {where}")
     _refuse_overlap(dataset, split.query, split.train, f"train part of {where}")
     return split
@@ -181,9 +180,9 @@ def _draw_shots(dataset: ImageDataset, pool: Indices, shots: int, rng: np.random
         if len(labels) and (counts[labels] < shots).all():
             taken.append(index)
             counts[labels] += 1
-    if not taken:
+    if shots and not taken:
         raise NestKALAError(f"none of the {len(pool)} images of the training pool has a label")
-    return np.array(taken)
+    return np.array(taken, dtype=np.int64)
 
 
 def _is_single_label(dataset: ImageDataset) -> bool:

@@ -1,0 +1,91 @@
+"""Codes before any training: in a joint image-text space the class names alone can place the hash layer."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import Config
+from .errors import NestKALAError
+from .losses import majority_centres, nested_centres
+from .model import HashModel
+
+
+@torch.no_grad()
+def start_from_text(
+    model: HashModel, unlabelled: Iterable[Tensor], labelled: Iterable[Tensor], targets: Tensor, config: Config
+) -> Tensor:
+    """Set the head and `anchor_to_code` in closed form, so that an image's code is near the hash centre of its class.
+
+    The head's weight is the ridge regression from the anchors, and from what labelled images there are, to hash
+    centres whose every prefix separates the classes. Images and texts share their directions but not their mean: each
+    are centred by their own and normalised, images by the mean over unlabelled ones, over which every bit is then
+    scaled to unit variance. `anchor_to_code` is the same map, scaled for the products of codes and anchors at all
+    lengths to be nearest to the labels, which is what KIDDO asks.
+
+    Args:
+        model: whose anchors and features are in one space.
+        unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
+        labelled: tokens of the training images, in batches; none at 0 shots.
+        targets: multi-hot labels (N, C) of the latter.
+        config: ridge, text_weight, and the seed that draws the centres.
+
+    Returns:
+        The centres (C, L), entries -1 or +1.
+
+    Raises:
+        NestKALAError: anchors and features of different width, fewer than two classes, or images that are all alike.
+    """
+    anchors, weight = model.anchors, model.head.weight
+    if anchors.shape[1] != weight.shape[1]:
+        raise NestKALAError(
+            f"a start from text needs anchors in the features' space, but their widths are {anchors.shape[1]} and "
+            f"{weight.shape[1]}: say --head-init random"
+        )
+    if len(anchors) < 2:
+        raise NestKALAError("a start from text needs two classes or more: say --head-init random")
+    centres = nested_centres(len(anchors), model.head.lengths[-1], torch.Generator().manual_seed(config.seed))
+    centres = centres.to(weight)
+    features, known = (_features(model, tokens) for tokens in (unlabelled, labelled))
+
+    text_mean, image_mean = anchors.mean(dim=0), features.mean(dim=0)
+    inputs = F.normalize(torch.cat([anchors - text_mean, known - image_mean]), dim=1)  # (C + N, d)
+    outputs = torch.cat([centres, majority_centres(targets.to(centres), centres)])  # (C + N, L)
+    counts = torch.cat([weight.new_full((len(anchors),), config.text_weight), weight.new_ones(len(known))])
+    solution = ridge_regression(inputs, outputs, counts, config.ridge)  # (L, d)
+
+    projected = (features - image_mean) @ solution.T
+    deviation = projected.std(dim=0)
+    if not (deviation > 0).all():
+        raise NestKALAError(f"a start from text needs images that differ, and these {len(features)} do not")
+    weight.copy_(solution / deviation[:, None])
+    offset = weight @ image_mean
+    if isinstance(model.head.norm, nn.BatchNorm1d):
+        model.head.norm.get_buffer("running_mean").copy_(offset)
+        model.head.norm.get_buffer("running_var").fill_(1)
+    else:
+        model.head.linear.bias.copy_(-offset)
+
+    scale = _scale_to_labels(centres, model.head.lengths) / (anchors - text_mean).norm(dim=1).mean()
+    model.anchor_to_code.weight.copy_(scale * solution)
+    model.anchor_to_code.bias.copy_(-scale * solution @ text_mean)
+    return centres
+
+
+def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: float) -> Tensor:
+    """W (L, d) that minimises sum_i counts_i |W x_i - y_i|^2 + ridge |W|^2, for inputs (n, d) and outputs (n, L)."""
+    weighted = counts[:, None] * inputs
+    gram = inputs.T @ weighted + ridge * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
+    return torch.linalg.solve(gram, weighted.T @ outputs).T
+
+
+def _features(model: HashModel, tokens: Iterable[Tensor]) -> Tensor:
+    weight = model.head.weight
+    return torch.cat([weight.new_empty(0, weight.shape[1]), *(model.features(batch.to(weight)) for batch in tokens)])
+
+
+def _scale_to_labels(centres: Tensor, lengths: tuple[int, ...]) -> float:
+    """The s that minimises |I - s Z_b Z_b^T|^2 summed over the lengths."""
+    products = [centres[:, :bits] @ centres[:, :bits].T for bits in lengths]
+    return sum(p.trace().item() for p in products) / sum(p.square().sum().item() for p in products)

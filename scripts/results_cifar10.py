@@ -1,0 +1,232 @@
+"""The CIFAR-10 table: methods and ablations over shots, lengths and seeds, as Markdown and JSON.
+
+    python scripts/results_cifar10.py --data cifar10
+
+Every run is kept in its own folder under --runs and not repeated: an interrupted table goes on where it stopped.
+"""
+
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tabulate import tabulate
+from tqdm import tqdm
+from tyro import cli
+
+from nestkala.anchors import class_anchors
+from nestkala.backbones import load_backbone
+from nestkala.codes import pack
+from nestkala.config import Config, load_config
+from nestkala.data import load_dataset
+from nestkala.data.splits import load_split
+from nestkala.errors import NestKALAError
+from nestkala.evaluation import evaluate
+from nestkala.files import write_text
+from nestkala.losses import nested_centres
+from nestkala.run import train
+from nestkala.tokens import TokenSource
+
+Scores = dict[int, list[dict[str, Any]]]
+"""{shots: [{length or "mean": {measure: value}} of each seed]}."""
+
+LENGTHS = (4, 8, 16, 32, 64)
+SHOTS = (1, 2, 4, 8)
+MEASURES = {"map_tie_aware": "mAP tie-aware", "map": "mAP"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: what the table calls it.
+        settings: what differs from the project's defaults.
+        published: start from KALAHash's settings instead.
+        nested: one model for all lengths, or one a length.
+        from_zero: it needs no labelled images, so 0 shots is its only column.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    published: bool = False
+    nested: bool = True
+    from_zero: bool = False
+
+
+METHODS = {
+    "frozen": Method(
+        "(a) frozen backbone and head, pairwise loss", {"adapter": "none", "loss": "dpsh"}, published=True, nested=False
+    ),
+    "kalahash": Method("(b) KALAHash as published", {}, published=True, nested=False),
+    "random_start": Method("(c) NestKALA, random start", {"head_init": "random"}),
+    "zero_shot": Method("(e) zero-shot start alone", {"shots": 0}, from_zero=True),
+    "nestkala": Method("(c) from (e): NestKALA", {}),
+    "no_clora": Method("NestKALA without CLoRA", {"adapter": "none"}),
+    "no_kiddo": Method("NestKALA without KIDDO", {"loss": "dpsh"}),
+    "no_weighting": Method("NestKALA without weighting", {"weighting": "uniform"}),
+    "no_distillation": Method("NestKALA without distillation", {"distillation": 0.0}),
+    "one_a_length": Method("NestKALA, one model a length", {}, nested=False),
+}
+ZERO_SHOT_LABEL = "(d) zero-shot label, its centre"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train and score every method on CIFAR-10 and write the table."""
+
+    data: Path
+    """folder of CIFAR-10's images, train/CLASS and test/CLASS"""
+    runs: Path = Path("runs/results_cifar10")
+    """folder of run folders; those that are finished are not repeated"""
+    output: Path = Path("docs/results_cifar10")
+    """.md and .json are written here"""
+    backbone: str = "tiny"
+    seeds: int = 3
+    """0 up to this"""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """keys of the rows"""
+
+
+def main(settings: Settings) -> None:
+    if unknown := set(settings.methods) - METHODS.keys():
+        raise NestKALAError(f"unknown methods {', '.join(sorted(unknown))} (known: {', '.join(METHODS)})")
+    runs = [run for key in settings.methods for run in _runs(settings, key)]
+    for run in tqdm(runs, desc="runs", unit="run"):
+        if not run.metrics.exists():
+            _finish(run)
+    cells = {key: _cells(settings, key) for key in settings.methods}
+    accuracy = None
+    if "zero_shot" in cells:
+        accuracy, cells["zero_shot_label"] = _zero_shot_labels(settings)
+    result = {"zero_shot_accuracy": accuracy, "scores": cells}
+    write_text(settings.output.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write_text(settings.output.with_suffix(".md"), _markdown(settings, cells, accuracy))
+    print(f"{settings.output}.md and .json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the table, in its folder."""
+
+    config: Config
+    folder: Path
+
+    @property
+    def metrics(self) -> Path:
+        """What a finished run leaves."""
+        return self.folder / "metrics.json"
+
+
+def _runs(settings: Settings, key: str) -> Iterator[Run]:
+    method = METHODS[key]
+    base = load_config("kalahash" if method.published else "cifar10")
+    for shots in (0,) if method.from_zero else SHOTS:
+        for seed in range(settings.seeds):
+            for lengths in [LENGTHS] if method.nested else [(b,) for b in LENGTHS]:
+                bits = "nested" if method.nested else f"{lengths[0]}bits"
+                folder = settings.runs / f"{key}-{shots}shot-seed{seed}-{bits}"
+                given = {
+                    "data": str(settings.data),
+                    "backbone": settings.backbone,
+                    "shots": shots,
+                    "seed": seed,
+                    "lengths": lengths,
+                    "output": folder,
+                }
+                config = Config(**(base.model_dump() | given | method.settings))
+                yield Run(config, folder)
+
+
+def _finish(run: Run) -> None:
+    """Train, from the last checkpoint where there is one."""
+    config = run.config
+    if (run.folder / "checkpoint.safetensors").exists():
+        config = config.model_copy(update={"resume": run.folder})
+    else:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            train(config)
+    except NestKALAError as error:
+        raise NestKALAError(f"{run.folder}: {error}") from error
+
+
+def _cells(settings: Settings, key: str) -> Scores:
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for run in _runs(settings, key):
+        scores = json.loads(run.metrics.read_text(encoding="utf-8"))["lengths"]
+        found.setdefault((run.config.shots, run.config.seed), {}).update(scores)
+    cells: Scores = {}
+    for (shots, _), scores in found.items():
+        cells.setdefault(shots, []).append(_with_mean(scores))
+    return cells
+
+
+def _with_mean(scores: dict[str, Any]) -> dict[str, Any]:
+    mean = {measure: statistics.mean(scores[str(b)][measure] for b in LENGTHS) for measure in MEASURES}
+    return {**scores, "mean": mean}
+
+
+def _zero_shot_labels(settings: Settings) -> tuple[float, Scores]:
+    """Accuracy, and the scores where every image gets the hash centre of the class whose text is nearest.
+
+    Features and texts are centred by their own mean, as the zero-shot start does it.
+    """
+    run = next(_runs(settings, "zero_shot"))
+    config = run.config
+    backbone = load_backbone(settings.backbone, num_adapted=0)
+    dataset = load_dataset(config.data, config.data_root)
+    split = load_split(run.folder / "split.json", dataset)  # the same for every seed
+    texts = class_anchors(config, backbone, dataset.class_names)
+    source = TokenSource(backbone, "fp32", config.encode_batch_size, workers=1)
+    features = torch.cat(list(source.batches(dataset, range(len(dataset)), "zero-shot labels"))).float()
+    centred = F.normalize(features - features[split.gallery].mean(dim=0), dim=1)
+    labels = (centred @ F.normalize(texts - texts.mean(dim=0), dim=1).T).argmax(dim=1)
+    seeds = []
+    for seed in range(settings.seeds):
+        codes = pack(nested_centres(len(texts), LENGTHS[-1], torch.Generator().manual_seed(seed))[labels])
+        query, gallery = split.query, split.gallery
+        scores = evaluate(codes[query], dataset.targets[query], codes[gallery], dataset.targets[gallery], LENGTHS)
+        seeds.append(_with_mean({str(bits): asdict(metrics) for bits, metrics in scores.items()}))
+    return float((labels.numpy() == dataset.targets.argmax(axis=1)).mean()), {0: seeds}
+
+
+def _markdown(settings: Settings, cells: dict[str, Scores], accuracy: float | None) -> str:
+    names = {key: method.name for key, method in METHODS.items()} | {"zero_shot_label": ZERO_SHOT_LABEL}
+    parts = [f"`python scripts/results_cifar10.py --data cifar10`, backbone `{settings.backbone}`.\n"]
+    if accuracy is not None:
+        parts.append(f"Zero-shot accuracy on all images: {100 * accuracy:.1f} %.\n")
+    columns = [*map(str, LENGTHS), "mean"]
+    for measure, title in MEASURES.items():
+        for shots in (0, *SHOTS):
+            lines = [
+                [name, *(_cell([seed[column][measure] for seed in cells[key][shots]]) for column in columns)]
+                for key, name in names.items()
+                if shots in cells.get(key, {})
+            ]
+            headers = ("", *(f"{b} bits" for b in LENGTHS), "mean")
+            parts.append(f"**{title} x 100, {shots} shot{'s' if shots != 1 else ''}**\n")
+            parts.append(tabulate(lines, headers, tablefmt="github", disable_numparse=True) + "\n")
+    return "\n".join(parts)
+
+
+def _cell(values: list[float]) -> str:
+    """Mean and standard deviation over the seeds, times 100."""
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
+
+
+if __name__ == "__main__":
+    try:
+        main(cli(Settings))
+    except NestKALAError as error:
+        sys.exit(f"error: {error}")
