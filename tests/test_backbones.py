@@ -516,3 +516,21 @@ def test_the_name_of_a_timm_backbone_loads_it_again(monkeypatch, weights):
     again = load_backbone(backbone.name, 1)
     assert again.name == backbone.name
     assert again.fingerprint == backbone.fingerprint
+
+
+def test_tiny_names_the_classes_of_cifar10_which_it_never_saw(cifar10):
+    backbone = load_backbone("tiny", 0)
+    names = sorted(folder.name for folder in (cifar10 / "test").iterdir())
+    pixels = torch.stack(
+        [
+            backbone.preprocess(Image.open(path).convert("RGB"))
+            for name in names
+            for path in sorted((cifar10 / "test" / name).iterdir())[:150]
+        ]
+    )
+    features = torch.cat([backbone.tower.trunk(batch) for batch in pixels.split(250)]).float()
+    assert features.norm(dim=1).mean().item() == pytest.approx(10, rel=0.1)
+    texts = backbone.embed_text([f"a photo of a {name}." for name in names])
+    texts, features = texts - texts.mean(dim=0), features - features.mean(dim=0)
+    found = (features @ torch.nn.functional.normalize(texts, dim=1).T).argmax(dim=1)
+    assert (found == torch.arange(10).repeat_interleave(150)).float().mean() > 0.45
