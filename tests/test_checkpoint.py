@@ -23,7 +23,7 @@ from nestkala.run import make_loss
 from nestkala.saved_model import ModelSpec
 
 TARGETS = torch.eye(3).repeat(4, 1)
-TOKENS = torch.randn(12, 64, 192, generator=torch.Generator().manual_seed(0)).half()
+TOKENS = torch.randn(12, 16, 256, generator=torch.Generator().manual_seed(0)).half()
 
 Parts = tuple[HashModel, NestedLoss, SGD]
 
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 def build(seed: int = 0, **settings: object) -> Parts:
     """Model, loss and optimiser as a run makes them."""
-    config = Config(**{"lengths": (4, 12), "seed": seed} | settings)
+    config = Config(**{"lengths": (4, 12), "seed": seed, "head_init": "random"} | settings)
     backbone = load_backbone("tiny", config.adapt_blocks if config.adapter == "clora" else 0)
     torch.manual_seed(seed)
     model = ModelSpec.of_run(config, backbone, ("cat", "dog", "owl")).build(backbone.tower, torch.randn(3, 8))

@@ -57,6 +57,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         workers=0,
         threads=1,
         encode_batch_size=16,
+        head_init="random",
         cache=folder / "tokens",
     )
     with pytest.MonkeyPatch.context() as monkeypatch:

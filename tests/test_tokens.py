@@ -99,7 +99,7 @@ def test_tokens_are_the_trunk_of_the_preprocessed_images(backbone: Backbone, ima
         expected = backbone.tower.trunk(torch.stack([backbone.preprocess(image) for image in decoded]))
     found = tokens(source(backbone), images, list(range(13)))
     assert found.dtype == torch.float16
-    assert found.shape == expected.shape == (13, 64, 192)
+    assert found.shape == expected.shape == (13, 16, 256)
     torch.testing.assert_close(found, expected, rtol=2**-9, atol=2**-9)
     assert (expected[0] - expected[1]).abs().max() > 0.1
 
@@ -149,7 +149,7 @@ def test_other_precisions_are_near(precision: str, backbone: Backbone, images: G
     found = tokens(TokenSource(copy, precision, 4, 0), images, [0, 1, 2])
     assert found.dtype == torch.float16
     error = (found.float() - expected).abs().max()
-    assert 0 < error < (0.1 if precision == "bf16" else 0.01)
+    assert 0 < error < expected.abs().max() * (0.03 if precision == "bf16" else 0.003)
 
 
 def test_a_second_run_computes_nothing(
@@ -176,7 +176,7 @@ def test_only_what_is_missing_is_computed_and_lands_in_its_place(
 
 
 def test_what_the_cache_holds_is_what_is_given(backbone: Backbone, images: Given, cache_folder: Path) -> None:
-    marked = torch.full((64, 192), 7.0).half()
+    marked = torch.full((16, 256), 7.0).half()
     cache = TokenCache(cache_folder, "kind", 1e9)
     assert isinstance(images.images[5], bytes)
     cache.add(image_key(images.images[5]), marked)
@@ -272,6 +272,6 @@ def test_a_fingerprint_is_of_weights_and_preprocessing() -> None:
     one, other = (load_backbone("tiny", num_adapted=blocks) for blocks in (1, 2))
     assert one.fingerprint == other.fingerprint
     changed = load_backbone("tiny", num_adapted=1)
-    changed.tower.trunk_blocks[3].mlp.fc1.weight.data[0, 0] += 1e-3
+    changed.tower.trunk_blocks[0].mlp.fc1.weight.data[0, 0] += 1e-3
     assert changed.fingerprint != one.fingerprint
     assert dataclasses.replace(one, preprocessing=one.preprocessing + " ").fingerprint != one.fingerprint
