@@ -1,57 +1,61 @@
-"""Images a second through the built-in backbone: decoding, trunk, tail and head, from image files to packed codes.
+"""Images a second from image files to packed codes, and through the network alone.
 
 python benchmarks/encoding.py --images cifar10/test
 """
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import tyro
+from PIL import Image
 
 from nestkala.backbones import load_backbone
-from nestkala.codes import pack
-from nestkala.heads import NestedHashHead
-from nestkala.images import decode_image
+from nestkala.data import load_dataset
+from nestkala.encoding import packed_codes
+from nestkala.model import HashModel
+from nestkala.tokens import TokenSource
 
 
-def main(images: Path, backbone: str = "tiny", count: int = 5000, batch_size: int = 256, repeats: int = 5) -> None:
-    """Encode the first images below a folder several times and print the median rate, and the network's alone.
+def main(
+    images: Path, backbone: str = "tiny", count: int = 5120, batch_size: int = 256, workers: int = 1, repeats: int = 3
+) -> None:
+    """Encode the first images of a folder to 64 bits several times and print the median rates.
 
     Args:
-        images: folder of image files.
+        images: folder of class folders.
         backbone: any that `--backbone` of train.py takes.
-        count: images, at most.
+        count: images, at most; best a multiple of batch_size.
         batch_size: images a pass.
-        repeats: passes over all, after one that does not count.
+        workers: processes that decode.
+        repeats: of each kind, after one that does not count.
     """
-    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:count]
+    dataset = load_dataset(str(images), Path())
+    indices = range(min(count, len(dataset)))
     loaded = load_backbone(backbone, num_adapted=1)
-    head = NestedHashHead(loaded.tower.feature_dim, (64,), batch_norm=True).eval()
-
-    def decoded(batch: list[Path]) -> torch.Tensor:
-        return torch.stack([loaded.preprocess(decode_image(path.read_bytes(), str(path))) for path in batch])
+    model = HashModel(loaded.tower, torch.randn(10, loaded.tower.feature_dim), lengths=(64,)).eval()
+    source = TokenSource(loaded, "fp32", batch_size, workers)
+    pixels = loaded.preprocess(Image.new("RGB", (64, 64))).expand(batch_size, -1, -1, -1).contiguous()
 
     @torch.no_grad()
-    def codes(pixels: torch.Tensor) -> None:
-        pack(head(loaded.tower.tail(loaded.tower.trunk(pixels).float())))
+    def network() -> None:
+        for _ in range(0, len(indices), batch_size):
+            model(loaded.tower.trunk(pixels).float())
 
-    batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-    whole, network = [], []
-    for _ in range(repeats + 1):
-        started, inside = time.perf_counter(), 0.0
-        for batch in batches:
-            pixels = decoded(batch)
-            ready = time.perf_counter()
-            codes(pixels)
-            inside += time.perf_counter() - ready
-        whole.append(len(paths) / (time.perf_counter() - started))
-        network.append(len(paths) / inside)
+    def rate(encode: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            encode()
+            seconds.append(time.perf_counter() - started)
+        return len(indices) / statistics.median(seconds[1:])
+
+    whole = rate(lambda: packed_codes(model, source, dataset, indices))
     print(
-        f"{backbone}: {statistics.median(whole[1:]):.0f} images/s from file to code, "
-        f"{statistics.median(network[1:]):.0f} without decoding; {len(paths)} images, batches of {batch_size}, "
-        f"{torch.get_num_threads()} threads"
+        f"{backbone}: {whole:.0f} images/s from file to code, {rate(network):.0f} through the network alone; "
+        f"{len(indices)} images, batches of {batch_size}, {torch.get_num_threads()} threads"
     )
 
 

@@ -37,7 +37,7 @@ class Config(BaseModel):
 
     config: str = Field(
         "digits",
-        description="a shipped config (digits, cifar10, nuswide21, mscoco) or the path of a YAML file",
+        description="a shipped config (digits, cifar10, nuswide21, mscoco, kalahash) or the path of a YAML file",
     )
     output: Path | None = Field(None, description="run folder to make; by default runs/DATA-SHOTSshot-seedSEED-TIME")
     resume: Path | None = Field(

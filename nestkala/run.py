@@ -111,13 +111,14 @@ def train(config: Config) -> Path:
             centres = start_from_text(model, unlabelled, tokens, targets, config)
     result.seconds["tokens"] = time.perf_counter() - started
 
+    result.seconds["train"] = 0.0
     if config.shots:
         loss, checkpoint = make_loss(config, targets, centres), folder / "checkpoint.safetensors"
         trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
         if config.resume is not None:
             trainer.resume()
         trainer.fit()
-    result.seconds["train"] = trainer.seconds if config.shots else 0.0
+        result.seconds["train"] = trainer.seconds
     if main:
         save_model(folder, spec, model.trained_state())
 
@@ -163,7 +164,7 @@ def constant_bits(codes: np.ndarray, length: int) -> list[int]:
     Of no codes none is.
     """
     signs = unpack(codes, length)
-    return np.flatnonzero((signs == signs[:1]).all(axis=0)).tolist() if len(codes) else []
+    return np.flatnonzero((signs == signs[0]).all(axis=0)).tolist() if len(codes) else []
 
 
 def table(result: Result) -> str:
@@ -180,7 +181,7 @@ def remarks(result: Result, config: Config) -> list[str]:
     """What a reader of the table should know."""
     seconds = result.seconds
     lines = [
-        f"one training gave all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
+        f"one model gives all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
         f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} encoding and evaluation"
     ]
     if dead := result.constant_bits:

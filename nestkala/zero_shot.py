@@ -20,8 +20,8 @@ def start_from_text(
 
     The head's weight is the ridge regression from the anchors, and from what labelled images there are, to hash
     centres whose every prefix separates the classes. Images and texts share their directions but not their mean: each
-    are centred by their own and normalised, images by the mean over unlabelled ones, over which every bit is then
-    scaled to unit variance. `anchor_to_code` is the same map, scaled for the products of codes and anchors at all
+    is centred by its own and normalised, images by the mean over unlabelled ones, over which every bit is then scaled
+    to unit variance. `anchor_to_code` is the same map, scaled for the products of codes and anchors at all
     lengths to be nearest to the labels, which is what KIDDO asks.
 
     Args:
@@ -71,6 +71,12 @@ def start_from_text(
     model.anchor_to_code.weight.copy_(scale * solution)
     model.anchor_to_code.bias.copy_(-scale * solution @ text_mean)
     return centres
+
+
+def zero_shot_labels(features: Tensor, texts: Tensor) -> Tensor:
+    """The class (n) of each feature (n, d): of which text (C, d) is nearest, both centred by their own mean."""
+    directions = F.normalize(texts - texts.mean(dim=0), dim=1)
+    return ((features - features.mean(dim=0)) @ directions.T).argmax(dim=1)
 
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: float) -> Tensor:

@@ -36,6 +36,7 @@ from nestkala.backbones.tiny_text import PROMPT, load_encoder
 from nestkala.checkpoint import load_checkpoint, save_checkpoint
 from nestkala.errors import NestKALAError
 from nestkala.files import save_tensors, write_text
+from nestkala.zero_shot import zero_shot_labels
 
 SYNSETS = Path(__file__).with_name("tiny_imagenet_synsets.tsv")
 """For each of the 200 classes its WordNet 3.0 synonym set and all above it, nearest first."""
@@ -171,9 +172,7 @@ def embed(net: nn.Module, images: Tensor, device: torch.device) -> Tensor:
 
 def accuracy(features: Tensor, labels: Tensor, embeddings: Tensor) -> float:
     """Share of images whose nearest text, both centred by their own mean, is their class's."""
-    centred = F.normalize(features - features.mean(dim=0), dim=1)
-    texts = F.normalize(embeddings - embeddings.mean(dim=0), dim=1)
-    return ((centred @ texts.T).argmax(dim=1) == labels).float().mean().item()
+    return (zero_shot_labels(features, embeddings) == labels).float().mean().item()
 
 
 def read_split(root: Path, split: str, wnids: list[str], show: bool) -> tuple[Tensor, Tensor]:

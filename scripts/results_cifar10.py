@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tabulate import tabulate
 from tqdm import tqdm
 from tyro import cli
@@ -35,6 +34,7 @@ from nestkala.files import write_text
 from nestkala.losses import nested_centres
 from nestkala.run import train
 from nestkala.tokens import TokenSource
+from nestkala.zero_shot import zero_shot_labels
 
 Scores = dict[int, list[dict[str, Any]]]
 """{shots: [{length or "mean": {measure: value}} of each seed]}."""
@@ -190,8 +190,7 @@ def _zero_shot_labels(settings: Settings) -> tuple[float, Scores]:
     texts = class_anchors(config, backbone, dataset.class_names)
     source = TokenSource(backbone, "fp32", config.encode_batch_size, workers=1)
     features = torch.cat(list(source.batches(dataset, range(len(dataset)), "zero-shot labels"))).float()
-    centred = F.normalize(features - features[split.gallery].mean(dim=0), dim=1)
-    labels = (centred @ F.normalize(texts - texts.mean(dim=0), dim=1).T).argmax(dim=1)
+    labels = zero_shot_labels(features, texts)
     seeds = []
     for seed in range(settings.seeds):
         codes = pack(nested_centres(len(texts), LENGTHS[-1], torch.Generator().manual_seed(seed))[labels])

@@ -8,7 +8,7 @@ from torch import nn
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
 from nestkala.model import HashModel
-from nestkala.zero_shot import ridge_regression, start_from_text
+from nestkala.zero_shot import ridge_regression, start_from_text, zero_shot_labels
 
 CLASSES, WIDTH, LENGTHS = 6, 24, (3, 8, 20)
 
@@ -166,3 +166,13 @@ def test_images_that_are_all_alike_are_refused():
     made = model()
     with pytest.raises(NestKALAError, match="these 50 do not"):
         start(made, torch.ones(50, WIDTH))
+
+
+def test_zero_shot_labels_are_the_nearest_centred_text_by_cosine():
+    generator = torch.Generator().manual_seed(0)
+    features, texts = torch.randn(50, 7, generator=generator) + 4, torch.randn(4, 7, generator=generator) - 2
+    centred = [[x - m for x, m in zip(row, features.mean(dim=0).tolist(), strict=True)] for row in features.tolist()]
+    directions = texts - texts.mean(dim=0)
+    for row, found in zip(centred, zero_shot_labels(features, texts).tolist(), strict=True):
+        cosines = [F.cosine_similarity(torch.tensor(row), direction, dim=0).item() for direction in directions]
+        assert found == cosines.index(max(cosines))

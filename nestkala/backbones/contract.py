@@ -20,7 +20,7 @@ class Backbone:
         tower: the cut transformer.
         preprocess: RGB image -> (3, H, W).
         preprocessing: the same in words, for cache keys and fingerprints.
-        embed_text: sentences -> embeddings (n, d_t) in the space of the features, not normalised; None where
+        embed_text: sentences -> embeddings (n, d_t) in the space of the features, of whatever norm; None where
             the backbone has no text tower.
     """
 
