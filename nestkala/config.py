@@ -74,7 +74,13 @@ class Config(BaseModel):
         10.0, gt=0, allow_inf_nan=False, description="start from text: labelled images that a class name counts as"
     )
     unlabelled: int = Field(
-        1000, ge=2, description="start from text: gallery images, their labels unused, that features are centred by"
+        1000,
+        ge=2,
+        description="start from text: gallery images, their labels unused, that features are centred by and that the "
+        "head is fitted to as well, each as the class it is nearest to",
+    )
+    unlabelled_weight: float = Field(
+        0.3, ge=0, allow_inf_nan=False, description="start from text: labelled images that such an image counts as"
     )
 
     # data
@@ -163,9 +169,17 @@ class Config(BaseModel):
     )
 
     # optimisation
-    epochs: int = Field(100, ge=1, description="passes over the training images (1 or more)")
+    epochs: int = Field(
+        100, ge=0, description="passes over the training images; 0, from text: its closed form, and no training"
+    )
     batch_size: int = Field(8, ge=1, description="images a step, over all processes together (1 or more)")
-    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="learning rate of SGD (above 0)")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="learning rate of SGD (above 0); by default 0.01 from a random start, 0.00003 from text, which "
+        "a higher one forgets",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD (0 to below 1)")
     weight_decay: float = Field(1e-5, ge=0, allow_inf_nan=False, description="of SGD (0 or more)")
     checkpoint_every: int = Field(10, ge=1, description="epochs between checkpoints (1 or more)")
@@ -211,6 +225,18 @@ class Config(BaseModel):
         return self.head_init == "text"
 
     @property
+    def trains(self) -> bool:
+        """Whether there is anything to train on, and asked for."""
+        return self.shots > 0 and self.epochs > 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of SGD: `lr`, or what suits the start."""
+        if self.lr is not None:
+            return self.lr
+        return 3e-5 if self.starts_from_text else 0.01
+
+    @property
     def normalises_bits(self) -> bool:
         """Whether the head has BatchNorm."""
         return self.batch_norm and not self.starts_from_text
@@ -237,8 +263,9 @@ class Config(BaseModel):
             raise ValueError(f"projections has one twice: {','.join(self.projections)}")
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
-        if not self.shots and not self.starts_from_text:
-            raise ValueError("shots is 0, which needs a start from text: set head_init text, or shots 1 or more")
+        for key in ("shots", "epochs"):
+            if not getattr(self, key) and not self.starts_from_text:
+                raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
         check_name(self.backbone)

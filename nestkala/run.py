@@ -79,7 +79,7 @@ def train(config: Config) -> Path:
     if config.on_broken == "skip":
         dataset, result.broken_images = without_broken(dataset)
     split = _split(config, folder, dataset)
-    if config.shots:
+    if config.trains:
         check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
 
     with accelerator.main_process_first():  # likewise
@@ -112,7 +112,7 @@ def train(config: Config) -> Path:
     result.seconds["tokens"] = time.perf_counter() - started
 
     result.seconds["train"] = 0.0
-    if config.shots:
+    if config.trains:
         loss, checkpoint = make_loss(config, targets, centres), folder / "checkpoint.safetensors"
         trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
         if config.resume is not None:

@@ -1,7 +1,6 @@
 """Images through the frozen trunk, each computed once and then read from the cache."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -126,8 +125,7 @@ class TokenSource:
             cache.flush()
 
     def _keys(self, images: Images, indices: Sequence[int]) -> list[bytes]:
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(lambda index: image_key(images.read(index)), indices))  # type: ignore[arg-type]
+        return [image_key(images.read(index)) for index in indices]  # type: ignore[arg-type]
 
     def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor]:
         loader = DataLoader(

@@ -51,7 +51,9 @@ class Trainer:
         self.model, self.loss = model, loss.to(accelerator.device)
         model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        optimizer = torch.optim.SGD(
+            trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
         loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
             TensorDataset(tokens, targets, torch.arange(len(tokens))),
             config.batch_size,
@@ -123,7 +125,7 @@ class Trainer:
         )
         raise NestKALAError(
             f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}; "
-            f"{last}; a lower --lr (now {self.config.lr:g}) often helps"
+            f"{last}; a lower --lr (now {self.config.learning_rate:g}) often helps"
         )
 
     def _log(self, result: NestedTerms, step: int) -> None:

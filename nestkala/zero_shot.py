@@ -18,18 +18,19 @@ def start_from_text(
 ) -> Tensor:
     """Set the head and `anchor_to_code` in closed form, so that an image's code is near the hash centre of its class.
 
-    The head's weight is the ridge regression from the anchors, and from what labelled images there are, to hash
-    centres whose every prefix separates the classes. Images and texts share their directions but not their mean: each
-    is centred by its own and normalised, images by the mean over unlabelled ones, over which every bit is then scaled
-    to unit variance. `anchor_to_code` is the same map, scaled for the products of codes and anchors at all
-    lengths to be nearest to the labels, which is what KIDDO asks.
+    The head's weight is the ridge regression to hash centres whose every prefix separates the classes: from the
+    anchors, from what labelled images there are, and from unlabelled ones, each taken for the class whose mean
+    direction, over its anchor and labelled images, is nearest. Images and texts share their directions but not their
+    mean: each is centred by its own and normalised, images by the mean over the unlabelled ones, over which every bit
+    is then scaled to unit variance. `anchor_to_code` is the same map, scaled for the products of codes and anchors
+    at all lengths to be nearest to the labels, which is what KIDDO asks.
 
     Args:
         model: whose anchors and features are in one space.
         unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
         labelled: tokens of the training images, in batches; none at 0 shots.
         targets: multi-hot labels (N, C) of the latter.
-        config: ridge, text_weight, and the seed that draws the centres.
+        config: ridge, text_weight, unlabelled_weight, and the seed that draws the centres.
 
     Returns:
         The centres (C, L), entries -1 or +1.
@@ -50,9 +51,16 @@ def start_from_text(
     features, known = (_features(model, tokens) for tokens in (unlabelled, labelled))
 
     text_mean, image_mean = anchors.mean(dim=0), features.mean(dim=0)
-    inputs = F.normalize(torch.cat([anchors - text_mean, known - image_mean]), dim=1)  # (C + N, d)
-    outputs = torch.cat([centres, majority_centres(targets.to(centres), centres)])  # (C + N, L)
-    counts = torch.cat([weight.new_full((len(anchors),), config.text_weight), weight.new_ones(len(known))])
+    texts, images, others = (
+        F.normalize(centred, dim=1) for centred in (anchors - text_mean, known - image_mean, features - image_mean)
+    )
+    guessed = _nearest(others, config.text_weight * texts + targets.to(images).T @ images)  # (n,), classes
+    inputs = torch.cat([texts, images, others])  # (C + N + n, d)
+    outputs = torch.cat([centres, majority_centres(targets.to(centres), centres), centres[guessed]])
+    counts = torch.repeat_interleave(
+        weight.new_tensor([config.text_weight, 1.0, config.unlabelled_weight]),
+        torch.tensor([len(texts), len(images), len(others)], device=weight.device),
+    )
     solution = ridge_regression(inputs, outputs, counts, config.ridge)  # (L, d)
 
     projected = (features - image_mean) @ solution.T
@@ -75,8 +83,7 @@ def start_from_text(
 
 def zero_shot_labels(features: Tensor, texts: Tensor) -> Tensor:
     """The class (n) of each feature (n, d): of which text (C, d) is nearest, both centred by their own mean."""
-    directions = F.normalize(texts - texts.mean(dim=0), dim=1)
-    return ((features - features.mean(dim=0)) @ directions.T).argmax(dim=1)
+    return _nearest(features - features.mean(dim=0), texts - texts.mean(dim=0))
 
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: float) -> Tensor:
@@ -84,6 +91,10 @@ def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: flo
     weighted = counts[:, None] * inputs
     gram = inputs.T @ weighted + ridge * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
     return torch.linalg.solve(gram, weighted.T @ outputs).T
+
+
+def _nearest(directions: Tensor, prototypes: Tensor) -> Tensor:
+    return (directions @ F.normalize(prototypes, dim=1).T).argmax(dim=1)
 
 
 def _features(model: HashModel, tokens: Iterable[Tensor]) -> Tensor:

@@ -53,29 +53,37 @@ class Method:
         settings: what differs from the project's defaults.
         published: start from KALAHash's settings instead.
         nested: one model for all lengths, or one a length.
-        from_zero: it needs no labelled images, so 0 shots is its only column.
+        shots: that it is run at.
     """
 
     name: str
     settings: dict[str, Any]
     published: bool = False
     nested: bool = True
-    from_zero: bool = False
+    shots: tuple[int, ...] = SHOTS
 
 
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no_clora": ("without CLoRA", {"adapter": "none"}),
+    "no_kiddo": ("without KIDDO", {"loss": "dpsh"}),
+    "no_weighting": ("without weighting", {"weighting": "uniform"}),
+    "no_distillation": ("without distillation", {"distillation": 0.0}),
+}
+RANDOM: dict[str, Any] = {"head_init": "random"}
 METHODS = {
     "frozen": Method(
         "(a) frozen backbone and head, pairwise loss", {"adapter": "none", "loss": "dpsh"}, published=True, nested=False
     ),
     "kalahash": Method("(b) KALAHash as published", {}, published=True, nested=False),
-    "random_start": Method("(c) NestKALA, random start", {"head_init": "random"}),
-    "zero_shot": Method("(e) zero-shot start alone", {"shots": 0}, from_zero=True),
-    "nestkala": Method("(c) from (e): NestKALA", {}),
-    "no_clora": Method("NestKALA without CLoRA", {"adapter": "none"}),
-    "no_kiddo": Method("NestKALA without KIDDO", {"loss": "dpsh"}),
-    "no_weighting": Method("NestKALA without weighting", {"weighting": "uniform"}),
-    "no_distillation": Method("NestKALA without distillation", {"distillation": 0.0}),
-    "one_a_length": Method("NestKALA, one model a length", {}, nested=False),
+    "zero_shot": Method("(e) zero-shot start alone", {"shots": 0}, shots=(0,)),
+    "closed_form": Method("(e) with the labels, not trained", {"epochs": 0}),
+    "nestkala": Method("(c) NestKALA, from (e)", {}),
+    **{key: Method(f"(c) {name}", settings) for key, (name, settings) in ABLATIONS.items()},
+    "random": Method("(c) from a random start", RANDOM),
+    **{
+        f"random_{key}": Method(f"(c) from a random start, {name}", RANDOM | settings, shots=(1, 8))
+        for key, (name, settings) in ABLATIONS.items()
+    },
 }
 ZERO_SHOT_LABEL = "(d) zero-shot label, its centre"
 
@@ -130,13 +138,13 @@ class Run:
 def _runs(settings: Settings, key: str) -> Iterator[Run]:
     method = METHODS[key]
     base = load_config("kalahash" if method.published else "cifar10")
-    for shots in (0,) if method.from_zero else SHOTS:
+    for shots in method.shots:
         for seed in range(settings.seeds):
             for lengths in [LENGTHS] if method.nested else [(b,) for b in LENGTHS]:
                 bits = "nested" if method.nested else f"{lengths[0]}bits"
                 folder = settings.runs / f"{key}-{shots}shot-seed{seed}-{bits}"
                 given = {
-                    "data": str(settings.data),
+                    "data": str(settings.data.absolute()),  # a name alone could be that of a known data set
                     "backbone": settings.backbone,
                     "shots": shots,
                     "seed": seed,
@@ -213,6 +221,8 @@ def _markdown(settings: Settings, cells: dict[str, Scores], accuracy: float | No
                 for key, name in names.items()
                 if shots in cells.get(key, {})
             ]
+            if not lines:
+                continue
             headers = ("", *(f"{b} bits" for b in LENGTHS), "mean")
             parts.append(f"**{title} x 100, {shots} shot{'s' if shots != 1 else ''}**\n")
             parts.append(tabulate(lines, headers, tablefmt="github", disable_numparse=True) + "\n")

@@ -29,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "ridge": 0.5,
     "text_weight": 2.0,
     "unlabelled": 50,
+    "unlabelled_weight": 0.1,
     "data": "0",
     "data_root": Path("/elsewhere"),
     "shots": 4,
@@ -171,7 +172,8 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
         ("unlabelled: 1", "unlabelled", "1"),
         ("shots: many", "shots", "'many'"),
         ("epochs: [1]", "epochs", "[1]"),
-        ("epochs: 0", "epochs", "0"),
+        ("epochs: -1", "epochs", "-1"),
+        ("{epochs: 0, head_init: random}", "epochs", "0"),
         ("lr: .nan", "lr", "nan"),
         ("lr: .inf", "lr", "inf"),
         ("lr: 0", "lr", "0"),
@@ -214,7 +216,7 @@ def test_an_impossible_value_is_refused_by_file_key_and_value(
 
 
 def test_all_impossible_values_are_told_at_once(yaml_file: Callable[[str], Path]) -> None:
-    message = refusal(lambda: load_config(str(yaml_file("lr: .nan\nepochs: 0\nshots: few"))))
+    message = refusal(lambda: load_config(str(yaml_file("lr: .nan\nepochs: -1\nshots: few"))))
     for key in ("lr", "epochs", "shots"):
         assert key in message
 
@@ -270,7 +272,8 @@ def test_shipped_configs_follow_the_published_protocol(name: str) -> None:
     config = load_config(name)
     assert config.config == name
     assert (config.batch_size, config.epochs, config.shots) == (8, 100, 1)
-    assert (config.lr, config.momentum, config.weight_decay) == (0.01, 0.9, 1e-5)
+    random_start = config.model_copy(update={"head_init": "random"})
+    assert (random_start.learning_rate, config.momentum, config.weight_decay) == (0.01, 0.9, 1e-5)
     assert (config.loss, config.alpha, config.beta, config.gamma) == ("kiddo", 0.1, 1.0, 3.0)
     assert (config.adapter, config.adapt_blocks, config.projections) == ("clora", 1, ("k", "v"))
     assert (config.rank, config.adapter_scale, config.adapter_init) == (1, 1.0, "linear")

@@ -84,12 +84,36 @@ def test_ridge_regression_is_where_the_gradient_vanishes():
 
 def test_the_head_points_where_ridge_regression_from_anchors_to_centres_does():
     made = model()
-    centres = start(made, images_of(made, noise=1.0), ridge=0.5, text_weight=2.0)
+    centres = start(made, images_of(made, noise=1.0), ridge=0.5, text_weight=2.0, unlabelled_weight=0)
     inputs = made.anchors - made.anchors.mean(dim=0)
     inputs = inputs / inputs.norm(dim=1, keepdim=True)
     # The other way round: a class name that counts twice, in the dual form.
     dual = torch.linalg.solve(inputs @ inputs.T + 0.25 * torch.eye(CLASSES), centres)
     expected = dual.T @ inputs
+    cosines = F.cosine_similarity(made.head.weight, expected, dim=1)
+    torch.testing.assert_close(cosines, torch.ones(LENGTHS[-1]), atol=1e-5, rtol=0)
+
+
+def test_names_labelled_and_unlabelled_images_are_one_weighted_regression():
+    """Against least squares on stacked rows, every unlabelled image's class found by a loop."""
+    made = model()
+    features, few = images_of(made, noise=2.0), [0, 41, 81, 122]
+    targets = torch.eye(CLASSES)[[0, 1, 2, 3]]
+    settings = {"ridge": 0.5, "text_weight": 2.0, "unlabelled_weight": 0.3}
+    centres = start(made, features, features[few], targets, **settings)
+
+    texts = F.normalize(made.anchors - made.anchors.mean(dim=0), dim=1)
+    images = F.normalize(features - features.mean(dim=0), dim=1)
+    prototypes = [2.0 * text + sum(images[i] for i, y in zip(few, targets.argmax(1), strict=True) if y == c)
+                  for c, text in enumerate(texts)]  # fmt: skip
+    classes = [max(range(CLASSES), key=lambda c: F.cosine_similarity(x, prototypes[c], dim=0).item()) for x in images]
+    assert sum(c != i // 40 for i, c in enumerate(classes)) > 10  # some are mistaken
+    rows = [(2.0, text, centre) for text, centre in zip(texts, centres, strict=True)]
+    rows += [(1.0, images[i], centres[y]) for i, y in zip(few, targets.argmax(1), strict=True)]
+    rows += [(0.3, x, centres[c]) for x, c in zip(images, classes, strict=True)]
+    inputs = torch.stack([weight**0.5 * x for weight, x, _ in rows] + list(0.5**0.5 * torch.eye(WIDTH)))
+    outputs = torch.stack([weight**0.5 * y for weight, _, y in rows] + [torch.zeros(LENGTHS[-1])] * WIDTH)
+    expected = torch.linalg.lstsq(inputs.double(), outputs.double()).solution.T.float()
     cosines = F.cosine_similarity(made.head.weight, expected, dim=1)
     torch.testing.assert_close(cosines, torch.ones(LENGTHS[-1]), atol=1e-5, rtol=0)
 
@@ -121,7 +145,7 @@ def test_labelled_images_bend_the_head_towards_themselves():
 
     def share_of_right_bits(**settings):
         fresh = model()
-        centres = start(fresh, features, ridge=1.0, **settings)
+        centres = start(fresh, features, ridge=1.0, unlabelled_weight=0, **settings)
         return (fresh(features)[0].sign() == centres[classes]).float().mean().item()
 
     few = torch.arange(0, len(classes), 10)
@@ -136,7 +160,7 @@ def test_an_image_of_two_classes_pulls_the_bits_that_both_have():
     features = images_of(made, noise=0.3)
     targets = torch.zeros(1, CLASSES)
     targets[0, [0, 1]] = 1
-    centres = start(made, features, features[5:6], targets, text_weight=1e-4)
+    centres = start(made, features, features[5:6], targets, text_weight=1e-4, unlabelled_weight=0)
     agree = centres[0] == centres[1]
     h = made(features[5:6])[0][0]
     assert torch.equal(h[agree].sign(), centres[0][agree])

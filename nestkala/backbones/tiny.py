@@ -4,9 +4,11 @@ import json
 from functools import partial
 from typing import Any
 
+import torch
 from timm.data import create_transform
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..seeding import seeded
 from .contract import Backbone
@@ -43,6 +45,7 @@ def load(weights: str | None, num_adapted: int) -> Backbone:
     if weights is None:
         tensors, _ = load_shipped("tiny.safetensors", WEIGHTS_SHA256)
         vit.load_state_dict({name: tensor.to(vit.state_dict()[name].dtype) for name, tensor in tensors.items()})
+    _fold_batch_norms(vit.eval())
     return Backbone(
         name="tiny" if weights is None else f"tiny:{weights}",
         tower=TimmTower(vit, num_adapted),
@@ -83,6 +86,7 @@ class ConvStem(nn.Module):
         self.num_patches = (img_size // 2 ** len(widths)) ** 2
 
     def forward(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
         return self.layers(images).flatten(2).transpose(1, 2)  # (B, t, d)
 
 
@@ -94,6 +98,13 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x + self.second(self.first(x).relu())).relu()
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Make every convolution and the BatchNorm after it one convolution, as they are in evaluation."""
+    for pair in list(network.modules()):
+        if isinstance(pair, nn.Sequential) and isinstance(pair[-1], nn.BatchNorm2d):
+            pair[0], pair[1] = fuse_conv_bn_eval(pair[0], pair[1]), nn.Identity()  # type: ignore[type-var, arg-type]
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
