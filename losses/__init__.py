@@ -4,7 +4,7 @@ They need torch alone. The contract that all of them keep is `HashLoss`.
 """
 
 from .centres import majority_centres, nested_centres
-from .contract import HashLoss
+from .contract import HashLoss, TrainingSet
 from .dcc import dcc, random_codes
 from .dpsh import DPSH
 from .kiddo import KIDDO
@@ -16,6 +16,7 @@ __all__ = [
     "HashLoss",
     "NestedLoss",
     "NestedTerms",
+    "TrainingSet",
     "dcc",
     "majority_centres",
     "nested_centres",

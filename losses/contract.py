@@ -1,9 +1,27 @@
 """The contract of a hashing objective at one code length."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a loss may want to know of the training set before it begins.
+
+    Attributes:
+        targets: multi-hot labels (N, C) of all training images.
+        codes: where discrete codes start (N, L), entries -1 or +1; every length takes its prefix.
+        centres: {length: hash centres (C, length), entries -1 or +1}.
+        seed: for what a loss draws itself.
+    """
+
+    targets: Tensor
+    codes: Tensor
+    centres: dict[int, Tensor]
+    seed: int = 0
 
 
 class HashLoss(nn.Module, ABC):
@@ -13,13 +31,22 @@ class HashLoss(nn.Module, ABC):
     buffers, so that it travels in checkpoints, and renews in `end_epoch`.
 
     The batch is the global one: with several processes each of them sees all of it, so buffers stay equal
-    everywhere without communication.
+    everywhere without communication. Parameters of its own are trained with the network's.
 
     Attributes:
+        paper: where it comes from, for lists.
+        multi_label: whether images may have several labels.
         uses_anchors: whether the loss reads the anchors; if not, what makes them is not trained.
     """
 
+    paper: ClassVar[str] = ""
+    multi_label: ClassVar[bool] = True
     uses_anchors: ClassVar[bool] = False
+
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:  # noqa: ARG003
+        """The loss at one length, for this training set; `options` are further arguments of the constructor."""
+        return cls(**options)
 
     @abstractmethod
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:

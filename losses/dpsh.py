@@ -23,6 +23,8 @@ class DPSH(HashLoss):
         >>> value = DPSH()(h, targets, indices)  # h (B, b), targets (B, C)
     """
 
+    paper = "DPSH (Li et al., IJCAI 2016)"
+
     def __init__(self, eta: float = 0.1) -> None:
         super().__init__()
         self.eta = eta

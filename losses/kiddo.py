@@ -1,10 +1,12 @@
 """KIDDO: knowledge-guided discrete optimisation, KALAHash's objective."""
 
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import HashLoss
+from .contract import HashLoss, TrainingSet
 from .dcc import dcc
 from .pairwise import pairwise_likelihood
 
@@ -37,7 +39,12 @@ class KIDDO(HashLoss):
         >>> value = loss(h, targets[indices], indices, anchors)  # h (B, 16), anchors (C, 16)
     """
 
+    paper = "KALAHash (Zhang et al., AAAI 2025)"
     uses_anchors = True
+
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
+        return cls(training.targets, training.codes[:, :bits], **options)
 
     def __init__(
         self, targets: Tensor, codes: Tensor, alpha: float = 0.1, beta: float = 1.0, gamma: float = 3.0
