@@ -19,7 +19,7 @@ from nestkala.backbones import Backbone, load_backbone
 from nestkala.config import Config
 from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split
-from nestkala.run import make_loss
+from nestkala.objective import make_loss
 from nestkala.saved_model import ModelSpec
 from nestkala.tokens import TokenSource
 from nestkala.trainer import Trainer

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class NestedHashHead(nn.Module):
         >>> h = head(torch.randn(4, 512))  # (4, 32)
         >>> eight_bits = h[:, :8]
     """
+
+    paper: ClassVar[str] = "Nested Hash Layer (arXiv 2412.08922)"
 
     def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
         super().__init__()

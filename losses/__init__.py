@@ -3,22 +3,58 @@
 They need torch alone. The contract that all of them keep is `HashLoss`.
 """
 
+from .adsh import ADSH
 from .centres import majority_centres, nested_centres
 from .contract import HashLoss, TrainingSet
+from .csq import CSQ
+from .dbdh import DBDH
 from .dcc import dcc, random_codes
+from .dch import DCH
+from .dhn import DHN
+from .dpn import DPN
 from .dpsh import DPSH
+from .dsdh import DSDH
+from .dsh import DSH
+from .dtsh import DTSH
+from .greedyhash import GreedyHash
+from .hash_centres import gilbert_varshamov, hash_centres, minimum_distance
+from .hashnet import HashNet
+from .hswd import WithHSWD, hswd
 from .kiddo import KIDDO
+from .lcdsh import LCDSH
+from .mdsh import MDSH
 from .nested import NestedLoss, NestedTerms
+from .ortho import OrthoHashArc, OrthoHashCos
 
 __all__ = [
+    "ADSH",
+    "CSQ",
+    "DBDH",
+    "DCH",
+    "DHN",
+    "DPN",
     "DPSH",
+    "DSDH",
+    "DSH",
+    "DTSH",
     "KIDDO",
+    "LCDSH",
+    "MDSH",
+    "GreedyHash",
     "HashLoss",
+    "HashNet",
     "NestedLoss",
     "NestedTerms",
+    "OrthoHashArc",
+    "OrthoHashCos",
     "TrainingSet",
+    "WithHSWD",
     "dcc",
+    "gilbert_varshamov",
+    "hash_centres",
+    "hswd",
     "majority_centres",
+    "minimum_distance",
     "nested_centres",
     "random_codes",
 ]

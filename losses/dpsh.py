@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .contract import HashLoss
 from .pairwise import pairwise_likelihood
+from .signs import signs
 
 
 class DPSH(HashLoss):
@@ -36,8 +37,7 @@ class DPSH(HashLoss):
         indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
         anchors: Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, Tensor]:
-        signs = (h.detach() >= 0).to(h.dtype) * 2 - 1  # (B, b)
         return {
             "similarity": pairwise_likelihood(h, targets),
-            "quantization": self.eta * F.mse_loss(h, signs),
+            "quantization": self.eta * F.mse_loss(h, signs(h)),
         }

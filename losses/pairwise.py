@@ -1,12 +1,23 @@
-"""What pairwise objectives share: who is similar to whom, and how likely that is under the codes."""
+"""What pairwise objectives share: who is similar to whom, how likely that is under the codes, and means over pairs."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def shares_label(targets: Tensor) -> Tensor:
-    """Multi-hot labels (B, C) -> (B, B), 1 where two images share at least one label, else 0."""
-    return (targets @ targets.T > 0).to(targets.dtype)
+def shares_label(targets: Tensor, others: Tensor | None = None) -> Tensor:
+    """Multi-hot labels (B, C) -> (B, B), 1 where two images share at least one label, else 0.
+
+    With labels (N, C) of other images: -> (B, N), the images against those.
+    """
+    others = targets if others is None else others.to(targets)
+    return (targets @ others.T > 0).to(targets.dtype)
+
+
+def similar_pairs(h: Tensor, targets: Tensor) -> Tensor:
+    """`shares_label` for the batch that h (B, b) belongs to. Raises ValueError where the row numbers differ."""
+    if len(h) != len(targets):
+        raise ValueError(f"{len(h)} rows of h do not fit {len(targets)} rows of targets")
+    return shares_label(targets)
 
 
 def pairwise_likelihood(h: Tensor, targets: Tensor) -> Tensor:
@@ -16,4 +27,31 @@ def pairwise_likelihood(h: Tensor, targets: Tensor) -> Tensor:
 
     Source: DPSH (Li, Wang, Kang, IJCAI 2016) eq. 1-2; as a mean over entries KALAHash (AAAI 2025) eq. 9.
     """
-    return F.binary_cross_entropy_with_logits(h @ h.T / 2, shares_label(targets))
+    return F.binary_cross_entropy_with_logits(h @ h.T / 2, similar_pairs(h, targets))
+
+
+def off_diagonal(pairs: Tensor) -> Tensor:
+    """A copy of the mask (B, B) that leaves out the pairs i = j."""
+    return pairs.clone().fill_diagonal_(0)
+
+
+def masked_mean(costs: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the costs, all finite, where the mask of the same shape is 1; where it is 0 everywhere, 0."""
+    return (costs * mask).sum() / mask.sum().clamp(min=1)
+
+
+def balanced_mean(costs: Tensor, similar: Tensor, counted: Tensor) -> Tensor:
+    """Mean of w * cost over the pairs S that count, with as much weight on the similar as on the dissimilar ones.
+
+        w_ij = |S| / |S1| if s_ij = 1, |S| / |S0| if s_ij = 0
+
+    That is the mean over the similar pairs plus the mean over the dissimilar; with only one kind, w = 1.
+
+    Source: HashNet (Cao, Long, Wang, Yu, ICCV 2017), weighted maximum likelihood, for similarities that are 0 or 1.
+
+    Args:
+        costs: of every pair (B, B), finite.
+        similar: (B, B), 1 or 0.
+        counted: the pairs that count (B, B), 1 or 0.
+    """
+    return masked_mean(costs, similar * counted) + masked_mean(costs, (1 - similar) * counted)

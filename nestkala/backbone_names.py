@@ -12,19 +12,19 @@ _NON_STANDARD_TEXT = ("hf_model_name", "hf_tokenizer_name")
 
 
 def split_name(name: str) -> tuple[str, str, str | None]:
-    """ "library/model:weights" -> its three parts; the built-in "tiny" is a library of one.
+    """ "library/model:weights" -> its three parts; "tiny" and "features" (whose weights are a width) stand alone.
 
     Raises:
         NestKALAError: a name of another form or of an unknown library.
     """
     model, colon, weights = name.partition(":")
     library, slash, model = model.partition("/")
-    if library == "tiny" and not slash:
-        return "tiny", "", weights if colon else None
+    if library in ("tiny", "features") and not slash:
+        return library, "", weights if colon else None
     if library not in _LIBRARIES or not model or (colon and not weights):
         raise NestKALAError(
-            f"unknown backbone '{name}'{nearest(library, [*_LIBRARIES, 'tiny'])} "
-            "(known: tiny, open_clip/MODEL:WEIGHTS, timm/MODEL, timm/MODEL:WEIGHTS)"
+            f"unknown backbone '{name}'{nearest(library, [*_LIBRARIES, 'tiny', 'features'])} "
+            "(known: tiny, open_clip/MODEL:WEIGHTS, timm/MODEL, timm/MODEL:WEIGHTS, features:WIDTH)"
         )
     return library, model, weights if colon else None
 
@@ -34,6 +34,8 @@ def check_name(name: str) -> None:
     library, model, weights = split_name(name)
     if library == "tiny" and weights not in (None, "random"):
         raise unknown_name("weights of tiny", weights or "", ["random"])
+    if library == "features" and not ((weights or "").isdecimal() and int(weights or 0) > 0):
+        raise NestKALAError(f"backbone '{name}' needs the features' width: say features:512")
     if library != "open_clip":
         return
     known = open_clip_models()

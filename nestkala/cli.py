@@ -1,4 +1,4 @@
-"""The command line: `nestkala train`, `nestkala cache`; train.py is the first of them."""
+"""The command line: `nestkala train`, `nestkala list`, `nestkala cache`; train.py is the first of them."""
 
 import logging
 import sys
@@ -25,6 +25,14 @@ class Cache:
     """by default NESTKALA_CACHE or ~/.cache/nestkala/tokens"""
 
 
+@dataclass(frozen=True)
+class List:
+    """Show the losses or heads that are installed, with their papers and the packages that bring them."""
+
+    kind: Positional[Literal["losses", "heads"]]
+    """what to list"""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """`nestkala COMMAND ...`. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     args = list(sys.argv[1:] if args is None else args)
@@ -41,7 +49,7 @@ def _command(args: list[str]) -> None:
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Config, subcommand("train", default=base)]
     command = tyro.cli(
-        Train | Annotated[Cache, subcommand("cache")],
+        Train | Annotated[List, subcommand("list")] | Annotated[Cache, subcommand("cache")],
         config=(OmitArgPrefixes,),
         prog="nestkala",
         description="Binary image codes of every length from one training run and a few labelled images per class.",
@@ -49,6 +57,8 @@ def _command(args: list[str]) -> None:
     )
     if isinstance(command, Cache):
         _cache(command)
+    elif isinstance(command, List):
+        _list(command)
     else:
         _train(base, command)
 
@@ -60,6 +70,17 @@ def _train(base: Config, config: Config) -> None:
     from .run import train
 
     train(config)
+
+
+def _list(command: List) -> None:
+    from tabulate import tabulate
+
+    from .plugins import plugins
+
+    rows = [
+        (plugin.name, getattr(plugin.load(), "paper", ""), plugin.origin) for plugin in plugins(command.kind).values()
+    ]
+    print(tabulate(rows, ("name", "paper", "origin"), tablefmt="simple"))
 
 
 def _cache(command: Cache) -> None:

@@ -13,8 +13,10 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from .backbone_names import check_name
 from .errors import NestKALAError, nearest, one_line, unknown_name
+from .plugins import find_plugin
 
 MAX_LENGTH = 512
+HSWD_SUFFIX = "-hswd"
 
 
 def _comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
@@ -87,7 +89,7 @@ class Config(BaseModel):
     data: str = Field(
         "digits",
         description="digits (in scikit-learn), cifar10 (downloaded), or a folder: CLASS/image, SPLIT/CLASS/image, or "
-        "lists train.txt, test.txt, database.txt with classnames.txt",
+        "lists train.txt, test.txt, database.txt with classnames.txt, or own features in features.npy, labels.npy",
     )
     data_root: Path = Field(Path("data"), description="where cifar10 is downloaded to")
     shots: int = Field(
@@ -122,7 +124,8 @@ class Config(BaseModel):
     backbone: str = Field(
         "tiny",
         description="tiny (built in), open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or "
-        "timm/MODEL[:WEIGHTS]; WEIGHTS is a tag, for open_clip also a file, or random",
+        "timm/MODEL[:WEIGHTS]; WEIGHTS is a tag, for open_clip also a file, or random; features:WIDTH is none at all: "
+        "data holds own features",
     )
     anchors: str = Field(
         "text",
@@ -137,22 +140,37 @@ class Config(BaseModel):
     )
 
     # adapter
-    adapter: Literal["clora", "none"] = Field("clora", description="what adapts the backbone")
+    adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"] = Field(
+        "clora",
+        description="what adapts the last blocks: clora, lora, learned prompts, their biases, all of their weights, or "
+        "nothing",
+    )
     adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
     projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], _comma_separated(str, "{q,k,v,o},...")] = Field(
         ("k", "v"), min_length=1, description="attention projections that are adapted"
     )
-    rank: int = Field(1, ge=1, description="directions per image, at most the number of classes (1 or more)")
+    rank: int = Field(
+        1, ge=1, description="clora: directions per image, at most the number of classes; lora: rank (1 or more)"
+    )
+    prompt_length: int = Field(8, ge=1, description="prompts: learned tokens a block (1 or more)")
     adapter_scale: float = Field(
-        1.0, allow_inf_nan=False, description="eta, the adapter's strength; 0 is the frozen model"
+        1.0, allow_inf_nan=False, description="clora, lora: the adapter's strength; 0 is the frozen model"
     )
     adapter_init: Literal["linear", "zero"] = Field(
-        "linear", description="start q like nn.Linear, or at 0, which is the frozen model"
+        "linear", description="clora: start q like nn.Linear, or at 0, which is the frozen model"
     )
 
     # objective
-    loss: Literal["kiddo", "dpsh"] = Field(
-        "kiddo", description="objective at every length; dpsh is kiddo without discrete codes and text"
+    loss: str = Field(
+        "kiddo",
+        description="objective at every length, a name that `nestkala list losses` shows, or NAME-hswd: with HSWD for "
+        "quantisation; dpsh is kiddo without discrete codes and text",
+    )
+    loss_args: dict[str, float] = Field({}, description="further arguments of the loss, such as margin 0.3")
+    centres: Literal["nested", "independent"] = Field(
+        "nested",
+        description="losses with hash centres: a shorter length's are prefixes of the longest's, or drawn for "
+        "themselves (random start only)",
     )
     alpha: float = Field(
         0.1, ge=0, allow_inf_nan=False, description="KIDDO: weight of the alignment with text (0 or more)"
@@ -252,7 +270,9 @@ class Config(BaseModel):
             raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each, at least one, not {list(self.lengths)}")
         if self.queries is not None and self.queries_per_class is not None:
             raise ValueError("queries and queries_per_class exclude each other: leave one out, or None")
-        if self.anchors == "text" and self.backbone.startswith("timm/"):
+        if self.backbone.startswith("features:") and (self.adapter != "none" or self.on_broken == "skip"):
+            raise ValueError(f"{self.backbone} has nothing to adapt and no images: set adapter none, on_broken error")
+        if self.anchors == "text" and self.backbone.startswith(("timm/", "features:")):
             raise ValueError(
                 f"{self.backbone} has no text tower: set anchors to tiny, open_clip/MODEL:WEIGHTS, FILE.npy or "
                 "orthonormal"
@@ -268,6 +288,9 @@ class Config(BaseModel):
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
+        if self.centres == "independent" and self.starts_from_text:
+            raise ValueError("centres independent needs a random start: a head from text stands at nested centres")
+        find_plugin("losses", self.loss.removesuffix(HSWD_SUFFIX))
         check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
             _check_text_tower(self.anchors)

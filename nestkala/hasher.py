@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -20,8 +21,8 @@ from .model import HashModel
 from .saved_model import MODEL_FILES, ModelSpec, load_model
 from .tokens import TokenSource
 
-ImageLike = str | Path | bytes | Image
-"""An image as a path, as an encoded file's bytes, or decoded."""
+ImageLike = str | Path | bytes | Image | npt.NDArray[np.floating[Any]]
+"""An image as a path, as an encoded file's bytes, or decoded; for a model of own features its feature (width,)."""
 
 
 class Hasher:
@@ -85,7 +86,8 @@ class Hasher:
         """Packed codes of images, uint8 (N, ceil(bits / 8)), big-endian bits, +1 -> 1.
 
         Args:
-            images: one image or several; paths, encoded bytes or PIL images.
+            images: one image or several; paths, encoded bytes or PIL images; own features (N, width) or (width,)
+                for a model that was trained on such.
             bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
                 exactly the prefix of a longer one.
             batch_size: images a pass.
@@ -132,7 +134,8 @@ class Hasher:
     def _source(
         self, images: ImageLike | Sequence[ImageLike], batch_size: int, workers: int
     ) -> tuple["_Given", TokenSource]:
-        given = _Given([images] if isinstance(images, str | Path | bytes | Image) else images)
+        one = isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim == 1)
+        given = _Given([images] if one else images)  # type: ignore[list-item, arg-type]
         batch_size = max(1, min(batch_size, len(given)))
         return given, TokenSource(self.backbone, self.spec.precision, batch_size, workers)
 
@@ -172,6 +175,8 @@ class _Given:
         image = self.images[index]
         if isinstance(image, bytes | Image):
             return image
+        if isinstance(image, np.ndarray):
+            return image.astype(np.float32).tobytes()
         if not isinstance(image, str | Path):
             raise NestKALAError(f"image number {index} is a {type(image).__name__}, not a path, bytes or a PIL image")
         try:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .adapters import CLoRA
+from .adapters import Adapter, CLoRA
 from .backbones import Tower
 from .errors import NestKALAError
 from .heads import NestedHashHead, check_lengths
@@ -14,7 +14,8 @@ from .heads import NestedHashHead, check_lengths
 class HashModel(nn.Module):
     """Tokens that the tower's trunk gave -> relaxed codes of all lengths.
 
-    Trained are the adapter's q, F (`anchor_to_token`), G (`anchor_to_code`) and the head; the tower is frozen.
+    Trained are the adapter, F (`anchor_to_token`), G (`anchor_to_code`), the head, and what is unlocked of the tower,
+    which is frozen else.
 
     Args:
         tower: the cut backbone.
@@ -35,20 +36,20 @@ class HashModel(nn.Module):
         tower: Tower,
         anchors: Tensor,
         lengths: Sequence[int],
-        adapter: CLoRA | None = None,
+        adapter: Adapter | None = None,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_lengths(lengths)
         num_classes, width = anchors.shape
-        if adapter is not None and adapter.rank > num_classes:
+        if isinstance(adapter, CLoRA) and adapter.rank > num_classes:
             raise NestKALAError(f"rank is {adapter.rank}, at most the number of classes, {num_classes}, is possible")
-        if adapter is not None and len(adapter.q) != tower.num_adapted:
-            raise NestKALAError(f"an adapter of {len(adapter.q)} blocks does not fit a tail of {tower.num_adapted}")
+        if adapter is not None and adapter.num_blocks != tower.num_adapted:
+            raise NestKALAError(f"an adapter of {adapter.num_blocks} blocks does not fit a tail of {tower.num_adapted}")
         self.tower = tower
         self.register_buffer("anchors", anchors)
         self.adapter = adapter
-        self.anchor_to_token = nn.Linear(width, tower.width) if adapter is not None else None
+        self.anchor_to_token = nn.Linear(width, tower.width) if adapter is not None and adapter.uses_anchors else None
         self.anchor_to_code = nn.Linear(width, lengths[-1])
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)
@@ -56,9 +57,10 @@ class HashModel(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
-        if self.adapter is None or self.anchor_to_token is None:
+        if self.adapter is None:
             return self.tower.tail(tokens)
-        return self.tower.tail(tokens, self.adapter.bind(self.anchor_to_token(self.anchors)))
+        directions = self.anchor_to_token(self.anchors) if self.anchor_to_token is not None else None
+        return self.tower.tail(tokens, self.adapter.bind(directions), self.adapter.prompts())
 
     def forward(self, tokens: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Tokens -> relaxed codes H (B, L) in (-1, 1) and the anchors in code space T (C, L).
@@ -74,8 +76,10 @@ class HashModel(nn.Module):
             return self.head(features), self.anchor_to_code(self.anchors)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """All but the frozen tower: a few megabytes."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("tower.")}
+        """All but what is frozen of the tower: a few megabytes, unless blocks of it are trained."""
+        beside = {name: value for name, value in self.state_dict().items() if not name.startswith("tower.")}
+        trained = {name: value for name, value in self.tower.named_parameters("tower") if value.requires_grad}
+        return beside | {name: value.detach() for name, value in trained.items()}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Take what `trained_state` gave.

@@ -16,20 +16,19 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import filter_trackers
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gather_object
 from tabulate import tabulate
-from torch import Tensor
 
 from .anchors import class_anchors
 from .backbones import Backbone, load_backbone
 from .codes import unpack
 from .config import Config, dump_config
-from .data import ImageDataset, load_dataset, without_broken
+from .data import FeatureDataset, ImageDataset, load_dataset, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
 from .evaluation import evaluate
 from .files import write_text
-from .losses import DPSH, KIDDO, HashLoss, NestedLoss, majority_centres, random_codes
 from .model import HashModel
+from .objective import make_loss
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
@@ -76,6 +75,7 @@ def train(config: Config) -> Path:
     result = Result()
     with accelerator.main_process_first():  # which may download
         dataset = load_dataset(config.data, config.data_root)
+    _check_pair(config, dataset)
     if config.on_broken == "skip":
         dataset, result.broken_images = without_broken(dataset)
     split = _split(config, folder, dataset)
@@ -103,7 +103,7 @@ def train(config: Config) -> Path:
     targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
     started = time.perf_counter()
     with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
-        source = _token_source(config, spec, backbone)
+        source = _token_source(config, spec, backbone, dataset)
         tokens = list(source.batches(dataset, split.train.tolist(), "training images" if main else None))
         centres = None
         if config.starts_from_text:
@@ -137,25 +137,6 @@ def train(config: Config) -> Path:
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
     accelerator.end_training()
     return folder
-
-
-def make_loss(config: Config, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
-    """The objective that the settings ask for, at every length, for training images with labels (N, C).
-
-    Discrete codes start at the hash centres (C, L) of an image's labels, by majority, or without them at random.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    codes = random_codes(len(targets), config.lengths[-1], generator).to(targets.dtype)  # (N, L)
-    if centres is not None:
-        majority = majority_centres(targets, centres.to(targets))
-        codes = torch.where(majority == 0, codes, majority)
-
-    def at_length(bits: int) -> HashLoss:
-        if config.loss == "kiddo":
-            return KIDDO(targets, codes[:, :bits], config.alpha, config.beta, config.gamma)
-        return DPSH()
-
-    return NestedLoss(config.lengths, at_length, config.weighting, config.distillation)
 
 
 def constant_bits(codes: np.ndarray, length: int) -> list[int]:
@@ -236,6 +217,17 @@ def _start_tracker(config: Config, accelerator: Accelerator, folder: Path) -> No
         raise NestKALAError(f"tracker '{config.tracker}' cannot start: {error}") from error
 
 
+def _check_pair(config: Config, dataset: ImageDataset) -> None:
+    if isinstance(dataset, FeatureDataset):
+        width = dataset.features.shape[1]
+        if config.backbone != f"features:{width}":
+            raise NestKALAError(
+                f"{config.data} holds features of width {width}: say --backbone features:{width}, not {config.backbone}"
+            )
+    elif config.backbone.startswith("features:"):
+        raise NestKALAError(f"backbone {config.backbone} needs own features, and {config.data} holds images")
+
+
 def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:
     if config.resume is not None:
         return load_split(folder / "split.json", dataset)
@@ -271,10 +263,10 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
         )
 
 
-def _token_source(config: Config, spec: ModelSpec, backbone: Backbone) -> TokenSource:
-    cache = None
-    if config.cache_gb > 0:
-        on = f"{next(backbone.tower.parameters()).device.type} by {config.encode_batch_size}"
+def _token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: ImageDataset) -> TokenSource:
+    cache = None  # own features are as quickly read as cached ones
+    if config.cache_gb > 0 and not isinstance(dataset, FeatureDataset):
+        on = f"{backbone.tower.device.type} by {config.encode_batch_size}"
         kind = f"version 1: {spec.fingerprint} {config.precision} last {spec.num_adapted} blocks on {on}"
         cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
     workers = min(8, _cores_per_process() // 2) if config.workers is None else config.workers

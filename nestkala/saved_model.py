@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .adapters import CLoRA
+from .adapters import Adapter, CLoRA, LoRA, Prompts
 from .backbones import Backbone, Projection, Tower
 from .config import Config
 from .errors import NestKALAError
@@ -39,10 +39,11 @@ class ModelSpec(BaseModel):
     class_names: tuple[str, ...]
     lengths: tuple[int, ...]
     batch_norm: bool
-    adapter: Literal["clora", "none"]
+    adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"]
     adapt_blocks: int
     projections: tuple[Projection, ...]
     rank: int
+    prompt_length: int = 8
     adapter_scale: float
     adapter_init: Literal["linear", "zero"]
 
@@ -70,17 +71,18 @@ class ModelSpec(BaseModel):
 
     def build(self, tower: Tower, anchors: Tensor) -> HashModel:
         """The model on this tower, freshly initialised from torch's current generator."""
-        adapter = None
-        if self.adapter == "clora":
-            adapter = CLoRA(
-                tower.width,
-                self.adapt_blocks,
-                self.projections,
-                self.rank,
-                self.adapter_scale,
-                tower.num_prefix_tokens,
-                self.adapter_init,
-            )
+        width, blocks = tower.width, self.adapt_blocks
+        adapter: Adapter | None = None
+        match self.adapter:
+            case "clora":
+                prefix, init = tower.num_prefix_tokens, self.adapter_init
+                adapter = CLoRA(width, blocks, self.projections, self.rank, self.adapter_scale, prefix, init)
+            case "lora":
+                adapter = LoRA(width, blocks, self.projections, self.rank, self.adapter_scale)
+            case "prompts":
+                adapter = Prompts(width, blocks, self.prompt_length)
+            case "biases" | "full":
+                tower.unlock("biases" if self.adapter == "biases" else "all")
         return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm)
 
 

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from .backbones import Backbone
 from .errors import NestKALAError
-from .images import decode_image
 from .token_cache import TokenCache, image_key
 
 TRUNK_PRECISION = {
@@ -36,7 +35,7 @@ class Images(Protocol):
 
 class _Decoded(Dataset[Tensor | NestKALAError]):
     def __init__(self, images: Images, indices: Sequence[int], backbone: Backbone) -> None:
-        self.images, self.indices, self.preprocess = images, indices, backbone.preprocess
+        self.images, self.indices, self.prepare = images, indices, backbone.prepare
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -44,7 +43,7 @@ class _Decoded(Dataset[Tensor | NestKALAError]):
     def __getitem__(self, place: int) -> Tensor | NestKALAError:
         try:
             index = self.indices[place]
-            return self.preprocess(decode_image(self.images.read(index), self.images.names[index]))
+            return self.prepare(self.images.read(index), self.images.names[index])
         except NestKALAError as error:  # given, not raised: from a worker it would come wrapped in a traceback
             return error
 
@@ -82,7 +81,7 @@ class TokenSource:
     @property
     def device(self) -> torch.device:
         """Where the backbone computes."""
-        return next(self.backbone.tower.parameters()).device
+        return self.backbone.tower.device
 
     def autocast(self) -> torch.autocast:
         """The context of mixed precision, for trunk and tail; it changes nothing at fp32 and fp64."""
@@ -141,8 +140,8 @@ class TokenSource:
 
     @torch.no_grad()
     def trunk(self, batch: Tensor) -> Tensor:
-        """Preprocessed images (n, 3, H, W), n at most the batch size -> their tokens on the CPU."""
-        filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
+        """What `Backbone.prepare` gave, stacked (n, ...), n at most the batch size -> its tokens on the CPU."""
+        filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), *batch.shape[1:])])
         filled = filled.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
         with self.autocast():
             return self.backbone.tower.trunk(filled)[: len(batch)].cpu()

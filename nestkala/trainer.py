@@ -50,7 +50,8 @@ class Trainer:
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
         self.model, self.loss = model, loss.to(accelerator.device)
         model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # The loss's own parameters need no wrapping: every process computes their whole gradient.
+        trained = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         optimizer = torch.optim.SGD(
             trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )

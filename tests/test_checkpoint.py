@@ -19,7 +19,7 @@ from nestkala.errors import NestKALAError
 from nestkala.files import TEMPORARY
 from nestkala.losses import NestedLoss
 from nestkala.model import HashModel
-from nestkala.run import make_loss
+from nestkala.objective import make_loss
 from nestkala.saved_model import ModelSpec
 
 TARGETS = torch.eye(3).repeat(4, 1)

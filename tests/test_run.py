@@ -18,7 +18,8 @@ from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.errors import NestKALAError
-from nestkala.run import make_loss, train
+from nestkala.objective import make_loss
+from nestkala.run import train
 from nestkala.saved_model import ModelSpec
 from nestkala.seeding import seeded
 from nestkala.tokens import TokenSource

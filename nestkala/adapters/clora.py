@@ -10,9 +10,10 @@ from einops import einsum
 from torch import Tensor, nn
 
 from ..backbones import BlockAdapter, Projection
+from .contract import Adapter
 
 
-class CLoRA(nn.Module):
+class CLoRA(Adapter):
     """Low-rank updates of attention projections, per image, along the class directions that fit it best.
 
     For a frozen projection W and an image, of whose patch tokens at W's input x_mean is the mean, take the r
@@ -39,6 +40,8 @@ class CLoRA(nn.Module):
         ValueError: a projection other than these four, or none.
     """
 
+    uses_anchors = True
+
     def __init__(
         self,
         width: int,
@@ -49,7 +52,7 @@ class CLoRA(nn.Module):
         num_prefix_tokens: int = 1,
         init: Literal["linear", "zero"] = "linear",
     ) -> None:
-        super().__init__()
+        super().__init__(num_blocks)
         self.projections = tuple(projections)
         if not self.projections or not set(self.projections) <= {"q", "k", "v", "o"}:
             raise ValueError(f"projections must be of q, k, v, o, at least one, not {list(projections)}")
@@ -59,8 +62,10 @@ class CLoRA(nn.Module):
             torch.empty(len(self.projections), rank, width).uniform_(-bound, bound) for _ in range(num_blocks)
         )
 
-    def bind(self, directions: Tensor) -> list[BlockAdapter]:
-        """One adapter a block, given the class directions (C, d), C at least the rank."""
+    def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:
+        """One adapter a block, given the class directions (C, d), C at least the rank. ValueError without them."""
+        if directions is None:
+            raise ValueError("CLoRA needs directions: the classes' text anchors as tokens, (C, d)")
         return [partial(self._deltas, q, directions) for q in self.q]
 
     def _deltas(

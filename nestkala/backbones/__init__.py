@@ -34,6 +34,10 @@ def load_backbone(name: str, num_adapted: int) -> Backbone:
             from .timm import load as load_timm
 
             return load_timm(model, weights, num_adapted)
+        case "features":
+            from .features import load as load_features
+
+            return load_features(int(weights or 0), num_adapted)
         case _:
             from .tiny import load as load_tiny
 

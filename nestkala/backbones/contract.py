@@ -8,6 +8,7 @@ from hashlib import blake2b
 from PIL.Image import Image
 from torch import Tensor
 
+from ..images import decode_image
 from .tower import Tower
 
 
@@ -29,6 +30,10 @@ class Backbone:
     preprocess: Callable[[Image], Tensor]
     preprocessing: str
     embed_text: Callable[[list[str]], Tensor] | None
+
+    def prepare(self, data: bytes | Image, name: str) -> Tensor:
+        """An encoded image, or a decoded one -> what the trunk takes. Raises NestKALAError, with the name."""
+        return self.preprocess(decode_image(data, name))
 
     @cached_property
     def fingerprint(self) -> str:

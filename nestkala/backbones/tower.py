@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..errors import NestKALAError
@@ -72,7 +72,7 @@ class AdaptableBlock(nn.Module):
 
 
 class Tower(nn.Module, ABC):
-    """The cut transformer. Its weights are frozen and it is always in evaluation mode.
+    """The cut transformer. Its weights are frozen, until `unlock`, and it is always in evaluation mode.
 
     Attributes:
         width: d, of the tokens inside.
@@ -103,10 +103,23 @@ class Tower(nn.Module, ABC):
         cut = len(blocks) - num_adapted
         self.trunk_blocks = nn.ModuleList(blocks[:cut])
         self.tail_blocks = nn.ModuleList(wrap(block) for block in blocks[cut:])
+        self.register_buffer("_place", torch.empty(0), persistent=False)
         self.train(False)
+
+    _place: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._place.device
 
     def train(self, mode: bool = True) -> "Tower":  # noqa: ARG002 - frozen: dropout and such stay off
         return super().train(False)
+
+    def unlock(self, part: Literal["biases", "all"]) -> None:
+        """Let the biases of the tail's blocks, or all of their parameters, be trained."""
+        for name, parameter in self.tail_blocks.named_parameters():
+            parameter.requires_grad_(part == "all" or name.endswith("bias"))
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -136,10 +149,24 @@ class Tower(nn.Module, ABC):
             )
         return halved
 
-    def tail(self, tokens: Tensor, adapters: Sequence[BlockAdapter | None] | None = None) -> Tensor:
-        """What `trunk` gave -> features (B, feature_dim), with an adapter for each of the last blocks or none."""
+    def tail(
+        self,
+        tokens: Tensor,
+        adapters: Sequence[BlockAdapter | None] | None = None,
+        prompts: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """What `trunk` gave -> features (B, feature_dim).
+
+        For each of the last blocks an adapter, or none, and prompt tokens (p, d) that it sees behind the image's own,
+        or none.
+        """
         if self.num_adapted == 0:
             return tokens
-        for block, adapter in zip(self.tail_blocks, adapters or [None] * self.num_adapted, strict=True):
-            tokens = block(tokens, adapter)
+        nothing = [None] * self.num_adapted
+        for block, adapter, prompt in zip(self.tail_blocks, adapters or nothing, prompts or nothing, strict=True):
+            if prompt is None:
+                tokens = block(tokens, adapter)
+            else:
+                longer = torch.cat([tokens, repeat(prompt, "p d -> b p d", b=len(tokens))], dim=1)
+                tokens = block(longer, adapter)[:, : tokens.shape[1]]
         return self.pool(tokens)

@@ -13,13 +13,13 @@ import numpy as np
 from ..errors import NestKALAError
 from .dataset import FileDataset
 
-_CLASS_NAMES = "classnames.txt"
+CLASS_NAMES = "classnames.txt"
 _LISTS = {part: f"{part}.txt" for part in ("train", "database", "test")}
 
 
 def is_list_folder(folder: Path) -> bool:
     """Whether `folder` holds any file of the list format."""
-    return any((folder / name).is_file() for name in (_CLASS_NAMES, *_LISTS.values()))
+    return any((folder / name).is_file() for name in (CLASS_NAMES, *_LISTS.values()))
 
 
 def load_lists(root: Path) -> FileDataset:
@@ -29,10 +29,10 @@ def load_lists(root: Path) -> FileDataset:
     missing, empty or malformed file, an image file that does not exist, and an image that a list repeats or
     that two lists label differently, with file and line.
     """
-    class_names = _class_names(root / _CLASS_NAMES)
+    class_names = read_class_names(root / CLASS_NAMES)
     lists = {part: root / name for part, name in _LISTS.items() if (root / name).is_file()}
     if not lists:
-        raise NestKALAError(f"{str(root)!r} holds {_CLASS_NAMES} but none of {', '.join(_LISTS.values())}")
+        raise NestKALAError(f"{str(root)!r} holds {CLASS_NAMES} but none of {', '.join(_LISTS.values())}")
     number: dict[str, int] = {}
     rows: list[str] = []
     origins: list[str] = []
@@ -67,7 +67,7 @@ def load_lists(root: Path) -> FileDataset:
     )
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
+def read_class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise NestKALAError(f"no {str(path)!r}: one class name a line, in the order of the lists' columns")
     names = tuple(line.strip() for _, line in _lines(path))

@@ -1,0 +1,55 @@
+"""What losses that know one fixed hash centre a class have in common."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from .centres import majority_centres
+from .contract import HashLoss, TrainingSet
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """The rows of x (B, b) scaled to unit norm. A row of zeros stays one, and no gradient comes through it."""
+    norms = x.norm(dim=1, keepdim=True)
+    return x / norms.masked_fill(norms == 0, torch.inf)
+
+
+class CentralLoss(HashLoss):
+    """A `HashLoss` that keeps the hash centres of its length in a buffer.
+
+    Args:
+        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+
+    Raises:
+        ValueError: on call, h, targets and centres of sizes that do not fit together.
+    """
+
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
+        return cls(training.centres[bits], **options)
+
+    def __init__(self, centres: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centres", centres.clone())
+
+    centres: Tensor  # (C, b)
+
+    def own_centres(self, h: Tensor, targets: Tensor) -> Tensor:
+        """The centre of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""
+        self._check(h, targets)
+        return majority_centres(targets, self.centres.to(h.dtype))
+
+    def cosines(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Cosine of every image's h to every class's centre (B, C), 0 where h is."""
+        self._check(h, targets)
+        return unit_rows(h) @ unit_rows(self.centres.to(h.dtype)).T
+
+    def _check(self, h: Tensor, targets: Tensor) -> None:
+        """Raise ValueError where h (B, b), targets (B, C) and the centres do not fit together."""
+        classes, bits = self.centres.shape
+        if h.shape[1] != bits or targets.shape != (len(h), classes):
+            raise ValueError(
+                f"centres of {classes} classes at {bits} bits do not fit h {tuple(h.shape)} "
+                f"and targets {tuple(targets.shape)}"
+            )

@@ -1,0 +1,54 @@
+"""CSQ: central similarity quantization."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .central import CentralLoss
+from .pairwise import masked_mean
+
+
+class CSQ(CentralLoss):
+    """Binary cross-entropy of every bit to the image's hash centre, and a smooth distance of |H| from 1.
+
+        mean BCE((h + 1) / 2, (c + 1) / 2)  +  quantization * mean log cosh(|h| - 1)
+
+    c is the centre of the image's class; of several labels, bit by bit, what most of their centres have. The first
+    mean leaves out the bits at which these tie, and images without labels. (The paper draws such bits at random,
+    which on average pulls h to 0 there.)
+
+    Source: CSQ (Yuan et al., CVPR 2020) section 3.3, central similarity and quantization loss, as means over entries.
+
+    Args:
+        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        quantization: weight of the second term, 0 or more.
+
+    Raises:
+        ValueError: on call, h, targets and centres of sizes that do not fit together.
+
+    Example:
+        >>> loss = CSQ(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
+    """
+
+    paper = "CSQ (Yuan et al., CVPR 2020)"
+
+    def __init__(self, centres: Tensor, quantization: float = 1e-4) -> None:
+        super().__init__(centres)
+        self.quantization = quantization
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        own = self.own_centres(h, targets)  # (B, b)
+        # A bit costs -log((1 + h c) / 2). The bound keeps an h that is wrong altogether finite.
+        agreement = (h * own).clamp(min=torch.finfo(h.dtype).eps - 1)
+        return {
+            "central": masked_mean(math.log(2) - torch.log1p(agreement), own.abs()),
+            "quantization": self.quantization * (h.abs() - 1).cosh().log().mean(),
+        }

@@ -1,0 +1,48 @@
+"""DBDH: deep balanced discrete hashing."""
+
+from torch import Tensor
+
+from .contract import HashLoss
+from .pairwise import pairwise_likelihood
+from .signs import sign_through
+
+
+class DBDH(HashLoss):
+    """Likelihood of the batch's pairwise similarities under binary codes, and bits that are +1 for half the batch.
+
+        mean[softplus(theta) - s * theta]  +  alpha * mean_k (mean_i b_ik)^2,   theta_ij = b_i . b_j / 2,   b = sign h
+
+    Pairs include i = j. Gradients pass the sign as if it were the identity (`sign_through`), so nothing need pull h
+    towards its signs: the loss sees these alone.
+
+    Source: DBDH (Zheng, Zhang, Lu, Neurocomputing 2020), discrete likelihood and balance, as means over entries
+    and without the quantization term.
+
+    Args:
+        alpha: weight of the balance, 0 or more.
+
+    Raises:
+        ValueError: on call, h and targets of different row numbers.
+
+    Example:
+        >>> value = DBDH()(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    paper = "DBDH (Zheng et al., Neurocomputing 2020)"
+
+    def __init__(self, alpha: float = 0.1) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        codes = sign_through(h)
+        return {
+            "similarity": pairwise_likelihood(codes, targets),
+            "balance": self.alpha * codes.mean(dim=0).square().mean(),
+        }

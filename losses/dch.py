@@ -1,0 +1,69 @@
+"""DCH: deep Cauchy hashing."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .contract import HashLoss
+from .pairwise import balanced_mean, off_diagonal, similar_pairs
+from .signs import signs
+
+# Bits. Below, the cost of two dissimilar images stays what it is here: log d has no bound, and at 512 bits
+# single precision cannot tell smaller distances from 0.
+_CLOSEST = 1e-3
+
+
+class DCH(HashLoss):
+    """Weighted cross-entropy of the batch's similarities under a Cauchy distribution of the codes' distances.
+
+        mean w * [s * log(1 + d / gamma)  +  (1 - s) * log(1 + gamma / d)]
+        +  quantization * mean_i log(1 + d(|h_i|, 1) / gamma),   d(x, y) = b / 2 * (1 - cos(x, y))
+
+    Pairs are those of different images, i != j; w gives similar and dissimilar ones equal weight together
+    (`balanced_mean`). d of two binary codes is their Hamming distance. At one bit it has steps and no slope:
+    that length learns nothing.
+
+    Source: DCH (Cao, Long, Liu, Wang, CVPR 2018), Cauchy cross-entropy and Cauchy quantization loss, as means over
+    pairs and over images.
+
+    Args:
+        gamma: scale of the distribution in bits, above 0: the distance at which both kinds of pair cost the same.
+        quantization: weight of the second term, 0 or more.
+
+    Raises:
+        ValueError: on call, h and targets of different row numbers.
+
+    Example:
+        >>> value = DCH()(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    paper = "DCH (Cao et al., CVPR 2018)"
+
+    def __init__(self, gamma: float = 20.0, quantization: float = 0.1) -> None:
+        super().__init__()
+        self.gamma, self.quantization = gamma, quantization
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        similar, bits = similar_pairs(h, targets), h.shape[1]
+        # One bit has no slope, and what rounding makes of it would count as a gradient in adaptive weighting.
+        directions = F.normalize(h, dim=1) if bits > 1 else signs(h) + 0 * h
+        distances = self._distance(directions @ directions.T, bits)  # (B, B)
+        near = torch.log1p(distances / self.gamma)
+        far = torch.log1p(self.gamma / distances.clamp(min=_CLOSEST))
+        to_corner = self._distance(directions.abs().sum(dim=1) / bits**0.5, bits)  # (B,)
+        return {
+            "similarity": balanced_mean(
+                similar * near + (1 - similar) * far, similar, off_diagonal(similar.new_ones(similar.shape))
+            ),
+            "quantization": self.quantization * torch.log1p(to_corner / self.gamma).mean(),
+        }
+
+    @staticmethod
+    def _distance(cosine: Tensor, bits: int) -> Tensor:
+        return (bits / 2 * (1 - cosine)).clamp(min=0)  # a cosine may round to more than 1

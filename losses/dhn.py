@@ -1,0 +1,76 @@
+"""DHN: deep hashing network."""
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .contract import HashLoss, TrainingSet
+from .pairwise import shares_label
+
+
+class DHN(HashLoss):
+    """Likelihood of the batch's similarities to all training images, and a smooth distance of |H| from 1.
+
+        mean[softplus(theta) - s * theta]  +  quantization * mean log cosh(|H| - 1),   theta_ij = h_i . u_j / 2
+
+    i runs over the batch, j over the whole training set, its own image included, through a memory U of every
+    image's last seen output, a constant. The batch is written before the loss is taken; an image not seen yet has
+    u_j = 0, and adds log 2 without gradient.
+
+    Source: DHN (Zhu, Long, Wang, Cao, AAAI 2016), pairwise cross-entropy and pairwise quantization loss, as means
+    over entries; the paper pairs the images of a batch, the memory is published code's.
+
+    Args:
+        targets: multi-hot labels (N, C) of the whole training set.
+        bits: code length b, 1 or more.
+        quantization: weight of the second term, 0 or more.
+
+    Raises:
+        ValueError: on call, sizes that do not fit each other or the training set.
+
+    Example:
+        >>> loss = DHN(targets, bits=16)
+        >>> value = loss(h, targets[indices], indices)  # h (B, 16)
+    """
+
+    paper = "DHN (Zhu et al., AAAI 2016)"
+
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
+        return cls(training.targets, bits, **options)
+
+    def __init__(self, targets: Tensor, bits: int, quantization: float = 0.1) -> None:
+        super().__init__()
+        self.quantization = quantization
+        targets = targets if targets.is_floating_point() else targets.to(torch.get_default_dtype())
+        self.register_buffer("targets", targets, persistent=False)
+        self.register_buffer("memory", targets.new_zeros(len(targets), bits))
+
+    targets: Tensor  # (N, C)
+    memory: Tensor  # (N, b), U
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        self._check(h, targets, indices)
+        self.memory[indices] = h.detach().to(self.memory.dtype)
+        memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass
+        log_cosh = torch.sinh(h.abs() - 1).square().log1p() / 2  # (B, b); cosh would round small distances away
+        return {
+            "similarity": F.binary_cross_entropy_with_logits(h @ memory.T / 2, shares_label(targets, self.targets)),
+            "quantization": self.quantization * log_cosh.mean(),
+        }
+
+    def _check(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
+        if not len(h) == len(targets) == len(indices):
+            raise ValueError(f"{len(h)} rows of h do not fit {len(targets)} rows of targets and {len(indices)} indices")
+        if h.shape[1] != self.memory.shape[1]:
+            raise ValueError(f"h has {h.shape[1]} columns, the loss is for {self.memory.shape[1]} bits")
+        if targets.shape[1] != self.targets.shape[1]:
+            raise ValueError(f"targets of {targets.shape[1]} classes, the training set has {self.targets.shape[1]}")

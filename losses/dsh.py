@@ -1,0 +1,53 @@
+"""DSH: deep supervised hashing."""
+
+from torch import Tensor
+
+from .contract import HashLoss
+from .pairwise import masked_mean, off_diagonal, similar_pairs
+
+
+class DSH(HashLoss):
+    """Contrastive: similar codes together, dissimilar ones at least a margin apart, all entries near -1 or +1.
+
+        mean[s * d2 / 2  +  (1 - s) * max(margin - d2, 0) / 2]  +  alpha * mean_i | |h_i| - 1 |_1,
+        d2_ij = |h_i - h_j|^2
+
+    Pairs are those of different images, i != j; a batch of one image has none, and 0 for their mean. d2 of two
+    binary codes is four times their Hamming distance.
+
+    Source: DSH (Liu, Wang, Shan, Chen, CVPR 2016), relaxed pairwise loss with regulariser, as means over pairs and over
+    images; the paper adds the second term for both images of a pair, which doubles its weight.
+
+    Args:
+        margin: squared distance from which dissimilar images are left alone, 0 or more; None for 2b, as published.
+        alpha: weight of the second term, 0 or more.
+
+    Raises:
+        ValueError: on call, h and targets of different row numbers.
+
+    Example:
+        >>> value = DSH()(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    paper = "DSH (Liu et al., CVPR 2016)"
+
+    def __init__(self, margin: float | None = None, alpha: float = 0.01) -> None:
+        super().__init__()
+        self.margin, self.alpha = margin, alpha
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        similar = similar_pairs(h, targets)
+        margin = 2 * h.shape[1] if self.margin is None else self.margin
+        norms = h.square().sum(dim=1)  # (B,)
+        distances = norms[:, None] + norms - 2 * h @ h.T  # (B, B), squared; without a (B, B, b) of differences
+        costs = (similar * distances + (1 - similar) * (margin - distances).clamp(min=0)) / 2
+        return {
+            "similarity": masked_mean(costs, off_diagonal(similar.new_ones(similar.shape))),
+            "quantization": self.alpha * (h.abs() - 1).abs().sum(dim=1).mean(),
+        }

@@ -1,0 +1,53 @@
+"""DTSH: deep supervised hashing with triplet labels."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .contract import HashLoss
+from .pairwise import masked_mean, off_diagonal, similar_pairs
+from .signs import signs
+
+
+class DTSH(HashLoss):
+    """Likelihood of the batch's triplets, and the distance of the outputs to their own signs.
+
+        mean softplus(alpha - theta_qp + theta_qn)  +  quantization * mean (H - sign H)^2,   theta_ij = h_i . h_j / 2
+
+    Triplets are all (q, p, n) of the batch with p similar to q, p != q, and n dissimilar; a batch without any has 0
+    for their mean. They are taken at once: memory is a few times B^3 numbers, 64 MiB each for B = 256.
+
+    Source: DTSH (Wang, Shi, Kitani, ACCV 2016), negative triplet log-likelihood with quantization, as means over
+    triplets and over entries.
+
+    Args:
+        alpha: margin of the likelihood, 0 or more. theta differs by b at most, so short codes cannot reach a large one.
+        quantization: weight of the second term, 0 or more.
+
+    Raises:
+        ValueError: on call, h and targets of different row numbers.
+
+    Example:
+        >>> value = DTSH()(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    paper = "DTSH (Wang et al., ACCV 2016)"
+
+    def __init__(self, alpha: float = 5.0, quantization: float = 1.0) -> None:
+        super().__init__()
+        self.alpha, self.quantization = alpha, quantization
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        similar = similar_pairs(h, targets)
+        theta = h @ h.T / 2  # (B, B)
+        triplets = off_diagonal(similar)[:, :, None] * (1 - similar)[:, None, :]  # (B, B, B), by q, p, n
+        costs = -F.logsigmoid(theta[:, :, None] - theta[:, None, :] - self.alpha)
+        return {
+            "similarity": masked_mean(costs, triplets),
+            "quantization": self.quantization * F.mse_loss(h, signs(h)),
+        }

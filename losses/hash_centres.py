@@ -1,0 +1,162 @@
+"""Hash centres of one code length: a binary code a class, the closest two as far apart as can be found."""
+
+from math import comb
+
+import torch
+from torch import Tensor
+
+from .dcc import random_codes
+
+_ALL_WORDS = 16  # bits: up to here a search sees every word, beyond it a random choice
+_POOL = 2**21  # entries of such a choice: 32,768 words of 64 bits
+_BLOCK = 256  # words that a search compares at once with all taken so far
+_ORDERS = 32  # random orders that a search tries at most where it sees every word
+
+
+def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Centres (num_classes, bits), entries -1 or +1, for losses that know one centre a class.
+
+    Where bits is a power of two and num_classes at most twice that, rows of the Hadamard matrix and their negatives:
+    the closest two differ in at least half of the bits. Otherwise what a greedy search finds, which takes any word
+    far enough from all taken before, at the largest distance that yields enough words: at least `gilbert_varshamov`,
+    as that many greedy search always finds. With more classes than words, 2^bits, each word serves as many classes as
+    any other, give or take one.
+
+    A bit that would be the same for all classes is drawn anew, half -1 and half +1, which only adds distance.
+    Centres of different lengths have nothing to do with each other (`nested_centres` are prefixes).
+
+    Source: CSQ (Yuan et al., CVPR 2020) algorithm 1 for Hadamard matrices; MDSH (Wang et al., CVPR 2023) section 3 for
+    the Gilbert-Varshamov bound as what a search has to reach.
+
+    Args:
+        num_classes: 1 or more. 1,000 at 64 bits take a few seconds; a few hundred a moment.
+        bits: 1 or more.
+        generator: draws all that is random.
+
+    Example:
+        >>> centres = hash_centres(80, 16, torch.Generator().manual_seed(0))
+        >>> minimum_distance(centres)
+        6
+    """
+    if num_classes > 2**bits:
+        words = _all_words(bits)
+        rounds = [torch.randperm(len(words), generator=generator) for _ in range(-(-num_classes // len(words)))]
+        return words[torch.cat(rounds)[:num_classes]]
+    power_of_two = bits & (bits - 1) == 0
+    if power_of_two and num_classes <= 2 * bits:
+        centres = _hadamard_rows(num_classes, bits, generator)
+    else:
+        centres = _search(num_classes, bits, generator)
+    same = (centres == centres[0]).all(dim=0)
+    columns = int(same.sum())
+    halves = torch.rand(num_classes, columns, generator=generator).argsort(dim=0) % 2 * 2 - 1
+    centres[:, same] = halves * random_codes(1, columns, generator)  # which half gets the odd class is random, too
+    return centres
+
+
+def minimum_distance(centres: Tensor) -> int:
+    """In how many bits the closest two of the centres (C, b), entries -1 or +1, differ; b where there is only one."""
+    bits = centres.shape[1]
+    products = (centres @ centres.T).fill_diagonal_(-bits)
+    return (bits - int(products.max())) // 2
+
+
+def gilbert_varshamov(num_classes: int, bits: int) -> int:
+    """The largest d, at most bits, for which num_classes * sum_{i<d} binom(bits, i) <= 2^bits.
+
+    There are num_classes words, 2^bits at most, whose closest two differ in d bits or more, and greedy search finds
+    them: a word rules out no more words than the sum.
+
+    Source: Gilbert (1952), Varshamov (1957); MDSH (Wang et al., CVPR 2023) section 3.
+    """
+    distance = ruled_out = 0
+    while distance < bits:
+        ruled_out += comb(bits, distance)
+        if num_classes * ruled_out > 2**bits:
+            break
+        distance += 1
+    return distance
+
+
+def _all_words(bits: int) -> Tensor:
+    """All words (2^bits, bits) in lexicographic order."""
+    return torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * bits).view(-1, bits)
+
+
+def _hadamard_rows(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Rows of the Hadamard matrix in random order and of random sign, then their negatives (Sylvester)."""
+    hadamard = torch.ones(1, 1)
+    while len(hadamard) < bits:
+        hadamard = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), hadamard)
+    rows = hadamard[torch.randperm(bits, generator=generator)] * random_codes(bits, 1, generator)
+    return torch.cat([rows, -rows])[:num_classes]
+
+
+def _search(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Greedy search at falling distances, from what no centres can exceed down to what is sure to be found."""
+    # Singleton: all classes still differ without any distance - 1 of the bits
+    distance = min(bits, bits + 1 - (num_classes - 1).bit_length())
+    if num_classes > 1:
+        # Plotkin: the mean distance is the largest if every bit divides the classes into halves
+        halves = num_classes // 2 * (num_classes - num_classes // 2)
+        distance = min(distance, bits * halves // comb(num_classes, 2))
+    surely = gilbert_varshamov(num_classes, bits)
+    while True:
+        # Words an odd distance apart have different parity, so the last bit of an even distance is to be had for free.
+        even = 1 - distance % 2
+        search = _search_all if bits - even <= _ALL_WORDS else _search_random
+        centres = search(num_classes, bits - even, distance - even, generator, distance <= surely)
+        if centres is not None:
+            return torch.cat([centres, centres.prod(dim=1, keepdim=True)], dim=1) if even else centres
+        distance -= 1
+
+
+def _search_all(
+    num_classes: int,
+    bits: int,
+    distance: int,
+    generator: torch.Generator,
+    surely: bool,  # noqa: ARG001 - nothing is left to draw
+) -> Tensor | None:
+    """Centres at least `distance` apart among all words in some random orders, then in lexicographic order, or None."""
+    words = _all_words(bits)
+    for _ in range(min(_ORDERS, 2**_ALL_WORDS // len(words))):
+        order = torch.randperm(len(words), generator=generator)
+        centres = _greedy(words[order], num_classes, distance)
+        if len(centres) == num_classes:
+            return centres
+    # Often finds more, linear codes; all of one, as its first words share their first bits.
+    centres = _greedy(words, len(words), distance)
+    if len(centres) < num_classes:
+        return None
+    return centres[torch.randperm(len(centres), generator=generator)[:num_classes]]
+
+
+def _search_random(
+    num_classes: int, bits: int, distance: int, generator: torch.Generator, surely: bool
+) -> Tensor | None:
+    """Centres at least `distance` apart among random words, of which more are drawn only where that `surely` ends."""
+    centres = torch.empty(0, bits)
+    while True:
+        words = random_codes(max(_POOL // bits, num_classes), bits, generator)
+        centres = _greedy(words, num_classes, distance, centres)
+        if len(centres) == num_classes:
+            return centres
+        if not surely:
+            return None
+
+
+def _greedy(words: Tensor, num: int, distance: int, taken: Tensor | None = None) -> Tensor:
+    """Go through the words (M, b), take any that differs in `distance` bits or more from all `taken`, up to num."""
+    most = words.shape[1] - 2 * distance  # the largest inner product of words so far apart
+    taken = words[:0] if taken is None else taken
+    for block in words.split(_BLOCK):
+        left = block[(block @ taken.T <= most).all(dim=1)]
+        new: list[Tensor] = []
+        while len(left) and len(taken) + len(new) < num:
+            new.append(left[0])
+            left = left[left @ left[0] <= most]
+        taken = torch.cat([taken, *(word[None] for word in new)])
+        if len(taken) == num:
+            break
+    return taken

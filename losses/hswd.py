@@ -1,0 +1,68 @@
+"""HSWD: the batch's values of every bit against balanced signs, a quantisation term for any loss."""
+
+import torch
+from torch import Tensor
+
+from .contract import HashLoss
+
+
+def hswd(h: Tensor) -> Tensor:
+    """Squared 2-Wasserstein distance of a bit's values in the batch to the uniform distribution on {-1, +1}, a scalar.
+
+    With x_1 <= ... <= x_B the sorted values of one bit, as a mean over the bits:
+
+        1/B [sum over the lower half (x + 1)^2  +  sum over the upper half (x - 1)^2],
+
+    the middle one of an odd number half in each. So it is 0 where every bit is balanced and all values are signs. It
+    compares with a whole distribution: give it batches of many images (a lone one is drawn to 0).
+
+    Source: HSWD (Doan, Yang, Li, CVPR 2022), the distance along the code's own axes. The paper sorts B random signs a
+    bit as targets; here the distribution itself is the target, exactly half and half.
+
+    Args:
+        h: relaxed codes (B, b), of the whole (global) batch.
+    """
+    size = len(h)
+    places = torch.arange(size, device=h.device)
+    signs = (2 * places - (size - 1)).sign().to(h.dtype)  # (B,): -1 below, +1 above, 0 in the middle of an odd number
+    values = h.sort(dim=0, stable=True).values  # stable: every process breaks ties alike
+    # half of (x + 1)^2 and of (x - 1)^2 is x^2 + 1, once a bit
+    return (values - signs[:, None]).square().mean() + size % 2 / size
+
+
+class WithHSWD(HashLoss):
+    """Another loss with `hswd` in the place of its own quantisation term, if it has one.
+
+        base without its "quantization"  +  weight * hswd(H)
+
+    `paper`, `multi_label` and `uses_anchors` are the base's, on the instance; on the class they mean nothing.
+
+    Source: HSWD (Doan, Yang, Li, CVPR 2022), which replaces the quantisation of several losses so.
+
+    Args:
+        base: the loss, at the length in question.
+        weight: of the term "hswd", 0 or more.
+
+    Example:
+        >>> loss = WithHSWD(DPSH())
+        >>> value = loss(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    paper = "HSWD (Doan et al., CVPR 2022)"
+
+    def __init__(self, base: HashLoss, weight: float = 0.1) -> None:
+        super().__init__()
+        self.base = base
+        self.weight = weight
+        # the contract has them on the class, which cannot know the base
+        self.paper = f"{base.paper} with {type(self).paper}"  # type: ignore[misc]
+        self.multi_label = base.multi_label  # type: ignore[misc]
+        self.uses_anchors = base.uses_anchors  # type: ignore[misc]
+
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
+        terms = self.base.terms(h, targets, indices, anchors)
+        terms.pop("quantization", None)
+        return {**terms, "hswd": self.weight * hswd(h)}
+
+    def end_epoch(self, anchors: Tensor | None = None) -> None:
+        self.base.end_epoch(anchors)

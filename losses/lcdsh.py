@@ -1,0 +1,51 @@
+"""LCDSH: locality-constrained deep supervised hashing."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .contract import HashLoss
+from .pairwise import pairwise_likelihood
+from .signs import signs
+
+
+class LCDSH(HashLoss):
+    """Likelihood of the batch's pairwise similarities, which the outputs' signs shall give, too.
+
+        mean softplus(-s' * theta)  +  quantization * mean (sigmoid(sign h_i . sign h_j / 2) - sigmoid(theta))^2,
+        theta_ij = h_i . h_j / 2,   s' = +1 for similar pairs, -1 for dissimilar
+
+    Pairs include i = j. The first term is DPSH's, softplus(theta) - s * theta, written by signs. The signs are
+    constants: what DPSH asks of every entry, the second term asks of the pairs' probabilities.
+
+    Source: LCDSH (Zhu, Gao, IJCAI 2017), pairwise likelihood and locality constraint, as means over entries.
+
+    Args:
+        quantization: weight of the second term, 0 or more; 3 as in published code.
+
+    Raises:
+        ValueError: on call, h and targets of different row numbers.
+
+    Example:
+        >>> value = LCDSH()(h, targets, indices)  # h (B, b), targets (B, C)
+    """
+
+    paper = "LCDSH (Zhu et al., IJCAI 2017)"
+
+    def __init__(self, quantization: float = 3.0) -> None:
+        super().__init__()
+        self.quantization = quantization
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        codes = signs(h)
+        return {
+            "similarity": pairwise_likelihood(h, targets),
+            "quantization": self.quantization
+            * F.mse_loss(torch.sigmoid(h @ h.T / 2), torch.sigmoid(codes @ codes.T / 2)),
+        }

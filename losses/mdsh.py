@@ -1,0 +1,87 @@
+"""MDSH: deep hashing with minimal-distance-separated hash centres."""
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .central import CentralLoss, unit_rows
+from .contract import TrainingSet
+from .pairwise import masked_mean, shares_label
+
+
+class MDSH(CentralLoss):
+    """Cross-entropy to the classes' hash centres, the angle between similar images, and the distance of |H| from 1.
+
+        -mean[y log p + (1 - y) log(1 - p)]  +  beta * mean_{i ~ j} softplus((1 - cos(h_i, u_j)) / 2)
+        +  quantization * mean (|h| - 1)^2,    p_i = softmax_k(sqrt(b) * cos(h_i, c_k))
+
+    The second mean is over pairs that share a label, i in the batch and j in the whole training set, through a memory
+    U of every image's last seen H, a constant; the batch is written first, images not seen yet (u_j = 0) are left out.
+    With one class there is nothing to tell apart, and the first term is 0.
+
+    Source: MDSH (Wang et al., CVPR 2023), as means over entries and pairs; the quantization weight is the paper's, the
+    pairs' weight a plain 1.
+
+    Args:
+        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        targets: multi-hot labels (N, C) of the whole training set.
+        beta, quantization: the weights above, 0 or more.
+
+    Raises:
+        ValueError: centres and targets of different numbers of classes; on call, sizes that do not fit together.
+
+    Example:
+        >>> centres = hash_centres(targets.shape[1], 16, torch.Generator().manual_seed(0))
+        >>> loss = MDSH(centres, targets)
+        >>> value = loss(h, targets[indices], indices)  # h (B, 16)
+    """
+
+    paper = "MDSH (Wang et al., CVPR 2023)"
+
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
+        return cls(training.centres[bits], training.targets, **options)
+
+    def __init__(self, centres: Tensor, targets: Tensor, beta: float = 1.0, quantization: float = 1e-4) -> None:
+        super().__init__(centres)
+        if targets.shape[1] != len(centres):
+            raise ValueError(f"{len(centres)} centres do not fit targets of {targets.shape[1]} classes")
+        self.beta, self.quantization = beta, quantization
+        self.register_buffer("targets", targets.to(centres.dtype), persistent=False)
+        self.register_buffer("memory", centres.new_zeros(len(targets), centres.shape[1]))
+
+    targets: Tensor  # (N, C)
+    memory: Tensor  # (N, b), U
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        cosines = self.cosines(h, targets)  # (B, C)
+        self.memory[indices] = h.detach().to(self.memory.dtype)
+        return {
+            "central": self._cross_entropy(h.shape[1] ** 0.5 * cosines, targets),
+            "similarity": self.beta * self._attraction(h, targets),
+            "quantization": self.quantization * (h.abs() - 1).square().mean(),
+        }
+
+    @staticmethod
+    def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+        if logits.shape[1] == 1:
+            return logits.new_zeros(())
+        # 1 - p rounds to 0 where p is nearly 1, as only the largest can be: for that one, the sum of all others.
+        top = logits.argmax(dim=1, keepdim=True)  # (B, 1)
+        rest = torch.log1p(-logits.softmax(dim=1).scatter(1, top, 0))
+        others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+        rest = rest.scatter(1, top, others - logits.logsumexp(dim=1, keepdim=True))  # log(1 - p), (B, C)
+        return -(targets * logits.log_softmax(dim=1) + (1 - targets) * rest).mean()
+
+    def _attraction(self, h: Tensor, targets: Tensor) -> Tensor:
+        memory = self.memory.to(h.dtype)
+        similar = shares_label(targets, self.targets) * (memory != 0).any(dim=1)  # (B, N)
+        return masked_mean(F.softplus((1 - unit_rows(h) @ unit_rows(memory).T) / 2), similar)

@@ -1,0 +1,87 @@
+"""OrthoHash: one cosine to learn codes that tell classes apart and are nearly binary at once."""
+
+import math
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .central import CentralLoss
+
+
+class OrthoHash(CentralLoss):
+    """Cross-entropy of scaled cosines to the classes' hash centres, the image's own ones made harder by a margin.
+
+        mean_i -sum_k y_ik / |y_i| * log softmax_k(scale * margined(cos(h_i, c_k), y_ik))
+
+    An image of several labels has each of them with equal probability; one without labels does not count. Subclasses
+    say what the margin does.
+
+    Source: OrthoHash (Hoe et al., NeurIPS 2021), cross-entropy with margin and, for several labels, label smoothing.
+
+    Args:
+        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        margin: 0 or more.
+        scale: of the cosines, above 0; None for sqrt(2) log(C - 1) as in the paper, C counted as 3 at least, below
+            which that would be nothing.
+
+    Raises:
+        ValueError: on call, h, targets and centres of sizes that do not fit together.
+    """
+
+    def __init__(self, centres: Tensor, margin: float = 0.2, scale: float | None = None) -> None:
+        super().__init__(centres)
+        self.margin = margin
+        self.scale = math.sqrt(2) * math.log(max(len(centres), 3) - 1) if scale is None else scale
+
+    def terms(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
+        anchors: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        log_p = F.log_softmax(self.scale * self.margined(self.cosines(h, targets), targets), dim=1)  # (B, C)
+        labels = targets.sum(dim=1, keepdim=True)  # (B, 1)
+        log_likelihood = (targets / labels.clamp(min=1) * log_p).sum()
+        return {"classification": -log_likelihood / (labels > 0).sum().clamp(min=1)}
+
+    @abstractmethod
+    def margined(self, cosines: Tensor, targets: Tensor) -> Tensor:
+        """The cosines (B, C), those of an image's own classes less the margin."""
+
+
+class OrthoHashCos(OrthoHash):
+    """`OrthoHash` with the margin on the cosine: cos(h_i, c_k) - margin * y_ik.
+
+    Example:
+        >>> loss = OrthoHashCos(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
+    """
+
+    paper = "OrthoHash, cosine margin (Hoe et al., NeurIPS 2021)"
+
+    def margined(self, cosines: Tensor, targets: Tensor) -> Tensor:
+        return cosines - self.margin * targets
+
+
+class OrthoHashArc(OrthoHash):
+    """`OrthoHash` with the margin on the angle: cos(theta_ik + margin * y_ik), cos theta_ik = cos(h_i, c_k).
+
+    Nothing is done about angles that exceed pi with the margin. An h in its centre's very direction, or the opposite
+    one, where the angle has a kink, gets no gradient from the angle's sine.
+
+    Example:
+        >>> loss = OrthoHashArc(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
+    """
+
+    paper = "OrthoHash, angular margin (Hoe et al., NeurIPS 2021)"
+
+    def margined(self, cosines: Tensor, targets: Tensor) -> Tensor:
+        squared = (1 - cosines) * (1 + cosines)
+        aside = squared > torch.finfo(squared.dtype).eps  # else the cosine's rounding is all there is
+        sines = torch.where(aside, squared, 1).sqrt() * aside
+        turn = self.margin * targets
+        return cosines * turn.cos() - sines * turn.sin()

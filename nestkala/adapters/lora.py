@@ -1,0 +1,52 @@
+"""LoRA: low-rank updates of attention projections, the same for every image."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from einops import einsum
+from torch import Tensor, nn
+
+from ..backbones import BlockAdapter, Projection
+from .contract import Adapter
+
+
+class LoRA(Adapter):
+    """out = W x + scale * B (A x), A (r, d) drawn like nn.Linear's weight, B (d, r) zero at first.
+
+    Source: LoRA (Hu et al., ICLR 2022) eq. 3; `scale` is its alpha / r.
+
+    Args:
+        width: d, of the tokens.
+        num_blocks: how many blocks are adapted.
+        projections: which of "q", "k", "v", "o".
+        rank: r, 1 or more.
+        scale: strength; 0 is the frozen model.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_blocks: int,
+        projections: Sequence[Projection] = ("k", "v"),
+        rank: int = 1,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(num_blocks)
+        self.projections, self.scale = tuple(projections), scale
+        bound, number = width**-0.5, len(self.projections)
+        self.down = nn.ParameterList(
+            torch.empty(number, rank, width).uniform_(-bound, bound) for _ in range(num_blocks)
+        )
+        self.up = nn.ParameterList(torch.zeros(number, width, rank) for _ in range(num_blocks))
+
+    def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:  # noqa: ARG002
+        return [partial(self._deltas, down, up) for down, up in zip(self.down, self.up, strict=True)]
+
+    def _deltas(self, down: Tensor, up: Tensor, x: Tensor, names: Sequence[Projection]) -> dict[Projection, Tensor]:
+        places = [i for i, name in enumerate(self.projections) if name in names]
+        if not places:
+            return {}
+        low = einsum(x, down[places], "b t d, p r d -> p b t r")
+        deltas = einsum(low, self.scale * up[places], "p b t r, p d r -> p b t d")
+        return {self.projections[place]: delta for place, delta in zip(places, deltas, strict=True)}

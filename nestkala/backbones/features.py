@@ -1,0 +1,70 @@
+"""No backbone at all: features that somebody else computed go straight to the head."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from ..errors import NestKALAError
+from .contract import Backbone
+from .tower import AdaptableBlock, Tower
+
+
+@dataclass
+class FeatureBackbone(Backbone):
+    """Takes rows of float32 numbers for images and gives them back."""
+
+    def prepare(self, data: bytes | Image, name: str) -> Tensor:
+        """The bytes of a float32 row -> (width,). Raises NestKALAError for another width, or numbers not finite."""
+        if not isinstance(data, bytes) or len(data) % 4:
+            raise NestKALAError(f"{name} is no row of float32 numbers, which {self.name} takes")
+        row = torch.frombuffer(bytearray(data), dtype=torch.float32)
+        if len(row) != self.tower.feature_dim:
+            raise NestKALAError(f"{name} has {len(row)} numbers, but {self.name} takes {self.tower.feature_dim}")
+        if not torch.isfinite(row).all():
+            raise NestKALAError(f"{name} holds numbers that are not finite")
+        return row
+
+
+def load(width: int, num_adapted: int) -> Backbone:
+    """The backbone of features (width,).
+
+    Raises:
+        NestKALAError: blocks to adapt, of which there are none.
+    """
+    return FeatureBackbone(
+        name=f"features:{width}",
+        tower=FeatureTower(width, num_adapted),
+        preprocess=_no_images,
+        preprocessing=f"features of width {width}",
+        embed_text=None,
+    )
+
+
+class FeatureTower(Tower):
+    """Trunk and tail that change nothing, in full precision."""
+
+    def __init__(self, width: int, num_adapted: int) -> None:
+        if num_adapted:
+            raise NestKALAError("own features have no backbone to adapt: say --adapter none")
+        super().__init__(
+            nn.Identity(), [], _no_block, width=width, feature_dim=width, num_prefix_tokens=0, num_adapted=0
+        )
+
+    def trunk(self, images: Tensor) -> Tensor:
+        return images
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+
+def _no_images(image: Image) -> Tensor:
+    raise NestKALAError(f"an image of {image.size} pixels cannot be encoded: there is no backbone, only own features")
+
+
+def _no_block(block: nn.Module) -> AdaptableBlock:
+    raise TypeError(f"{block} is no block of own features, which have none")

@@ -1,0 +1,76 @@
+"""A researcher's own features: features.npy and labels.npy in a folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NestKALAError, one_line
+from .dataset import ImageDataset
+from .lists import CLASS_NAMES, read_class_names
+
+_FEATURES, _LABELS = "features.npy", "labels.npy"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FeatureDataset(ImageDataset):
+    """Features (N, width), floats, in place of images; an item is read as the bytes of a float32 row."""
+
+    features: npt.NDArray[Any]
+
+    def read(self, index: int) -> bytes:
+        return self.features[index].astype(np.float32).tobytes()
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Self:
+        return replace(super().take(indices), features=self.features[indices])
+
+
+def is_feature_folder(folder: Path) -> bool:
+    """Whether `folder` holds features instead of images."""
+    return (folder / _FEATURES).is_file()
+
+
+def load_features(folder: Path) -> FeatureDataset:
+    """What a folder holds: features.npy (N, width), floats; labels.npy, class numbers (N,) or 0 and 1 (N, C).
+
+    classnames.txt, one a line, names the classes, by default "class 0" and so on. Items are named "row 0" and so on.
+
+    Raises:
+        NestKALAError: files that are absent, hold something else, or do not fit together.
+    """
+    features, labels = (_array(folder / name) for name in (_FEATURES, _LABELS))
+    if features.ndim != 2 or not features.size or not np.issubdtype(features.dtype, np.floating):
+        raise NestKALAError(f"{folder / _FEATURES} must be floats (N, width), not {features.dtype} {features.shape}")
+    if labels.ndim not in (1, 2) or len(labels) != len(features) or labels.dtype.kind not in "biu":
+        raise NestKALAError(
+            f"{folder / _LABELS} must be class numbers ({len(features)},) or 0 and 1 ({len(features)}, classes), "
+            f"not {labels.dtype} {labels.shape}"
+        )
+    least, most = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if least < 0 or (labels.ndim == 2 and most > 1):
+        raise NestKALAError(f"{folder / _LABELS} holds {least if least < 0 else most}, which is no label")
+    num_classes = labels.shape[1] if labels.ndim == 2 else most + 1
+    named = folder / CLASS_NAMES
+    class_names = read_class_names(named) if named.is_file() else tuple(f"class {c}" for c in range(num_classes))
+    if len(class_names) < num_classes or (labels.ndim == 2 and len(class_names) > num_classes):
+        raise NestKALAError(f"{named} names {len(class_names)} classes, {_LABELS} has {num_classes}")
+    return FeatureDataset(
+        names=[f"row {index}" for index in range(len(features))],
+        targets=labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(class_names)),
+        class_names=class_names,
+        features=features,
+    )
+
+
+def _array(path: Path) -> npt.NDArray[Any]:
+    if not path.is_file():
+        raise NestKALAError(f"there is no {path}: own features need {_FEATURES} and {_LABELS}")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise NestKALAError(f"cannot read {path}: {one_line(error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise NestKALAError(f"{path} must be one array, not an archive of several")
+    return array

@@ -1,0 +1,77 @@
+"""The objective of a run: the loss that the settings name, at every length."""
+
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import HSWD_SUFFIX, Config
+from .errors import NestKALAError, one_line, unknown_name
+from .losses import (
+    HashLoss,
+    NestedLoss,
+    TrainingSet,
+    WithHSWD,
+    hash_centres,
+    majority_centres,
+    nested_centres,
+    random_codes,
+)
+from .plugins import find_plugin
+
+
+def make_loss(config: Config, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
+    """The objective that the settings ask for, at every length, for training images with labels (N, C).
+
+    Args:
+        config: loss and its options, lengths, weighting, distillation, centres, seed.
+        targets: multi-hot labels (N, C).
+        centres: hash centres (C, L) that the head started from; without them they are drawn. Discrete codes start at
+            the centres of an image's labels, by majority, or at random where there are none.
+
+    Raises:
+        NestKALAError: an unknown loss, options it does not take, or images of several labels for a loss of one.
+    """
+    name = config.loss.removesuffix(HSWD_SUFFIX)
+    kind = find_plugin("losses", name).load()
+    if not kind.multi_label and not (targets.sum(dim=1) == 1).all():
+        raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
+    options: dict[str, Any] = dict(config.loss_args)
+    if name == "kiddo":
+        options |= {"alpha": config.alpha, "beta": config.beta, "gamma": config.gamma}
+    known = [key for key, given in signature(kind).parameters.items() if given.default is not Parameter.empty]
+    for key in options:
+        if key not in known:
+            raise unknown_name(f"argument of loss {name}", key, known)
+    training = _training_set(config, targets, centres)
+
+    def at_length(bits: int) -> HashLoss:
+        try:
+            loss: HashLoss = kind.for_training(bits, training, **options)
+        except ValueError as error:
+            raise NestKALAError(f"loss {name} at {bits} bits, {options}: {one_line(error)}") from error
+        return WithHSWD(loss) if config.loss.endswith(HSWD_SUFFIX) else loss
+
+    return NestedLoss(config.lengths, at_length, config.weighting, config.distillation)
+
+
+def _training_set(config: Config, targets: Tensor, started_from: Tensor | None) -> TrainingSet:
+    num_train, num_classes = targets.shape
+    longest = config.lengths[-1]
+    codes = random_codes(num_train, longest, _generator(config)).to(targets.dtype)  # (N, L)
+    nested = started_from
+    if started_from is not None:
+        majority = majority_centres(targets, started_from.to(targets))
+        codes = torch.where(majority == 0, codes, majority)
+    elif config.centres == "nested":
+        nested = nested_centres(num_classes, longest, _generator(config))
+    if config.centres == "nested" and nested is not None:
+        centres = {bits: nested[:, :bits].to(targets) for bits in config.lengths}
+    else:
+        centres = {bits: hash_centres(num_classes, bits, _generator(config)).to(targets) for bits in config.lengths}
+    return TrainingSet(targets, codes, centres, config.seed)
+
+
+def _generator(config: Config) -> torch.Generator:
+    return torch.Generator().manual_seed(config.seed)

@@ -1,0 +1,90 @@
+"""Losses and heads by name: the package's own, and those that other packages bring as entry points."""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from .errors import NestKALAError, one_line, unknown_name
+
+Kind = Literal["losses", "heads"]
+
+_OWN: dict[Kind, dict[str, str]] = {
+    "losses": {
+        "adsh": "ADSH",
+        "csq": "CSQ",
+        "dbdh": "DBDH",
+        "dch": "DCH",
+        "dhn": "DHN",
+        "dpn": "DPN",
+        "dpsh": "DPSH",
+        "dsdh": "DSDH",
+        "dsh": "DSH",
+        "dtsh": "DTSH",
+        "greedyhash": "GreedyHash",
+        "hashnet": "HashNet",
+        "kiddo": "KIDDO",
+        "lcdsh": "LCDSH",
+        "mdsh": "MDSH",
+        "orthohash-arc": "OrthoHashArc",
+        "orthohash-cos": "OrthoHashCos",
+    },
+    "heads": {"nested": "NestedHashHead"},
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A loss or a head that is installed.
+
+    Attributes:
+        name: what a user types.
+        origin: the distribution that brings it, with its version.
+        entry: where it is.
+    """
+
+    name: str
+    origin: str
+    entry: EntryPoint
+
+    def load(self) -> Any:
+        """The class.
+
+        Raises:
+            NestKALAError: its package does not import, or lacks it.
+        """
+        try:
+            return self.entry.load()
+        except Exception as error:  # whatever a stranger's module raises
+            where = f"{self.origin} ({self.entry.value})"
+            raise NestKALAError(f"'{self.name}' of {where} cannot be loaded: {one_line(error)}") from error
+
+
+def plugins(kind: Kind) -> dict[str, Plugin]:
+    """All that are installed, by name, in alphabetical order. Nothing is imported.
+
+    Other packages bring theirs as entry points `NAME = "module:Class"` of the group nestkala.losses or nestkala.heads.
+
+    Raises:
+        NestKALAError: two packages bring the same name.
+    """
+    group = f"nestkala.{kind}"
+    own = [EntryPoint(name, f"{group}:{attribute}", group) for name, attribute in _OWN[kind].items()]
+    found: dict[str, Plugin] = {}
+    for entry in (*own, *entry_points(group=group)):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "nestkala"
+        other = found.setdefault(entry.name, Plugin(entry.name, origin, entry))
+        if other.entry.value != entry.value:
+            raise NestKALAError(f"{other.origin} and {origin} both bring '{entry.name}' to {kind}: uninstall one")
+    return dict(sorted(found.items()))
+
+
+def find_plugin(kind: Kind, name: str) -> Plugin:
+    """The one of this name.
+
+    Raises:
+        NestKALAError: there is none; names the nearest and all known.
+    """
+    known = plugins(kind)
+    if name not in known:
+        raise unknown_name({"losses": "loss", "heads": "head"}[kind], name, known)
+    return known[name]

@@ -1,0 +1,114 @@
+"""Losses and heads by name, the package's and strangers'."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nestkala.cli import main
+from nestkala.config import Config
+from nestkala.errors import NestKALAError
+from nestkala.losses import KIDDO, HashLoss
+from nestkala.plugins import find_plugin, plugins
+
+ROOT = Path(__file__).parent.parent
+Stranger = Callable[..., None]
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
+    """Installs a distribution, by hand, that brings entry points to nestkala.losses."""
+
+    def install(dist: str, entries: str, module: str = "") -> None:
+        metadata = tmp_path / f"{dist}-1.5.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.5\n")
+        (metadata / "entry_points.txt").write_text(f"[nestkala.losses]\n{entries}\n")
+        (tmp_path / f"{dist}.py").write_text(module)
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield install
+    for name in [name for name in sys.modules if name.startswith("stranger")]:
+        del sys.modules[name]
+
+
+MODULE = """
+from nestkala.losses import HashLoss
+class Theirs(HashLoss):
+    paper = "A paper"
+    def terms(self, h, targets, indices, anchors=None):
+        return {"nothing": h.sum() * 0}
+"""
+
+
+def test_every_loss_of_the_package_is_there_under_its_name() -> None:
+    from nestkala import losses
+
+    ours = {kind for name in losses.__all__ if isinstance(kind := getattr(losses, name), type)}
+    public = {kind for kind in ours if issubclass(kind, HashLoss)} - {HashLoss, losses.WithHSWD}
+    found = {plugin.load() for plugin in plugins("losses").values() if plugin.origin == "nestkala"}
+    assert found == public
+    assert find_plugin("losses", "kiddo").load() is KIDDO
+    assert all(kind.paper for kind in found)
+
+
+def test_a_strangers_loss_is_found_loaded_and_listed(stranger: Stranger, capsys: pytest.CaptureFixture[str]) -> None:
+    stranger("stranger_a", "theirs = stranger_a:Theirs", MODULE)
+    plugin = find_plugin("losses", "theirs")
+    assert plugin.origin == "stranger_a 1.5"
+    assert plugin.load().paper == "A paper"
+    assert Config(loss="theirs").loss == "theirs"
+    assert main(["list", "losses"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("theirs ")]
+    assert line.split() == ["theirs", "A", "paper", "stranger_a", "1.5"]
+
+
+def test_two_packages_of_one_name_are_told_apart(stranger: Stranger) -> None:
+    stranger("stranger_b", "kiddo = stranger_b:Theirs", MODULE)
+    with pytest.raises(NestKALAError, match=r"both bring 'kiddo' to losses: uninstall one"):
+        find_plugin("losses", "kiddo")
+
+
+@pytest.mark.parametrize("module", ["raise RuntimeError('boom')", ""])
+def test_a_package_that_does_not_load_is_named(stranger: Stranger, module: str) -> None:
+    stranger("stranger_c", "theirs = stranger_c:Theirs", module)
+    with pytest.raises(NestKALAError, match=r"'theirs' of stranger_c 1.5 \(stranger_c:Theirs\) cannot be loaded"):
+        find_plugin("losses", "theirs").load()
+
+
+def test_an_unknown_loss_is_answered_with_the_nearest() -> None:
+    with pytest.raises(NestKALAError, match=r"unknown loss 'kido'; did you mean 'kiddo'\? \(known: .*dpsh"):
+        Config(loss="kido")
+    with pytest.raises(NestKALAError, match="unknown loss 'kido'"):
+        Config(loss="kido-hswd")
+
+
+def test_heads_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "heads"]) == 0
+    assert "nested" in capsys.readouterr().out
+
+
+def test_naming_a_loss_imports_no_torch() -> None:
+    code = "import sys; from nestkala.config import Config; Config(loss='dpsh'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_example_package_installs_and_trains(tmp_path: Path) -> None:
+    example = tmp_path / "angular_loss"
+    shutil.copytree(ROOT / "examples" / "angular_loss", example)  # setuptools builds beside the sources
+    install = ["pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(tmp_path / "site"), "."]
+    subprocess.run([sys.executable, "-m", *install], cwd=example, check=True)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "NESTKALA_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(ROOT / "train.py"), "--loss", "angular", "--loss-args", "margin", "0.2"]
+    command += ["--epochs", "2", "--lengths", "4,8", "--output", "run", "--threads", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "margin: 0.2" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_the_example_is_under_forty_lines() -> None:
+    assert len((ROOT / "examples" / "angular_loss" / "angular_loss.py").read_text().splitlines()) < 40
