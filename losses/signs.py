@@ -16,4 +16,4 @@ def sign_through(h: Tensor) -> Tensor:
     Example:
         >>> codes = sign_through(h)  # (B, b), whatever reaches codes by gradient reaches h
     """
-    return signs(h) + (h - h.detach())  # in this order: the bracket is 0 exactly, where h + (sign - h) would round
+    return signs(h) + (h - h.detach())  # a bracket of exactly 0; h + (sign - h) would lose the sign beside a large h

@@ -82,7 +82,11 @@ class Config(BaseModel):
         "head is fitted to as well, each as the class it is nearest to",
     )
     unlabelled_weight: float = Field(
-        0.3, ge=0, allow_inf_nan=False, description="start from text: labelled images that such an image counts as"
+        0.3,
+        ge=0,
+        allow_inf_nan=False,
+        description="start from text: labelled images that such an image counts as; 0 "
+        "is better where class names say little of how images look",
     )
 
     # data
