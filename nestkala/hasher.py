@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from .backbones import Backbone, load_backbone
+from .backbones.features import FeatureBackbone
 from .codes import prefix
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError, one_line
@@ -135,7 +136,8 @@ class Hasher:
         self, images: ImageLike | Sequence[ImageLike], batch_size: int, workers: int
     ) -> tuple["_Given", TokenSource]:
         one = isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim == 1)
-        given = _Given([images] if one else images)  # type: ignore[list-item, arg-type]
+        features = isinstance(self.backbone, FeatureBackbone)
+        given = _Given([images] if one else images, features)  # type: ignore[list-item, arg-type]
         batch_size = max(1, min(batch_size, len(given)))
         return given, TokenSource(self.backbone, self.spec.precision, batch_size, workers)
 
@@ -163,6 +165,7 @@ class Hasher:
 @dataclass(frozen=True)
 class _Given:
     images: Sequence[ImageLike]
+    features: bool
 
     def __len__(self) -> int:
         return len(self.images)
@@ -175,7 +178,7 @@ class _Given:
         image = self.images[index]
         if isinstance(image, bytes | Image):
             return image
-        if isinstance(image, np.ndarray):
+        if self.features and isinstance(image, np.ndarray):
             return image.astype(np.float32).tobytes()
         if not isinstance(image, str | Path):
             raise NestKALAError(f"image number {index} is a {type(image).__name__}, not a path, bytes or a PIL image")

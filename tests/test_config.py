@@ -460,7 +460,7 @@ def test_help_tells_every_setting_with_its_default(
     told = dict(
         re.findall(r" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\)(?= --|\s*$)", text)
     )
-    written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
+    written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'", "loss_args": ""}
     assert {key.replace("-", "_"): default for key, default in told.items()} == {
         key: written.get(key, str(value)) for key, value in load_config("digits").model_dump().items()
     }
