@@ -32,7 +32,7 @@ def main(
         workers: processes that decode.
         repeats: of each kind, after one that does not count.
     """
-    dataset = load_dataset(str(images), Path())
+    dataset = load_dataset(str(images.absolute()), Path())
     indices = range(min(count, len(dataset)))
     loaded = load_backbone(backbone, num_adapted=1)
     model = HashModel(loaded.tower, torch.randn(10, loaded.tower.feature_dim), lengths=(64,)).eval()
