@@ -39,7 +39,8 @@ class Config(BaseModel):
 
     config: str = Field(
         "digits",
-        description="a shipped config (digits, cifar10, nuswide21, mscoco, kalahash) or the path of a YAML file",
+        description="a shipped config (digits, cifar10, nuswide21, mscoco, kalahash) or the path of a YAML file; the "
+        "default counts for its own data alone, not where other data is named",
     )
     output: Path | None = Field(None, description="run folder to make; by default runs/DATA-SHOTSshot-seedSEED-TIME")
     resume: Path | None = Field(
@@ -85,8 +86,8 @@ class Config(BaseModel):
         0.3,
         ge=0,
         allow_inf_nan=False,
-        description="start from text: labelled images that such an image counts as; 0 "
-        "is better where class names say little of how images look",
+        description="start from text: labelled images that such an image counts as; 0 is better where class names say "
+        "little of how images look",
     )
 
     # data
@@ -311,19 +312,24 @@ FREE_ON_RESUME = {
 def base_config(args: Sequence[str]) -> Config:
     """The settings that flags are put on top of: those of the file that --config (or --resume) among `args` names.
 
+    Without either, those of the shipped default, which are for its data: with --data of another name no file's.
+
     Raises:
         NestKALAError: what is wrong with the file.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     parser.add_argument("--resume", type=Path)
-    default = Config.model_fields["config"].default
+    parser.add_argument("--data")
+    default = load_config(Config.model_fields["config"].default)
     try:
         found = parser.parse_known_args(args)[0]
     except argparse.ArgumentError:  # a flag without its value, which the full parser will tell
-        return load_config(default)
+        return default
+    if found.resume is None and found.config is None:
+        return default if found.data in (None, default.data) else Config()
     if found.resume is None:
-        return load_config(found.config or default)
+        return load_config(found.config)
     if found.config is not None:
         raise NestKALAError("--resume goes on with the settings of its run: --config cannot be given beside it")
     if not (found.resume / "config.yaml").is_file():

@@ -126,6 +126,15 @@ def test_without_a_config_the_shipped_digits_are_the_base(parsed: Callable[..., 
     assert parsed() == load_config("digits")
 
 
+def test_what_is_set_for_digits_is_not_taken_for_other_data(parsed: Callable[..., Config]) -> None:
+    assert parsed("--data", "photos") == parsed("--data=photos") == Config(data="photos")
+    assert parsed("train", "--data", "photos", entry=main) == Config(data="photos")
+    assert parsed("--data", "digits") == load_config("digits") != Config()
+    assert (
+        parsed("--config", "cifar10", "--data", "photos").queries_per_class == load_config("cifar10").queries_per_class
+    )
+
+
 def test_both_entry_points_read_the_same_flags(parsed: Callable[..., Config]) -> None:
     flags = ("--config=cifar10", "--lengths", "64,16", "--shots", 4)
     assert parsed("train", *flags, entry=main) == parsed(*flags)
