@@ -1,17 +1,15 @@
 """ADSH: asymmetric deep supervised hashing."""
 
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import HashLoss, TrainingSet
 from .dcc import dcc
+from .discrete import DiscreteLoss
 from .pairwise import shares_label
 
 
-class ADSH(HashLoss):
+class ADSH(DiscreteLoss):
     """Inner products of outputs and the database's discrete codes as the similarities want them.
 
     The database is the training set, with codes V (N, b) of its own; the batch's images are queries. With S_ij = 1
@@ -43,41 +41,23 @@ class ADSH(HashLoss):
 
     paper = "ADSH (Jiang and Li, AAAI 2018)"
 
-    @classmethod
-    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.targets, training.codes[:, :bits], **options)
-
     def __init__(
         self, targets: Tensor, codes: Tensor, gamma: float = 200.0, round_epochs: int = 3, sweeps: int = 1
     ) -> None:
-        super().__init__()
-        if len(targets) != len(codes):
-            raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        super().__init__(targets, codes)
         if round_epochs < 1:
             raise ValueError(f"round_epochs must be 1 or more, not {round_epochs}")
         self.gamma, self.round_epochs, self.sweeps = gamma, int(round_epochs), int(sweeps)  # 3.0, from a file, is 3
-        self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
-        self.register_buffer("codes", codes.clone())
-        self.register_buffer("memory", torch.zeros_like(codes))
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=codes.device))
         self._single_label = bool((targets.sum(dim=1) <= 1).all())
         similar = self._sums_over_similar(codes.new_ones(len(codes), 1)).sum(dtype=torch.float64).item()
         dissimilar = len(codes) ** 2 - similar
         self.ratio = similar / dissimilar if dissimilar else 1.0
 
-    targets: Tensor  # (N, C)
-    codes: Tensor  # (N, b), V
-    memory: Tensor  # (N, b), U; rows of 0 for images not seen in this round, which then have no say in V
     epochs: Tensor  # how many have ended
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
-        self.memory[indices] = h.detach().to(self.memory.dtype)
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
+        self.remember(h, indices)
         codes, bits = self.codes.to(h.dtype), h.shape[1]
         wanted = (1 + self.ratio) * shares_label(targets, self.targets) - self.ratio  # S (B, N)
         return {
@@ -86,7 +66,7 @@ class ADSH(HashLoss):
         }
 
     @torch.no_grad()
-    def end_epoch(self, anchors: Tensor | None = None) -> None:  # noqa: ARG002
+    def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Where a round ends: renew V from the outputs seen in it, then forget them."""
         self.epochs += 1
         if self.epochs.item() % self.round_epochs:

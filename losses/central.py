@@ -27,7 +27,7 @@ class CentralLoss(HashLoss):
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.centres[bits], **options)
+        return cls(training.centres(bits), **options)
 
     def __init__(self, centres: Tensor) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """The contract of a hashing objective at one code length."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -14,13 +15,13 @@ class TrainingSet:
     Attributes:
         targets: multi-hot labels (N, C) of all training images.
         codes: where discrete codes start (N, L), entries -1 or +1; every length takes its prefix.
-        centres: {length: hash centres (C, length), entries -1 or +1}.
+        centres: length -> hash centres (C, length), entries -1 or +1, made when asked for.
         seed: for what a loss draws itself.
     """
 
     targets: Tensor
     codes: Tensor
-    centres: dict[int, Tensor]
+    centres: Callable[[int], Tensor]
     seed: int = 0
 
 
@@ -44,7 +45,7 @@ class HashLoss(nn.Module, ABC):
     uses_anchors: ClassVar[bool] = False
 
     @classmethod
-    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:  # noqa: ARG003
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
         """The loss at one length, for this training set; `options` are further arguments of the constructor."""
         return cls(**options)
 

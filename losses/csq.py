@@ -38,13 +38,7 @@ class CSQ(CentralLoss):
         super().__init__(centres)
         self.quantization = quantization
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         own = self.own_centres(h, targets)  # (B, b)
         # A bit costs -log((1 + h c) / 2). The bound keeps an h that is wrong altogether finite.
         agreement = (h * own).clamp(min=torch.finfo(h.dtype).eps - 1)

@@ -34,13 +34,7 @@ class DBDH(HashLoss):
         super().__init__()
         self.alpha = alpha
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         codes = sign_through(h)
         return {
             "similarity": pairwise_likelihood(codes, targets),

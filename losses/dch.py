@@ -43,13 +43,7 @@ class DCH(HashLoss):
         super().__init__()
         self.gamma, self.quantization = gamma, quantization
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar, bits = similar_pairs(h, targets), h.shape[1]
         # One bit has no slope, and what rounding makes of it would count as a gradient in adaptive weighting.
         directions = F.normalize(h, dim=1) if bits > 1 else signs(h) + 0 * h

@@ -51,13 +51,7 @@ class DHN(HashLoss):
     targets: Tensor  # (N, C)
     memory: Tensor  # (N, b), U
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         self._check(h, targets, indices)
         self.memory[indices] = h.detach().to(self.memory.dtype)
         memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass

@@ -37,12 +37,6 @@ class DPN(CentralLoss):
         super().__init__(centres)
         self.margin = margin
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         own = self.own_centres(h, targets)  # (B, b)
         return {"polarization": masked_mean((self.margin - h * own).relu(), own.abs())}

@@ -30,13 +30,7 @@ class DPSH(HashLoss):
         super().__init__()
         self.eta = eta
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         return {
             "similarity": pairwise_likelihood(h, targets),
             "quantization": self.eta * F.mse_loss(h, signs(h)),

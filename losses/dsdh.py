@@ -1,17 +1,15 @@
 """DSDH: deep supervised discrete hashing."""
 
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import HashLoss, TrainingSet
 from .dcc import dcc
+from .discrete import DiscreteLoss
 from .pairwise import shares_label
 
 
-class DSDH(HashLoss):
+class DSDH(DiscreteLoss):
     """Likelihood of the batch's similarities to all training images, and distance to codes that predict the labels.
 
     With theta_ij = h_i . u_j / 2 for i in the batch and j in the training set, u_j the last seen h_j (0 before, which
@@ -47,35 +45,16 @@ class DSDH(HashLoss):
 
     paper = "DSDH (Li et al., NeurIPS 2017)"
 
-    @classmethod
-    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.targets, training.codes[:, :bits], **options)
-
     def __init__(
         self, targets: Tensor, codes: Tensor, mu: float = 1.0, nu: float = 0.1, eta: float = 0.1, rounds: int = 1
     ) -> None:
-        super().__init__()
-        if len(targets) != len(codes):
-            raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        super().__init__(targets, codes)
         if nu <= 0:
             raise ValueError(f"nu must be above 0, or the regression need not have one solution; it is {nu}")
         self.mu, self.nu, self.eta, self.rounds = mu, nu, eta, int(rounds)  # 2.0, from a settings file, is 2
-        self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
-        self.register_buffer("codes", codes.clone())
-        self.register_buffer("memory", torch.zeros_like(codes))
 
-    targets: Tensor  # (N, C)
-    codes: Tensor  # (N, b), B
-    memory: Tensor  # (N, b), U
-
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
-        self.memory[indices] = h.detach().to(self.memory.dtype)
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
+        self.remember(h, indices)
         memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass
         theta = h @ memory.T / 2  # (B, N)
         return {
@@ -91,7 +70,7 @@ class DSDH(HashLoss):
         return torch.linalg.solve(gram, self.mu * (B.T @ self.targets).double()).to(B.dtype)
 
     @torch.no_grad()
-    def end_epoch(self, anchors: Tensor | None = None) -> None:  # noqa: ARG002
+    def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Renew B from U and the labels, `rounds` times."""
         for _ in range(self.rounds):
             W = self.regression()

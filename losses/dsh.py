@@ -35,13 +35,7 @@ class DSH(HashLoss):
         super().__init__()
         self.margin, self.alpha = margin, alpha
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar = similar_pairs(h, targets)
         margin = 2 * h.shape[1] if self.margin is None else self.margin
         norms = h.square().sum(dim=1)  # (B,)

@@ -36,13 +36,7 @@ class DTSH(HashLoss):
         super().__init__()
         self.alpha, self.quantization = alpha, quantization
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar = similar_pairs(h, targets)
         theta = h @ h.T / 2  # (B, B)
         triplets = off_diagonal(similar)[:, :, None] * (1 - similar)[:, None, :]  # (B, B, B), by q, p, n

@@ -47,13 +47,7 @@ class GreedyHash(HashLoss):
         bound = bits**-0.5
         nn.init.uniform_(self.classifier.weight, -bound, bound, generator=torch.Generator().manual_seed(seed))
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         classes, bits = self.classifier.weight.shape
         if h.shape[1] != bits or targets.shape != (len(h), classes):
             raise ValueError(

@@ -50,13 +50,7 @@ class HashNet(HashLoss):
         """How steep the outputs are by now, 1 or more."""
         return math.sqrt(1 + int(self.epoch) // self.continuation)
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar = similar_pairs(h, targets)
         alpha = 10 / h.shape[1] if self.alpha is None else self.alpha
         steep = self._continued(h)
@@ -64,7 +58,7 @@ class HashNet(HashLoss):
         return {"similarity": balanced_mean(costs, similar, similar.new_ones(similar.shape))}
 
     @torch.no_grad()
-    def end_epoch(self, anchors: Tensor | None = None) -> None:  # noqa: ARG002
+    def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Count the epoch."""
         self.epoch += 1
 

@@ -1,17 +1,15 @@
 """KIDDO: knowledge-guided discrete optimisation, KALAHash's objective."""
 
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import HashLoss, TrainingSet
 from .dcc import dcc
+from .discrete import DiscreteLoss
 from .pairwise import pairwise_likelihood
 
 
-class KIDDO(HashLoss):
+class KIDDO(DiscreteLoss):
     """Pairwise similarity, distance to discrete codes, and the codes' alignment with text anchors.
 
     With theta_ij = h_i . h_j / 2, s_ij = 1 where i and j share a label, B the discrete codes and T the anchors:
@@ -39,31 +37,18 @@ class KIDDO(HashLoss):
         >>> value = loss(h, targets[indices], indices, anchors)  # h (B, 16), anchors (C, 16)
     """
 
-    paper = "KALAHash (Zhang et al., AAAI 2025)"
+    paper = "KALAHash (AAAI 2025)"
     uses_anchors = True
-
-    @classmethod
-    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.targets, training.codes[:, :bits], **options)
 
     def __init__(
         self, targets: Tensor, codes: Tensor, alpha: float = 0.1, beta: float = 1.0, gamma: float = 3.0
     ) -> None:
-        super().__init__()
-        if len(targets) != len(codes):
-            raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        super().__init__(targets, codes)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
-        self.register_buffer("codes", codes.clone())
-        self.register_buffer("memory", torch.zeros_like(codes))
-
-    targets: Tensor  # (N, C)
-    codes: Tensor  # (N, b), B
-    memory: Tensor  # (N, b), U
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         anchors = self._required(anchors)
-        self.memory[indices] = h.detach().to(self.memory.dtype)
+        self.remember(h, indices)
         codes = self.codes[indices]  # (B, b)
         return {
             "similarity": self.gamma * pairwise_likelihood(h, targets),

@@ -30,19 +30,13 @@ class LCDSH(HashLoss):
         >>> value = LCDSH()(h, targets, indices)  # h (B, b), targets (B, C)
     """
 
-    paper = "LCDSH (Zhu et al., IJCAI 2017)"
+    paper = "LCDSH (Zhu and Gao, IJCAI 2017)"
 
     def __init__(self, quantization: float = 3.0) -> None:
         super().__init__()
         self.quantization = quantization
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         codes = signs(h)
         return {
             "similarity": pairwise_likelihood(h, targets),

@@ -42,7 +42,7 @@ class MDSH(CentralLoss):
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.centres[bits], training.targets, **options)
+        return cls(training.centres(bits), training.targets, **options)
 
     def __init__(self, centres: Tensor, targets: Tensor, beta: float = 1.0, quantization: float = 1e-4) -> None:
         super().__init__(centres)
@@ -55,13 +55,7 @@ class MDSH(CentralLoss):
     targets: Tensor  # (N, C)
     memory: Tensor  # (N, b), U
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         cosines = self.cosines(h, targets)  # (B, C)
         self.memory[indices] = h.detach().to(self.memory.dtype)
         return {

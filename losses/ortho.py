@@ -35,13 +35,7 @@ class OrthoHash(CentralLoss):
         self.margin = margin
         self.scale = math.sqrt(2) * math.log(max(len(centres), 3) - 1) if scale is None else scale
 
-    def terms(
-        self,
-        h: Tensor,
-        targets: Tensor,
-        indices: Tensor,  # noqa: ARG002 - nothing is remembered of an image
-        anchors: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         log_p = F.log_softmax(self.scale * self.margined(self.cosines(h, targets), targets), dim=1)  # (B, C)
         labels = targets.sum(dim=1, keepdim=True)  # (B, 1)
         log_likelihood = (targets / labels.clamp(min=1) * log_p).sum()

@@ -11,6 +11,7 @@ from torch import Tensor
 from .backbones import Backbone, load_backbone
 from .config import Config
 from .errors import NestKALAError, nearest, one_line
+from .files import load_array
 from .seeding import seeded
 
 
@@ -80,12 +81,7 @@ def orthonormal_anchors(num_classes: int, width: int, seed: int) -> Tensor:
 
 
 def _from_file(path: Path, num_classes: int) -> Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise NestKALAError(f"cannot read anchors {path}: {one_line(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise NestKALAError(f"anchors {path} must be one array, not an archive of several")
+    array = load_array(path, f"anchors {path}")
     floats = np.issubdtype(array.dtype, np.floating)
     if array.ndim != 2 or len(array) != num_classes or not array.size or not floats:
         raise NestKALAError(

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name, then renamed."""
+"""Files that are whole or not there, written to a temporary name and then renamed; arrays that are read."""
 
 import os
 import uuid
@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .errors import NestKALAError, one_line
 
 TEMPORARY = ".writing-"
 """How names of unfinished files begin."""
@@ -29,6 +32,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_array(path: Path, called: str, mmap: bool = False) -> np.ndarray:
+    """The array in a .npy file, `called` so in errors; with mmap it stays on the disk.
+
+    Raises:
+        NestKALAError: it cannot be read, or is an archive of several.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise NestKALAError(f"cannot read {called}: {one_line(error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise NestKALAError(f"{called} must be one array, not an archive of several")
+    return array
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The objective of a run: the loss that the settings name, at every length."""
 
+from functools import cache
 from inspect import Parameter, signature
 from typing import Any
 
@@ -58,18 +59,20 @@ def make_loss(config: Config, targets: Tensor, centres: Tensor | None = None) ->
 
 def _training_set(config: Config, targets: Tensor, started_from: Tensor | None) -> TrainingSet:
     num_train, num_classes = targets.shape
-    longest = config.lengths[-1]
-    codes = random_codes(num_train, longest, _generator(config)).to(targets.dtype)  # (N, L)
-    nested = started_from
+    codes = random_codes(num_train, config.lengths[-1], _generator(config)).to(targets.dtype)  # (N, L)
     if started_from is not None:
         majority = majority_centres(targets, started_from.to(targets))
         codes = torch.where(majority == 0, codes, majority)
-    elif config.centres == "nested":
-        nested = nested_centres(num_classes, longest, _generator(config))
-    if config.centres == "nested" and nested is not None:
-        centres = {bits: nested[:, :bits].to(targets) for bits in config.lengths}
-    else:
-        centres = {bits: hash_centres(num_classes, bits, _generator(config)).to(targets) for bits in config.lengths}
+
+    @cache
+    def longest() -> Tensor:
+        return nested_centres(num_classes, config.lengths[-1], _generator(config))
+
+    def centres(bits: int) -> Tensor:
+        if config.centres == "independent":
+            return hash_centres(num_classes, bits, _generator(config)).to(targets)
+        return (longest() if started_from is None else started_from)[:, :bits].to(targets)
+
     return TrainingSet(targets, codes, centres, config.seed)
 
 

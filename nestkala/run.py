@@ -103,7 +103,7 @@ def train(config: Config) -> Path:
     targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
     started = time.perf_counter()
     with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
-        source = _token_source(config, spec, backbone, dataset)
+        source = token_source(config, spec, backbone, dataset)
         tokens = list(source.batches(dataset, split.train.tolist(), "training images" if main else None))
         centres = None
         if config.starts_from_text:
@@ -263,7 +263,8 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
         )
 
 
-def _token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: ImageDataset) -> TokenSource:
+def token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: ImageDataset) -> TokenSource:
+    """Where a run takes the tokens of its images from, with the cache that the settings ask for."""
     cache = None  # own features are as quickly read as cached ones
     if config.cache_gb > 0 and not isinstance(dataset, FeatureDataset):
         on = f"{backbone.tower.device.type} by {config.encode_batch_size}"

@@ -32,8 +32,8 @@ from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
 from nestkala.files import write_text
 from nestkala.losses import nested_centres
-from nestkala.run import train
-from nestkala.tokens import TokenSource
+from nestkala.run import token_source, train
+from nestkala.saved_model import ModelSpec
 from nestkala.zero_shot import zero_shot_labels
 
 Scores = dict[int, list[dict[str, Any]]]
@@ -202,12 +202,12 @@ def _zero_shot_labels(settings: Settings) -> tuple[float, Scores]:
     Features and texts are centred by their own mean, as the zero-shot start does it.
     """
     run = next(_runs(settings, "zero_shot"))
-    config = run.config
+    config = run.config.model_copy(update={"adapter": "none"})
     backbone = load_backbone(settings.backbone, num_adapted=0)
     dataset = load_dataset(config.data, config.data_root)
     split = load_split(run.folder / "split.json", dataset)  # the same for every seed
     texts = class_anchors(config, backbone, dataset.class_names)
-    source = TokenSource(backbone, "fp32", config.encode_batch_size, workers=1)
+    source = token_source(config, ModelSpec.of_run(config, backbone, dataset.class_names), backbone, dataset)
     features = torch.cat(list(source.batches(dataset, range(len(dataset)), "zero-shot labels"))).float()
     labels = zero_shot_labels(features, texts)
     seeds = []

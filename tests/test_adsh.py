@@ -282,7 +282,7 @@ def test_state_dict_goes_on_in_the_middle_of_a_round():
 def test_for_a_training_set_it_takes_prefixes_and_leaves_them_as_they_are(bits):
     targets, codes = training_set()
     given = codes.clone()
-    loss = ADSH.for_training(bits, TrainingSet(targets, codes, {}), gamma=2.0, round_epochs=1.0, sweeps=2.0)
+    loss = ADSH.for_training(bits, TrainingSet(targets, codes, {}.__getitem__), gamma=2.0, round_epochs=1.0, sweeps=2.0)
     assert torch.equal(loss.codes, given[:, :bits])
     assert (loss.gamma, loss.round_epochs, loss.sweeps) == (2, 1, 2)
     show(loss, targets)

@@ -42,7 +42,7 @@ def training_set(kind, seed=0):
         targets[0], targets[1], targets[7] = 0, 1, torch.tensor([1, 1, 0, 0])
     else:
         targets = torch.eye(CLASSES).double()[torch.randint(0, CLASSES, (NUM,), generator=generator)]
-    return TrainingSet(targets, torch.ones(NUM, BITS), {BITS: centres, BITS + 1: torch.ones(1, 1)}, seed)
+    return TrainingSet(targets, torch.ones(NUM, BITS), {BITS: centres, BITS + 1: torch.ones(1, 1)}.__getitem__, seed)
 
 
 def make(kind, training, options=None, seen=True):
@@ -164,7 +164,7 @@ def slow_terms(kind, loss, h, training, options):
     return SLOW[kind](
         h,
         training.targets[INDICES],
-        centres=training.centres[BITS],
+        centres=training.centres(BITS),
         training_targets=training.targets,
         memory=memory,
         weight=getattr(loss, "classifier", torch.nn.Linear(1, 1)).weight,
@@ -242,7 +242,7 @@ def test_values_and_gradients_are_finite_for_saturated_codes_and_zeros(kind, bit
     if kind.multi_label:
         targets[0] = 0
         targets[5] = 1
-    training = TrainingSet(targets, torch.ones(6, bits), {bits: centres})
+    training = TrainingSet(targets, torch.ones(6, bits), {bits: centres}.__getitem__)
     loss = kind.for_training(bits, training).to(dtype)
     h.requires_grad_()
     for name, term in loss.terms(h, targets, torch.arange(6)).items():
@@ -301,14 +301,14 @@ def test_there_are_no_anchors_and_a_name(kind):
 def test_centres_are_a_copy(kind):
     training = training_set(kind)
     loss = make(kind, training)
-    training.centres[BITS].neg_()
-    assert torch.equal(loss.centres, -training.centres[BITS])
+    training.centres(BITS).neg_()
+    assert torch.equal(loss.centres, -training.centres(BITS))
 
 
 @pytest.mark.parametrize("kind", [CSQ, DPN])
 def test_bits_at_which_the_centres_of_an_images_labels_tie_are_ignored(kind):
     training, h = training_set(kind), random_h()
-    targets, centres = training.targets[INDICES], training.centres[BITS]
+    targets, centres = training.targets[INDICES], training.centres(BITS)
     name = {CSQ: "central", DPN: "polarization"}[kind]
     term = make(kind, training, {"margin": 2.0} if kind is DPN else {}).terms(h, targets, INDICES)[name]
     gradient = torch.autograd.grad(term, h)[0]
@@ -403,7 +403,7 @@ def test_mdsh_memory_holds_the_last_seen_h_of_each_image():
 
 def test_mdsh_leaves_images_not_seen_yet_out():
     training, h = training_set(MDSH), random_h()
-    few = MDSH(training.centres[BITS], training.targets[INDICES])
+    few = MDSH(training.centres(BITS), training.targets[INDICES])
     place_of = torch.arange(len(INDICES))
     among_unseen = make(MDSH, training, seen=False)
     value = among_unseen(h, training.targets[INDICES], INDICES)

@@ -282,7 +282,7 @@ def test_state_dict_carries_codes_and_memory_and_nothing_else():
 def test_for_a_training_set_it_takes_prefixes_and_leaves_them_as_they_are(bits):
     targets, codes = training_set()
     given = codes.clone()
-    loss = DSDH.for_training(bits, TrainingSet(targets, codes, {}), eta=0.7, rounds=2.0)
+    loss = DSDH.for_training(bits, TrainingSet(targets, codes, {}.__getitem__), eta=0.7, rounds=2.0)
     assert torch.equal(loss.codes, given[:, :bits])
     assert (loss.eta, loss.rounds) == (0.7, 2)
     show(loss, targets)

@@ -38,7 +38,7 @@ def random_h(size=6, bits=BITS, seed=0, scale=1.0):
 
 def make(cls, targets, bits=BITS, **options):
     codes = torch.ones(len(targets), bits, dtype=targets.dtype)
-    return cls.for_training(bits, TrainingSet(targets, codes, {}), **options)
+    return cls.for_training(bits, TrainingSet(targets, codes, {}.__getitem__), **options)
 
 
 def similarities(targets, others=None):

@@ -10,10 +10,10 @@ from einops import einsum
 from torch import Tensor, nn
 
 from ..backbones import BlockAdapter, Projection
-from .contract import Adapter
+from .projections import ProjectionAdapter
 
 
-class CLoRA(Adapter):
+class CLoRA(ProjectionAdapter):
     """Low-rank updates of attention projections, per image, along the class directions that fit it best.
 
     For a frozen projection W and an image, of whose patch tokens at W's input x_mean is the mean, take the r
@@ -52,10 +52,7 @@ class CLoRA(Adapter):
         num_prefix_tokens: int = 1,
         init: Literal["linear", "zero"] = "linear",
     ) -> None:
-        super().__init__(num_blocks)
-        self.projections = tuple(projections)
-        if not self.projections or not set(self.projections) <= {"q", "k", "v", "o"}:
-            raise ValueError(f"projections must be of q, k, v, o, at least one, not {list(projections)}")
+        super().__init__(num_blocks, projections)
         self.rank, self.scale, self.num_prefix_tokens = rank, scale, num_prefix_tokens
         bound = width**-0.5 if init == "linear" else 0.0
         self.q = nn.ParameterList(
@@ -66,18 +63,12 @@ class CLoRA(Adapter):
         """One adapter a block, given the class directions (C, d), C at least the rank. ValueError without them."""
         if directions is None:
             raise ValueError("CLoRA needs directions: the classes' text anchors as tokens, (C, d)")
-        return [partial(self._deltas, q, directions) for q in self.q]
+        return [partial(self.deltas, partial(self._update, q, directions)) for q in self.q]
 
-    def _deltas(
-        self, q: Tensor, directions: Tensor, x: Tensor, names: Sequence[Projection]
-    ) -> dict[Projection, Tensor]:
-        places = [i for i, name in enumerate(self.projections) if name in names]
-        if not places:
-            return {}
+    def _update(self, q: Tensor, directions: Tensor, places: list[int], x: Tensor) -> Tensor:
         picked = self._pick(x, directions)  # (B, r, d)
         along = einsum(x, q[places], "b t d, p r d -> p b t r")
-        deltas = einsum(along, self.scale * picked, "p b t r, b r d -> p b t d")
-        return {self.projections[place]: delta for place, delta in zip(places, deltas, strict=True)}
+        return einsum(along, self.scale * picked, "p b t r, b r d -> p b t d")
 
     def _pick(self, x: Tensor, directions: Tensor) -> Tensor:
         with torch.no_grad():

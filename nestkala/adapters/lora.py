@@ -8,10 +8,10 @@ from einops import einsum
 from torch import Tensor, nn
 
 from ..backbones import BlockAdapter, Projection
-from .contract import Adapter
+from .projections import ProjectionAdapter
 
 
-class LoRA(Adapter):
+class LoRA(ProjectionAdapter):
     """out = W x + scale * B (A x), A (r, d) drawn like nn.Linear's weight, B (d, r) zero at first.
 
     Source: LoRA (Hu et al., ICLR 2022) eq. 3; `scale` is its alpha / r.
@@ -22,6 +22,9 @@ class LoRA(Adapter):
         projections: which of "q", "k", "v", "o".
         rank: r, 1 or more.
         scale: strength; 0 is the frozen model.
+
+    Raises:
+        ValueError: a projection other than these four, or none.
     """
 
     def __init__(
@@ -32,8 +35,8 @@ class LoRA(Adapter):
         rank: int = 1,
         scale: float = 1.0,
     ) -> None:
-        super().__init__(num_blocks)
-        self.projections, self.scale = tuple(projections), scale
+        super().__init__(num_blocks, projections)
+        self.scale = scale
         bound, number = width**-0.5, len(self.projections)
         self.down = nn.ParameterList(
             torch.empty(number, rank, width).uniform_(-bound, bound) for _ in range(num_blocks)
@@ -41,12 +44,8 @@ class LoRA(Adapter):
         self.up = nn.ParameterList(torch.zeros(number, width, rank) for _ in range(num_blocks))
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:  # noqa: ARG002
-        return [partial(self._deltas, down, up) for down, up in zip(self.down, self.up, strict=True)]
+        return [partial(self.deltas, partial(self._update, *pair)) for pair in zip(self.down, self.up, strict=True)]
 
-    def _deltas(self, down: Tensor, up: Tensor, x: Tensor, names: Sequence[Projection]) -> dict[Projection, Tensor]:
-        places = [i for i, name in enumerate(self.projections) if name in names]
-        if not places:
-            return {}
+    def _update(self, down: Tensor, up: Tensor, places: list[int], x: Tensor) -> Tensor:
         low = einsum(x, down[places], "b t d, p r d -> p b t r")
-        deltas = einsum(low, self.scale * up[places], "p b t r, p d r -> p b t d")
-        return {self.projections[place]: delta for place, delta in zip(places, deltas, strict=True)}
+        return einsum(low, self.scale * up[places], "p b t r, p d r -> p b t d")

@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import NestKALAError, one_line
+from ..errors import NestKALAError
+from ..files import load_array
 from .dataset import ImageDataset
 from .lists import CLASS_NAMES, read_class_names
 
@@ -67,10 +68,4 @@ def load_features(folder: Path) -> FeatureDataset:
 def _array(path: Path) -> npt.NDArray[Any]:
     if not path.is_file():
         raise NestKALAError(f"there is no {path}: own features need {_FEATURES} and {_LABELS}")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise NestKALAError(f"cannot read {path}: {one_line(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise NestKALAError(f"{path} must be one array, not an archive of several")
-    return array
+    return load_array(path, str(path), mmap=True)

@@ -68,6 +68,7 @@ def load_lists(root: Path) -> FileDataset:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
+    """The names in the file, one a line. Raises NestKALAError where it is absent or empty, or repeats a name."""
     if not path.is_file():
         raise NestKALAError(f"no {str(path)!r}: one class name a line, in the order of the lists' columns")
     names = tuple(line.strip() for _, line in _lines(path))

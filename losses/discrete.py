@@ -1,0 +1,41 @@
+"""What losses that learn discrete codes of the training set have in common."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from .contract import HashLoss, TrainingSet
+
+
+class DiscreteLoss(HashLoss):
+    """A `HashLoss` that keeps discrete codes and the last seen output of every training image, in buffers.
+
+    Args:
+        targets: multi-hot labels (N, C) of the whole training set.
+        codes: where the discrete codes start (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of
+            one draw).
+
+    Raises:
+        ValueError: targets and codes of different row numbers.
+    """
+
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
+        return cls(training.targets, training.codes[:, :bits], **options)
+
+    def __init__(self, targets: Tensor, codes: Tensor) -> None:
+        super().__init__()
+        if len(targets) != len(codes):
+            raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
+        self.register_buffer("codes", codes.clone())
+        self.register_buffer("memory", torch.zeros_like(codes))
+
+    targets: Tensor  # (N, C)
+    codes: Tensor  # (N, b)
+    memory: Tensor  # (N, b), U; 0 where nothing has been seen
+
+    def remember(self, h: Tensor, indices: Tensor) -> None:
+        """Take note of the batch's outputs (B, b), without gradient."""
+        self.memory[indices] = h.detach().to(self.memory.dtype)
