@@ -68,7 +68,8 @@ def _train(
     model = spec.build(backbone.tower, orthonormal_anchors(len(class_names), 384, seed=0)).to(accelerator.device)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "checkpoint.safetensors")
-        trainer = Trainer(config, accelerator, model, make_loss(config, targets), tokens, targets, checkpoint)
+        loss = make_loss(config, model.head, targets)
+        trainer = Trainer(config, accelerator, model, loss, tokens, targets, checkpoint)
         trainer.fit()
     return trainer.seconds
 

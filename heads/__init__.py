@@ -1,5 +1,11 @@
-"""Hash layers: features (B, d) -> relaxed codes (B, L) in (-1, 1). They need torch alone."""
+"""Hash layers: features (B, d) -> relaxed codes of every length in (-1, 1), (B, width). They need torch alone.
 
-from .nested import NestedHashHead, check_lengths
+The contract that all of them keep is `HashHead`.
+"""
 
-__all__ = ["NestedHashHead", "check_lengths"]
+from .cascade import CascadeHashHead
+from .contract import HashHead, check_lengths
+from .flat import FlatHashHead
+from .nested import NestedHashHead
+
+__all__ = ["CascadeHashHead", "FlatHashHead", "HashHead", "NestedHashHead", "check_lengths"]

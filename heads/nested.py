@@ -1,26 +1,13 @@
 """One hash layer whose output nests: length b's code is the first b bits of the longest."""
 
-import itertools
 from collections.abc import Sequence
-from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-
-def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
-    """Return `lengths` as a tuple; they must be ints, strictly ascending and at least 1.
-
-    Raises:
-        ValueError: names the lengths that are not so.
-    """
-    ascending = all(a < b for a, b in itertools.pairwise(lengths))
-    if not lengths or not ascending or any(type(b) is not int or b < 1 for b in lengths):
-        raise ValueError(f"lengths must be ascending whole numbers of bits, 1 or more, not {list(lengths)}")
-    return tuple(lengths)
+from .contract import HashHead
 
 
-class NestedHashHead(nn.Module):
+class NestedHashHead(HashHead):
     """Linear, optional BatchNorm, tanh: every column is one bit, and a prefix of the columns is a code.
 
     Each of the three acts bit by bit, so `head(x)[:, :b]` is exactly what a head of b bits with the
@@ -43,21 +30,20 @@ class NestedHashHead(nn.Module):
         >>> eight_bits = h[:, :8]
     """
 
-    paper: ClassVar[str] = "Nested Hash Layer (arXiv 2412.08922)"
+    paper = "Nested Hash Layer (arXiv 2412.08922)"
+    nested = True
 
     def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
-        super().__init__()
-        self.lengths = check_lengths(lengths)
+        super().__init__(in_features, lengths, batch_norm)
         self.linear = nn.Linear(in_features, self.lengths[-1])
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
-        self.norm = nn.BatchNorm1d(self.lengths[-1]) if batch_norm else nn.Identity()
 
     @property
     def weight(self) -> Tensor:
         """The hash layer's weight (L, d), one row a bit: what `NestedLoss` balances the lengths on."""
         return self.linear.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) -> relaxed codes (B, L) in (-1, 1). With BatchNorm in training, ValueError for B = 1."""
-        return torch.tanh(self.norm(self.linear(x)))  # (B, L)
+    def logits(self, x: Tensor) -> Tensor:
+        """Features (B, d) -> (B, L)."""
+        return self.linear(x)

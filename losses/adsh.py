@@ -1,9 +1,12 @@
 """ADSH: asymmetric deep supervised hashing."""
 
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .contract import TrainingSet
 from .dcc import dcc
 from .discrete import DiscreteLoss
 from .pairwise import shares_label
@@ -12,8 +15,9 @@ from .pairwise import shares_label
 class ADSH(DiscreteLoss):
     """Inner products of outputs and the database's discrete codes as the similarities want them.
 
-    The database is the training set, with codes V (N, b) of its own; the batch's images are queries. With S_ij = 1
-    where i and j share a label, else -r, r = similar / dissimilar pairs of the database (1 if none is dissimilar):
+    The database is the training set, with codes V (N, b) of its own, which are what is to be searched; the batch's
+    images are queries, `queries` of them in each round of epochs, drawn anew. With S_ij = 1 where i and j share a
+    label, else -r, r = similar / dissimilar pairs of the database (1 if none is dissimilar):
 
         (|H V^T - b S|^2 + gamma |V_batch - H|^2) / (N |batch|)
 
@@ -21,17 +25,20 @@ class ADSH(DiscreteLoss):
     last time, by discrete cyclic coordinate descent. Up to a constant it is -2 (<V, linear> - 1/2 <V gram, V>) with
     linear = b S^T U + gamma U (in the rows of the images seen, 0 in others) and gram = U^T U.
 
-    Source: ADSH (Jiang and Li, AAAI 2018), with database points as queries; at several lengths MAH (arXiv 1809.09329).
+    Source: ADSH (Jiang and Li, AAAI 2018), with database points as queries; at several lengths, with these numbers, MAH
+    (arXiv 1809.09329).
 
     Args:
         targets: multi-hot labels (N, C) of the whole training set.
         codes: where V starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
         gamma: weight of the distance between an image's output and its code, 0 or more.
+        queries: images that a round of epochs passes over, 1 or more; all, where there are no more.
         round_epochs: epochs before V is renewed, 1 or more.
         sweeps: passes of coordinate descent at most, each time; 0 or more.
+        seed: draws the queries; the same at every length.
 
     Raises:
-        ValueError: targets and codes of different row numbers; round_epochs below 1.
+        ValueError: targets and codes of different row numbers; queries or round_epochs below 1.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -41,13 +48,27 @@ class ADSH(DiscreteLoss):
 
     paper = "ADSH (Jiang and Li, AAAI 2018)"
 
+    @classmethod
+    def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
+        return super().for_training(bits, training, **{"seed": training.seed, **options})
+
     def __init__(
-        self, targets: Tensor, codes: Tensor, gamma: float = 200.0, round_epochs: int = 3, sweeps: int = 1
+        self,
+        targets: Tensor,
+        codes: Tensor,
+        gamma: float = 200.0,
+        queries: int = 2000,
+        round_epochs: int = 3,
+        sweeps: int = 1,
+        seed: int = 0,
     ) -> None:
         super().__init__(targets, codes)
-        if round_epochs < 1:
-            raise ValueError(f"round_epochs must be 1 or more, not {round_epochs}")
-        self.gamma, self.round_epochs, self.sweeps = gamma, int(round_epochs), int(sweeps)  # 3.0, from a file, is 3
+        for name, value in {"queries": queries, "round_epochs": round_epochs}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        # 3.0, from a settings file, is 3
+        self.gamma, self.queries, self.round_epochs, self.sweeps = gamma, int(queries), int(round_epochs), int(sweeps)
+        self.seed = int(seed)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=codes.device))
         self._single_label = bool((targets.sum(dim=1) <= 1).all())
         similar = self._sums_over_similar(codes.new_ones(len(codes), 1)).sum(dtype=torch.float64).item()
@@ -64,6 +85,16 @@ class ADSH(DiscreteLoss):
             "similarity": F.mse_loss(h @ codes.T, bits * wanted),
             "quantization": self.gamma * bits / len(codes) * F.mse_loss(h, codes[indices]),
         }
+
+    @property
+    def database_codes(self) -> Tensor:
+        return self.codes
+
+    def sample(self, epoch: int) -> Tensor | None:
+        if len(self.codes) <= self.queries:
+            return None
+        of_round = self.seed * 2**20 + epoch // self.round_epochs  # no two seeds share a draw
+        return torch.randperm(len(self.codes), generator=torch.Generator().manual_seed(of_round))[: self.queries]
 
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:

@@ -67,5 +67,20 @@ class HashLoss(nn.Module, ABC):
         """The loss, a scalar: the sum of `terms`, which takes the same arguments."""
         return sum(self.terms(h, targets, indices, anchors).values(), start=h.new_zeros(()))
 
+    @property
+    def database_codes(self) -> Tensor | None:
+        """Discrete codes (N, b) of the training images, entries -1 or +1, of a loss that means them to be searched.
+
+        Where the training images are the database they take the place of what the network gives; None: they do not.
+        """
+        return None
+
+    def sample(self, epoch: int) -> Tensor | None:
+        """Which training images, int64 (n,), this epoch (0 or more) passes over; None, the default: all of them.
+
+        Every length must name the same, and always as many.
+        """
+        return None
+
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Called once after every epoch, without gradient, with the anchors (C, b) of that moment."""

@@ -64,5 +64,12 @@ class WithHSWD(HashLoss):
         terms.pop("quantization", None)
         return {**terms, "hswd": self.weight * hswd(h)}
 
+    @property
+    def database_codes(self) -> Tensor | None:
+        return self.base.database_codes
+
+    def sample(self, epoch: int) -> Tensor | None:
+        return self.base.sample(epoch)
+
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         self.base.end_epoch(anchors)

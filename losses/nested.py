@@ -1,4 +1,4 @@
-"""Any hashing objective, on every prefix length of one nested code at once."""
+"""Any hashing objective, at every length of one model at once."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .contract import HashLoss
 from .distillation import distill
-from .weighting import dominance_weights
+from .weighting import dominance_weights, halving_weights
 
 
 class NestedTerms(NamedTuple):
@@ -28,6 +28,11 @@ class NestedTerms(NamedTuple):
     weights: Tensor
 
 
+def prefix(bits: int) -> slice:
+    """The first columns, where a nested code of this length stands."""
+    return slice(0, bits)
+
+
 class NestedLoss(nn.Module):
     """One loss a length on the prefixes h[:, :b], balanced against each other, the longer teaching the shorter.
 
@@ -37,12 +42,16 @@ class NestedLoss(nn.Module):
         lengths: code lengths in bits, ascending; the last is the width of h.
         make_loss: length -> the `HashLoss` for it.
         weighting: "adaptive" scales longer lengths down where they would reverse a shorter one's gradient
-            (`dominance_weights`), "uniform" weighs all lengths alike, as both do where there is no gradient.
+            (`dominance_weights`), "uniform" weighs all lengths alike, as adaptive does where there is no gradient,
+            "halving" gives each half of what the next shorter has (`halving_weights`).
         distillation: weight of the long-to-short self-distillation (`distill`), 0 for none.
+        columns: length -> which columns of h, and of the anchors, are its code; prefixes unless told otherwise. For a
+            head whose codes do not nest: `head.columns`.
 
     Raises:
-        ValueError: an unknown weighting, or lengths that do not ascend; on call, h of another width, or adaptive
-            weighting without `weight`.
+        ValueError: an unknown weighting, lengths that do not ascend, or adaptive weighting of codes that are no
+            prefixes and so share nothing to balance; on call, h of another width, or adaptive weighting without
+            `weight`.
 
     Example:
         >>> head = NestedHashHead(512, lengths=(8, 16, 32))
@@ -55,15 +64,23 @@ class NestedLoss(nn.Module):
         self,
         lengths: Sequence[int],
         make_loss: Callable[[int], HashLoss],
-        weighting: Literal["adaptive", "uniform"] = "adaptive",
+        weighting: Literal["adaptive", "uniform", "halving"] = "adaptive",
         distillation: float = 1.0,
+        columns: Callable[[int], slice] = prefix,
     ) -> None:
         super().__init__()
-        if weighting not in ("adaptive", "uniform"):
-            raise ValueError(f"weighting must be 'adaptive' or 'uniform', not '{weighting}'")
+        if weighting not in ("adaptive", "uniform", "halving"):
+            raise ValueError(f"weighting must be 'adaptive', 'uniform' or 'halving', not '{weighting}'")
         self.lengths = tuple(lengths)
         if not self.lengths or any(a >= b for a, b in pairwise(self.lengths)):
             raise ValueError(f"lengths must be ascending, at least one, not {list(lengths)}")
+        self.columns = {bits: columns(bits) for bits in self.lengths}
+        if weighting == "adaptive" and any(where != prefix(bits) for bits, where in self.columns.items()):
+            raise ValueError(
+                "adaptive weighting balances lengths on the bits they share, and codes that do not nest share none: "
+                "take uniform or halving"
+            )
+        self.width: int = max(where.stop for where in self.columns.values())
         self.losses: Sequence[HashLoss] = nn.ModuleList(make_loss(bits) for bits in self.lengths)  # type: ignore[assignment]
         self.weighting = weighting
         self.distillation = distillation
@@ -90,7 +107,8 @@ class NestedLoss(nn.Module):
         """The loss and what it is made of.
 
         Args:
-            h: relaxed codes (B, L) in (-1, 1), of the whole (global) batch.
+            h: relaxed codes (B, L) in (-1, 1), of the whole (global) batch; L is the longest length, or what
+                `columns` of all lengths make.
             targets: multi-hot labels (B, C).
             indices: int64 (B,), which training images these are.
             anchors: text anchors in code space (C, L), for losses that use them.
@@ -98,17 +116,18 @@ class NestedLoss(nn.Module):
                 lengths' gradients there.
 
         Raises:
-            ValueError: h of another width than the longest length; no `weight` for adaptive weighting.
+            ValueError: h of another width than the codes need; no `weight` for adaptive weighting.
         """
-        if h.shape[1] != self.lengths[-1]:
-            raise ValueError(f"h has {h.shape[1]} columns, the longest length is {self.lengths[-1]}")
+        if h.shape[1] != self.width:
+            raise ValueError(f"h has {h.shape[1]} columns, codes of {list(self.lengths)} bits need {self.width}")
         targets = targets.to(h.dtype)
         terms: dict[int, dict[str, Tensor]] = {}
+        codes = {bits: h[:, where] for bits, where in self.columns.items()}
         for bits, loss in zip(self.lengths, self.losses, strict=True):
-            terms[bits] = loss.terms(h[:, :bits], targets, indices, None if anchors is None else anchors[:, :bits])
+            terms[bits] = loss.terms(codes[bits], targets, indices, self._at(anchors, bits))
         if self.distillation:
-            for shorter, longer in zip(self.lengths, self.lengths[1:], strict=False):
-                terms[shorter]["distillation"] = self.distillation * distill(h[:, :shorter], h[:, :longer])
+            for shorter, longer in pairwise(self.lengths):
+                terms[shorter]["distillation"] = self.distillation * distill(codes[shorter], codes[longer])
         # Kept apart until the weights are there: through one stack each length's gradient would visit all lengths.
         sums = [torch.stack(list(of_length.values())).sum() for of_length in terms.values()]
         weights = self._weights(sums, weight)
@@ -116,6 +135,8 @@ class NestedLoss(nn.Module):
         return NestedTerms((weights.to(stacked.dtype) * stacked).sum(), terms, stacked.detach(), weights)
 
     def _weights(self, sums: list[Tensor], weight: Tensor | None) -> Tensor:
+        if self.weighting == "halving":
+            return sums[0].new_tensor(halving_weights(len(sums)))
         if self.weighting == "uniform" or len(self.lengths) == 1 or not torch.is_grad_enabled():
             return sums[0].new_ones(len(sums))
         if weight is None:
@@ -123,13 +144,27 @@ class NestedLoss(nn.Module):
         gradients = [torch.autograd.grad(s, weight, retain_graph=True)[0] for s in sums]
         return dominance_weights(gradients, self.lengths)
 
+    def _at(self, anchors: Tensor | None, bits: int) -> Tensor | None:
+        return None if anchors is None else anchors[:, self.columns[bits]]
+
     @property
     def uses_anchors(self) -> bool:
         """Whether any length's loss reads the anchors."""
         return any(loss.uses_anchors for loss in self.losses)
 
+    @property
+    def database_codes(self) -> dict[int, Tensor] | None:
+        """{length: discrete codes (N, length)} of the training images, where the loss means them to be searched."""
+        codes = {bits: loss.database_codes for bits, loss in zip(self.lengths, self.losses, strict=True)}
+        found = {bits: of_length for bits, of_length in codes.items() if of_length is not None}
+        return found if len(found) == len(codes) else None
+
+    def sample(self, epoch: int) -> Tensor | None:
+        """Which training images, int64 (n,), this epoch (0 or more) passes over; None: all."""
+        return self.losses[0].sample(epoch)
+
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         """To be called after every epoch, with the anchors (C, L) of that moment."""
         for bits, loss in zip(self.lengths, self.losses, strict=True):
-            loss.end_epoch(None if anchors is None else anchors[:, :bits])
+            loss.end_epoch(self._at(anchors, bits))

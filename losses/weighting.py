@@ -1,4 +1,4 @@
-"""Adaptive gradient weighting: no shorter length is reversed by the longer ones on its own bits."""
+"""What the lengths weigh against each other: by their gradients, or fixed."""
 
 from collections.abc import Sequence
 
@@ -45,3 +45,12 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
             weights[j] *= scale
     total = sum(weights)
     return stacked.new_tensor([w * m / total for w in weights])
+
+
+def halving_weights(num_lengths: int) -> list[float]:
+    """One weight a length, shortest first, each half of the one before, of sum `num_lengths`: 4 : 2 : 1 for three.
+
+    Source: Multi-head Asymmetric Hashing (arXiv 1809.09329).
+    """
+    total = 2**num_lengths - 1
+    return [num_lengths * 2**k / total for k in reversed(range(num_lengths))]

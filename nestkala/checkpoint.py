@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import NestKALAError, one_line
+from .errors import DivergedError, NestKALAError, one_line
 from .files import save_tensors
 
 _FORMAT = {"format": "nestkala-checkpoint", "version": "1"}
@@ -30,7 +30,7 @@ def save_checkpoint(
     """Write what was trained, what the loss remembers, the optimiser's state, and after how many epochs and seconds.
 
     Raises:
-        NestKALAError: a value is not finite; the earlier checkpoint stays.
+        DivergedError: a value is not finite; the earlier checkpoint stays.
     """
     tensors = {f"model.{name}": value for name, value in model.trained_state().items()}
     tensors |= {f"loss.{name}": value for name, value in loss.state_dict().items()}
@@ -38,7 +38,7 @@ def save_checkpoint(
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(v) for key, v in state.items() if v is not None}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise NestKALAError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
+            raise DivergedError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
     save_tensors(path, tensors, _FORMAT | {"epoch": str(epoch), "seconds": repr(seconds)})
 
 

@@ -77,6 +77,17 @@ def prefix(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return shortened
 
 
+def columns(codes: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
+    """The bits `where.start` to below `where.stop` of packed codes (N, bytes), packed, uint8 (N, ceil(bits / 8)).
+
+    Raises:
+        NestKALAError: `codes` are not packed codes, or have fewer bits.
+    """
+    if not where.start:
+        return prefix(codes, where.stop)
+    return pack(unpack(codes, where.stop)[:, where])
+
+
 def hamming(queries: NDArray[np.uint8], gallery: NDArray[np.uint8], bits: int | None = None) -> NDArray[np.int32]:
     """Hamming distances between packed codes, over their first `bits` bits or, by default, all of them.
 

@@ -59,6 +59,11 @@ class Config(BaseModel):
     lengths: Annotated[tuple[StrictInt, ...], _comma_separated(int, "BITS,BITS,...")] = Field(
         (8, 16, 32), description=f"code lengths in bits, each 1 to {MAX_LENGTH}, any number of them"
     )
+    head: str = Field(
+        "nested",
+        description="hash layer, a name that `nestkala list heads` shows; nested gives a code at every length up to "
+        "the longest, flat and cascade (random start only) at the lengths trained",
+    )
     batch_norm: bool = Field(
         True,
         description="random start: normalise every bit over the batch before tanh, without which bits tend to die; "
@@ -68,7 +73,7 @@ class Config(BaseModel):
     head_init: Literal["auto", "text", "random"] = Field(
         "auto",
         description="start the head from the class names' embeddings (text: their space must be the features'), or "
-        "random; auto: text where anchors are the backbone's own text tower's",
+        "random; auto: text where anchors are the backbone's own text tower's and the head is nested",
     )
     ridge: float = Field(
         4.0, gt=0, allow_inf_nan=False, description="start from text: regularisation of its closed form (above 0)"
@@ -111,6 +116,11 @@ class Config(BaseModel):
         None,
         ge=1,
         description="queries drawn in all, where the data has no test list; by default a tenth of the images",
+    )
+    gallery: Literal["all", "labelled"] = Field(
+        "all",
+        description="search all images that are no queries, or a database of the labelled training images alone; some "
+        "losses learn its codes",
     )
     train_pool: int | None = Field(
         None,
@@ -184,8 +194,10 @@ class Config(BaseModel):
         1.0, ge=0, allow_inf_nan=False, description="KIDDO: weight of the distance to the codes (0 or more)"
     )
     gamma: float = Field(3.0, ge=0, allow_inf_nan=False, description="KIDDO: weight of pairwise similarity (0 or more)")
-    weighting: Literal["adaptive", "uniform"] = Field(
-        "adaptive", description="balance the lengths' gradients, or weigh all lengths alike"
+    weighting: Literal["auto", "adaptive", "uniform", "halving"] = Field(
+        "auto",
+        description="balance the lengths' gradients, weigh all lengths alike, or each half of the next shorter; auto: "
+        "adaptive, or uniform under a head whose codes do not nest",
     )
     distillation: float = Field(
         1.0, ge=0, allow_inf_nan=False, description="weight of long-to-short self-distillation (0: none)"
@@ -244,7 +256,7 @@ class Config(BaseModel):
     def starts_from_text(self) -> bool:
         """Whether the head starts from the class names' embeddings."""
         if self.head_init == "auto":
-            return self.anchors == "text" and not self.backbone.endswith(":random")
+            return self.head == "nested" and self.anchors == "text" and not self.backbone.endswith(":random")
         return self.head_init == "text"
 
     @property
@@ -291,11 +303,16 @@ class Config(BaseModel):
         for key in ("shots", "epochs"):
             if not getattr(self, key) and not self.starts_from_text:
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
+        if self.head_init == "text" and self.head != "nested":
+            raise ValueError(f"head_init text needs head nested, not {self.head}: set head_init random")
+        if self.gallery == "labelled" and not self.shots:
+            raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
         if self.centres == "independent" and self.starts_from_text:
             raise ValueError("centres independent needs a random start: a head from text stands at nested centres")
         find_plugin("losses", self.loss.removesuffix(HSWD_SUFFIX))
+        find_plugin("heads", self.head)
         check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
             _check_text_tower(self.anchors)

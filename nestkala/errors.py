@@ -8,6 +8,10 @@ class NestKALAError(ValueError):
     """A mistake in what the user gave. The command line shows it as one line and exits with code 2."""
 
 
+class DivergedError(NestKALAError):
+    """Training came to a number that is not finite."""
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

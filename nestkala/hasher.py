@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .backbones.features import FeatureBackbone
-from .codes import prefix
+from .codes import columns
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError, one_line
 from .model import HashModel
@@ -35,7 +35,7 @@ class Hasher:
         >>> short = hasher.encode(["a.jpg", "b.jpg"], bits=8)  # uint8 (2, 1), their prefixes
 
     Attributes:
-        lengths: the trained code lengths in bits; any other up to the longest is served too.
+        lengths: the trained code lengths in bits; of a nested head any other up to the longest is served too.
         class_names: of the training classes.
     """
 
@@ -90,7 +90,7 @@ class Hasher:
             images: one image or several; paths, encoded bytes or PIL images; own features (N, width) or (width,)
                 for a model that was trained on such.
             bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
-                exactly the prefix of a longer one.
+                exactly the prefix of a longer one. Of heads that do not nest, a trained length.
             batch_size: images a pass.
             workers: processes that decode images; 0 decodes in this one.
             progress: show a bar.
@@ -98,19 +98,29 @@ class Hasher:
         Raises:
             NestKALAError: bits out of range, or an image that cannot be read, by name.
         """
-        longest = self.lengths[-1]
-        bits = longest if bits is None else bits
-        if type(bits) is not int or not 1 <= bits <= longest:
-            raise NestKALAError(f"bits must be a whole number from 1 to {longest}, not {bits!r}")
+        where = self._columns(bits)
         given, source = self._source(images, batch_size, workers)
         label = "encoding" if progress else None
-        return prefix(packed_codes(self.model, source, given, range(len(given)), label), bits)
+        return columns(packed_codes(self.model, source, given, range(len(given)), label), where)
 
-    def relaxed(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 128, workers: int = 0) -> Tensor:
-        """Relaxed codes (N, L) in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
+    def relaxed(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        bits: int | None = None,
+        batch_size: int = 128,
+        workers: int = 0,
+    ) -> Tensor:
+        """Relaxed codes (N, bits) in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
+        where = self._columns(bits)
         given, source = self._source(images, batch_size, workers)
         batches = list(relaxed_codes(self.model, source, given, range(len(given))))
-        return torch.cat(batches) if batches else torch.empty(0, self.lengths[-1])
+        return torch.cat(batches)[:, where] if batches else torch.empty(0, where.stop - where.start)
+
+    def _columns(self, bits: int | None) -> slice:
+        try:
+            return self.model.head.columns(self.lengths[-1] if bits is None else bits)
+        except ValueError as error:
+            raise NestKALAError(str(error)) from None
 
     def push_to_hub(self, repo: str, private: bool = False) -> str:
         """Upload the model, with a card, to "owner/name" on the Hugging Face hub, and return the address.
@@ -143,6 +153,7 @@ class Hasher:
 
     def _card(self) -> str:
         lengths = ", ".join(map(str, self.lengths))
+        prefixes = ", each a prefix of the longest," if self.model.head.nested else ""
         lines = [
             "---",
             "library_name: nestkala",
@@ -150,7 +161,7 @@ class Hasher:
             "---",
             "# Nested binary image codes",
             "",
-            f"Codes of {lengths} bits, each a prefix of the longest, from one NestKALA model on the frozen backbone "
+            f"Codes of {lengths} bits{prefixes} from one NestKALA model on the frozen backbone "
             f"`{self.spec.backbone}` (fingerprint `{self.spec.fingerprint}`, not included here).",
             "",
             f"Trained on {len(self.class_names)} classes: {', '.join(self.class_names)}.",

@@ -1,4 +1,4 @@
-"""The model that is trained: a frozen tower's tail with an adapter, text anchors, and a nested hash head."""
+"""The model that is trained: a frozen tower's tail with an adapter, text anchors, and a hash head."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .adapters import Adapter, CLoRA
 from .backbones import Tower
 from .errors import NestKALAError
-from .heads import NestedHashHead, check_lengths
+from .heads import HashHead, NestedHashHead, check_lengths
 
 
 class HashModel(nn.Module):
@@ -22,7 +22,8 @@ class HashModel(nn.Module):
         anchors: text anchors K (C, d_t).
         lengths: code lengths in bits, ascending.
         adapter: of the tower's last blocks; None leaves the tower as it is.
-        batch_norm: as for `NestedHashHead`.
+        batch_norm: as for `HashHead`.
+        head: which head, made with (width of the features, lengths, batch_norm).
 
     Raises:
         NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks.
@@ -38,6 +39,7 @@ class HashModel(nn.Module):
         lengths: Sequence[int],
         adapter: Adapter | None = None,
         batch_norm: bool = False,
+        head: type[HashHead] = NestedHashHead,
     ) -> None:
         super().__init__()
         check_lengths(lengths)
@@ -50,10 +52,10 @@ class HashModel(nn.Module):
         self.register_buffer("anchors", anchors)
         self.adapter = adapter
         self.anchor_to_token = nn.Linear(width, tower.width) if adapter is not None and adapter.uses_anchors else None
-        self.anchor_to_code = nn.Linear(width, lengths[-1])
+        self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)
-        self.head = NestedHashHead(tower.feature_dim, lengths, batch_norm)
+        self.head: HashHead = head(tower.feature_dim, lengths, batch_norm)
 
     def features(self, tokens: Tensor) -> Tensor:
         """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
@@ -63,17 +65,22 @@ class HashModel(nn.Module):
         return self.tower.tail(tokens, self.adapter.bind(directions), self.adapter.prompts())
 
     def forward(self, tokens: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens -> relaxed codes H (B, L) in (-1, 1) and the anchors in code space T (C, L).
+        """Tokens -> relaxed codes H (B, L) in (-1, 1) and the anchors in code space T (C, L), L the head's width.
 
         With `gather`, which collects features across processes with gradient, B is the global batch.
         """
-        exact = self.head.weight.dtype
+        exact = self.dtype
         features = self.features(tokens.to(exact))
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(exact)
             if gather is not None:
                 features = gather(features)
             return self.head(features), self.anchor_to_code(self.anchors)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What all but the frozen backbone computes in, whatever autocast says."""
+        return self.anchor_to_code.weight.dtype
 
     def trained_state(self) -> dict[str, Tensor]:
         """All but what is frozen of the tower: a few megabytes, unless blocks of it are trained."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .config import HSWD_SUFFIX, Config
 from .errors import NestKALAError, one_line, unknown_name
+from .heads import HashHead
 from .losses import (
     HashLoss,
     NestedLoss,
@@ -22,17 +23,19 @@ from .losses import (
 from .plugins import find_plugin
 
 
-def make_loss(config: Config, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
+def make_loss(config: Config, head: HashHead, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
     """The objective that the settings ask for, at every length, for training images with labels (N, C).
 
     Args:
         config: loss and its options, lengths, weighting, distillation, centres, seed.
+        head: which makes the codes.
         targets: multi-hot labels (N, C).
         centres: hash centres (C, L) that the head started from; without them they are drawn. Discrete codes start at
             the centres of an image's labels, by majority, or at random where there are none.
 
     Raises:
-        NestKALAError: an unknown loss, options it does not take, or images of several labels for a loss of one.
+        NestKALAError: an unknown loss, options it does not take, images of several labels for a loss of one, or
+            adaptive weighting of codes that do not nest.
     """
     name = config.loss.removesuffix(HSWD_SUFFIX)
     kind = find_plugin("losses", name).load()
@@ -54,7 +57,15 @@ def make_loss(config: Config, targets: Tensor, centres: Tensor | None = None) ->
             raise NestKALAError(f"loss {name} at {bits} bits, {options}: {one_line(error)}") from error
         return WithHSWD(loss) if config.loss.endswith(HSWD_SUFFIX) else loss
 
-    return NestedLoss(config.lengths, at_length, config.weighting, config.distillation)
+    weighting = config.weighting
+    if weighting == "auto":
+        weighting = "uniform" if head.weight is None else "adaptive"
+    if weighting == "adaptive" and head.weight is None:
+        raise NestKALAError(
+            f"weighting adaptive balances lengths on the bits they share, and those of head {config.head} share none: "
+            "set weighting uniform or halving"
+        )
+    return NestedLoss(config.lengths, at_length, weighting, config.distillation, head.columns)
 
 
 def _training_set(config: Config, targets: Tensor, started_from: Tensor | None) -> TrainingSet:

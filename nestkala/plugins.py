@@ -1,6 +1,7 @@
 """Losses and heads by name: the package's own, and those that other packages bring as entry points."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
@@ -28,8 +29,9 @@ _OWN: dict[Kind, dict[str, str]] = {
         "orthohash-arc": "OrthoHashArc",
         "orthohash-cos": "OrthoHashCos",
     },
-    "heads": {"nested": "NestedHashHead"},
+    "heads": {"cascade": "CascadeHashHead", "flat": "FlatHashHead", "nested": "NestedHashHead"},
 }
+_CONTRACT: dict[Kind, str] = {"losses": "HashLoss", "heads": "HashHead"}
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,32 @@ class Plugin:
     """A loss or a head that is installed.
 
     Attributes:
+        kind: what it is.
         name: what a user types.
         origin: the distribution that brings it, with its version.
         entry: where it is.
     """
 
+    kind: Kind
     name: str
     origin: str
     entry: EntryPoint
 
     def load(self) -> Any:
-        """The class.
+        """The class, a `HashLoss` or a `HashHead`.
 
         Raises:
-            NestKALAError: its package does not import, or lacks it.
+            NestKALAError: its package does not import, lacks it, or it is of another kind.
         """
+        where = f"{self.origin} ({self.entry.value})"
         try:
-            return self.entry.load()
+            found = self.entry.load()
         except Exception as error:  # whatever a stranger's module raises
-            where = f"{self.origin} ({self.entry.value})"
             raise NestKALAError(f"'{self.name}' of {where} cannot be loaded: {one_line(error)}") from error
+        contract = getattr(import_module(f"nestkala.{self.kind}"), _CONTRACT[self.kind])
+        if not (isinstance(found, type) and issubclass(found, contract)):
+            raise NestKALAError(f"'{self.name}' of {where} is no {_CONTRACT[self.kind]}, but {found!r}")
+        return found
 
 
 def plugins(kind: Kind) -> dict[str, Plugin]:
@@ -72,7 +80,7 @@ def plugins(kind: Kind) -> dict[str, Plugin]:
     found: dict[str, Plugin] = {}
     for entry in (*own, *entry_points(group=group)):
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "nestkala"
-        other = found.setdefault(entry.name, Plugin(entry.name, origin, entry))
+        other = found.setdefault(entry.name, Plugin(kind, entry.name, origin, entry))
         if other.entry.value != entry.value:
             raise NestKALAError(f"{other.origin} and {origin} both bring '{entry.name}' to {kind}: uninstall one")
     return dict(sorted(found.items()))

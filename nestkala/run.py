@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from tabulate import tabulate
 
 from .anchors import class_anchors
 from .backbones import Backbone, load_backbone
-from .codes import unpack
+from .codes import pack, unpack
 from .config import Config, dump_config
 from .data import FeatureDataset, ImageDataset, load_dataset, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
-from .evaluation import evaluate
 from .files import write_text
+from .losses import NestedLoss
 from .model import HashModel
 from .objective import make_loss
+from .retrieval import score_lengths
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
@@ -45,12 +46,14 @@ class Result:
 
     Attributes:
         lengths: {bits: {"map", "map_tie_aware"}}.
+        searched: what the gallery was made of: "codes of the network", or "learned codes" of a labelled database.
         seconds: of loading the tokens of the training images, training all lengths, and evaluating.
         constant_bits: bits that are the same on all training images, numbered from 0.
         broken_images: names of unreadable images that were left out.
     """
 
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
+    searched: str = "codes of the network"
     seconds: dict[str, float] = field(default_factory=dict)
     constant_bits: list[int] = field(default_factory=list)
     broken_images: list[str] = field(default_factory=list)
@@ -100,7 +103,7 @@ def train(config: Config) -> Path:
     if config.tracker != "none":
         _start_tracker(config, accelerator, folder)
 
-    targets = torch.from_numpy(dataset.targets[split.train]).to(model.head.weight.dtype)
+    targets = torch.from_numpy(dataset.targets[split.train]).to(model.dtype)
     started = time.perf_counter()
     with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
         source = token_source(config, spec, backbone, dataset)
@@ -112,26 +115,32 @@ def train(config: Config) -> Path:
     result.seconds["tokens"] = time.perf_counter() - started
 
     result.seconds["train"] = 0.0
+    learned: dict[int, np.ndarray] | None = None
     if config.trains:
-        loss, checkpoint = make_loss(config, targets, centres), folder / "checkpoint.safetensors"
+        loss, checkpoint = make_loss(config, model.head, targets, centres), folder / "checkpoint.safetensors"
         trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
         if config.resume is not None:
             trainer.resume()
         trainer.fit()
         result.seconds["train"] = trainer.seconds
+        learned = _learned_codes(trainer.loss, split)
+        if learned:
+            result.searched = "learned codes"
     if main:
         save_model(folder, spec, model.trained_state())
 
     started = time.perf_counter()
-    train_codes, query_codes, gallery_codes = (
-        _sharded_codes(accelerator, model, source, dataset, indices, f"encoding {name}" if main else None)
-        for name, indices in (("training images", split.train), ("queries", split.query), ("gallery", split.gallery))
-    )
+
+    def encoded(name: str, indices: np.ndarray) -> np.ndarray:
+        return _sharded_codes(accelerator, model, source, dataset, indices, f"encoding {name}" if main else None)
+
+    train_codes, query_codes = encoded("training images", split.train), encoded("queries", split.query)
+    gallery_codes = learned or encoded("gallery", split.gallery)
     if main:
         query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
-        scores = evaluate(query_codes, query_targets, gallery_codes, gallery_targets, config.lengths, config.top_k)
+        scores = score_lengths(model.head, query_codes, query_targets, gallery_codes, gallery_targets, config.top_k)
         result.lengths = {str(bits): asdict(metrics) for bits, metrics in scores.items()}
-        result.constant_bits = constant_bits(train_codes, config.lengths[-1])
+        result.constant_bits = constant_bits(train_codes, model.head.width)
         result.seconds["evaluate"] = time.perf_counter() - started
         write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
@@ -165,6 +174,8 @@ def remarks(result: Result, config: Config) -> list[str]:
         f"one model gives all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
         f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} encoding and evaluation"
     ]
+    if result.searched == "learned codes":
+        lines.append(f"note: the gallery's codes are those that {config.loss} learned, the queries' are the network's")
     if dead := result.constant_bits:
         lines.append(
             f"warning: {len(dead)} of {config.lengths[-1]} bits are the same on all training images "
@@ -232,16 +243,27 @@ def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:
     if config.resume is not None:
         return load_split(folder / "split.json", dataset)
     if config.split is not None:
-        return load_split(config.split, dataset)
-    return draw_split(
-        dataset,
-        shots=config.shots,
-        seed=config.seed,
-        queries_per_class=config.queries_per_class,
-        queries=config.queries,
-        train_pool=config.train_pool,
-        protocol_seed=config.protocol_seed,
-    )
+        split = load_split(config.split, dataset)
+    else:
+        split = draw_split(
+            dataset,
+            shots=config.shots,
+            seed=config.seed,
+            queries_per_class=config.queries_per_class,
+            queries=config.queries,
+            train_pool=config.train_pool,
+            protocol_seed=config.protocol_seed,
+        )
+    return split if config.gallery == "all" else replace(split, gallery=split.train)
+
+
+def _learned_codes(loss: NestedLoss, split: Split) -> dict[int, np.ndarray] | None:
+    """{length: packed codes} of the gallery, where all of it was trained on and the loss has codes to be searched."""
+    if loss.database_codes is None or not np.isin(split.gallery, split.train).all():
+        return None
+    number = {index: place for place, index in enumerate(split.train.tolist())}
+    places = [number[index] for index in split.gallery.tolist()]
+    return {bits: pack(codes[places]) for bits, codes in loss.database_codes.items()}
 
 
 def _announce(config: Config, dataset: ImageDataset, split: Split, result: Result, accelerator: Accelerator) -> None:

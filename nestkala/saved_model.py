@@ -16,6 +16,7 @@ from .errors import NestKALAError
 from .files import save_tensors, write_text
 from .heads import check_lengths
 from .model import HashModel
+from .plugins import find_plugin
 
 MODEL_FILES = ("model.json", "model.safetensors")
 
@@ -39,6 +40,7 @@ class ModelSpec(BaseModel):
     class_names: tuple[str, ...]
     lengths: tuple[int, ...]
     batch_norm: bool
+    head: str = "nested"
     adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"]
     adapt_blocks: int
     projections: tuple[Projection, ...]
@@ -83,7 +85,8 @@ class ModelSpec(BaseModel):
                 adapter = Prompts(width, blocks, self.prompt_length)
             case "biases" | "full":
                 tower.unlock("biases" if self.adapter == "biases" else "all")
-        return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm)
+        head = find_plugin("heads", self.head).load()
+        return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm, head)
 
 
 def num_adapted(settings: Config | ModelSpec) -> int:

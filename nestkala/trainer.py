@@ -10,14 +10,33 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
-from .errors import NestKALAError
+from .errors import DivergedError, NestKALAError
 from .losses import NestedLoss, NestedTerms
 from .model import HashModel
+
+
+class TrainingImages(Dataset[tuple[Tensor, ...]]):
+    """Tokens, labels and number of each training image, or of the ones chosen."""
+
+    def __init__(self, tokens: Tensor, targets: Tensor) -> None:
+        self.tokens, self.targets = tokens, targets
+        self.chosen = self.every = torch.arange(len(tokens))
+
+    def choose(self, indices: Tensor | None) -> None:
+        """Show these from now on; all, for None."""
+        self.chosen = self.every if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
+        index = self.chosen[place]
+        return self.tokens[index], self.targets[index], index
 
 
 class Trainer:
@@ -55,12 +74,10 @@ class Trainer:
         optimizer = torch.optim.SGD(
             trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
-            TensorDataset(tokens, targets, torch.arange(len(tokens))),
-            config.batch_size,
-            shuffle=True,
-            drop_last=True,
-        )
+        self.images = TrainingImages(tokens, targets)
+        self.images.choose(self.loss.sample(0))
+        check_batch_size(config.batch_size, len(self.images), accelerator.num_processes)
+        loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True)
         self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
         self.epoch, self.seconds = 0, 0.0
 
@@ -76,7 +93,7 @@ class Trainer:
         """Train up to the epochs asked for, writing checkpoints.
 
         Raises:
-            NestKALAError: a loss that is not finite, with step, length and term.
+            DivergedError: a loss that is not finite, with step, length and term.
         """
         steps, left = len(self.loader), max(0, self.config.epochs - self.epoch)
         show = self.accelerator.is_main_process
@@ -90,6 +107,7 @@ class Trainer:
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         started = time.perf_counter()
+        self.images.choose(self.loss.sample(self.epoch))
         self.loader.set_epoch(self.epoch)
         for batch, (tokens, targets, indices) in enumerate(self.loader):
             step = self.epoch * len(self.loader) + batch
@@ -124,7 +142,7 @@ class Trainer:
             if self.checkpoint.exists()
             else "there is no checkpoint yet"
         )
-        raise NestKALAError(
+        raise DivergedError(
             f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}; "
             f"{last}; a lower --lr (now {self.config.learning_rate:g}) often helps"
         )

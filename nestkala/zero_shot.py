@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .config import Config
 from .errors import NestKALAError
+from .heads import NestedHashHead
 from .losses import majority_centres, nested_centres
 from .model import HashModel
 
@@ -26,7 +27,7 @@ def start_from_text(
     at all lengths to be nearest to the labels, which is what KIDDO asks.
 
     Args:
-        model: whose anchors and features are in one space.
+        model: with a nested head, whose anchors and features are in one space.
         unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
         labelled: tokens of the training images, in batches; none at 0 shots.
         targets: multi-hot labels (N, C) of the latter.
@@ -36,9 +37,13 @@ def start_from_text(
         The centres (C, L), entries -1 or +1.
 
     Raises:
-        NestKALAError: anchors and features of different width, fewer than two classes, or images that are all alike.
+        NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes, or
+            images that are all alike.
     """
-    anchors, weight = model.anchors, model.head.weight
+    head = model.head
+    if not isinstance(head, NestedHashHead):
+        raise NestKALAError("a start from text needs the nested head: say --head nested, or --head-init random")
+    anchors, weight = model.anchors, head.weight
     if anchors.shape[1] != weight.shape[1]:
         raise NestKALAError(
             f"a start from text needs anchors in the features' space, but their widths are {anchors.shape[1]} and "
@@ -46,9 +51,9 @@ def start_from_text(
         )
     if len(anchors) < 2:
         raise NestKALAError("a start from text needs two classes or more: say --head-init random")
-    centres = nested_centres(len(anchors), model.head.lengths[-1], torch.Generator().manual_seed(config.seed))
+    centres = nested_centres(len(anchors), head.lengths[-1], torch.Generator().manual_seed(config.seed))
     centres = centres.to(weight)
-    features, known = (_features(model, tokens) for tokens in (unlabelled, labelled))
+    features, known = (_features(model, weight, tokens) for tokens in (unlabelled, labelled))
 
     text_mean, image_mean = anchors.mean(dim=0), features.mean(dim=0)
     texts, images, others = (
@@ -69,13 +74,13 @@ def start_from_text(
         raise NestKALAError(f"a start from text needs images that differ, and these {len(features)} do not")
     weight.copy_(solution / deviation[:, None])
     offset = weight @ image_mean
-    if isinstance(model.head.norm, nn.BatchNorm1d):
-        model.head.norm.get_buffer("running_mean").copy_(offset)
-        model.head.norm.get_buffer("running_var").fill_(1)
+    if isinstance(head.norm, nn.BatchNorm1d):
+        head.norm.get_buffer("running_mean").copy_(offset)
+        head.norm.get_buffer("running_var").fill_(1)
     else:
-        model.head.linear.bias.copy_(-offset)
+        head.linear.bias.copy_(-offset)
 
-    scale = _scale_to_labels(centres, model.head.lengths) / (anchors - text_mean).norm(dim=1).mean()
+    scale = _scale_to_labels(centres, head.lengths) / (anchors - text_mean).norm(dim=1).mean()
     model.anchor_to_code.weight.copy_(scale * solution)
     model.anchor_to_code.bias.copy_(-scale * solution @ text_mean)
     return centres
@@ -97,8 +102,7 @@ def _nearest(directions: Tensor, prototypes: Tensor) -> Tensor:
     return (directions @ F.normalize(prototypes, dim=1).T).argmax(dim=1)
 
 
-def _features(model: HashModel, tokens: Iterable[Tensor]) -> Tensor:
-    weight = model.head.weight
+def _features(model: HashModel, weight: Tensor, tokens: Iterable[Tensor]) -> Tensor:
     return torch.cat([weight.new_empty(0, weight.shape[1]), *(model.features(batch.to(weight)) for batch in tokens)])
 
 

@@ -5,6 +5,7 @@ import torch
 
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
+from nestkala.heads import NestedHashHead
 from nestkala.losses import CSQ, GreedyHash, NestedLoss, WithHSWD, minimum_distance, nested_centres
 from nestkala.objective import make_loss
 from nestkala.plugins import plugins
@@ -13,6 +14,7 @@ CLASSES, NUM, LENGTHS = 5, 12, (3, 8, 16)
 TARGETS = torch.eye(CLASSES)[torch.arange(NUM) % CLASSES]
 SEVERAL = TARGETS.clone().index_fill_(1, torch.tensor([2]), 1)
 RANDOM = {"head_init": "random", "lengths": LENGTHS}
+HEAD = NestedHashHead(7, LENGTHS)
 NAMES = list(plugins("losses"))
 
 
@@ -30,7 +32,7 @@ def one_step(nested: NestedLoss, targets: torch.Tensor) -> tuple[float, torch.Te
 @pytest.mark.parametrize("name", NAMES)
 def test_every_loss_nests_learns_and_goes_on_from_its_state(name: str, suffix: str) -> None:
     config = Config(loss=name + suffix, **RANDOM)
-    nested, other = make_loss(config, TARGETS), make_loss(config, TARGETS)
+    nested, other = make_loss(config, HEAD, TARGETS), make_loss(config, HEAD, TARGETS)
     value, gradient = one_step(nested, TARGETS)
     assert torch.isfinite(torch.tensor(value))
     assert torch.isfinite(gradient).all()
@@ -44,15 +46,15 @@ def test_every_loss_nests_learns_and_goes_on_from_its_state(name: str, suffix: s
 @pytest.mark.parametrize("name", NAMES)
 def test_several_labels_are_taken_or_refused_as_the_loss_says(name: str) -> None:
     if plugins("losses")[name].load().multi_label:
-        assert torch.isfinite(one_step(make_loss(Config(loss=name, **RANDOM), SEVERAL), SEVERAL)[1]).all()
+        assert torch.isfinite(one_step(make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL), SEVERAL)[1]).all()
     else:
         with pytest.raises(NestKALAError, match=f"loss {name} needs images of exactly one class each"):
-            make_loss(Config(loss=name, **RANDOM), SEVERAL)
+            make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL)
 
 
 def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
     def centres(**settings: str) -> list[torch.Tensor]:
-        nested = make_loss(Config(loss="csq", **RANDOM, **settings), TARGETS)
+        nested = make_loss(Config(loss="csq", **RANDOM, **settings), HEAD, TARGETS)
         assert all(isinstance(loss, CSQ) for loss in nested.losses)
         return [loss.centres for loss in nested.losses]
 
@@ -67,22 +69,22 @@ def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
 
 def test_where_the_head_started_is_where_the_loss_pulls() -> None:
     started = nested_centres(CLASSES, 16, torch.Generator().manual_seed(9))
-    nested = make_loss(Config(loss="csq", lengths=LENGTHS), TARGETS, started)
+    nested = make_loss(Config(loss="csq", lengths=LENGTHS), HEAD, TARGETS, started)
     assert torch.equal(nested.losses[-1].centres, started)
 
 
 def test_arguments_reach_the_loss() -> None:
-    nested = make_loss(Config(loss="dpsh-hswd", loss_args={"eta": 0.7}, **RANDOM), TARGETS)
+    nested = make_loss(Config(loss="dpsh-hswd", loss_args={"eta": 0.7}, **RANDOM), HEAD, TARGETS)
     assert all(isinstance(loss, WithHSWD) and loss.base.eta == 0.7 for loss in nested.losses)
 
 
 def test_an_unknown_argument_is_answered_with_the_nearest() -> None:
     with pytest.raises(NestKALAError, match=r"unknown argument of loss dpsh 'etta'; did you mean 'eta'\? \(known: eta"):
-        make_loss(Config(loss="dpsh", loss_args={"etta": 0.7}, **RANDOM), TARGETS)
+        make_loss(Config(loss="dpsh", loss_args={"etta": 0.7}, **RANDOM), HEAD, TARGETS)
 
 
 def test_a_classifier_of_the_loss_is_among_what_is_trained() -> None:
-    nested = make_loss(Config(loss="greedyhash", **RANDOM), TARGETS)
+    nested = make_loss(Config(loss="greedyhash", **RANDOM), HEAD, TARGETS)
     assert all(isinstance(loss, GreedyHash) for loss in nested.losses)
     assert {tuple(parameter.shape) for parameter in nested.parameters()} >= {(CLASSES, 3), (CLASSES, 16)}
 

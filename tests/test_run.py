@@ -18,6 +18,7 @@ from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.errors import NestKALAError
+from nestkala.heads import NestedHashHead
 from nestkala.objective import make_loss
 from nestkala.run import train
 from nestkala.saved_model import ModelSpec
@@ -181,7 +182,7 @@ def test_a_start_from_text_needs_the_features_own_text(tmp_path: Path) -> None:
 def test_codes_start_at_the_centres_of_the_labels(tmp_path: Path) -> None:
     centres = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
     targets = torch.tensor([[0.0, 1, 0], [1, 0, 1], [1, 1, 1]])
-    nested = make_loss(settings(tmp_path, lengths=(2, 4)), targets, centres)
+    nested = make_loss(settings(tmp_path, lengths=(2, 4)), NestedHashHead(3, (2, 4)), targets, centres)
     two, four = (codes for name, codes in nested.state_dict().items() if name.endswith("codes"))
     assert torch.equal(two, four[:, :2])
     assert four[0].tolist() == [-1, 1, 1, -1]

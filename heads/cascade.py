@@ -1,0 +1,48 @@
+"""MAH's cascade head: the longest code from the features, each shorter one from the next longer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .contract import HashHead
+
+
+class CascadeHashHead(HashHead):
+    """Linear to the longest length, from its output before tanh Linear to the next shorter, and so on.
+
+    Optional BatchNorm and tanh come last, on each code by itself. A code is no prefix of a longer one.
+
+    Source: Multi-head Asymmetric Hashing (arXiv 1809.09329), MAH-cascade.
+
+    Args:
+        in_features: width d of the features.
+        lengths: code lengths in bits, ascending; the output is as wide as all of them together.
+        batch_norm: normalise every bit over the batch before tanh.
+
+    Raises:
+        ValueError: lengths that are not ascending positive ints.
+
+    Example:
+        >>> head = CascadeHashHead(512, lengths=(4, 8, 16))
+        >>> h = head(torch.randn(2, 512))  # (2, 28)
+        >>> eight_bits = h[:, head.columns(8)]  # (2, 8)
+    """
+
+    paper = "MAH-cascade (arXiv 1809.09329)"
+
+    def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
+        super().__init__(in_features, lengths, batch_norm)
+        longest_first = self.lengths[::-1]
+        inputs = (in_features, *longest_first)
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, longest_first, strict=False))
+        nn.init.normal_(self.linears[0].weight, std=0.01)  # type: ignore[arg-type]
+        nn.init.zeros_(self.linears[0].bias)  # type: ignore[arg-type]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Features (B, d) -> (B, width), the shortest code first."""
+        codes = []
+        for linear in self.linears:
+            x = linear(x)
+            codes.append(x)
+        return torch.cat(codes[::-1], dim=1)

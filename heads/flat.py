@@ -1,0 +1,41 @@
+"""MAH's flat head: a hash layer a length, each on the features by itself."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .contract import HashHead
+
+
+class FlatHashHead(HashHead):
+    """An independent Linear, optional BatchNorm and tanh for every length.
+
+    The lengths share the features alone: a code of 8 bits is no prefix of the one of 16.
+
+    Source: Multi-head Asymmetric Hashing (arXiv 1809.09329), MAH-flat.
+
+    Args:
+        in_features: width d of the features.
+        lengths: code lengths in bits, ascending; the output is as wide as all of them together.
+        batch_norm: normalise every bit over the batch before tanh.
+
+    Raises:
+        ValueError: lengths that are not ascending positive ints.
+
+    Example:
+        >>> head = FlatHashHead(512, lengths=(4, 8, 16))
+        >>> h = head(torch.randn(2, 512))  # (2, 28)
+        >>> eight_bits = h[:, head.columns(8)]  # (2, 8)
+    """
+
+    paper = "MAH-flat (arXiv 1809.09329)"
+
+    def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
+        super().__init__(in_features, lengths, batch_norm)
+        self.linear = nn.Linear(in_features, self.width)  # the layers of all lengths, one above the other
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Features (B, d) -> (B, width)."""
+        return self.linear(x)

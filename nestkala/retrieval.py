@@ -1,0 +1,41 @@
+"""Codes of queries and gallery, as a head gives them, scored at every length."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codes import columns
+from .evaluation import Metrics, evaluate
+from .heads import HashHead
+
+Codes = NDArray[np.uint8]
+Labels = NDArray[np.generic]
+
+
+def score_lengths(
+    head: HashHead,
+    queries: Codes,
+    query_labels: Labels,
+    gallery: Codes | Mapping[int, Codes],
+    gallery_labels: Labels,
+    top_k: int | None = None,
+) -> dict[int, Metrics]:
+    """`evaluate` at every length that the head was made for.
+
+    Args:
+        head: which made the codes.
+        queries: packed codes, uint8 (Q, bytes), of all that the head gives.
+        query_labels: multi-hot (Q, C).
+        gallery: packed codes (G, bytes) likewise, or such as were learned for themselves, {length: (G, its bytes)}.
+        gallery_labels: multi-hot (G, C).
+        top_k: as for `evaluate`.
+    """
+    if head.nested and not isinstance(gallery, Mapping):
+        return evaluate(queries, query_labels, gallery, gallery_labels, head.lengths, top_k)
+    found: dict[int, Metrics] = {}
+    for bits in head.lengths:
+        where = head.columns(bits)
+        items = gallery[bits] if isinstance(gallery, Mapping) else columns(gallery, where)
+        found |= evaluate(columns(queries, where), query_labels, items, gallery_labels, (bits,), top_k)
+    return found
