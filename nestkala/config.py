@@ -39,8 +39,8 @@ class Config(BaseModel):
 
     config: str = Field(
         "digits",
-        description="a shipped config (digits, cifar10, nuswide21, mscoco, kalahash) or the path of a YAML file; the "
-        "default counts for its own data alone, not where other data is named",
+        description="a shipped config (digits, cifar10, nuswide21, mscoco, kalahash, mah) or the path of a YAML file; "
+        "the default counts for its own data alone, not where other data is named",
     )
     output: Path | None = Field(None, description="run folder to make; by default runs/DATA-SHOTSshot-seedSEED-TIME")
     resume: Path | None = Field(

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,56 +18,62 @@ from .files import write_text
 from .run import train
 
 
-def finish(runs: Iterable[Config]) -> None:
-    """Train and score those of the runs that are not finished, each from its last checkpoint where there is one.
+@dataclass(frozen=True)
+class Run:
+    """A training run and its folder.
 
-    A run whose loss does not stay finite counts as finished, without scores.
-
-    Args:
-        runs: settings of the runs; `output` is the folder of each.
-
-    Raises:
-        NestKALAError: what else went wrong in a run, with its folder.
+    Attributes:
+        config: its settings, but for `output`.
+        folder: where it is kept.
     """
-    missing = [run for run in runs if not any(map(Path.exists, (_metrics(run), _diverged(run))))]
-    for config in tqdm(missing, desc="runs", unit="run", disable=not missing):
-        folder = _folder(config)
-        if (folder / "checkpoint.safetensors").exists():
-            config = config.model_copy(update={"resume": folder})
+
+    config: Config
+    folder: Path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return (self.folder / "metrics.json").exists() or self.has_diverged
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether its loss did not stay finite."""
+        return (self.folder / "diverged.txt").exists()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds (`nestkala.run.Result`), once it is finished and has not diverged."""
+        content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return content
+
+    def finish(self) -> None:
+        """Train and score, from the last checkpoint where there is one; a loss that is not finite is an end, too.
+
+        Raises:
+            NestKALAError: what else went wrong, with the folder.
+        """
+        if (self.folder / "checkpoint.safetensors").exists():
+            config = self.config.model_copy(update={"resume": self.folder})
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            config = self.config.model_copy(update={"output": self.folder})
         try:
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 train(config)
         except DivergedError as error:
-            write_text(_diverged(config), one_line(error) + "\n")
+            write_text(self.folder / "diverged.txt", one_line(error) + "\n")
         except NestKALAError as error:
-            raise NestKALAError(f"{folder}: {error}") from error
+            raise NestKALAError(f"{self.folder}: {error}") from error
 
 
-def metrics(config: Config) -> dict[str, Any] | None:
-    """What metrics.json of a finished run holds (`nestkala.run.Result`); None for one whose loss was not finite."""
-    if _diverged(config).exists():
-        return None
-    content: dict[str, Any] = json.loads(_metrics(config).read_text(encoding="utf-8"))
-    return content
+def finish(runs: Iterable[Run]) -> None:
+    """Finish those of the runs that are not yet, showing how far it is."""
+    missing = [run for run in runs if not run.is_finished]
+    for run in tqdm(missing, desc="runs", unit="run", disable=not missing):
+        run.finish()
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
     """Mean and sample standard deviation (0 for one value) of scores in 0..1, times 100, such as `31.9 ± 0.4`."""
     scores = 100 * np.fromiter(values, float)
     return f"{scores.mean():.1f} ± {scores.std(ddof=1) if len(scores) > 1 else 0:.1f}"
-
-
-def _folder(config: Config) -> Path:
-    if config.output is None:
-        raise ValueError("a run of a table needs output, the folder it is kept in")
-    return config.output
-
-
-def _metrics(config: Config) -> Path:
-    return _folder(config) / "metrics.json"
-
-
-def _diverged(config: Config) -> Path:
-    return _folder(config) / "diverged.txt"

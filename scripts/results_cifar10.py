@@ -6,20 +6,15 @@ Every run is kept in its own folder under --runs and not repeated: an interrupte
 """
 
 import json
-import shutil
 import statistics
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tabulate import tabulate
-from tqdm import tqdm
 from tyro import cli
 
 from nestkala.anchors import class_anchors
@@ -30,9 +25,10 @@ from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
+from nestkala.experiments import Run, finish, mean_and_spread
 from nestkala.files import write_text
 from nestkala.losses import nested_centres
-from nestkala.run import token_source, train
+from nestkala.run import token_source
 from nestkala.saved_model import ModelSpec
 from nestkala.zero_shot import zero_shot_labels
 
@@ -119,10 +115,7 @@ class Settings:
 def main(settings: Settings) -> None:
     if unknown := set(settings.methods) - METHODS.keys():
         raise NestKALAError(f"unknown methods {', '.join(sorted(unknown))} (known: {', '.join(METHODS)})")
-    runs = [run for key in settings.methods for run in _runs(settings, key)]
-    for run in tqdm(runs, desc="runs", unit="run"):
-        if not run.metrics.exists():
-            _finish(run)
+    finish(run for key in settings.methods for run in _runs(settings, key))
     cells = {key: _cells(settings, key) for key in settings.methods}
     accuracy = None
     if "zero_shot" in cells:
@@ -131,19 +124,6 @@ def main(settings: Settings) -> None:
     write_text(settings.output.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
     write_text(settings.output.with_suffix(".md"), _markdown(settings, cells, accuracy))
     print(f"{settings.output}.md and .json")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of the table, in its folder."""
-
-    config: Config
-    folder: Path
-
-    @property
-    def metrics(self) -> Path:
-        """What a finished run leaves."""
-        return self.folder / "metrics.json"
 
 
 def _runs(settings: Settings, key: str) -> Iterator[Run]:
@@ -160,31 +140,14 @@ def _runs(settings: Settings, key: str) -> Iterator[Run]:
                     "shots": shots,
                     "seed": seed,
                     "lengths": lengths,
-                    "output": folder,
                 }
-                config = Config(**(base.model_dump() | given | method.settings))
-                yield Run(config, folder)
-
-
-def _finish(run: Run) -> None:
-    """Train, from the last checkpoint where there is one."""
-    config = run.config
-    if (run.folder / "checkpoint.safetensors").exists():
-        config = config.model_copy(update={"resume": run.folder})
-    else:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            train(config)
-    except NestKALAError as error:
-        raise NestKALAError(f"{run.folder}: {error}") from error
+                yield Run(Config(**(base.model_dump() | given | method.settings)), folder)
 
 
 def _cells(settings: Settings, key: str) -> Scores:
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for run in _runs(settings, key):
-        scores = json.loads(run.metrics.read_text(encoding="utf-8"))["lengths"]
-        found.setdefault((run.config.shots, run.config.seed), {}).update(scores)
+        found.setdefault((run.config.shots, run.config.seed), {}).update(run.metrics["lengths"])
     cells: Scores = {}
     for (shots, _), scores in found.items():
         cells.setdefault(shots, []).append(_with_mean(scores))
@@ -228,7 +191,7 @@ def _markdown(settings: Settings, cells: dict[str, Scores], accuracy: float | No
     for measure, title in MEASURES.items():
         for shots in (0, *SHOTS):
             lines = [
-                [name, *(_cell([seed[column][measure] for seed in cells[key][shots]]) for column in columns)]
+                [name, *(mean_and_spread([seed[column][measure] for seed in cells[key][shots]]) for column in columns)]
                 for key, name in names.items()
                 if shots in cells.get(key, {})
             ]
@@ -238,11 +201,6 @@ def _markdown(settings: Settings, cells: dict[str, Scores], accuracy: float | No
             parts.append(f"**{title} x 100, {shots} shot{'s' if shots != 1 else ''}**\n")
             parts.append(tabulate(lines, headers, tablefmt="github", disable_numparse=True) + "\n")
     return "\n".join(parts)
-
-
-def _cell(values: list[float]) -> str:
-    """Mean and standard deviation over the seeds, times 100."""
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from nestkala.cli import main, train_main
 from nestkala.config import Config, base_config, check_files, check_resumable, dump_config, load_config
 from nestkala.errors import NestKALAError
 
-SHIPPED = ("cifar10", "digits", "kalahash", "mscoco", "nuswide21")
+SHIPPED = ("cifar10", "digits", "kalahash", "mah", "mscoco", "nuswide21")
 
 CHANGED: dict[str, Any] = {
     "config": "mine.yaml",
@@ -24,6 +24,7 @@ CHANGED: dict[str, Any] = {
     "resume": Path("runs/earlier"),
     "seed": 3,
     "lengths": (5, 48),
+    "head": "flat",
     "batch_norm": False,
     "head_init": "random",
     "ridge": 0.5,
@@ -36,6 +37,7 @@ CHANGED: dict[str, Any] = {
     "split": Path("split.json"),
     "queries_per_class": 7,
     "queries": 11,
+    "gallery": "labelled",
     "train_pool": 13,
     "protocol_seed": 2,
     "top_k": 17,
@@ -279,7 +281,7 @@ def test_an_unknown_shipped_config_names_the_nearest_and_all() -> None:
     assert ", ".join(SHIPPED) in message
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "kalahash"])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in ("kalahash", "mah")])
 def test_shipped_configs_follow_the_published_protocol(name: str) -> None:
     config = load_config(name)
     assert config.config == name
@@ -289,8 +291,15 @@ def test_shipped_configs_follow_the_published_protocol(name: str) -> None:
     assert (config.loss, config.alpha, config.beta, config.gamma) == ("kiddo", 0.1, 1.0, 3.0)
     assert (config.adapter, config.adapt_blocks, config.projections) == ("clora", 1, ("k", "v"))
     assert (config.rank, config.adapter_scale, config.adapter_init) == (1, 1.0, "linear")
-    assert (config.weighting, config.distillation, config.precision) == ("adaptive", 1.0, "fp32")
+    assert (config.weighting, config.distillation, config.precision) == ("auto", 1.0, "fp32")
     assert (config.seed, config.protocol_seed) == (0, 0)
+
+
+def test_mah_is_the_published_setting() -> None:
+    config = load_config("mah")
+    assert (config.head, config.loss, config.loss_args) == ("cascade", "adsh", {})  # whose defaults are MAH's
+    assert (config.weighting, config.distillation, config.gallery) == ("halving", 0, "labelled")
+    assert not config.starts_from_text
 
 
 def test_kalahash_is_the_published_setting() -> None:

@@ -246,7 +246,7 @@ def test_adaptive_weighting_without_the_weight_is_an_error():
 
 
 def test_an_unknown_weighting_is_an_error():
-    with pytest.raises(ValueError, match="'adaptive' or 'uniform', not 'adaptve'"):
+    with pytest.raises(ValueError, match="'adaptive', 'uniform' or 'halving', not 'adaptve'"):
         NestedLoss(LENGTHS, Setting().dpsh, weighting="adaptve")
 
 

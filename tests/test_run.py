@@ -20,6 +20,7 @@ from nestkala.data.splits import load_split
 from nestkala.errors import NestKALAError
 from nestkala.heads import NestedHashHead
 from nestkala.objective import make_loss
+from nestkala.plugins import plugins
 from nestkala.run import train
 from nestkala.saved_model import ModelSpec
 from nestkala.seeding import seeded
@@ -307,9 +308,15 @@ def test_broken_image_stops_the_run_or_is_counted(tmp_path: Path) -> None:
     assert json.loads((skipped / "metrics.json").read_text())["broken_images"] == ["zero/broken.png"]
 
 
-def test_multi_label_lists_train_and_evaluate(coco256: Path, tmp_path: Path) -> None:
-    folder = train(settings(tmp_path / "run", data=str(coco256), queries_per_class=None, shots=1, top_k=50))
-    assert json.loads((folder / "metrics.json").read_text())["lengths"]["20"]["map"] > 0
+SEVERAL_LABELS = [name for name, plugin in plugins("losses").items() if plugin.load().multi_label]
+
+
+@pytest.mark.parametrize("loss", [*SEVERAL_LABELS, "hashnet-hswd"])
+def test_multi_label_lists_train_and_evaluate(coco256: Path, tmp_path: Path, loss: str) -> None:
+    changes: dict[str, object] = {"queries_per_class": None, "shots": 1, "top_k": 50, "epochs": 2}
+    folder = train(settings(tmp_path / "run", data=str(coco256), head_init="random", loss=loss, **changes))
+    scores = json.loads((folder / "metrics.json").read_text())["lengths"]
+    assert all(0 < measure < 1 for of_length in scores.values() for measure in of_length.values())
 
 
 def test_tensorboard_events_are_written(tmp_path: Path) -> None:
@@ -317,12 +324,12 @@ def test_tensorboard_events_are_written(tmp_path: Path) -> None:
     assert list(folder.rglob("events.out.tfevents.*"))
 
 
-def launch(processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def launch(processes: int, *arguments: str, script: Path = ROOT / "train.py") -> "subprocess.CompletedProcess[str]":
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     several = ["--multi_gpu", "--num_processes", str(processes)] if processes > 1 else []
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
-        [*launcher, *several, "--main_process_port", "0", str(ROOT / "train.py"), *arguments],
+        [*launcher, *several, "--main_process_port", "0", str(script), *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -331,22 +338,40 @@ def launch(processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("loss", ["kiddo", "dpsh"])
-def test_two_processes_equal_one(tmp_path: Path, loss: str) -> None:
+ONE_AFTER_ANOTHER = """
+import json, sys
+from accelerate import Accelerator
+from nestkala.cli import train_main
+
+Accelerator.end_training = lambda _: None  # or the first run would end the process group
+for arguments in json.loads(sys.argv[1]):
+    if code := train_main(arguments):
+        sys.exit(code)
+"""
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Of a loss without memory, and of all that have one."""
+    script = tmp_path / "one_after_another.py"
+    script.write_text(ONE_AFTER_ANOTHER)
+    adsh = "--loss adsh --head cascade --loss-args queries 12 round_epochs 1 --gallery labelled"
+    given = ["--loss dpsh", "--loss kiddo", "--loss dhn", "--loss mdsh", "--loss dsdh", adsh]
     common = [
-        *("--loss", loss, "--precision", "fp64", "--epochs", "2", "--shots", "2", "--lengths", "4,12,20"),
+        *("--precision", "fp64", "--epochs", "2", "--shots", "2", "--lengths", "4,12,20"),
         *("--batch-size", "8", "--queries-per-class", "3", "--data", "images", "--threads", "1"),
     ]
-    for processes in (1, 2):
-        result = launch(processes, *common, "--output", str(tmp_path / str(processes)))
+    for n in (1, 2):
+        runs = [[*common, *loss.split(), "--output", str(tmp_path / f"{n}" / f"{i}")] for i, loss in enumerate(given)]
+        result = launch(n, json.dumps(runs), script=script)
         assert result.returncode == 0, result.stderr
-        assert f"{processes} process(es) on cpu" in result.stdout
-    one, two = (load_file(tmp_path / n / "checkpoint.safetensors") for n in ("1", "2"))
-    assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-9, atol=1e-11, msg=name)
-    one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("1", "2"))
-    assert one["lengths"] == two["lengths"]
+        assert result.stdout.count(f"{n} process(es) on cpu") == len(given)
+    for run in map(str, range(len(given))):
+        one, two = (load_file(tmp_path / n / run / "checkpoint.safetensors") for n in ("1", "2"))
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-9, atol=1e-11, msg=f"{given[int(run)]} {name}")
+        one, two = (json.loads((tmp_path / n / run / "metrics.json").read_text()) for n in ("1", "2"))
+        assert one["lengths"] == two["lengths"]
 
 
 def test_processes_that_cannot_share_a_batch_say_so(tmp_path: Path) -> None:
