@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nestkala import Hasher
 from nestkala.cli import main
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
@@ -21,13 +23,13 @@ Stranger = Callable[..., None]
 
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
-    """Installs a distribution, by hand, that brings entry points to nestkala.losses."""
+    """Installs a distribution, by hand, that brings entry points to nestkala.losses or nestkala.heads."""
 
-    def install(dist: str, entries: str, module: str = "") -> None:
+    def install(dist: str, entries: str, module: str = "", kind: str = "losses") -> None:
         metadata = tmp_path / f"{dist}-1.5.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.5\n")
-        (metadata / "entry_points.txt").write_text(f"[nestkala.losses]\n{entries}\n")
+        (metadata / "entry_points.txt").write_text(f"[nestkala.{kind}]\n{entries}\n")
         (tmp_path / f"{dist}.py").write_text(module)
 
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -89,7 +91,45 @@ def test_an_unknown_loss_is_answered_with_the_nearest() -> None:
 
 def test_heads_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "heads"]) == 0
-    assert "nested" in capsys.readouterr().out
+    lines = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert lines == ["cascade", "flat", "nested"]
+
+
+HEAD = """
+import torch
+from nestkala.heads import HashHead
+class Hidden(HashHead):
+    paper = "Another paper"
+    nested = True
+    def __init__(self, in_features, lengths, batch_norm=False):
+        super().__init__(in_features, lengths, batch_norm)
+        self.hidden = torch.nn.Linear(in_features, 5)
+        self.out = torch.nn.Linear(5, self.width)
+    @property
+    def weight(self):
+        return self.out.weight
+    def logits(self, x):
+        return self.out(self.hidden(x).relu())
+"""
+
+
+def test_a_strangers_head_trains_and_encodes(stranger: Stranger, tmp_path: Path) -> None:
+    stranger("stranger_h", "hidden = stranger_h:Hidden", HEAD, "heads")
+    labels, rng = np.arange(40) % 2, np.random.default_rng(0)
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "features.npy", rng.normal(size=(2, 6))[labels] + 0.1 * rng.normal(size=(40, 6)))
+    own = ["--data", str(tmp_path), "--backbone", "features:6", "--adapter", "none", "--anchors", "orthonormal"]
+    run = ["--head", "hidden", "--shots", "4", "--lengths", "3,9", "--epochs", "30", "--output", str(tmp_path / "run")]
+    assert main(["train", *own, *run]) == 0
+    codes = Hasher.from_pretrained(tmp_path / "run").encode(np.load(tmp_path / "features.npy"), bits=7)
+    assert len(np.unique(codes[labels == 0], axis=0)) < 5
+    assert not set(codes[labels == 0, 0]) & set(codes[labels == 1, 0])
+
+
+def test_what_is_no_head_is_refused(stranger: Stranger) -> None:
+    stranger("stranger_i", "linear = torch.nn:Linear", kind="heads")
+    with pytest.raises(NestKALAError, match=r"'linear' of stranger_i 1.5 .torch.nn:Linear. is no HashHead"):
+        find_plugin("heads", "linear").load()
 
 
 def test_naming_a_loss_imports_no_torch() -> None:
