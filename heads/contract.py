@@ -24,7 +24,8 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
 class HashHead(nn.Module, ABC):
     """`logits`, optional BatchNorm, tanh; `columns` tells which columns of the output are a length's code.
 
-    A subclass makes its layers and writes `logits`. Where it says that its codes nest, a shorter code is the first
+    A subclass makes its layers and writes `logits`; `weight` and `width` are properties, not names for its layers. It
+    is made with the arguments below and no others. Where it says that its codes nest, a shorter code is the first
     columns of a longer one and the output is as wide as the longest; else the codes stand one behind the other.
 
     Args:
@@ -80,7 +81,7 @@ class HashHead(nn.Module, ABC):
         """Where in the output the code of this length stands.
 
         Raises:
-            ValueError: a length that the head has no code of: any up to the longest where codes nest, else its own.
+            ValueError: not a length the head has: 1 to the longest where codes nest, else one of `lengths`.
         """
         if self.nested:
             if type(bits) is not int or not 1 <= bits <= self.lengths[-1]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .contract import TrainingSet
 from .dcc import dcc
-from .discrete import DiscreteLoss
+from .discrete import DiscreteLoss, whole
 from .pairwise import shares_label
 
 
@@ -38,7 +38,7 @@ class ADSH(DiscreteLoss):
         seed: draws the queries; the same at every length.
 
     Raises:
-        ValueError: targets and codes of different row numbers; queries or round_epochs below 1.
+        ValueError: targets and codes of different row numbers, or a number out of its range.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -63,12 +63,11 @@ class ADSH(DiscreteLoss):
         seed: int = 0,
     ) -> None:
         super().__init__(targets, codes)
-        for name, value in {"queries": queries, "round_epochs": round_epochs}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value}")
-        # 3.0, from a settings file, is 3
-        self.gamma, self.queries, self.round_epochs, self.sweeps = gamma, int(queries), int(round_epochs), int(sweeps)
-        self.seed = int(seed)
+        if gamma < 0:
+            raise ValueError(f"gamma must be 0 or more, not {gamma}")
+        self.gamma = gamma
+        self.queries, self.round_epochs = whole("queries", queries, 1), whole("round_epochs", round_epochs, 1)
+        self.sweeps, self.seed = whole("sweeps", sweeps, 0), whole("seed", seed, 0)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=codes.device))
         self._single_label = bool((targets.sum(dim=1) <= 1).all())
         similar = self._sums_over_similar(codes.new_ones(len(codes), 1)).sum(dtype=torch.float64).item()
@@ -87,8 +86,8 @@ class ADSH(DiscreteLoss):
         }
 
     @property
-    def database_codes(self) -> Tensor:
-        return self.codes
+    def database_codes(self) -> Tensor | None:
+        return self.codes if self.epochs >= self.round_epochs else None  # until then they are the random start
 
     def sample(self, epoch: int) -> Tensor | None:
         if len(self.codes) <= self.queries:

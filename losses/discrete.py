@@ -39,3 +39,14 @@ class DiscreteLoss(HashLoss):
     def remember(self, h: Tensor, indices: Tensor) -> None:
         """Take note of the batch's outputs (B, b), without gradient."""
         self.memory[indices] = h.detach().to(self.memory.dtype)
+
+
+def whole(name: str, value: float, least: int) -> int:
+    """The whole number that an argument is, be it 3 or, as settings have it, 3.0.
+
+    Raises:
+        ValueError: it is none, or below `least`.
+    """
+    if not (value >= least and float(value).is_integer()):
+        raise ValueError(f"{name} must be a whole number of {least} or more, not {value}")
+    return int(value)

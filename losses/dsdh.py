@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dcc import dcc
-from .discrete import DiscreteLoss
+from .discrete import DiscreteLoss, whole
 from .pairwise import shares_label
 
 
@@ -51,7 +51,7 @@ class DSDH(DiscreteLoss):
         super().__init__(targets, codes)
         if nu <= 0:
             raise ValueError(f"nu must be above 0, or the regression need not have one solution; it is {nu}")
-        self.mu, self.nu, self.eta, self.rounds = mu, nu, eta, int(rounds)  # 2.0, from a settings file, is 2
+        self.mu, self.nu, self.eta, self.rounds = mu, nu, eta, whole("rounds", rounds, 0)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         self.remember(h, indices)

@@ -34,12 +34,12 @@ def prefix(bits: int) -> slice:
 
 
 class NestedLoss(nn.Module):
-    """One loss a length on the prefixes h[:, :b], balanced against each other, the longer teaching the shorter.
+    """One loss a length on its part of h, as a rule the prefix, balanced, the longer teaching the shorter.
 
     Source: Nested Hash Layer (arXiv 2412.08922).
 
     Args:
-        lengths: code lengths in bits, ascending; the last is the width of h.
+        lengths: code lengths in bits, ascending.
         make_loss: length -> the `HashLoss` for it.
         weighting: "adaptive" scales longer lengths down where they would reverse a shorter one's gradient
             (`dominance_weights`), "uniform" weighs all lengths alike, as adaptive does where there is no gradient,

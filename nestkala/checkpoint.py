@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from .errors import DivergedError, NestKALAError, one_line
 from .files import save_tensors
 
-_FORMAT = {"format": "nestkala-checkpoint", "version": "1"}
+_FORMAT = {"format": "nestkala-checkpoint", "version": "2"}
 
 
 class Trained(Protocol):

@@ -119,7 +119,7 @@ class Config(BaseModel):
     )
     gallery: Literal["all", "labelled"] = Field(
         "all",
-        description="search all images that are no queries, or a database of the labelled training images alone; some "
+        description="search the split's whole gallery, or a database of the labelled training images alone; some "
         "losses learn its codes",
     )
     train_pool: int | None = Field(
@@ -197,7 +197,7 @@ class Config(BaseModel):
     weighting: Literal["auto", "adaptive", "uniform", "halving"] = Field(
         "auto",
         description="balance the lengths' gradients, weigh all lengths alike, or each half of the next shorter; auto: "
-        "adaptive, or uniform under a head whose codes do not nest",
+        "adaptive under the nested head, uniform under flat and cascade",
     )
     distillation: float = Field(
         1.0, ge=0, allow_inf_nan=False, description="weight of long-to-short self-distillation (0: none)"

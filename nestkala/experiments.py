@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .config import Config
+from .config import FREE_ON_RESUME, Config, load_config
 from .errors import DivergedError, NestKALAError, one_line
 from .files import write_text
 from .run import train
@@ -42,9 +42,25 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds (`nestkala.run.Result`), once it is finished and has not diverged."""
+        """What metrics.json of a finished run holds (`nestkala.run.Result`).
+
+        Raises:
+            NestKALAError: it has diverged; says where.
+        """
+        if self.has_diverged:
+            raise NestKALAError(f"{self.folder}: {(self.folder / 'diverged.txt').read_text(encoding='utf-8').strip()}")
         content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return content
+
+    def check(self) -> None:
+        """Raise NestKALAError if the folder holds a run with other settings."""
+        if not (self.folder / "config.yaml").exists():
+            return
+        theirs = load_config(str(self.folder / "config.yaml"))
+        for key in Config.model_fields.keys() - (FREE_ON_RESUME - {"epochs"}) - {"output"}:
+            found, asked = getattr(theirs, key), getattr(self.config, key)
+            if found != asked:
+                raise NestKALAError(f"{self.folder} holds a run with {key} {found}, not {asked}: name other --runs")
 
     def finish(self) -> None:
         """Train and score, from the last checkpoint where there is one; a loss that is not finite is an end, too.
@@ -67,7 +83,14 @@ class Run:
 
 
 def finish(runs: Iterable[Run]) -> None:
-    """Finish those of the runs that are not yet, showing how far it is."""
+    """Finish those of the runs that are not yet, showing how far it is.
+
+    Raises:
+        NestKALAError: a folder holds a run with other settings, or what went wrong in a run.
+    """
+    runs = list(runs)
+    for run in runs:
+        run.check()
     missing = [run for run in runs if not run.is_finished]
     for run in tqdm(missing, desc="runs", unit="run", disable=not missing):
         run.finish()

@@ -106,6 +106,7 @@ class Hasher:
     def relaxed(
         self,
         images: ImageLike | Sequence[ImageLike],
+        *,
         bits: int | None = None,
         batch_size: int = 128,
         workers: int = 0,
@@ -159,7 +160,7 @@ class Hasher:
             "library_name: nestkala",
             "tags: [image-retrieval, deep-hashing, binary-codes]",
             "---",
-            "# Nested binary image codes",
+            f"# {'Nested binary' if self.model.head.nested else 'Binary'} image codes",
             "",
             f"Codes of {lengths} bits{prefixes} from one NestKALA model on the frozen backbone "
             f"`{self.spec.backbone}` (fingerprint `{self.spec.fingerprint}`, not included here).",
@@ -169,7 +170,10 @@ class Hasher:
         ]
         metrics = self._folder / "metrics.json"
         if metrics.is_file():
-            lines += ["```json", json.dumps(json.loads(metrics.read_text())["lengths"], indent=2), "```", ""]
+            found = json.loads(metrics.read_text(encoding="utf-8"))
+            lines += ["```json", json.dumps(found["lengths"], indent=2), "```", ""]
+            if found.get("searched") == "learned codes":
+                lines += ["The gallery's codes were learned beside the model and are not included here.", ""]
         return "\n".join(lines)
 
 

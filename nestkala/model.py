@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .adapters import Adapter, CLoRA
 from .backbones import Tower
-from .errors import NestKALAError
+from .errors import NestKALAError, one_line
 from .heads import HashHead, NestedHashHead, check_lengths
 
 
@@ -26,7 +26,8 @@ class HashModel(nn.Module):
         head: which head, made with (width of the features, lengths, batch_norm).
 
     Raises:
-        NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks.
+        NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks; a head that
+            cannot be made, or does not give what it should.
         ValueError: lengths that are not ascending positive ints.
     """
 
@@ -55,7 +56,7 @@ class HashModel(nn.Module):
         self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)
-        self.head: HashHead = head(tower.feature_dim, lengths, batch_norm)
+        self.head = _made(head, tower.feature_dim, lengths, batch_norm)
 
     def features(self, tokens: Tensor) -> Tensor:
         """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
@@ -103,3 +104,16 @@ class HashModel(nn.Module):
                     f"expected {'absent' if ours is None else tuple(ours.shape)}"
                 )
         self.load_state_dict(state, strict=False)
+
+
+def _made(head: type[HashHead], in_features: int, lengths: Sequence[int], batch_norm: bool) -> HashHead:
+    """The head, which may be a stranger's, tried on one feature."""
+    try:
+        made = head(in_features, lengths, batch_norm)
+        with torch.no_grad():
+            columns = made.eval()(torch.zeros(1, in_features)).shape[1]
+    except Exception as error:  # whatever a stranger's module raises
+        raise NestKALAError(f"head {head.__name__} cannot be made: {one_line(error)}") from error
+    if columns != made.width:
+        raise NestKALAError(f"head {head.__name__} gives {columns} columns, {made.width} make codes of {list(lengths)}")
+    return made.train()

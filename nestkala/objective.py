@@ -37,17 +37,8 @@ def make_loss(config: Config, head: HashHead, targets: Tensor, centres: Tensor |
         NestKALAError: an unknown loss, options it does not take, images of several labels for a loss of one, or
             adaptive weighting of codes that do not nest.
     """
+    kind, options = check_objective(config, head, targets)
     name = config.loss.removesuffix(HSWD_SUFFIX)
-    kind = find_plugin("losses", name).load()
-    if not kind.multi_label and not (targets.sum(dim=1) == 1).all():
-        raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
-    options: dict[str, Any] = dict(config.loss_args)
-    if name == "kiddo":
-        options |= {"alpha": config.alpha, "beta": config.beta, "gamma": config.gamma}
-    known = [key for key, given in signature(kind).parameters.items() if given.default is not Parameter.empty]
-    for key in options:
-        if key not in known:
-            raise unknown_name(f"argument of loss {name}", key, known)
     training = _training_set(config, targets, centres)
 
     def at_length(bits: int) -> HashLoss:
@@ -59,13 +50,37 @@ def make_loss(config: Config, head: HashHead, targets: Tensor, centres: Tensor |
 
     weighting = config.weighting
     if weighting == "auto":
-        weighting = "uniform" if head.weight is None else "adaptive"
-    if weighting == "adaptive" and head.weight is None:
-        raise NestKALAError(
-            f"weighting adaptive balances lengths on the bits they share, and those of head {config.head} share none: "
-            "set weighting uniform or halving"
-        )
+        weighting = "adaptive" if _shares_bits(head) else "uniform"
     return NestedLoss(config.lengths, at_length, weighting, config.distillation, head.columns)
+
+
+def check_objective(config: Config, head: HashHead, targets: Tensor) -> tuple[type[HashLoss], dict[str, Any]]:
+    """The loss that the settings name, at one length, and its options, where they fit head and labels.
+
+    Raises:
+        NestKALAError: as for `make_loss`.
+    """
+    name = config.loss.removesuffix(HSWD_SUFFIX)
+    kind = find_plugin("losses", name).load()
+    if not kind.multi_label and not (targets.sum(dim=1) == 1).all():
+        raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
+    options: dict[str, Any] = dict(config.loss_args)
+    if name == "kiddo":
+        options |= {"alpha": config.alpha, "beta": config.beta, "gamma": config.gamma}
+    known = [key for key, given in signature(kind).parameters.items() if given.default is not Parameter.empty]
+    for key in options:
+        if key not in known:
+            raise unknown_name(f"argument of loss {name}", key, known)
+    if config.weighting == "adaptive" and not _shares_bits(head):
+        raise NestKALAError(
+            f"weighting adaptive balances lengths on the rows of one weight, which head {config.head} has not: set "
+            "weighting uniform or halving"
+        )
+    return kind, options
+
+
+def _shares_bits(head: HashHead) -> bool:
+    return head.nested and head.weight is not None
 
 
 def _training_set(config: Config, targets: Tensor, started_from: Tensor | None) -> TrainingSet:

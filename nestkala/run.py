@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from .anchors import class_anchors
 from .backbones import Backbone, load_backbone
-from .codes import pack, unpack
+from .codes import columns, pack, unpack
 from .config import Config, dump_config
 from .data import FeatureDataset, ImageDataset, load_dataset, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
@@ -28,7 +28,7 @@ from .errors import NestKALAError
 from .files import write_text
 from .losses import NestedLoss
 from .model import HashModel
-from .objective import make_loss
+from .objective import check_objective, make_loss
 from .retrieval import score_lengths
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
@@ -48,7 +48,7 @@ class Result:
         lengths: {bits: {"map", "map_tie_aware"}}.
         searched: what the gallery was made of: "codes of the network", or "learned codes" of a labelled database.
         seconds: of loading the tokens of the training images, training all lengths, and evaluating.
-        constant_bits: bits that are the same on all training images, numbered from 0.
+        constant_bits: bits of the longest code that are the same on all training images, numbered from 0.
         broken_images: names of unreadable images that were left out.
     """
 
@@ -94,6 +94,10 @@ def train(config: Config) -> Path:
     if config.precision == "fp64":
         model = model.double()
 
+    targets = torch.from_numpy(dataset.targets[split.train]).to(model.dtype)
+    if config.trains:
+        check_objective(config, model.head, targets)
+
     if main:  # only now, so that a mistake in the settings leaves no folder behind
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", dump_config(config))
@@ -103,7 +107,6 @@ def train(config: Config) -> Path:
     if config.tracker != "none":
         _start_tracker(config, accelerator, folder)
 
-    targets = torch.from_numpy(dataset.targets[split.train]).to(model.dtype)
     started = time.perf_counter()
     with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
         source = token_source(config, spec, backbone, dataset)
@@ -137,10 +140,11 @@ def train(config: Config) -> Path:
     train_codes, query_codes = encoded("training images", split.train), encoded("queries", split.query)
     gallery_codes = learned or encoded("gallery", split.gallery)
     if main:
+        longest = config.lengths[-1]
         query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
         scores = score_lengths(model.head, query_codes, query_targets, gallery_codes, gallery_targets, config.top_k)
         result.lengths = {str(bits): asdict(metrics) for bits, metrics in scores.items()}
-        result.constant_bits = constant_bits(train_codes, model.head.width)
+        result.constant_bits = constant_bits(columns(train_codes, model.head.columns(longest)), longest)
         result.seconds["evaluate"] = time.perf_counter() - started
         write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))

@@ -75,8 +75,7 @@ class Trainer:
             trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.images = TrainingImages(tokens, targets)
-        self.images.choose(self.loss.sample(0))
-        check_batch_size(config.batch_size, len(self.images), accelerator.num_processes)
+        self._choose_images(epoch=0)
         loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True)
         self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
         self.epoch, self.seconds = 0, 0.0
@@ -107,7 +106,7 @@ class Trainer:
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         started = time.perf_counter()
-        self.images.choose(self.loss.sample(self.epoch))
+        self._choose_images(self.epoch)
         self.loader.set_epoch(self.epoch)
         for batch, (tokens, targets, indices) in enumerate(self.loader):
             step = self.epoch * len(self.loader) + batch
@@ -125,6 +124,14 @@ class Trainer:
             self.loss.end_epoch(self.model.anchor_to_code(self.model.anchors))
         self.epoch += 1
         self.seconds += time.perf_counter() - started
+
+    def _choose_images(self, epoch: int) -> None:
+        self.images.choose(self.loss.sample(epoch))
+        if len(self.images) < self.config.batch_size:
+            raise NestKALAError(
+                f"loss {self.config.loss} passes over {len(self.images)} images in epoch {epoch}, fewer than one batch "
+                f"of {self.config.batch_size}: set --batch-size lower"
+            )
 
     @property
     def _gather(self) -> Callable[[Tensor], Tensor] | None:

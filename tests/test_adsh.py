@@ -99,7 +99,8 @@ def test_terms_and_gradients_equal_the_loops(seed, single_label, gamma):
 
 def test_gamma_is_200_and_a_round_three_epochs_of_one_sweep_unless_told_otherwise():
     targets, codes = training_set()
-    usual, said = ADSH(targets, codes), ADSH(targets, codes, gamma=200, round_epochs=3, sweeps=1)
+    usual, said = ADSH(targets, codes), ADSH(targets, codes, gamma=200, queries=2000, round_epochs=3, sweeps=1)
+    assert usual.queries == said.queries
     h = random_h(5)
     assert torch.equal(usual(h, targets[BATCH], BATCH), said(h, targets[BATCH], BATCH))
     for _ in range(3):
@@ -330,5 +331,5 @@ def test_what_does_not_fit_is_an_error():
     targets, codes = training_set()
     with pytest.raises(ValueError, match=f"{NUM - 1} rows of targets do not fit {NUM} rows of codes"):
         ADSH(targets[1:], codes)
-    with pytest.raises(ValueError, match="round_epochs must be 1 or more, not 0"):
+    with pytest.raises(ValueError, match="round_epochs must be a whole number of 1 or more, not 0"):
         ADSH(targets, codes, round_epochs=0)

@@ -210,7 +210,7 @@ def test_garbage_is_refused_by_name(path: Path) -> None:
         None,
         {"format": "pt"},
         {"format": "nestkala-checkpoint"},
-        {"format": "nestkala-checkpoint", "version": "2", "epoch": "1", "seconds": "1.0"},
+        {"format": "nestkala-checkpoint", "version": "1", "epoch": "1", "seconds": "1.0"},
     ],
 )
 def test_other_files_of_tensors_are_refused(metadata: dict[str, str] | None, path: Path) -> None:
@@ -219,7 +219,7 @@ def test_other_files_of_tensors_are_refused(metadata: dict[str, str] | None, pat
     before = state(parts)
     message = refusal(lambda: load_checkpoint(path, *parts))
     assert str(path) in message
-    assert "checkpoint of version 1" in message
+    assert "checkpoint of version 2" in message
     assert same(state(parts), before)
 
 

@@ -297,7 +297,9 @@ def test_shipped_configs_follow_the_published_protocol(name: str) -> None:
 
 def test_mah_is_the_published_setting() -> None:
     config = load_config("mah")
-    assert (config.head, config.loss, config.loss_args) == ("cascade", "adsh", {})  # whose defaults are MAH's
+    assert (config.head, config.head_init, config.batch_norm) == ("cascade", "random", False)
+    assert (config.loss, config.loss_args) == ("adsh", {})  # whose defaults are MAH's
+    assert (config.lengths, config.shots, config.batch_size, config.epochs) == ((4, 8, 16), 500, 64, 150)
     assert (config.weighting, config.distillation, config.gallery) == ("halving", 0, "labelled")
     assert not config.starts_from_text
 
