@@ -12,6 +12,7 @@ from scipy.special import digamma
 
 from .codes import check_packed
 from .errors import NestKALAError
+from .words import popcount
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,6 @@ def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 @njit(cache=True)
-def _popcount(x: np.uint64) -> np.int32:
-    """Bits set in a uint64, by parallel sums (Warren, Hacker's Delight, 5-1): numba has no popcount."""
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int32((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
-
-
-@njit(cache=True)
 def _average_precision(
     distance: NDArray[np.int32], relevant: NDArray[np.uint8], counts: NDArray[np.int32], top_k: int
 ) -> float:
@@ -193,7 +185,7 @@ def _scan(
             for w in range(len(q_words)):
                 if added[w, k]:
                     for g in range(num_gallery):
-                        distance[g] += _popcount((q_words[w, q] ^ g_words[w, g]) & added[w, k])
+                        distance[g] += popcount((q_words[w, q] ^ g_words[w, g]) & added[w, k])
             for g in range(num_gallery):
                 counts[k, q, distance[g], relevant[g]] += 1
             average_precision[k, q] = _average_precision(distance, relevant, counts[k, q], top_k)

@@ -1,0 +1,310 @@
+"""An index of nested codes that is searched at any prefix length."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codes import check_packed, pack, prefix
+from ..errors import NestKALAError
+from ..errors import nearest as nearest_name
+from ..words import Words, ordered_words, packed_bytes
+from .slices import (
+    Positions,
+    Slices,
+    count_within,
+    distances_to,
+    nearest,
+    prefix_words,
+    shared_prefixes,
+    soft_distances_to,
+)
+from .strings import Strings
+
+Method = Literal["auto", "slices", "scan"]
+_SCAN_BLOCK = 2**20
+_FEW = 8
+"""Slices serve where there are this many times fewer of them than codes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What a search found, for each query in the order of its ranking.
+
+    Attributes:
+        ids: of the items, lists of k.
+        distances: how many bits differ, int32 (Q, k); with `rescore` what those that differ cost, float32.
+        positions: in the index, int64 (Q, k), valid until it changes.
+    """
+
+    ids: list[list[str]]
+    distances: NDArray[Any]
+    positions: NDArray[np.int64]
+
+
+class PrefixIndex:
+    """Packed codes, sorted, with ids and a little metadata each; searched at any prefix length.
+
+    Codes that share a prefix lie side by side, at every length at once. A search at b bits measures distances to the
+    distinct prefixes, at most 2^b, and takes whole slices; where they are nearly as many as the codes, faiss scans.
+    Both are exact. Items at equal distance come in the order of their full codes, then in that of being added.
+
+    Make one with `build`, or read one with `nestkala.index.load_index`.
+
+    Example:
+        >>> index = PrefixIndex.build(hasher.encode(paths), ids=paths)
+        >>> hits = index.search(hasher.encode("query.jpg"), k=20, bits=16)
+        >>> hits.ids[0], hits.distances[0]
+    """
+
+    def __init__(self, words: Words, bits: int, ids: Strings, metadata: Strings) -> None:
+        self._words, self.bits, self._ids, self._metadata = words, bits, ids, metadata
+        self._slices: dict[int, Slices] = {}
+
+    @classmethod
+    def build(
+        cls,
+        codes: NDArray[np.uint8],
+        ids: Sequence[str] | None = None,
+        bits: int | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Self:
+        """Index packed codes, uint8 (N, bytes).
+
+        Args:
+            codes: as `nestkala.codes.pack` or `Hasher.encode` give them.
+            ids: a string for each, all different; by default 0, 1, ...
+            bits: how many bits the codes have; by default all of their bytes.
+            metadata: what JSON can hold, for each.
+
+        Raises:
+            NestKALAError: codes that are none, numbers that do not fit, an id given twice, or metadata that is no JSON.
+        """
+        check_packed(codes)
+        bits = 8 * codes.shape[1] if bits is None else bits
+        empty = cls(ordered_words(prefix(codes[:0], bits)), bits, Strings.of([]), Strings.of([]))
+        empty.add(codes, [str(n) for n in range(len(codes))] if ids is None else ids, metadata)
+        return empty
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What it is made of, as `save_index` keeps it."""
+        return self._words, self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """All codes, packed, uint8 (N, bytes), in the index's order: a copy."""
+        return packed_bytes(self._words, -(-self.bits // 8))
+
+    @property
+    def ids(self) -> Strings:
+        """Of the items, in the index's order."""
+        return self._ids
+
+    def metadata(self, position: int) -> dict[str, Any]:
+        """Of the item at this position."""
+        found: dict[str, Any] = json.loads(self._metadata[position])
+        return found
+
+    def add(
+        self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Add items; codes, ids and metadata as for `build`.
+
+        Raises:
+            NestKALAError: as `build` does, or an id that is there already; nothing is added then.
+        """
+        check_packed(codes)
+        new_ids = list(ids)
+        if len(new_ids) != len(codes) or (metadata is not None and len(metadata) != len(codes)):
+            numbers = f"{len(codes)} codes, {len(new_ids)} ids"
+            raise NestKALAError(f"got {numbers} and {len(codes if metadata is None else metadata)} metadata")
+        known = self._positions if len(self) else {}
+        for place, name in enumerate(new_ids):
+            if not isinstance(name, str):
+                raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
+        if len(set(new_ids)) < len(new_ids) or not known.keys().isdisjoint(new_ids):
+            seen = set(known)
+            twice = next(name for name in new_ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise NestKALAError(f"id {twice!r} is given twice: ids must all be different")
+        try:
+            texts = ["{}"] * len(codes) if metadata is None else [json.dumps(dict(each)) for each in metadata]
+        except (TypeError, ValueError) as error:
+            raise NestKALAError(f"metadata must be what JSON can hold: {error}") from error
+        words = np.concatenate([self._words, ordered_words(prefix(codes, self.bits))])
+        order = np.lexsort(words.T[::-1])  # stable
+        all_ids, all_metadata = self._ids + Strings.of(new_ids), self._metadata + Strings.of(texts)
+        self._set(words[order], all_ids.take(order), all_metadata.take(order))
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove the items of these ids.
+
+        Raises:
+            NestKALAError: an id that is not there; nothing is removed then.
+        """
+        gone = list(ids)
+        for name in gone:
+            if name not in self._positions:
+                raise NestKALAError(f"there is no item {name!r} in the index{nearest_name(name, self._ids)}")
+        kept = np.ones(len(self), bool)
+        kept[[self._positions[name] for name in gone]] = False
+        left = np.flatnonzero(kept)
+        self._set(self._words[left], self._ids.take(left), self._metadata.take(left))
+
+    def search(
+        self,
+        codes: NDArray[np.uint8],
+        k: int = 10,
+        bits: int | None = None,
+        *,
+        shortlist: int | None = None,
+        rescore: NDArray[np.floating] | None = None,
+        method: Method = "auto",
+    ) -> Hits:
+        """The k nearest items to each query.
+
+        Args:
+            codes: packed queries, uint8 (Q, bytes), of `bits` bits or more.
+            k: how many, 1 or more; fewer come where the index has fewer.
+            bits: prefix length that is compared, 1 to the index's, which is the default.
+            shortlist: coarse to fine: so many items, k or more, are found at `bits`, and re-ranked at full length.
+            rescore: relaxed queries (Q, L), as `Hasher.relaxed` gives them: the shortlist, by default of 10 k, is
+                re-ranked by what the bits that differ cost, each the size of the query's relaxed bit. That parts the
+                many ties of short codes.
+            method: "slices", "scan", or "auto", which takes slices where they are few.
+
+        Raises:
+            NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
+        """
+        bits = self._checked_bits(bits)
+        if type(k) is not int or k < 1:
+            raise NestKALAError(f"k must be a whole number of 1 or more, not {k!r}")
+        if method not in ("auto", "slices", "scan"):
+            raise NestKALAError(f"method must be auto, slices or scan, not '{method}'")
+        if shortlist is None:
+            shortlist = k if rescore is None else 10 * k
+        elif shortlist < k:
+            raise NestKALAError(f"shortlist must be k, {k}, or more, not {shortlist}")
+        queries = self._queries(codes, bits)
+        near, ranking = self._nearest(queries, min(shortlist, len(self)), bits, method)
+        if rescore is not None:
+            ranking = self._soft_distances(rescore, near)
+        elif shortlist > k:
+            ranking = distances_to(self._words, self._queries(codes, self.bits), near)
+        best = np.argsort(ranking, axis=1, kind="stable")[:, :k]
+        near = np.take_along_axis(near, best, axis=1)
+        return Hits(self._ids_at(near), np.take_along_axis(ranking, best, axis=1), near)
+
+    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
+        """All items whose first `bits` bits differ from a query's in at most `radius`, by distance; a `Hits` a query.
+
+        Args:
+            codes: packed queries, uint8 (Q, bytes), of `bits` bits or more.
+            radius: 0 or more.
+            bits: prefix length that is compared, 1 to the index's, which is the default.
+
+        Raises:
+            NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
+        """
+        bits = self._checked_bits(bits)
+        if type(radius) is not int or radius < 0:
+            raise NestKALAError(f"radius must be a whole number of 0 or more, not {radius!r}")
+        queries = prefix_words(self._queries(codes, bits), bits).astype(np.uint64)
+        slices = self._slices_at(bits)
+        counts = count_within(slices.prefixes, slices.starts, queries, bits, min(radius, bits))
+        found = []
+        for query, count in zip(queries, counts.tolist(), strict=True):
+            near, distances = nearest(slices.prefixes, slices.starts, query[None], bits, count)
+            found.append(Hits(self._ids_at(near), distances, near))
+        return found
+
+    def num_prefixes(self, bits: int) -> int:
+        """How many distinct prefixes of this length the codes have.
+
+        Raises:
+            NestKALAError: bits out of range.
+        """
+        return int(self._num_distinct[self._checked_bits(bits)])
+
+    def _nearest(self, queries: Words, k: int, bits: int, method: Method) -> tuple[Positions, NDArray[Any]]:
+        short = prefix_words(queries, bits)
+        if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
+            slices = self._slices_at(bits)
+            return nearest(slices.prefixes, slices.starts, short.astype(np.uint64), bits, k)
+        if bits == self.bits:
+            return _scan(queries, self._words, k)
+        # Shortened codes are made a block at a time: of all of them there is no second copy.
+        near, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.int32)
+        for start in range(0, len(self), _SCAN_BLOCK):
+            block = prefix_words(self._words[start : start + _SCAN_BLOCK], bits)
+            found, at = _scan(short, block, min(k, len(block)))
+            near, distances = np.hstack([near, found + start]), np.hstack([distances, at])
+            best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+            near, distances = np.take_along_axis(near, best, axis=1), np.take_along_axis(distances, best, axis=1)
+        return near, distances
+
+    def _soft_distances(self, relaxed: NDArray[np.floating], near: Positions) -> NDArray[np.float32]:
+        h = np.asarray(relaxed)
+        if h.shape != (len(near), self.bits):
+            raise NestKALAError(f"rescore must be relaxed codes ({len(near)}, {self.bits}), not {h.shape}")
+        width = 8 * self._words.dtype.itemsize
+        return soft_distances_to(
+            self._words, width, self._queries(pack(h), self.bits), near, np.abs(h, dtype=np.float32)
+        )
+
+    def _ids_at(self, positions: Positions) -> list[list[str]]:
+        return [list(self._ids.take(row)) for row in positions]
+
+    def _slices_at(self, bits: int) -> Slices:
+        if bits not in self._slices:
+            self._slices[bits] = Slices.of(self._words, bits)
+        return self._slices[bits]
+
+    def _checked_bits(self, bits: int | None) -> int:
+        if bits is None:
+            return self.bits
+        if type(bits) is not int or not 1 <= bits <= self.bits:
+            raise NestKALAError(f"bits must be a whole number from 1 to {self.bits}, the index's, not {bits!r}")
+        return bits
+
+    def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
+        """The first `bits` bits of packed codes as words of the index's form, the others 0."""
+        check_packed(codes, "queries")
+        if 8 * codes.shape[1] < bits:
+            raise NestKALAError(f"queries have {8 * codes.shape[1]} bits, fewer than the {bits} that are compared")
+        short = prefix(codes, bits)
+        return ordered_words(np.pad(short, ((0, 0), (0, -(-self.bits // 8) - short.shape[1]))))
+
+    def _set(self, words: Words, ids: Strings, metadata: Strings) -> None:
+        self._words, self._ids, self._metadata = words, ids, metadata
+        self._slices.clear()
+        for cached in ("_positions", "_num_distinct"):
+            self.__dict__.pop(cached, None)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self._ids)}
+
+    @cached_property
+    def _num_distinct(self) -> NDArray[np.int64]:
+        """How many distinct prefixes of 0, 1, ... bits there are."""
+        shared = shared_prefixes(self._words, 8 * self._words.dtype.itemsize)
+        return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
+
+
+def _scan(queries: Words, words: Words, k: int) -> tuple[Positions, NDArray[np.int32]]:
+    """The k nearest codes by faiss, whose counting variant keeps the codes' order within equal distances."""
+    distances, near = faiss.knn_hamming(_as_bytes(queries), _as_bytes(words), k, variant="mc")
+    return near, distances
+
+
+def _as_bytes(words: Words) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(words).view(np.uint8)

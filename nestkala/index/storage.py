@@ -1,0 +1,103 @@
+"""An index on disk: one safetensors file, replaced whole, checked, and read by memory map."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from ..errors import NestKALAError
+from ..files import replacing
+from .prefix_index import PrefixIndex
+from .strings import Strings
+
+_FORMAT, _VERSION = "nestkala-index", "1"
+_ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
+
+
+def save_index(index: PrefixIndex, path: Path) -> None:
+    """Write an index to a file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, for want of room as a rule.
+    """
+    arrays = dict(zip(_ARRAYS, index.arrays, strict=True))
+    settings = {"format": _FORMAT, "version": _VERSION, "bits": str(index.bits)}
+    checksum = _checksum(settings, arrays)
+    with replacing(path) as temporary:
+        try:
+            save_file(arrays, temporary, settings | {"checksum": checksum})
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
+
+
+def load_index(path: Path, verify: bool = True) -> PrefixIndex:
+    """Read an index; its arrays stay on the disk until they are used.
+
+    Args:
+        path: of the file.
+        verify: read all of it once, to see that it is what was written.
+
+    Raises:
+        NestKALAError: no such file, no index, of another version, or damaged.
+    """
+    header, begin = _header(path)
+    settings = header.pop("__metadata__", {})
+    if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
+        raise NestKALAError(f"{path} is no index of NestKALA")
+    if settings.get("version") != _VERSION:
+        raise NestKALAError(f"{path} is an index of version {settings.get('version')}, known is {_VERSION}")
+    try:
+        arrays = {name: _mapped(path, begin, header[name]) for name in _ARRAYS}
+        bits = int(settings["bits"])
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise NestKALAError(f"the index {path} is damaged: {error!r}") from None
+    checksum = settings.pop("checksum", None)
+    if verify and _checksum(settings, arrays) != checksum:
+        raise NestKALAError(f"the index {path} is damaged: its content is not what was written")
+    words, *strings = arrays.values()
+    return PrefixIndex(words, bits, Strings(*strings[:2]), Strings(*strings[2:]))
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON that a safetensors file begins with, and where the arrays begin."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > min(path.stat().st_size, 2**20):
+                raise NestKALAError(f"{path} is no index of NestKALA")
+            header = json.loads(file.read(size))
+    except OSError as error:
+        raise NestKALAError(f"cannot read index {path}: {error.strerror}") from None
+    except ValueError as error:
+        if isinstance(error, NestKALAError):
+            raise
+        raise NestKALAError(f"{path} is no index of NestKALA") from None
+    if not isinstance(header, dict):
+        raise NestKALAError(f"{path} is no index of NestKALA")
+    return header, 8 + size
+
+
+def _mapped(path: Path, begin: int, entry: dict[str, Any]) -> NDArray[Any]:
+    start, end = entry["data_offsets"]
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    if end - start != dtype.itemsize * int(np.prod(shape)) or begin + end > path.stat().st_size or start < 0:
+        raise ValueError("an array reaches beyond its end")
+    if not end - start:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", begin + start, shape)
+
+
+_DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}
+
+
+def _checksum(settings: dict[str, str], arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
