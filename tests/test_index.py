@@ -186,14 +186,17 @@ def test_words_sort_as_the_codes_do_and_give_them_back(num_bytes: int) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     codes, metadata = pack(drawn(50, 20)), [{"size": n, "name": f"ä{n}"} for n in range(50)]
-    save_index(PrefixIndex.build(codes, [f"image {n}.jpg" for n in range(50)], 20, metadata), tmp_path / "photos.index")
+    save_index(
+        PrefixIndex.build(codes, [f"image {n}.jpg" for n in range(50)], 20, metadata, {"model": "a"}),
+        tmp_path / "photos.index",
+    )
     return tmp_path / "photos.index"
 
 
 def test_a_saved_index_is_the_same_and_stays_on_the_disk(saved: Path) -> None:
     index, (other, codes, _) = load_index(saved), built(50, 20)
     assert isinstance(index.arrays[0], np.memmap)
-    assert (len(index), index.bits, list(index.ids)) == (50, 20, list(other.ids))
+    assert (len(index), index.bits, list(index.ids), index.about) == (50, 20, list(other.ids), {"model": "a"})
     for method in ("slices", "scan"):
         assert found(index, codes[:4], 9, 11, method=method) == found(other, codes[:4], 9, 11)
     position = list(index.ids).index("image 7.jpg")

@@ -56,14 +56,21 @@ class PrefixIndex:
 
     Make one with `build`, or read one with `nestkala.index.load_index`.
 
+    Attributes:
+        bits: length of the codes.
+        about: what was told of the index itself.
+
     Example:
         >>> index = PrefixIndex.build(hasher.encode(paths), ids=paths)
         >>> hits = index.search(hasher.encode("query.jpg"), k=20, bits=16)
         >>> hits.ids[0], hits.distances[0]
     """
 
-    def __init__(self, words: Words, bits: int, ids: Strings, metadata: Strings) -> None:
+    def __init__(
+        self, words: Words, bits: int, ids: Strings, metadata: Strings, about: Mapping[str, str] | None = None
+    ) -> None:
         self._words, self.bits, self._ids, self._metadata = words, bits, ids, metadata
+        self.about = dict(about or {})
         self._slices: dict[int, Slices] = {}
 
     @classmethod
@@ -73,6 +80,7 @@ class PrefixIndex:
         ids: Sequence[str] | None = None,
         bits: int | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> Self:
         """Index packed codes, uint8 (N, bytes).
 
@@ -81,13 +89,14 @@ class PrefixIndex:
             ids: a string for each, all different; by default 0, 1, ...
             bits: how many bits the codes have; by default all of their bytes.
             metadata: what JSON can hold, for each.
+            about: the index itself, such as which model made its codes; kept with it.
 
         Raises:
             NestKALAError: codes that are none, numbers that do not fit, an id given twice, or metadata that is no JSON.
         """
         check_packed(codes)
         bits = 8 * codes.shape[1] if bits is None else bits
-        empty = cls(ordered_words(prefix(codes[:0], bits)), bits, Strings.of([]), Strings.of([]))
+        empty = cls(ordered_words(prefix(codes[:0], bits)), bits, Strings.of([]), Strings.of([]), about)
         empty.add(codes, [str(n) for n in range(len(codes))] if ids is None else ids, metadata)
         return empty
 

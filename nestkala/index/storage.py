@@ -27,6 +27,7 @@ def save_index(index: PrefixIndex, path: Path) -> None:
     """
     arrays = dict(zip(_ARRAYS, index.arrays, strict=True))
     settings = {"format": _FORMAT, "version": _VERSION, "bits": str(index.bits)}
+    settings["about"] = json.dumps(index.about)
     checksum = _checksum(settings, arrays)
     with replacing(path) as temporary:
         try:
@@ -53,14 +54,14 @@ def load_index(path: Path, verify: bool = True) -> PrefixIndex:
         raise NestKALAError(f"{path} is an index of version {settings.get('version')}, known is {_VERSION}")
     try:
         arrays = {name: _mapped(path, begin, header[name]) for name in _ARRAYS}
-        bits = int(settings["bits"])
+        bits, about = int(settings["bits"]), json.loads(settings["about"])
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise NestKALAError(f"the index {path} is damaged: {error!r}") from None
     checksum = settings.pop("checksum", None)
     if verify and _checksum(settings, arrays) != checksum:
         raise NestKALAError(f"the index {path} is damaged: its content is not what was written")
     words, *strings = arrays.values()
-    return PrefixIndex(words, bits, Strings(*strings[:2]), Strings(*strings[2:]))
+    return PrefixIndex(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

@@ -1,0 +1,144 @@
+"""An index that follows a folder of images: only new, changed and deleted files are touched."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..errors import NestKALAError
+from ..hasher import Hasher
+from ..images import IMAGE_SUFFIXES
+from .prefix_index import PrefixIndex
+
+_CHUNK = 1024
+
+
+@dataclass
+class Changes:
+    """What an update of an index did; names are paths relative to the folder.
+
+    Attributes:
+        added, changed, removed: images that are new, that were encoded anew, and that are no longer there.
+        unchanged: how many were left as they were.
+        broken: files that cannot be read as images, and are not in the index.
+    """
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+def update_from_folder(
+    index: PrefixIndex,
+    folder: Path,
+    hasher: Hasher,
+    *,
+    workers: int = 0,
+    progress: bool = False,
+    keep: Callable[[], None] = lambda: None,
+    keep_every: int = 10_000,
+) -> Changes:
+    """Make the index hold the images of a folder and its subfolders; ids are their paths relative to it.
+
+    A file has changed where its size or time of modification has. Hidden files and folders, links to folders, and
+    files without an image's suffix are left out.
+
+    Args:
+        index: that was made of this folder before, or is empty.
+        folder: of images.
+        hasher: whose codes the index holds.
+        workers: processes that decode; 0 decodes in this one.
+        progress: show a bar.
+        keep: called after every `keep_every` images that were encoded, and at the end: to save the index.
+
+    Raises:
+        NestKALAError: no such folder, or a hasher whose codes are of other length than the index's, or do not nest.
+    """
+    if not hasher.model.head.nested or hasher.lengths[-1] != index.bits:
+        raise NestKALAError(
+            f"the index holds nested codes of {index.bits} bits, and the model gives "
+            f"{'' if hasher.model.head.nested else 'codes that do not nest, '}{hasher.lengths[-1]} bits"
+        )
+    here = dict(_images(folder))
+    known = {name: index.metadata(position) for position, name in enumerate(index.ids)}
+    changes = Changes(
+        added=sorted(here.keys() - known.keys()),
+        changed=sorted(name for name in here.keys() & known.keys() if here[name] != known[name]),
+        removed=sorted(known.keys() - here.keys()),
+    )
+    changes.unchanged = len(known) - len(changes.changed) - len(changes.removed)
+    index.remove([*changes.removed, *changes.changed])
+
+    waiting: list[tuple[Sequence[str], NDArray[np.uint8]]] = []
+    with tqdm(
+        total=len(changes.added) + len(changes.changed), desc="encoding", unit="img", disable=not progress
+    ) as bar:
+        for names, codes, broken in _encoded(hasher, folder, [*changes.added, *changes.changed], workers):
+            waiting.append((names, codes))
+            changes.broken += broken
+            bar.update(len(names) + len(broken))
+            if sum(len(names) for names, _ in waiting) >= keep_every:
+                _add(index, waiting, here)
+                keep()
+    _add(index, waiting, here)
+    keep()
+    unread = set(changes.broken)
+    changes.added = [name for name in changes.added if name not in unread]
+    changes.changed = [name for name in changes.changed if name not in unread]
+    return changes
+
+
+def _images(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The images below a folder by relative path, with size and time of modification."""
+    if not folder.is_dir():
+        raise NestKALAError(f"{folder} is no folder")
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+                try:
+                    found = path.stat()
+                except OSError:  # a link to nothing, or gone meanwhile
+                    continue
+                yield path.relative_to(folder).as_posix(), {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _encoded(
+    hasher: Hasher, folder: Path, names: Sequence[str], workers: int
+) -> Iterator[tuple[Sequence[str], NDArray[np.uint8], list[str]]]:
+    """Names, their codes, and the names of those that cannot be read, a chunk at a time."""
+    for start in range(0, len(names), _CHUNK):
+        chunk, broken = names[start : start + _CHUNK], list[str]()
+        try:
+            codes = hasher.encode([folder / name for name in chunk], workers=workers)
+        except NestKALAError:  # which is rare: only then is each tried by itself
+            broken = [name for name in chunk if not _is_readable(hasher, folder / name)]
+            chunk = [name for name in chunk if name not in set(broken)]
+            codes = hasher.encode([folder / name for name in chunk], workers=workers)
+        yield chunk, codes, broken
+
+
+def _is_readable(hasher: Hasher, path: Path) -> bool:
+    try:
+        hasher.backbone.prepare(path.read_bytes(), str(path))
+    except (NestKALAError, OSError):
+        return False
+    return True
+
+
+def _add(
+    index: PrefixIndex, waiting: list[tuple[Sequence[str], NDArray[np.uint8]]], here: dict[str, dict[str, Any]]
+) -> None:
+    """Move what waits into the index."""
+    if waiting:
+        names = [name for some, _ in waiting for name in some]
+        index.add(np.concatenate([codes for _, codes in waiting]), names, [here[name] for name in names])
+        waiting.clear()
