@@ -1,36 +1,16 @@
-"""The command line: `nestkala train`, `nestkala list`, `nestkala cache`; train.py is the first of them."""
+"""The command line, `nestkala COMMAND ...`; train.py is `nestkala train`."""
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, subcommand
+from tyro.conf import OmitArgPrefixes, subcommand
 
+from .commands import Cache, Index, List, Search
 from .config import Config, base_config, check_files, check_resumable
 from .errors import NestKALAError, one_line
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Show or clear the cache of tokens that the frozen backbone made of images."""
-
-    action: Positional[Literal["show", "clear"]] = "show"
-    """show the folder and its size, or delete the tokens in it"""
-
-    folder: Path | None = None
-    """by default NESTKALA_CACHE or ~/.cache/nestkala/tokens"""
-
-
-@dataclass(frozen=True)
-class List:
-    """Show the losses or heads that are installed, with their papers and the packages that bring them."""
-
-    kind: Positional[Literal["losses", "heads"]]
-    """what to list"""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -49,18 +29,16 @@ def _command(args: list[str]) -> None:
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Config, subcommand("train", default=base)]
     command = tyro.cli(
-        Train | Annotated[List, subcommand("list")] | Annotated[Cache, subcommand("cache")],
+        Train | Index | Search | List | Cache,
         config=(OmitArgPrefixes,),
         prog="nestkala",
         description="Binary image codes of every length from one training run and a few labelled images per class.",
         args=args,
     )
-    if isinstance(command, Cache):
-        _cache(command)
-    elif isinstance(command, List):
-        _list(command)
-    else:
+    if isinstance(command, Config):
         _train(base, command)
+    else:
+        command.run()
 
 
 def _train(base: Config, config: Config) -> None:
@@ -70,26 +48,6 @@ def _train(base: Config, config: Config) -> None:
     from .run import train
 
     train(config)
-
-
-def _list(command: List) -> None:
-    from tabulate import tabulate
-
-    from .plugins import plugins
-
-    rows = [
-        (plugin.name, getattr(plugin.load(), "paper", ""), plugin.origin) for plugin in plugins(command.kind).values()
-    ]
-    print(tabulate(rows, ("name", "paper", "origin"), tablefmt="simple"))
-
-
-def _cache(command: Cache) -> None:
-    from .token_cache import cache_size, clear_cache, default_folder
-
-    folder = command.folder or default_folder()
-    size = clear_cache(folder) if command.action == "clear" else cache_size(folder)
-    done = "deleted " if command.action == "clear" else ""
-    print(f"{folder}: {done}{size.segments} segments, {size.bytes / 1e9:.2f} GB")
 
 
 def _check_torchvision() -> None:

@@ -1,5 +1,6 @@
 """A trained model at work: images in, packed codes of any length out."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,6 +123,14 @@ class Hasher:
             return self.model.head.columns(self.lengths[-1] if bits is None else bits)
         except ValueError as error:
             raise NestKALAError(str(error)) from None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what was trained and how it was set: models of one fingerprint give the same codes."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in MODEL_FILES:
+            digest.update((self._folder / name).read_bytes())
+        return digest.hexdigest()
 
     def push_to_hub(self, repo: str, private: bool = False) -> str:
         """Upload the model, with a card, to "owner/name" on the Hugging Face hub, and return the address.

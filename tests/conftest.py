@@ -4,7 +4,12 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from nestkala.config import Config
+from nestkala.run import train
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +42,16 @@ def _extracted(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(target, filter="data")
     return target / name
+
+
+@pytest.fixture(scope="session")
+def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a model of 4 and 20 bits, trained for a moment on images of noise."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    small = {"queries": 2, "shots": 4, "lengths": (4, 20), "epochs": 2, "workers": 0, "cache_gb": 0}
+    return train(Config(data=str(folder / "images"), output=folder / "run", head_init="random", **small))

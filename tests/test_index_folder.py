@@ -9,24 +9,14 @@ import pytest
 from PIL import Image
 
 from nestkala import Hasher
-from nestkala.config import Config
 from nestkala.errors import NestKALAError
 from nestkala.index import PrefixIndex
 from nestkala.index.folder import Changes, update_from_folder
-from nestkala.run import train
 
 
 @pytest.fixture(scope="module")
-def hasher(tmp_path_factory: pytest.TempPathFactory) -> Hasher:
-    folder = tmp_path_factory.mktemp("model")
-    images = folder / "data"
-    rng = np.random.default_rng(0)
-    for number in range(24):
-        path = images / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
-    given = {"data": str(images), "queries": 2, "shots": 4, "lengths": (4, 20), "epochs": 2, "workers": 0}
-    return Hasher.from_pretrained(train(Config(**given, output=folder / "run", cache_gb=0, head_init="random")), "cpu")
+def hasher(noise_model: Path) -> Hasher:
+    return Hasher.from_pretrained(noise_model, "cpu")
 
 
 @pytest.fixture

@@ -95,10 +95,21 @@ class PrefixIndex:
             NestKALAError: codes that are none, numbers that do not fit, an id given twice, or metadata that is no JSON.
         """
         check_packed(codes)
-        bits = 8 * codes.shape[1] if bits is None else bits
-        empty = cls(ordered_words(prefix(codes[:0], bits)), bits, Strings.of([]), Strings.of([]), about)
-        empty.add(codes, [str(n) for n in range(len(codes))] if ids is None else ids, metadata)
-        return empty
+        index = cls.empty(8 * codes.shape[1] if bits is None else bits, about)
+        index.add(codes, [str(n) for n in range(len(codes))] if ids is None else ids, metadata)
+        return index
+
+    @classmethod
+    def empty(cls, bits: int, about: Mapping[str, str] | None = None) -> Self:
+        """An index of no items yet, for codes of this many bits; `about` as for `build`.
+
+        Raises:
+            NestKALAError: bits below 1.
+        """
+        if bits < 1:
+            raise NestKALAError(f"bits must be 1 or more, not {bits}")
+        none = np.empty((0, -(-bits // 8)), np.uint8)
+        return cls(ordered_words(none), bits, Strings.of([]), Strings.of([]), about)
 
     def __len__(self) -> int:
         return len(self._words)

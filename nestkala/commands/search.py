@@ -1,0 +1,81 @@
+"""`nestkala search`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from ..errors import NestKALAError
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find the images of an index that are most like a given one."""
+
+    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
+    """file that `nestkala index` wrote"""
+
+    query: Positional[Annotated[Path, arg(metavar="IMAGE")]]
+    """image"""
+
+    bits: int | None = None
+    """prefix length that is compared: shorter is faster, longer better; by default the whole code"""
+
+    k: Annotated[int, arg(aliases=["-k"])] = 20
+    """how many"""
+
+    shortlist: int | None = None
+    """coarse to fine: so many are found at --bits, and re-ranked by the whole code"""
+
+    rescore: bool = False
+    """re-rank by the query's real-valued output, which parts the ties of short codes"""
+
+    model: str | None = None
+    """where the index's model is, if it has moved"""
+
+    html: Path | None = None
+    """write a page of thumbnails to this file"""
+
+    json: bool = False
+    """print the results as JSON"""
+
+    def run(self) -> None:
+        from tabulate import tabulate
+
+        from ..codes import pack
+        from ..files import write_text
+        from ..index import load_index
+        from ..index.model import hasher_of
+        from ..result_page import result_page
+
+        index = load_index(self.index)
+        hasher = hasher_of(index, self.model)
+        relaxed = hasher.relaxed(self.query)
+        hits = index.search(
+            pack(relaxed),
+            self.k,
+            self.bits,
+            shortlist=self.shortlist,
+            rescore=relaxed.numpy() if self.rescore else None,
+        )
+        distances = hits.distances[0].tolist()
+        found = [{"distance": d, "image": name} for d, name in zip(distances, hits.ids[0], strict=True)]
+        if self.html is not None:
+            folder = index.about.get("folder")
+            if folder is None:
+                raise NestKALAError(f"{self.index} does not say where its images are: no page can be made")
+            results = zip(hits.ids[0], distances, strict=True)
+            write_text(self.html, result_page(self.query, Path(folder), results, self._compared(index.bits)))
+        if self.json:
+            print(json.dumps({"query": str(self.query), "bits": self.bits or index.bits, "results": found}))
+        else:
+            rows = [(place, *each.values()) for place, each in enumerate(found, start=1)]
+            print(tabulate(rows, ("", "distance", "image"), tablefmt="simple"))
+
+    def _compared(self, longest: int) -> str:
+        first = f"the first {self.bits} of {longest} bits" if self.bits else f"all {longest} bits"
+        if self.rescore:
+            return f"{first}, then by the query's real-valued output"
+        return f"{first}, then all of {self.shortlist} images" if self.shortlist else first

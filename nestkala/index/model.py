@@ -1,0 +1,38 @@
+"""Which model an index was made with: its queries need the same."""
+
+from pathlib import Path
+
+from ..errors import NestKALAError
+from ..hasher import Hasher
+from .prefix_index import PrefixIndex
+
+
+def index_for(hasher: Hasher, model: str) -> PrefixIndex:
+    """An index of no items yet, for the codes of this model, which is loaded by the name `model`.
+
+    Raises:
+        NestKALAError: a model whose codes do not nest.
+    """
+    if not hasher.model.head.nested:
+        raise NestKALAError(f"{model} gives codes that do not nest, and an index is searched by prefixes")
+    name = str(Path(model).resolve()) if Path(model).is_dir() else model
+    return PrefixIndex.empty(hasher.lengths[-1], {"model": name, "model_fingerprint": hasher.fingerprint})
+
+
+def hasher_of(index: PrefixIndex, model: str | None = None) -> Hasher:
+    """The model that an index was made with.
+
+    Args:
+        index: made by `index_for`.
+        model: where it is now, if it has moved.
+
+    Raises:
+        NestKALAError: there is no such model, or it is another.
+    """
+    name = model or index.about.get("model")
+    if name is None:
+        raise NestKALAError("the index does not say which model made its codes: name the --model")
+    hasher = Hasher.from_pretrained(name)
+    if index.about.get("model_fingerprint") not in (None, hasher.fingerprint):
+        raise NestKALAError(f"the model {name} is not the one that the index was made with: its codes would not fit")
+    return hasher

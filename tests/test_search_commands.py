@@ -1,0 +1,162 @@
+"""`nestkala index` and `nestkala search`, from a folder of images to rankings and a page of thumbnails."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nestkala import Hasher
+from nestkala.cli import main
+from nestkala.codes import hamming
+from nestkala.index import load_index
+
+MARKUP = "<b onload='x'>&amp; ä.png"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for number, name in enumerate([*(f"{n}.png" for n in range(15)), f"sub/{MARKUP}"]):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((50, 30)).save(path)
+    return folder
+
+
+@pytest.fixture
+def index(photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = photos.with_name("photos.index")
+    assert main(["index", str(photos), str(path), "--model", str(noise_model)]) == 0
+    assert "16 images, 20 bits each; 16 added, 0 changed, 0 removed, 0 unreadable" in capsys.readouterr().out
+    return path
+
+
+def searched(capsys: pytest.CaptureFixture[str], *args: object) -> list[dict[str, object]]:
+    assert main(["search", *map(str, args), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["results"]
+
+
+@pytest.mark.parametrize("bits", [None, 1, 7, 20])
+def test_search_ranks_as_the_hamming_distances_of_the_models_codes(
+    index: Path, photos: Path, noise_model: Path, bits: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--bits", bits] if bits else []
+    results = searched(capsys, index, photos / "3.png", "-k", 16, *asked)
+    hasher = Hasher.from_pretrained(noise_model, "cpu")
+    names = [str(found["image"]) for found in results]
+    codes = hasher.encode([photos / name for name in names])
+    expected = hamming(hasher.encode(photos / "3.png"), codes, bits or 20)[0].tolist()
+    assert [found["distance"] for found in results] == expected == sorted(expected)
+    assert sorted(names) == sorted([*(f"{n}.png" for n in range(15)), f"sub/{MARKUP}"])
+
+
+def test_coarse_to_fine_and_rescoring_reach_the_index(
+    index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = searched(capsys, index, photos / "3.png", "-k", 4)
+    assert searched(capsys, index, photos / "3.png", "-k", 4, "--bits", 2, "--shortlist", 16) == whole
+    rescored = searched(capsys, index, photos / "3.png", "-k", 4, "--rescore")
+    assert rescored[0] == {"distance": 0.0, "image": "3.png"}
+    assert all(found["distance"] < 20 and found["distance"] % 1 for found in rescored[1:])
+
+
+def test_the_table_shows_place_distance_and_image(
+    index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = searched(capsys, index, photos / "0.png", "-k", 3)
+    assert main(["search", str(index), str(photos / "0.png"), "-k", "3"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == [[str(n), str(r["distance"]), *str(r["image"]).split()] for n, r in enumerate(results, start=1)]
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+def test_the_page_holds_thumbnails_and_names_as_text_and_loads_nothing(
+    index: Path, photos: Path, tmp_path: Path
+) -> None:
+    query = tmp_path / "<i>query.png"
+    shutil.copy(photos / "3.png", query)
+    (photos / "5.png").write_bytes(b"no image any more")
+    page_file = tmp_path / "out.html"
+    assert main(["search", str(index), str(query), "-k", "16", "--bits", "9", "--html", str(page_file)]) == 0
+    text = page_file.read_text(encoding="utf-8")
+    page = Page(text)
+    pictures = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 17
+    assert sum(picture.startswith("data:image/jpeg;base64,") for picture in pictures) == 16
+    assert {tag for tag, _ in page.tags} <= {
+        *("html", "meta", "title", "style", "header", "img", "div", "h1", "p", "ol", "li"),
+        *("figure", "figcaption", "span"),
+    }
+    assert f"sub/{MARKUP}" in page.texts
+    assert "<i>query.png" in page.texts
+    assert any("the first 9 of 20 bits" in said for said in page.texts)
+    assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?(https?:)?//", text)
+
+
+def test_an_index_is_brought_up_to_date_by_the_model_that_it_knows(
+    index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "1.png").unlink()
+    (photos / "broken.jpg").write_bytes(b"")
+    assert main(["index", str(photos), str(index), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {
+        **{"index": str(index), "images": 15, "added": [], "changed": [], "removed": ["1.png"]},
+        **{"unchanged": 15, "broken": ["broken.jpg"]},
+    }
+    assert "1.png" not in set(load_index(index).ids)
+
+
+def test_a_model_that_moved_is_named_and_another_is_refused(
+    index: Path, photos: Path, noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(noise_model, moved)
+    expected = searched(capsys, index, photos / "0.png")
+    assert searched(capsys, index, photos / "0.png", "--model", moved) == expected
+    text = (moved / "model.json").read_text().replace('"rank": 1', '"rank": 1 ')
+    (moved / "model.json").write_text(text)
+    assert main(["search", str(index), str(photos / "0.png"), "--model", str(moved)]) == 2
+    assert "is not the one that the index was made with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["search", "INDEX", "PHOTOS/0.png", "--bits", "21"], "bits must be a whole number from 1 to 20"),
+        (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
+        (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is no index of NestKALA"),
+        (["search", "absent.index", "PHOTOS/0.png"], "cannot read index absent.index: No such file or directory"),
+        (["index", "PHOTOS", "new.index"], "there is no index new.index yet: to make one, name the --model"),
+        (["index", "PHOTOS/sub", "INDEX"], "is the index of"),
+        (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is no folder"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    index: Path, photos: Path, noise_model: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"INDEX": str(index), "PHOTOS": str(photos), "MODEL": str(noise_model)}
+    assert main([re.sub("INDEX|PHOTOS|MODEL", lambda name: places[name[0]], arg) for arg in args]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert error.startswith("error: ")
+    assert "\n" not in error
