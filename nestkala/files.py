@@ -55,11 +55,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     Raises:
         OSError: it cannot be written, for want of room as a rule.
     """
+    with replacing_safetensors(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+
+
+@contextmanager
+def replacing_safetensors(path: Path) -> Iterator[Path]:
+    """As `replacing`, for what safetensors writes: its errors become OSError, and others may read the file."""
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+            yield temporary
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
+        temporary.chmod(mode)  # safetensors gives it to its owner alone
 
 
 def write_text(path: Path, text: str) -> None:

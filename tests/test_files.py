@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from nestkala.files import TEMPORARY, replacing, write_text
+from nestkala.files import TEMPORARY, replacing, save_tensors, write_text
 
 KILLED = """
 import sys
@@ -99,3 +100,9 @@ def test_the_data_is_on_the_disk_before_the_rename(path: Path, monkeypatch: pyte
     write_text(path, "new")
     assert synced[0] == "old"
     assert path.read_text() == "new"
+
+
+def test_tensors_are_readable_by_whom_other_files_are(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "")
+    save_tensors(tmp_path / "tensors", {"a": torch.zeros(2)})
+    assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "text").stat().st_mode

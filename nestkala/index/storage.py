@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..errors import NestKALAError
-from ..files import replacing
+from ..files import replacing_safetensors
 from .prefix_index import PrefixIndex
 from .strings import Strings
 
@@ -29,11 +28,8 @@ def save_index(index: PrefixIndex, path: Path) -> None:
     settings = {"format": _FORMAT, "version": _VERSION, "bits": str(index.bits)}
     settings["about"] = json.dumps(index.about)
     checksum = _checksum(settings, arrays)
-    with replacing(path) as temporary:
-        try:
-            save_file(arrays, temporary, settings | {"checksum": checksum})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+    with replacing_safetensors(path) as temporary:
+        save_file(arrays, temporary, settings | {"checksum": checksum})
 
 
 def load_index(path: Path, verify: bool = True) -> PrefixIndex:
