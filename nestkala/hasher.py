@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .backbones.features import FeatureBackbone
-from .codes import columns
+from .codes import columns, pack, unpack
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError, one_line
 from .model import HashModel
@@ -117,6 +117,59 @@ class Hasher:
         given, source = self._source(images, batch_size, workers)
         batches = list(relaxed_codes(self.model, source, given, range(len(given))))
         return torch.cat(batches)[:, where] if batches else torch.empty(0, where.stop - where.start)
+
+    def encode_text(self, sentences: str | Sequence[str], bits: int | None = None) -> np.ndarray:
+        """Packed codes of sentences, uint8 (N, ceil(bits / 8)), to be searched among those of images.
+
+        Args:
+            sentences: one or several, such as "a photo of a dog."
+            bits: as for `encode`.
+
+        Raises:
+            NestKALAError: bits out of range, a model without a text tower or whose training left text aside, or, of the
+                built-in backbone, words it does not know while the encoder is not installed.
+        """
+        where = self._columns(bits)
+        if self.spec.text_tower is None:
+            raise NestKALAError(f"{self._folder} was trained without a text tower: it has no codes for sentences")
+        said = [sentences] if isinstance(sentences, str) else list(sentences)
+        embedded = self._embed_text(said) if said else self.model.anchors[:0].cpu()
+        return self._text_codes(embedded, where)
+
+    def class_codes(self, bits: int | None = None) -> np.ndarray:
+        """Packed codes of the class names, uint8 (C, ceil(bits / 8)), in their order; `bits` as for `encode`.
+
+        Raises:
+            NestKALAError: bits out of range, or a model whose training left text aside.
+        """
+        return self._text_codes(self.model.anchors, self._columns(bits))
+
+    def classify(
+        self, images: ImageLike | Sequence[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
+    ) -> list[str]:
+        """The class of each image: that whose code is nearest to the image's relaxed one.
+
+        Arguments as for `encode`, errors as for `encode` and `class_codes`.
+        """
+        relaxed = self.relaxed(images, bits=bits, batch_size=batch_size, workers=workers).numpy()  # (N, bits)
+        codes = unpack(self.class_codes(bits), relaxed.shape[1]).astype(np.float32)  # (C, bits)
+        return [self.class_names[best] for best in (relaxed @ codes.T).argmax(axis=1)]
+
+    @torch.no_grad()
+    def _text_codes(self, embedded: Tensor, where: slice) -> np.ndarray:
+        if not self.spec.has_text_codes:
+            raise NestKALAError(
+                f"{self._folder} has no codes for text: its loss learns from images alone, from a random start"
+            )
+        to_code = self.model.anchor_to_code
+        return pack(to_code(embedded.to(to_code.weight))[:, where])
+
+    @cached_property
+    def _embed_text(self) -> Callable[[list[str]], Tensor]:
+        name = self.spec.text_tower
+        tower = self.backbone if name == self.backbone.name else load_backbone(str(name), num_adapted=0)
+        assert tower.embed_text is not None  # or training would have had no anchors
+        return tower.embed_text
 
     def _columns(self, bits: int | None) -> slice:
         try:

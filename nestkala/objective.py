@@ -60,8 +60,7 @@ def check_objective(config: Config, head: HashHead, targets: Tensor) -> tuple[ty
     Raises:
         NestKALAError: as for `make_loss`.
     """
-    name = config.loss.removesuffix(HSWD_SUFFIX)
-    kind = find_plugin("losses", name).load()
+    name, kind = config.loss.removesuffix(HSWD_SUFFIX), loss_class(config)
     if not kind.multi_label and not (targets.sum(dim=1) == 1).all():
         raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
     options: dict[str, Any] = dict(config.loss_args)
@@ -77,6 +76,16 @@ def check_objective(config: Config, head: HashHead, targets: Tensor) -> tuple[ty
             "weighting uniform or halving"
         )
     return kind, options
+
+
+def loss_class(config: Config) -> type[HashLoss]:
+    """The loss that the settings name, HSWD beside it left out.
+
+    Raises:
+        NestKALAError: there is none of this name, or its package does not load.
+    """
+    found: type[HashLoss] = find_plugin("losses", config.loss.removesuffix(HSWD_SUFFIX)).load()
+    return found
 
 
 def _shares_bits(head: HashHead) -> bool:

@@ -15,11 +15,11 @@ _SIZE = 288
 _NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 
 
-def result_page(query: Path, folder: Path, results: Iterable[tuple[str, float]], compared: str) -> str:
+def result_page(query: Path | str, folder: Path, results: Iterable[tuple[str, float]], compared: str) -> str:
     """The page.
 
     Args:
-        query: image that was asked with.
+        query: image, or sentence, that was asked with.
         folder: where the images are.
         results: paths in it with their distances, nearest first.
         compared: what the distances are of, in words.
@@ -31,9 +31,9 @@ def result_page(query: Path, folder: Path, results: Iterable[tuple[str, float]],
     )
     template = Template(files("nestkala").joinpath("pages/results.html").read_text(encoding="utf-8"))
     subtitle = f"nearest images first, with their distances: {compared}"
-    return template.substitute(
-        title=_text(query.name), subtitle=_text(subtitle), query_image=_thumbnail(query), results=items
-    )
+    picture = f'<img src="{_thumbnail(query)}" alt="">' if isinstance(query, Path) else ""
+    title = _text(query.name if isinstance(query, Path) else query)
+    return template.substitute(title=title, subtitle=_text(subtitle), picture=picture, results=items)
 
 
 def _text(name: str) -> str:

@@ -16,6 +16,7 @@ from .errors import NestKALAError
 from .files import save_tensors, write_text
 from .heads import check_lengths
 from .model import HashModel
+from .objective import loss_class
 from .plugins import find_plugin
 
 MODEL_FILES = ("model.json", "model.safetensors")
@@ -28,6 +29,8 @@ class ModelSpec(BaseModel):
         backbone: name of the frozen backbone, which is loaded again by it.
         fingerprint: of the backbone's weights and preprocessing.
         class_names: of the training classes, in the order of the anchors.
+        text_tower: name of the backbone whose text tower made the anchors; None if none did.
+        has_text_codes: whether `anchor_to_code` learned, or was placed, to give text the codes of what it says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +41,9 @@ class ModelSpec(BaseModel):
     fingerprint: str
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
     class_names: tuple[str, ...]
+    text_tower: str | None = None
+    prompts: tuple[str, ...] = ("a photo of a {}.",)
+    has_text_codes: bool = False
     lengths: tuple[int, ...]
     batch_norm: bool
     head: str = "nested"
@@ -57,6 +63,8 @@ class ModelSpec(BaseModel):
             "backbone": backbone.name,
             "fingerprint": backbone.fingerprint,
             "class_names": class_names,
+            "text_tower": _text_tower(config, backbone),
+            "has_text_codes": config.starts_from_text or (config.trains and loss_class(config).uses_anchors),
             "batch_norm": config.normalises_bits,
         }
         return cls(**(shared | given))
@@ -87,6 +95,12 @@ class ModelSpec(BaseModel):
                 tower.unlock("biases" if self.adapter == "biases" else "all")
         head = find_plugin("heads", self.head).load()
         return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm, head)
+
+
+def _text_tower(config: Config, backbone: Backbone) -> str | None:
+    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+        return None
+    return backbone.name if config.anchors == "text" else config.anchors
 
 
 def num_adapted(settings: Config | ModelSpec) -> int:

@@ -146,6 +146,11 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
         (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is no index of NestKALA"),
         (["search", "absent.index", "PHOTOS/0.png"], "cannot read index absent.index: No such file or directory"),
+        (["search", "INDEX"], "give an image or --text, one of them"),
+        (["search", "INDEX", "PHOTOS/0.png", "--text", "a dog"], "give an image or --text, one of them"),
+        (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),
+        (["classify", "PHOTOS", "PHOTOS/0.png"], "photos holds no trained model: there is no model.json"),
+        (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
         (["index", "PHOTOS", "new.index"], "there is no index new.index yet: to make one, name the --model"),
         (["index", "PHOTOS/sub", "INDEX"], "is the index of"),
         (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is no folder"),
@@ -160,3 +165,29 @@ def test_mistakes_are_told_in_a_line(
     assert said in error
     assert error.startswith("error: ")
     assert "\n" not in error
+
+
+def test_a_sentence_finds_what_its_code_is_nearest_to(
+    index: Path, photos: Path, noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "a photo of a dog."
+    results = searched(capsys, index, "--text", said, "-k", 16, "--bits", 9)
+    hasher = Hasher.from_pretrained(noise_model, "cpu")
+    codes = hasher.encode([photos / str(found["image"]) for found in results])
+    expected = hamming(hasher.encode_text(said), codes, 9)[0].tolist()
+    assert [found["distance"] for found in results] == expected == sorted(expected)
+    out = tmp_path / "out.html"
+    assert main(["search", str(index), "--text", said, "-k", "2", "--html", str(out)]) == 0
+    page = Page(out.read_text(encoding="utf-8"))
+    assert said in page.texts
+    assert sum(tag == "img" for tag, _ in page.tags) == 2
+
+
+def test_images_are_classified(photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(photos / f"{n}.png") for n in range(4)]
+    expected = dict(zip(paths, Hasher.from_pretrained(noise_model, "cpu").classify(paths, 7), strict=True))
+    assert main(["classify", str(noise_model), *paths, "--bits", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert main(["classify", str(noise_model), *paths, "--bits", "7"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == [list(row) for row in expected.items()]

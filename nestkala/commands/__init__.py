@@ -1,8 +1,9 @@
 """The subcommands of `nestkala`, one a file: a dataclass of its arguments, with `run`. Torch is imported only there."""
 
 from .cache import Cache
+from .classify import Classify
 from .index import Index
 from .listing import List
 from .search import Search
 
-__all__ = ["Cache", "Index", "List", "Search"]
+__all__ = ["Cache", "Classify", "Index", "List", "Search"]

@@ -12,13 +12,16 @@ from ..errors import NestKALAError
 
 @dataclass(frozen=True)
 class Search:
-    """Find the images of an index that are most like a given one."""
+    """Find the images of an index that are most like a given one, or like what a sentence says."""
 
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
     """file that `nestkala index` wrote"""
 
-    query: Positional[Annotated[Path, arg(metavar="IMAGE")]]
-    """image"""
+    image: Positional[Annotated[Path | None, arg(metavar="IMAGE")]] = None
+    """to ask with, or leave out and give --text"""
+
+    text: str | None = None
+    """sentence to ask with, such as "a photo of a dog." """
 
     bits: int | None = None
     """prefix length that is compared: shorter is faster, longer better; by default the whole code"""
@@ -50,15 +53,20 @@ class Search:
         from ..index.model import hasher_of
         from ..result_page import result_page
 
+        if (self.image is None) == (self.text is None):
+            raise NestKALAError("give an image or --text, one of them")
+        if self.text is not None and self.rescore:
+            raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
         index = load_index(self.index)
         hasher = hasher_of(index, self.model)
-        relaxed = hasher.relaxed(self.query)
+        relaxed = None if self.image is None else hasher.relaxed(self.image)
+        codes = hasher.encode_text(str(self.text)) if relaxed is None else pack(relaxed)
         hits = index.search(
-            pack(relaxed),
+            codes,
             self.k,
             self.bits,
             shortlist=self.shortlist,
-            rescore=relaxed.numpy() if self.rescore else None,
+            rescore=relaxed.numpy() if relaxed is not None and self.rescore else None,
         )
         distances = hits.distances[0].tolist()
         found = [{"distance": d, "image": name} for d, name in zip(distances, hits.ids[0], strict=True)]
@@ -67,9 +75,13 @@ class Search:
             if folder is None:
                 raise NestKALAError(f"{self.index} does not say where its images are: no page can be made")
             results = zip(hits.ids[0], distances, strict=True)
-            write_text(self.html, result_page(self.query, Path(folder), results, self._compared(index.bits)))
+            write_text(
+                self.html, result_page(self.image or str(self.text), Path(folder), results, self._compared(index.bits))
+            )
         if self.json:
-            print(json.dumps({"query": str(self.query), "bits": self.bits or index.bits, "results": found}))
+            print(
+                json.dumps({"query": str(self.image or self.text), "bits": self.bits or index.bits, "results": found})
+            )
         else:
             rows = [(place, *each.values()) for place, each in enumerate(found, start=1)]
             print(tabulate(rows, ("", "distance", "image"), tablefmt="simple"))

@@ -1,0 +1,40 @@
+"""`nestkala classify`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Say which class each image shows: that whose code, made of its name, is nearest."""
+
+    model: Positional[Annotated[str, arg(metavar="MODEL")]]
+    """run folder, or "owner/name" on the Hugging Face hub; one of --shots 0 has seen no labels"""
+
+    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE")]]
+    """one or several"""
+
+    bits: int | None = None
+    """prefix length that is compared; by default the whole code"""
+
+    workers: int = 0
+    """processes that decode images; 0 decodes in this one"""
+
+    json: bool = False
+    """print {image: class} as JSON"""
+
+    def run(self) -> None:
+        from tabulate import tabulate
+
+        from ..hasher import Hasher
+
+        found = Hasher.from_pretrained(self.model).classify(self.images, self.bits, workers=self.workers)
+        by_image = dict(zip(map(str, self.images), found, strict=True))
+        if self.json:
+            print(json.dumps(by_image, ensure_ascii=False))
+        else:
+            print(tabulate(by_image.items(), ("image", "class"), tablefmt="simple"))

@@ -1,0 +1,103 @@
+"""Codes of sentences and class names, and images by their nearest class, against products written out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nestkala import Hasher
+from nestkala.backbones import load_backbone
+from nestkala.config import Config
+from nestkala.errors import NestKALAError
+from nestkala.losses import nested_centres
+from nestkala.run import train
+
+
+@pytest.fixture(scope="module")
+def images(noise_model: Path) -> Path:
+    """What the noise model was trained on, with classes that the built-in text tower knows."""
+    folder = noise_model.parent / "named"
+    for given, name in {"a": "cat", "b": "dog"}.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for path in (noise_model.parent / "images" / given).iterdir():
+            (folder / name / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def trained(images: Path, folder: Path, **changes: object) -> Path:
+    small = {"queries": 2, "lengths": (4, 20), "workers": 0, "cache_gb": 0, "unlabelled": 20, "shots": 0}
+    return train(Config(**(small | {"data": str(images), "output": folder / "run"} | changes)))
+
+
+@pytest.fixture(scope="module")
+def hasher(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Hasher:
+    return Hasher.from_pretrained(trained(images, tmp_path_factory.mktemp("text")), "cpu")
+
+
+def by_hand(hasher: Hasher, sentences: list[str]) -> np.ndarray:
+    embedded = load_backbone("tiny", num_adapted=0).embed_text(sentences).double()
+    weight, bias = hasher.model.anchor_to_code.weight.double(), hasher.model.anchor_to_code.bias.double()
+    return np.where((embedded @ weight.T + bias).detach().numpy() >= 0, 1, 0)  # (n, 20)
+
+
+@pytest.mark.parametrize("bits", [None, 1, 7, 20])
+def test_a_sentence_has_the_signs_of_its_embedding_in_code_space(hasher: Hasher, bits: int | None) -> None:
+    said = ["a photo of a cat.", "a photo of a sports car.", "a photo of a dog."]
+    expected = np.packbits(by_hand(hasher, said)[:, : bits or 20], axis=1)
+    np.testing.assert_array_equal(hasher.encode_text(said, bits), expected)
+    np.testing.assert_array_equal(hasher.encode_text(said[1], bits), expected[1:2])
+    np.testing.assert_array_equal(hasher.class_codes(bits), expected[[0, 2]])
+    assert hasher.encode_text([], bits).shape == (0, expected.shape[1])
+
+
+def test_a_class_without_training_has_its_hash_centre(hasher: Hasher) -> None:
+    centres = nested_centres(2, 20, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(hasher.class_codes(), np.packbits(centres.numpy() > 0, axis=1))
+
+
+@pytest.mark.parametrize("bits", [None, 4, 9])
+def test_an_image_has_the_class_of_the_largest_product(hasher: Hasher, images: Path, bits: int | None) -> None:
+    paths = sorted(images.rglob("*.png"))
+    signs = 2 * by_hand(hasher, ["a photo of a cat.", "a photo of a dog."])[:, : bits or 20] - 1
+    expected = []
+    for h in hasher.relaxed(paths)[:, : bits or 20].tolist():
+        products = [sum(a * b for a, b in zip(h, code, strict=True)) for code in signs.tolist()]
+        expected.append("cat" if products[0] >= products[1] else "dog")
+    assert hasher.classify(paths, bits) == expected
+    assert set(expected) == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences", "classes"),
+    [
+        ({"loss": "csq", "head_init": "random", "shots": 4, "epochs": 1}, False, False),
+        ({"loss": "kiddo", "head_init": "random", "shots": 4, "epochs": 1}, True, True),
+        ({"loss": "csq", "shots": 4, "epochs": 1}, True, True),
+        ({"anchors": "orthonormal", "head_init": "random", "shots": 4, "epochs": 1}, False, True),
+    ],
+)
+def test_text_has_codes_where_training_or_its_start_gave_it_any(
+    images: Path, tmp_path: Path, changes: dict[str, object], sentences: bool, classes: bool
+) -> None:
+    hasher = Hasher.from_pretrained(trained(images, tmp_path, **changes), "cpu")
+    if classes:
+        assert hasher.class_codes(9).shape == (2, 2)
+        assert len(hasher.classify(sorted(images.rglob("*.png"))[:3])) == 3
+    else:
+        with pytest.raises(NestKALAError, match="has no codes for text: its loss learns from images alone"):
+            hasher.class_codes()
+    if sentences:
+        assert hasher.encode_text("a photo of a cat.").shape == (1, 3)
+    else:
+        with pytest.raises(NestKALAError, match=r"has no codes for (text|sentences)|it has no codes"):
+            hasher.encode_text("a photo of a cat.")
+
+
+def test_a_model_of_before_says_that_it_has_no_text(noise_model: Path) -> None:
+    old = Hasher.from_pretrained(noise_model, "cpu")
+    spec = {k: v for k, v in old.spec.model_dump().items() if k not in ("text_tower", "prompts", "has_text_codes")}
+    old.spec = type(old.spec)(**json.loads(json.dumps(spec)))
+    with pytest.raises(NestKALAError, match="without a text tower: it has no codes for sentences"):
+        old.encode_text("a photo of a cat.")
