@@ -1,9 +1,10 @@
 """The subcommands of `nestkala`, one a file: a dataclass of its arguments, with `run`. Torch is imported only there."""
 
+from .advise import Advise
 from .cache import Cache
 from .classify import Classify
 from .index import Index
 from .listing import List
 from .search import Search
 
-__all__ = ["Cache", "Classify", "Index", "List", "Search"]
+__all__ = ["Advise", "Cache", "Classify", "Index", "List", "Search"]

@@ -1,0 +1,113 @@
+"""Which code length? Quality, bytes and time of every prefix of a trained model's codes."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .config import load_config
+from .data import load_dataset
+from .data.splits import load_split
+from .encoding import packed_codes
+from .errors import NestKALAError
+from .evaluation import evaluate
+from .hasher import Hasher
+from .index import PrefixIndex
+from .run import token_source
+
+_KEPT = 0.95
+_TIMED_QUERIES = 20
+
+
+@dataclass(frozen=True)
+class Length:
+    """What a code length gives and takes.
+
+    Attributes:
+        bits: the length.
+        bytes: an image's code, bits rounded up to whole bytes.
+        map: mean average precision, ties in gallery order.
+        map_tie_aware: its expectation over random order within ties.
+        ms: of one search for ten images, milliseconds, the median of twenty queries.
+    """
+
+    bits: int
+    bytes: int
+    map: float
+    map_tie_aware: float
+    ms: float
+
+
+def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
+    """Score every prefix length, 1 to the longest, of a run's model on its own queries and gallery, in one pass.
+
+    Raises:
+        NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
+    """
+    if not (run / "config.yaml").is_file():
+        raise NestKALAError(f"{run} is no run folder: there is no config.yaml")
+    config, hasher = load_config(str(run / "config.yaml")), Hasher.from_pretrained(run)
+    head = hasher.model.head
+    if not head.nested:
+        raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")
+    dataset = load_dataset(config.data, config.data_root)
+    split = load_split(run / "split.json", dataset)
+    source = token_source(config, hasher.spec, hasher.backbone, dataset)
+    queries, gallery = (
+        packed_codes(hasher.model, source, dataset, indices.tolist(), f"encoding {name}" if progress else None)
+        for name, indices in (("queries", split.query), ("gallery", split.gallery))
+    )
+    every = range(1, head.lengths[-1] + 1)
+    scores = evaluate(
+        queries, dataset.targets[split.query], gallery, dataset.targets[split.gallery], every, config.top_k
+    )
+    index = PrefixIndex.build(gallery, bits=head.lengths[-1])
+    return [
+        Length(bits, -(-bits // 8), scores[bits].map, scores[bits].map_tie_aware, _milliseconds(index, queries, bits))
+        for bits in every
+    ]
+
+
+def recommend(
+    lengths: list[Length], min_map: float | None = None, max_ms: float | None = None, max_bytes: int | None = None
+) -> Length:
+    """The shortest length of at least `min_map` within the bounds; without it, the best within them.
+
+    Without any bound, the shortest that keeps 95 % of the best. Quality is the tie-aware mAP.
+
+    Raises:
+        NestKALAError: no length does; says how near one comes.
+    """
+    possible = [
+        length
+        for length in lengths
+        if (max_ms is None or length.ms <= max_ms) and (max_bytes is None or length.bytes <= max_bytes)
+    ]
+    if not possible:
+        quickest = min(lengths, key=lambda length: length.ms)
+        raise NestKALAError(
+            f"no length is within the bounds: the shortest takes 1 byte, the quickest {quickest.ms:.3f} ms "
+            f"({quickest.bits} bits)"
+        )
+    best = max(possible, key=lambda length: length.map_tie_aware)
+    if min_map is None and (max_ms is not None or max_bytes is not None):
+        return best
+    needed = _KEPT * best.map_tie_aware if min_map is None else min_map
+    enough = [length for length in possible if length.map_tie_aware >= needed]
+    if not enough:
+        raise NestKALAError(
+            f"no length within the bounds reaches a tie-aware mAP of {needed:g}: the best is {best.map_tie_aware:.4f}, "
+            f"at {best.bits} bits"
+        )
+    return enough[0]
+
+
+def _milliseconds(index: PrefixIndex, queries: np.ndarray, bits: int) -> float:
+    index.search(queries[:1], bits=bits)  # makes the slices
+    seconds = []
+    for query in queries[:_TIMED_QUERIES, None]:
+        started = time.perf_counter()
+        index.search(query, bits=bits)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds))

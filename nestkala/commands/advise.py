@@ -1,0 +1,51 @@
+"""`nestkala advise`."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Advise:
+    """Say which code length to search at: quality, bytes and time of every one, from one pass."""
+
+    run_folder: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """folder that training left; its queries are searched in its gallery"""
+
+    min_map: float | None = None
+    """tie-aware mAP that is needed: the shortest length that has it is recommended"""
+
+    max_ms: float | None = None
+    """milliseconds that a search may take"""
+
+    max_bytes: int | None = None
+    """bytes that an image's code may take"""
+
+    plot: Path | None = None
+    """write a picture of quality against bytes to this file, PNG or SVG"""
+
+    json: bool = False
+    """print all lengths and the recommended one as JSON"""
+
+    def run(self) -> None:
+        from tabulate import tabulate
+
+        from ..advice import measure_lengths, recommend
+
+        lengths = measure_lengths(self.run_folder, progress=not self.json)
+        chosen = recommend(lengths, self.min_map, self.max_ms, self.max_bytes)
+        if self.plot is not None:
+            from ..plots import plot_lengths
+
+            plot_lengths(lengths, chosen, self.plot)
+        if self.json:
+            print(json.dumps({"recommended": chosen.bits, "lengths": [asdict(length) for length in lengths]}))
+            return
+        rows = [(*asdict(length).values(), "*" if length is chosen else "") for length in lengths]
+        headers = ("bits", "bytes", "mAP", "mAP tie-aware", "ms a search", "")
+        print(tabulate(rows, headers, tablefmt="simple", floatfmt=("", "", ".4f", ".4f", ".3f")))
+        quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
+        print(f"recommended: {chosen.bits} bits, {quality}, {chosen.bytes} byte{'s' * (chosen.bytes > 1)} an image")
