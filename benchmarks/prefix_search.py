@@ -1,0 +1,137 @@
+"""Search through PrefixIndex against faiss scanning the same codes, each a ratio within one run.
+
+python benchmarks/prefix_search.py --run runs/RUN
+
+The collection is the codes of a run's gallery, repeated with every bit flipped at a stated rate, up to --items. Codes
+of a run trained at one length only are the control (--control): what they lose by being cut short is what nesting buys.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from nestkala.config import load_config
+from nestkala.data import load_dataset
+from nestkala.data.splits import load_split
+from nestkala.encoding import packed_codes
+from nestkala.hasher import Hasher
+from nestkala.index import PrefixIndex
+from nestkala.run import token_source
+
+Codes = NDArray[np.uint8]
+Labels = NDArray[np.bool_]
+K = 10
+
+
+def main(
+    run: Path, control: Path | None = None, items: int = 10_000_000, flip_rate: float = 0.02, repeats: int = 5
+) -> None:
+    """Print the ratios and what coarse-to-fine keeps of the quality.
+
+    Args:
+        run: run folder of a nested model, whose data is at hand.
+        control: run folder of a model of the same longest length, trained at that alone.
+        items: codes in the collection.
+        flip_rate: how likely each bit of a repeated code is flipped.
+        repeats: of each measurement, after one that does not count; medians are printed.
+    """
+    threads = faiss.omp_get_max_threads()
+    print(f"{items:,} codes of {run}, bits flipped at {flip_rate:g}; {threads} threads; medians of {repeats}")
+    for name, folder in {"nested": run, "control": control}.items():
+        if folder is not None:
+            queries, query_labels, codes, labels = _collection(folder, items, flip_rate)
+            index = PrefixIndex.build(codes)
+            print(f"\n{name}: {folder}\n")
+            print(_quality(index, labels, queries, query_labels))
+            if folder == run:
+                print(_against_faiss(codes[:1_000_000], queries, repeats))
+                print(_short_against_full(index, codes, queries, repeats))
+
+
+def _against_faiss(codes: Codes, queries: Codes, repeats: int) -> str:
+    """Full-length search, batches of several sizes, on at most a million codes."""
+    index = PrefixIndex.build(codes)
+    rows = []
+    for batch in (1, 100, 1000):
+        asked = np.resize(queries, (batch, queries.shape[1]))
+        ours = _seconds(lambda asked=asked: index.search(asked, K), repeats)  # type: ignore[misc]
+        theirs = _seconds(lambda asked=asked: faiss.knn_hamming(asked, codes, K, variant="mc"), repeats)  # type: ignore[misc]
+        rows.append((batch, 1000 * ours, 1000 * theirs, ours / theirs))
+    headers = (f"batch, {len(codes):,} codes", "PrefixIndex, ms", "faiss, ms", "ratio (at most 1.15)")
+    return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".2f", ".2f", ".2f")) + "\n"
+
+
+def _short_against_full(index: PrefixIndex, codes: Codes, queries: Codes, repeats: int) -> str:
+    """One query at a time at every length, against a scan of all codes in full."""
+    full = _seconds(lambda: faiss.knn_hamming(queries[:1], codes, K, variant="mc"), repeats)
+    rows: list[Sequence[Any]] = []
+    for bits in (8, 16, 24, 32, 48, 64):
+        seconds = _seconds(lambda bits=bits: index.search(queries[:1], K, bits), repeats)  # type: ignore[misc]
+        rows.append((bits, f"{index.num_prefixes(bits):,}", 1000 * seconds, full / seconds))
+    headers = ("bits", "distinct prefixes", "ms", f"times faster than faiss over 64 bits ({1000 * full:.1f} ms)")
+    return tabulate(rows, headers, tablefmt="github", floatfmt=("", "", ".3f", ".1f")) + "\n"
+
+
+def _quality(index: PrefixIndex, labels: Labels, queries: Codes, asked: Labels) -> str:
+    """mAP@100 of coarse-to-fine search and of a short search alone, as shares of the full search's, and its time."""
+    row_of = np.array([int(name) for name in index.ids])
+
+    def quality(search: Callable[[], Any]) -> tuple[float, float]:
+        started = time.perf_counter()
+        hits = search()
+        seconds = time.perf_counter() - started
+        relevant = (labels[row_of[hits.positions]] & asked[:, None]).any(axis=2)  # (Q, 100)
+        precision = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
+        found = (precision * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
+        return float(found.mean()), seconds
+
+    full, full_seconds = quality(lambda: index.search(queries, 100, method="scan"))
+    rows: list[Sequence[Any]] = [("64", full, 1.0, 1.0)]
+    for bits in (8, 12, 16, 24):
+        for shortlist in (None, 1000, 10_000):
+            found, seconds = quality(
+                lambda bits=bits, shortlist=shortlist: index.search(queries, 100, bits, shortlist=shortlist)  # type: ignore[misc]
+            )
+            name = f"{bits}" if shortlist is None else f"{bits}, then 64 of {shortlist:,}"
+            rows.append((name, found, found / full, full_seconds / seconds))
+    headers = ("bits", "mAP@100", "of the full search's", "times faster")
+    return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".4f", ".3f", ".1f")) + "\n"
+
+
+def _collection(folder: Path, items: int, flip_rate: float) -> tuple[Codes, Labels, Codes, Labels]:
+    """Queries, their labels, codes, their labels."""
+    config, hasher = load_config(str(folder / "config.yaml")), Hasher.from_pretrained(folder)
+    dataset = load_dataset(config.data, config.data_root)
+    split = load_split(folder / "split.json", dataset)
+    source = token_source(config, hasher.spec, hasher.backbone, dataset)
+    queries, gallery = (
+        packed_codes(hasher.model, source, dataset, part.tolist(), "encoding") for part in (split.query, split.gallery)
+    )
+    rng = np.random.default_rng(0)
+    chosen = np.resize(np.arange(len(gallery)), items)
+    codes = gallery[chosen]
+    for start in range(len(gallery), items, 2**20):  # the first ones stay as they are
+        block = codes[start : start + 2**20]
+        block ^= np.packbits(rng.random((len(block), 8 * block.shape[1]), np.float32) < flip_rate, axis=1)
+    return queries, dataset.targets[split.query], codes, dataset.targets[split.gallery][chosen]
+
+
+def _seconds(action: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
