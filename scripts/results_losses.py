@@ -111,7 +111,9 @@ class Experiment:
     def finish(self, cells: Sequence[Cell]) -> None:
         """Tune what has not been tuned, then train and score all seeds of the cells."""
         tuned = dict.fromkeys((cell.loss, cell.adapter) for cell in cells if "lr" not in VARIANTS[cell.variant])
+        nested = dict.fromkeys((cell.loss, cell.adapter) for cell in cells if cell.lengths == NESTED)
         finish([run for pair in tuned for run in self._tuning(*pair).values()])
+        finish([run for pair in nested for run in self._nested_tuning(*pair).values()])
         finish([run for cell in cells for run in self.runs(cell)])
         self.cells |= dict.fromkeys(cells)
 
@@ -123,12 +125,11 @@ class Experiment:
             yield self._run(cell, seed, rate, split, f"{cell.name}-seed{seed}")
 
     def rate(self, cell: Cell) -> float:
-        """The learning rate: a variant's own, or what was best in tuning loss and adapter."""
+        """The learning rate: a variant's own, or what was best in tuning loss and adapter, at one length or nested."""
         if "lr" in VARIANTS[cell.variant]:
             return float(VARIANTS[cell.variant]["lr"])
-        tuning = self._tuning(cell.loss, cell.adapter)
-        found = {rate: _score(run, TUNING_LENGTH) for rate, run in tuning.items()}
-        return max(found, key=lambda rate: np.nan_to_num(found[rate], nan=-1))
+        tune = self._nested_tuning if cell.lengths == NESTED else self._tuning
+        return _best(tune(cell.loss, cell.adapter))
 
     def scores(self, cells: Sequence[Cell], lengths: Sequence[int]) -> NDArray[np.float64]:
         """Tie-aware mAP (seeds, lengths), each length from the first of the cells that has it; nan: diverged."""
@@ -155,9 +156,15 @@ class Experiment:
         ]
 
     def _tuning(self, loss: str, adapter: str) -> dict[float, Run]:
-        cell = Cell(loss, adapter, 8, (TUNING_LENGTH,))
+        return self._at_rates(Cell(loss, adapter, 8, (TUNING_LENGTH,)), RATES)
+
+    def _nested_tuning(self, loss: str, adapter: str) -> dict[float, Run]:
+        rate = _best(self._tuning(loss, adapter))
+        return self._at_rates(Cell(loss, adapter, 8, NESTED), (rate, rate / 10))  # whose gradient is of all lengths
+
+    def _at_rates(self, cell: Cell, rates: Sequence[float]) -> dict[float, Run]:
         split = self._split(8, TUNING_SEED, TUNING_GALLERY)
-        return {r: self._run(cell, TUNING_SEED, r, split, f"tuning/{cell.name}-lr{r:g}") for r in RATES}
+        return {r: self._run(cell, TUNING_SEED, r, split, f"tuning/{cell.name}-lr{r:g}") for r in rates}
 
     def _run(self, cell: Cell, seed: int, rate: float, split: Path, folder: str) -> Run:
         given = {key: value for key, value in asdict(cell).items() if key != "variant"}
@@ -172,6 +179,12 @@ class Experiment:
             split = draw_split(self.dataset, shots=shots, seed=seed, queries_per_class=100, protocol_seed=tuning)
             save_split(path, replace(split, gallery=split.gallery[:gallery]), self.dataset)
         return path
+
+
+def _best(tuning: dict[float, Run]) -> float:
+    """The rate of the best mean score over the lengths; what diverged comes last."""
+    scores = {rate: np.mean([_score(run, bits) for bits in run.config.lengths]) for rate, run in tuning.items()}
+    return max(scores, key=lambda rate: np.nan_to_num(scores[rate], nan=-1))
 
 
 def _score(run: Run, bits: int) -> float:
@@ -242,7 +255,8 @@ Tie-aware mAP x 100, mean and standard deviation over {seeds} seeds, which draw 
 at random. 1,000 queries, {gallery:,} images in the gallery, drawn from the 59,000 others. The images are re-encoded as
 JPEG, so these are not the papers' figures. Every loss starts from a random head with BatchNorm and trains 100 epochs of
 batches of 8, unless said otherwise. Its learning rate is the best of {rates} for that loss and adapter, at 32 bits
-and 8 shots, by a draw of labelled images and queries of its own. Seconds are of training alone, as the runs came.
+and 8 shots, by a draw of labelled images and queries of its own; nested, it is the better of that and a tenth of it.
+Seconds are of training alone, as the runs came.
 """
 
 

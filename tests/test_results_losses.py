@@ -50,6 +50,18 @@ def test_the_rate_is_the_best_in_tuning_and_what_diverges_is_never_it(experiment
     assert experiment.rate(script.head("flat")) == 0.01  # its own
 
 
+def test_a_nested_rate_is_the_better_of_that_of_one_length_and_a_tenth(experiment, script: ModuleType) -> None:
+    tuned(experiment, script, "csq", "clora", best=0.1)
+    runs = experiment._nested_tuning("csq", "clora")
+    assert [run.config.lr for run in runs.values()] == [0.1, pytest.approx(0.01)]
+    write(runs[0.1], 0.3)
+    write(runs[0.1 / 10], 0.31)
+    assert experiment.rate(script.nested("csq")) == pytest.approx(0.01)
+    assert experiment.rate(script.one_by_one("csq")[0]) == 0.1
+    write(runs[0.1 / 10], None)
+    assert experiment.rate(script.nested("csq", 1)) == 0.1
+
+
 def test_scores_and_gains_are_those_of_the_seeds(experiment, script: ModuleType) -> None:
     for adapter, scores in {"none": (0.2, 0.3), "clora": (0.25, 0.27)}.items():
         tuned(experiment, script, "csq", adapter, best=0.01)
@@ -77,6 +89,8 @@ def test_what_diverged_is_said_and_counts_nothing_in_differences(experiment, scr
 
 def test_nested_against_one_by_one_in_score_and_time(experiment, script: ModuleType) -> None:
     tuned(experiment, script, "csq", "clora", best=0.01)
+    for rate, run in experiment._nested_tuning("csq", "clora").items():
+        write(run, 0.3 if rate == 0.01 else 0.2)
     for cell in [*script.one_by_one("csq"), script.nested("csq")]:
         for run in experiment.runs(cell):
             write(run, 0.2 if cell == script.nested("csq") else 0.21, seconds=2.0)
