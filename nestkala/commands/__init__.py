@@ -6,5 +6,6 @@ from .classify import Classify
 from .index import Index
 from .listing import List
 from .search import Search
+from .serve import Serve
 
-__all__ = ["Advise", "Cache", "Classify", "Index", "List", "Search"]
+__all__ = ["Advise", "Cache", "Classify", "Index", "List", "Search", "Serve"]

@@ -1,0 +1,44 @@
+"""`nestkala serve`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from ..errors import NestKALAError
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Open a web page where an image or a sentence is searched for, at any code length."""
+
+    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
+    """file that `nestkala index` wrote"""
+
+    host: str = "127.0.0.1"
+    """address to listen at; 0.0.0.0 lets others in, who need no password"""
+
+    port: int = 8000
+    """to listen at"""
+
+    model: str | None = None
+    """where the index's model is, if it has moved"""
+
+    def run(self) -> None:
+        try:
+            import uvicorn
+
+            from ..server import make_app
+        except ImportError as error:
+            raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
+        from ..index import load_index
+        from ..index.model import hasher_of
+
+        index = load_index(self.index)
+        folder = index.about.get("folder")
+        if folder is None:
+            raise NestKALAError(f"{self.index} does not say where its images are")
+        app = make_app(index, hasher_of(index, self.model), Path(folder))
+        print(f"{len(index)} images of {folder}: http://{self.host}:{self.port} (Ctrl-C ends it)", flush=True)
+        uvicorn.run(app, host=self.host, port=self.port, log_level="warning")
