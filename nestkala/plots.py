@@ -1,7 +1,10 @@
 """Pictures; matplotlib is an extra, pip install "nestkala[plots]"."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from .advice import Length
 from .errors import NestKALAError
@@ -35,7 +38,7 @@ def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
     axes.set(xlabel="prefix length in bits", ylabel="mAP, tie-aware", xlim=(0, bits[-1] + 1), ylim=(0, None))
     axes.grid(alpha=0.25)
     axes.spines[["right"]].set_visible(False)
-    above = axes.secondary_xaxis("top", functions=(lambda b: b / 8, lambda b: 8 * b))
+    above = axes.secondary_xaxis("top", functions=(partial(np.multiply, 1 / 8), partial(np.multiply, 8)))
     above.set_xlabel("bytes an image")
     if path.suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
         raise NestKALAError(f"cannot draw to {path}: say a file that ends in .png or .svg")
