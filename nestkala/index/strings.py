@@ -42,7 +42,8 @@ class Strings:
     def take(self, places: Sequence[int] | NDArray[np.int64]) -> "Strings":
         """Those at these places, in this order."""
         chosen = np.asarray(places, np.int64)
-        starts = np.concatenate([[0], self.ends[:-1]])[chosen] if len(chosen) else np.empty(0, np.int64)
+        # Of those chosen alone: a search takes ten of ten million.
+        starts = np.where(chosen > 0, self.ends[chosen - 1], 0) if len(chosen) else np.empty(0, np.int64)
         lengths = self.ends[chosen] - starts
         ends = lengths.cumsum()
         first = np.repeat(starts - (ends - lengths), lengths)
