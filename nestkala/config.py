@@ -16,7 +16,6 @@ from .errors import NestKALAError, nearest, one_line, unknown_name
 from .plugins import find_plugin
 
 MAX_LENGTH = 512
-HSWD_SUFFIX = "-hswd"
 
 
 def _comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
@@ -265,6 +264,11 @@ class Config(BaseModel):
         return self.shots > 0 and self.epochs > 0
 
     @property
+    def base_loss(self) -> str:
+        """Name of the loss, HSWD beside it left out."""
+        return self.loss.removesuffix("-hswd")
+
+    @property
     def learning_rate(self) -> float:
         """Of SGD: `lr`, or what suits the start."""
         if self.lr is not None:
@@ -311,7 +315,7 @@ class Config(BaseModel):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
         if self.centres == "independent" and self.starts_from_text:
             raise ValueError("centres independent needs a random start: a head from text stands at nested centres")
-        find_plugin("losses", self.loss.removesuffix(HSWD_SUFFIX))
+        find_plugin("losses", self.base_loss)
         find_plugin("heads", self.head)
         check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):

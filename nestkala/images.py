@@ -4,6 +4,7 @@ import contextlib
 import threading
 import warnings
 from io import BytesIO
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -16,6 +17,11 @@ IMAGE_SUFFIXES = (
     ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm",
 )  # fmt: skip
 """Suffixes, in lower case, by which image files in folders are told from others."""
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file's name is that of an image, and not hidden."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
@@ -73,6 +79,18 @@ def _reason(data: bytes | Image.Image, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a format that Pillow reads"
     return one_line(error)
+
+
+def thumbnail(path: Path, size: int) -> bytes | None:
+    """A JPEG of an image file, `size` pixels wide and high at most; None for what cannot be read."""
+    try:
+        image = decode_image(path.read_bytes(), str(path))
+    except (NestKALAError, OSError):
+        return None
+    image.thumbnail((size, size))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 class _MutedPillow:

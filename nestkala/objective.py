@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import HSWD_SUFFIX, Config
+from .config import Config
 from .errors import NestKALAError, one_line, unknown_name
 from .heads import HashHead
 from .losses import (
@@ -38,15 +38,14 @@ def make_loss(config: Config, head: HashHead, targets: Tensor, centres: Tensor |
             adaptive weighting of codes that do not nest.
     """
     kind, options = check_objective(config, head, targets)
-    name = config.loss.removesuffix(HSWD_SUFFIX)
     training = _training_set(config, targets, centres)
 
     def at_length(bits: int) -> HashLoss:
         try:
             loss: HashLoss = kind.for_training(bits, training, **options)
         except ValueError as error:
-            raise NestKALAError(f"loss {name} at {bits} bits, {options}: {one_line(error)}") from error
-        return WithHSWD(loss) if config.loss.endswith(HSWD_SUFFIX) else loss
+            raise NestKALAError(f"loss {config.base_loss} at {bits} bits, {options}: {one_line(error)}") from error
+        return loss if config.loss == config.base_loss else WithHSWD(loss)
 
     weighting = config.weighting
     if weighting == "auto":
@@ -60,7 +59,7 @@ def check_objective(config: Config, head: HashHead, targets: Tensor) -> tuple[ty
     Raises:
         NestKALAError: as for `make_loss`.
     """
-    name, kind = config.loss.removesuffix(HSWD_SUFFIX), loss_class(config)
+    name, kind = config.base_loss, loss_class(config)
     if not kind.multi_label and not (targets.sum(dim=1) == 1).all():
         raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
     options: dict[str, Any] = dict(config.loss_args)
@@ -84,7 +83,7 @@ def loss_class(config: Config) -> type[HashLoss]:
     Raises:
         NestKALAError: there is none of this name, or its package does not load.
     """
-    found: type[HashLoss] = find_plugin("losses", config.loss.removesuffix(HSWD_SUFFIX)).load()
+    found: type[HashLoss] = find_plugin("losses", config.base_loss).load()
     return found
 
 

@@ -42,7 +42,6 @@ class ModelSpec(BaseModel):
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
     class_names: tuple[str, ...]
     text_tower: str | None = None
-    prompts: tuple[str, ...] = ("a photo of a {}.",)
     has_text_codes: bool = False
     lengths: tuple[int, ...]
     batch_norm: bool

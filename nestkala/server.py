@@ -20,8 +20,9 @@ from starlette.routing import Route
 
 from .errors import NestKALAError
 from .hasher import Hasher
-from .images import decode_image
+from .images import thumbnail
 from .index import PrefixIndex
+from .index.strings import as_text
 
 MAX_UPLOAD_BYTES = 20_000_000
 MAX_UPLOAD_PIXELS = 50_000_000
@@ -47,19 +48,10 @@ def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
     root = folder.resolve()
 
     @lru_cache(maxsize=4096)
-    def thumbnail(position: int) -> bytes | None:
+    def small(position: int) -> bytes | None:
         path = (root / index.ids[position]).resolve()
-        try:
-            # A link out of the folder is no image of the folder.
-            image = decode_image(path.read_bytes(), path.name) if path.is_relative_to(root) else None
-        except (NestKALAError, OSError):
-            return None
-        if image is None:
-            return None
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        buffer = BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        return buffer.getvalue()
+        # A link out of the folder is no image of the folder.
+        return thumbnail(path, _THUMBNAIL) if path.is_relative_to(root) else None
 
     async def page(_: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -92,8 +84,7 @@ def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
             started = time.perf_counter()
             hits = index.search(code, k, bits, shortlist=shortlist)
             ms = 1000 * (time.perf_counter() - started)
-            names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in hits.ids[0]]
-            rows = zip(names, hits.distances[0].tolist(), hits.positions[0].tolist(), strict=True)
+            rows = zip(map(as_text, hits.ids[0]), hits.distances[0].tolist(), hits.positions[0].tolist(), strict=True)
             results = [{"image": name, "distance": distance, "position": place} for name, distance, place in rows]
             return {"results": results, "ms": ms}
 
@@ -101,10 +92,10 @@ def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
 
     async def image(request: Request) -> Response:
         position = int(request.path_params["position"])
-        small = await run_in_threadpool(thumbnail, position) if position < len(index) else None
-        if small is None:
+        jpeg = await run_in_threadpool(small, position) if position < len(index) else None
+        if jpeg is None:
             raise HTTPException(404, "there is no such image")
-        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
     return Starlette(
         routes=[

@@ -97,6 +97,7 @@ class Experiment:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.cells: dict[Cell, None] = {}
+        self._runs: dict[tuple[str, float], Run] = {}
         self.base = load_config("cifar10").model_dump() | {
             "data": str(settings.data.absolute()),  # a name alone could be that of a known data set
             "backbone": settings.backbone,
@@ -167,9 +168,12 @@ class Experiment:
         return {r: self._run(cell, TUNING_SEED, r, split, f"tuning/{cell.name}-lr{r:g}") for r in rates}
 
     def _run(self, cell: Cell, seed: int, rate: float, split: Path, folder: str) -> Run:
-        given = {key: value for key, value in asdict(cell).items() if key != "variant"}
-        given |= {"seed": seed, "lr": rate, "split": split}
-        return Run(Config(**(self.base | VARIANTS[cell.variant] | given)), self.settings.runs / folder)
+        if (folder, rate) not in self._runs:  # settings take long to check, and tables ask for them many times
+            given = {key: value for key, value in asdict(cell).items() if key != "variant"}
+            given |= {"seed": seed, "lr": rate, "split": split}
+            config = Config(**(self.base | VARIANTS[cell.variant] | given))
+            self._runs[folder, rate] = Run(config, self.settings.runs / folder)
+        return self._runs[folder, rate]
 
     def _split(self, shots: int, seed: int, gallery: int) -> Path:
         path = self.settings.runs / "splits" / f"{shots}shot-seed{seed}-gallery{gallery}.json"

@@ -50,7 +50,7 @@ class Search:
         from ..codes import pack
         from ..files import write_text
         from ..index import load_index
-        from ..index.model import hasher_of
+        from ..index.model import folder_of, hasher_of
         from ..result_page import result_page
 
         if (self.image is None) == (self.text is None):
@@ -70,18 +70,12 @@ class Search:
         )
         distances = hits.distances[0].tolist()
         found = [{"distance": d, "image": name} for d, name in zip(distances, hits.ids[0], strict=True)]
+        asked = self.image or str(self.text)
         if self.html is not None:
-            folder = index.about.get("folder")
-            if folder is None:
-                raise NestKALAError(f"{self.index} does not say where its images are: no page can be made")
             results = zip(hits.ids[0], distances, strict=True)
-            write_text(
-                self.html, result_page(self.image or str(self.text), Path(folder), results, self._compared(index.bits))
-            )
+            write_text(self.html, result_page(asked, folder_of(index), results, self._compared(index.bits)))
         if self.json:
-            print(
-                json.dumps({"query": str(self.image or self.text), "bits": self.bits or index.bits, "results": found})
-            )
+            print(json.dumps({"query": str(asked), "bits": self.bits or index.bits, "results": found}))
         else:
             rows = [(place, *each.values()) for place, each in enumerate(found, start=1)]
             print(tabulate(rows, ("", "distance", "image"), tablefmt="simple"))

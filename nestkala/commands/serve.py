@@ -33,12 +33,10 @@ class Serve:
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
         from ..index import load_index
-        from ..index.model import hasher_of
+        from ..index.model import folder_of, hasher_of
 
         index = load_index(self.index)
-        folder = index.about.get("folder")
-        if folder is None:
-            raise NestKALAError(f"{self.index} does not say where its images are")
-        app = make_app(index, hasher_of(index, self.model), Path(folder))
+        folder = folder_of(index)
+        app = make_app(index, hasher_of(index, self.model), folder)
         print(f"{len(index)} images of {folder}: http://{self.host}:{self.port} (Ctrl-C ends it)", flush=True)
         uvicorn.run(app, host=self.host, port=self.port, log_level="warning")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import NestKALAError
-from ..images import IMAGE_SUFFIXES
+from ..images import looks_like_image
 from .dataset import FileDataset
 
 
@@ -54,8 +54,4 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-    )
+    return sorted(path for path in folder.iterdir() if looks_like_image(path) and not path.is_dir())

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..errors import NestKALAError
 from ..hasher import Hasher
-from ..images import IMAGE_SUFFIXES
+from ..images import looks_like_image
 from .prefix_index import PrefixIndex
 
 _CHUNK = 1024
@@ -77,10 +77,9 @@ def update_from_folder(
     index.remove([*changes.removed, *changes.changed])
 
     waiting: list[tuple[Sequence[str], NDArray[np.uint8]]] = []
-    with tqdm(
-        total=len(changes.added) + len(changes.changed), desc="encoding", unit="img", disable=not progress
-    ) as bar:
-        for names, codes, broken in _encoded(hasher, folder, [*changes.added, *changes.changed], workers):
+    todo = [*changes.added, *changes.changed]
+    with tqdm(total=len(todo), desc="encoding", unit="img", disable=not (progress and todo)) as bar:
+        for names, codes, broken in _encoded(hasher, folder, todo, workers):
             waiting.append((names, codes))
             changes.broken += broken
             bar.update(len(names) + len(broken))
@@ -103,7 +102,7 @@ def _images(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+            if looks_like_image(path):
                 try:
                     found = path.stat()
                 except OSError:  # a link to nothing, or gone meanwhile

@@ -19,6 +19,17 @@ def index_for(hasher: Hasher, model: str) -> PrefixIndex:
     return PrefixIndex.empty(hasher.lengths[-1], {"model": name, "model_fingerprint": hasher.fingerprint})
 
 
+def folder_of(index: PrefixIndex) -> Path:
+    """Where the images of an index are.
+
+    Raises:
+        NestKALAError: it was not made of a folder.
+    """
+    if "folder" not in index.about:
+        raise NestKALAError("the index does not say where its images are: it was not made of a folder")
+    return Path(index.about["folder"])
+
+
 def hasher_of(index: PrefixIndex, model: str | None = None) -> Hasher:
     """The model that an index was made with.
 

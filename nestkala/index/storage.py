@@ -15,6 +15,7 @@ from .prefix_index import PrefixIndex
 from .strings import Strings
 
 _FORMAT, _VERSION = "nestkala-index", "1"
+_LONGEST_HEADER = 2**20
 _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 
 
@@ -65,15 +66,13 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if size > min(path.stat().st_size, 2**20):
-                raise NestKALAError(f"{path} is no index of NestKALA")
-            header = json.loads(file.read(size))
+            text = file.read(size) if size < _LONGEST_HEADER else b""
     except OSError as error:
         raise NestKALAError(f"cannot read index {path}: {error.strerror}") from None
-    except ValueError as error:
-        if isinstance(error, NestKALAError):
-            raise
-        raise NestKALAError(f"{path} is no index of NestKALA") from None
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
     if not isinstance(header, dict):
         raise NestKALAError(f"{path} is no index of NestKALA")
     return header, 8 + size

@@ -52,3 +52,8 @@ class Strings:
     def __add__(self, other: "Strings") -> "Strings":
         after = self.ends[-1] if len(self) else 0
         return Strings(np.concatenate([self.text, other.text]), np.concatenate([self.ends, other.ends + after]))
+
+
+def as_text(name: str) -> str:
+    """A file's name for people and JSON: what is no text in it becomes a question mark in a box."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
