@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .hasher import Hasher as Hasher
+    from .index import PrefixIndex as PrefixIndex
 
-__all__ = ["Hasher"]
+__all__ = ["Hasher", "PrefixIndex"]
 
 
 def __getattr__(name: str) -> Any:  # so that the command line can check settings before torch loads
@@ -13,4 +14,8 @@ def __getattr__(name: str) -> Any:  # so that the command line can check setting
         from .hasher import Hasher
 
         return Hasher
+    if name == "PrefixIndex":
+        from .index import PrefixIndex
+
+        return PrefixIndex
     raise AttributeError(f"module 'nestkala' has no attribute '{name}'")

@@ -14,8 +14,9 @@ def ordered_words(packed: NDArray[np.uint8]) -> Words:
     """
     num_bytes = packed.shape[1]
     size = next((size for size in (1, 2, 4, 8) if num_bytes <= size), 8)
-    padded = np.pad(packed, ((0, 0), (0, -num_bytes % size)))
-    return np.ascontiguousarray(padded).view(f">u{size}").astype(f"u{size}")
+    padded = np.zeros((len(packed), num_bytes + -num_bytes % size), np.uint8)
+    padded[:, :num_bytes] = packed
+    return padded.view(f">u{size}").astype(f"u{size}")
 
 
 def packed_bytes(words: Words, num_bytes: int) -> NDArray[np.uint8]:

@@ -1,6 +1,9 @@
 """The prefix index against brute force over all items, at every length and by every way of searching."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 
 from nestkala.codes import hamming, pack, prefix, unpack
 from nestkala.errors import NestKALAError
-from nestkala.index import PrefixIndex, load_index, save_index
+from nestkala.index import PrefixIndex
 from nestkala.index import prefix_index as module
 from nestkala.index.strings import Strings
 from nestkala.words import ordered_words, packed_bytes
@@ -186,29 +189,54 @@ def test_words_sort_as_the_codes_do_and_give_them_back(num_bytes: int) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     codes, metadata = pack(drawn(50, 20)), [{"size": n, "name": f"ä{n}"} for n in range(50)]
-    save_index(
-        PrefixIndex.build(codes, [f"image {n}.jpg" for n in range(50)], 20, metadata, {"model": "a"}),
-        tmp_path / "photos.index",
-    )
+    index = PrefixIndex.build(codes, [f"image {n}.jpg" for n in range(50)], 20, metadata, {"model": "a"})
+    index.save(tmp_path / "photos.index")
     return tmp_path / "photos.index"
 
 
 def test_a_saved_index_is_the_same_and_stays_on_the_disk(saved: Path) -> None:
-    index, (other, codes, _) = load_index(saved), built(50, 20)
-    assert isinstance(index.arrays[0], np.memmap)
+    index, (other, codes, _) = PrefixIndex.load(saved), built(50, 20)
+    assert isinstance(index.ids.text, np.memmap)
     assert (len(index), index.bits, list(index.ids), index.about) == (50, 20, list(other.ids), {"model": "a"})
     for method in ("slices", "scan"):
         assert found(index, codes[:4], 9, 11, method=method) == found(other, codes[:4], 9, 11)
     position = list(index.ids).index("image 7.jpg")
     assert index.metadata(position) == {"size": 7, "name": "ä7"}
     index.remove(["image 7.jpg"])
-    save_index(index, saved)
-    assert len(load_index(saved)) == 49
+    index.save(saved)
+    assert len(PrefixIndex.load(saved)) == 49
 
 
 def test_an_empty_index_can_be_kept(tmp_path: Path) -> None:
-    save_index(PrefixIndex.build(np.empty((0, 3), np.uint8)), tmp_path / "empty.index")
-    assert len(load_index(tmp_path / "empty.index")) == 0
+    PrefixIndex.build(np.empty((0, 3), np.uint8)).save(tmp_path / "empty.index")
+    assert len(PrefixIndex.load(tmp_path / "empty.index")) == 0
+
+
+_SAVE_AGAIN_AND_AGAIN = """
+import sys
+import numpy as np
+from nestkala.index import PrefixIndex
+number = 0
+while True:
+    number += 1
+    codes = np.full((200_000, 8), number % 256, np.uint8)
+    PrefixIndex.build(codes, about={"number": str(number)}).save(sys.argv[1])
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_during_save_leaves_a_whole_index(tmp_path: Path) -> None:
+    path, rng = tmp_path / "photos.index", np.random.default_rng(0)
+    for _ in range(5):
+        saving = subprocess.Popen([sys.executable, "-c", _SAVE_AGAIN_AND_AGAIN, path], stdout=subprocess.PIPE)
+        assert saving.stdout is not None
+        saving.stdout.readline()
+        time.sleep(rng.random())
+        saving.kill()
+        saving.communicate()
+        index = PrefixIndex.load(path)
+        assert (index.codes == int(index.about["number"]) % 256).all()
+        assert len(index) == 200_000
 
 
 def test_every_flipped_bit_and_every_cut_is_noticed(saved: Path) -> None:
@@ -220,11 +248,11 @@ def test_every_flipped_bit_and_every_cut_is_noticed(saved: Path) -> None:
         damaged[place] ^= 1 << int(rng.integers(8))
         saved.write_bytes(damaged)
         with pytest.raises(NestKALAError, match=r"photos\.index"):
-            load_index(saved)
+            PrefixIndex.load(saved)
     for end in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:end])
         with pytest.raises(NestKALAError, match=r"photos\.index"):
-            load_index(saved)
+            PrefixIndex.load(saved)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04\x95", json.dumps({"a": 1}).encode(), b"\xff" * 100])
@@ -232,12 +260,12 @@ def test_a_foreign_file_is_no_index(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
     with pytest.raises(NestKALAError, match=r"other is no index of NestKALA"):
-        load_index(path)
+        PrefixIndex.load(path)
 
 
 def test_a_file_of_a_later_version_and_one_that_is_not_there(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes().replace(b'"version":"1"', b'"version":"9"'))
     with pytest.raises(NestKALAError, match="is an index of version 9, known is 1"):
-        load_index(saved)
+        PrefixIndex.load(saved)
     with pytest.raises(NestKALAError, match=r"cannot read index .*absent"):
-        load_index(saved.with_name("absent"))
+        PrefixIndex.load(saved.with_name("absent"))

@@ -13,7 +13,7 @@ from PIL import Image
 from nestkala import Hasher
 from nestkala.cli import main
 from nestkala.codes import hamming
-from nestkala.index import load_index
+from nestkala.index import PrefixIndex
 
 MARKUP = "<b onload='x'>&amp; ä.png"
 
@@ -123,7 +123,7 @@ def test_an_index_is_brought_up_to_date_by_the_model_that_it_knows(
         **{"index": str(index), "images": 15, "added": [], "changed": [], "removed": ["1.png"]},
         **{"unchanged": 15, "broken": ["broken.jpg"]},
     }
-    assert "1.png" not in set(load_index(index).ids)
+    assert "1.png" not in set(PrefixIndex.load(index).ids)
 
 
 def test_a_model_that_moved_is_named_and_another_is_refused(

@@ -31,14 +31,14 @@ class Index:
 
     def run(self) -> None:
         from ..hasher import Hasher
-        from ..index import load_index, save_index
+        from ..index import PrefixIndex
         from ..index.folder import update_from_folder
         from ..index.model import hasher_of, index_for
 
         folder = str(self.folder.resolve())
 
         if self.index.exists():
-            index = load_index(self.index)
+            index = PrefixIndex.load(self.index)
             hasher = hasher_of(index, self.model)
             if index.about.get("folder") != folder:
                 raise NestKALAError(f"{self.index} is the index of {index.about.get('folder')}, not of {self.folder}")
@@ -54,7 +54,7 @@ class Index:
             hasher,
             workers=self.workers,
             progress=not self.json,
-            keep=lambda: save_index(index, self.index),
+            keep=lambda: index.save(self.index),
         )
         if self.json:
             print(json.dumps({"index": str(self.index), "images": len(index), **asdict(changes)}, ensure_ascii=False))

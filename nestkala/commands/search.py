@@ -49,7 +49,7 @@ class Search:
 
         from ..codes import pack
         from ..files import write_text
-        from ..index import load_index
+        from ..index import PrefixIndex
         from ..index.model import folder_of, hasher_of
         from ..result_page import result_page
 
@@ -57,7 +57,7 @@ class Search:
             raise NestKALAError("give an image or --text, one of them")
         if self.text is not None and self.rescore:
             raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
-        index = load_index(self.index)
+        index = PrefixIndex.load(self.index)
         hasher = hasher_of(index, self.model)
         relaxed = None if self.image is None else hasher.relaxed(self.image)
         codes = hasher.encode_text(str(self.text)) if relaxed is None else pack(relaxed)

@@ -32,10 +32,10 @@ class Serve:
             from ..server import make_app
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
-        from ..index import load_index
+        from ..index import PrefixIndex
         from ..index.model import folder_of, hasher_of
 
-        index = load_index(self.index)
+        index = PrefixIndex.load(self.index)
         folder = folder_of(index)
         app = make_app(index, hasher_of(index, self.model), folder)
         print(f"{len(index)} images of {folder}: http://{self.host}:{self.port} (Ctrl-C ends it)", flush=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import faiss
@@ -24,6 +25,7 @@ from .slices import (
     shared_prefixes,
     soft_distances_to,
 )
+from .storage import read_index, write_index
 from .strings import Strings
 
 Method = Literal["auto", "slices", "scan"]
@@ -54,7 +56,7 @@ class PrefixIndex:
     distinct prefixes, at most 2^b, and takes whole slices; where they are nearly as many as the codes, faiss scans.
     Both are exact. Items at equal distance come in the order of their full codes, then in that of being added.
 
-    Make one with `build`, or read one with `nestkala.index.load_index`.
+    Make one with `build`, or read one with `load`.
 
     Attributes:
         bits: length of the codes.
@@ -62,6 +64,7 @@ class PrefixIndex:
 
     Example:
         >>> index = PrefixIndex.build(hasher.encode(paths), ids=paths)
+        >>> index.save("photos.index")
         >>> hits = index.search(hasher.encode("query.jpg"), k=20, bits=16)
         >>> hits.ids[0], hits.distances[0]
     """
@@ -111,13 +114,31 @@ class PrefixIndex:
         none = np.empty((0, -(-bits // 8)), np.uint8)
         return cls(ordered_words(none), bits, Strings.of([]), Strings.of([]), about)
 
+    @classmethod
+    def load(cls, path: Path | str, verify: bool = True) -> Self:
+        """Read an index that `save` wrote; its arrays stay on the disk until they are used.
+
+        Args:
+            path: of the file.
+            verify: read all of it once, to see that it is what was written.
+
+        Raises:
+            NestKALAError: no such file, no index, of another version, or damaged.
+        """
+        bits, about, (words, *strings) = read_index(Path(path), verify)
+        return cls(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written, for want of room as a rule.
+        """
+        strings = (self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends)
+        write_index(Path(path), self.bits, self.about, (self._words, *strings))
+
     def __len__(self) -> int:
         return len(self._words)
-
-    @property
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """What it is made of, as `save_index` keeps it."""
-        return self._words, self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends
 
     @property
     def codes(self) -> NDArray[np.uint8]:
@@ -219,9 +240,9 @@ class PrefixIndex:
             ranking = self._soft_distances(rescore, near)
         elif shortlist > k:
             ranking = distances_to(self._words, self._queries(codes, self.bits), near)
-        best = np.argsort(ranking, axis=1, kind="stable")[:, :k]
-        near = np.take_along_axis(near, best, axis=1)
-        return Hits(self._ids_at(near), np.take_along_axis(ranking, best, axis=1), near)
+        if shortlist > k or rescore is not None:
+            near, ranking = _best(near, ranking, k)
+        return Hits(self._ids_at(near), ranking, near)
 
     def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
         """All items whose first `bits` bits differ from a query's in at most `radius`, by distance; a `Hits` a query.
@@ -266,9 +287,7 @@ class PrefixIndex:
         for start in range(0, len(self), _SCAN_BLOCK):
             block = prefix_words(self._words[start : start + _SCAN_BLOCK], bits)
             found, at = _scan(short, block, min(k, len(block)))
-            near, distances = np.hstack([near, found + start]), np.hstack([distances, at])
-            best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-            near, distances = np.take_along_axis(near, best, axis=1), np.take_along_axis(distances, best, axis=1)
+            near, distances = _best(np.hstack([near, found + start]), np.hstack([distances, at]), k)
         return near, distances
 
     def _soft_distances(self, relaxed: NDArray[np.floating], near: Positions) -> NDArray[np.float32]:
@@ -281,7 +300,7 @@ class PrefixIndex:
         )
 
     def _ids_at(self, positions: Positions) -> list[list[str]]:
-        return [list(self._ids.take(row)) for row in positions]
+        return [[self._ids[position] for position in row] for row in positions.tolist()]
 
     def _slices_at(self, bits: int) -> Slices:
         if bits not in self._slices:
@@ -300,8 +319,10 @@ class PrefixIndex:
         check_packed(codes, "queries")
         if 8 * codes.shape[1] < bits:
             raise NestKALAError(f"queries have {8 * codes.shape[1]} bits, fewer than the {bits} that are compared")
+        whole = np.zeros((len(codes), -(-self.bits // 8)), np.uint8)
         short = prefix(codes, bits)
-        return ordered_words(np.pad(short, ((0, 0), (0, -(-self.bits // 8) - short.shape[1]))))
+        whole[:, : short.shape[1]] = short
+        return ordered_words(whole)
 
     def _set(self, words: Words, ids: Strings, metadata: Strings) -> None:
         self._words, self._ids, self._metadata = words, ids, metadata
@@ -318,6 +339,12 @@ class PrefixIndex:
         """How many distinct prefixes of 0, 1, ... bits there are."""
         shared = shared_prefixes(self._words, 8 * self._words.dtype.itemsize)
         return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
+
+
+def _best(near: Positions, ranking: NDArray[Any], k: int) -> tuple[Positions, NDArray[Any]]:
+    """The k first of candidates (Q, m) by their ranking, equal ones as they come."""
+    best = np.argsort(ranking, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(near, best, axis=1), np.take_along_axis(ranking, best, axis=1)
 
 
 def _scan(queries: Words, words: Words, k: int) -> tuple[Positions, NDArray[np.int32]]:

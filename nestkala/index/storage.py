@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +12,23 @@ from safetensors.numpy import save_file
 
 from ..errors import NestKALAError
 from ..files import replacing_safetensors
-from .prefix_index import PrefixIndex
-from .strings import Strings
 
 _FORMAT, _VERSION = "nestkala-index", "1"
 _LONGEST_HEADER = 2**20
 _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 
 
-def save_index(index: PrefixIndex, path: Path) -> None:
-    """Write an index to a file, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written, for want of room as a rule.
-    """
-    arrays = dict(zip(_ARRAYS, index.arrays, strict=True))
-    settings = {"format": _FORMAT, "version": _VERSION, "bits": str(index.bits)}
-    settings["about"] = json.dumps(index.about)
-    checksum = _checksum(settings, arrays)
+def write_index(path: Path, bits: int, about: Mapping[str, str], arrays: Sequence[NDArray[Any]]) -> None:
+    """Write what an index is made of, whole or not at all: see `PrefixIndex.save`."""
+    named = dict(zip(_ARRAYS, arrays, strict=True))
+    settings = {"format": _FORMAT, "version": _VERSION, "bits": str(bits), "about": json.dumps(about)}
+    checksum = _checksum(settings, named)
     with replacing_safetensors(path) as temporary:
-        save_file(arrays, temporary, settings | {"checksum": checksum})
+        save_file(named, temporary, settings | {"checksum": checksum})
 
 
-def load_index(path: Path, verify: bool = True) -> PrefixIndex:
-    """Read an index; its arrays stay on the disk until they are used.
-
-    Args:
-        path: of the file.
-        verify: read all of it once, to see that it is what was written.
-
-    Raises:
-        NestKALAError: no such file, no index, of another version, or damaged.
-    """
+def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDArray[Any]]]:
+    """The bits, what was told, and the memory-mapped arrays that `write_index` wrote: see `PrefixIndex.load`."""
     header, begin = _header(path)
     settings = header.pop("__metadata__", {})
     if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
@@ -57,8 +43,7 @@ def load_index(path: Path, verify: bool = True) -> PrefixIndex:
     checksum = settings.pop("checksum", None)
     if verify and _checksum(settings, arrays) != checksum:
         raise NestKALAError(f"the index {path} is damaged: its content is not what was written")
-    words, *strings = arrays.values()
-    return PrefixIndex(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
+    return bits, about, list(arrays.values())
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
