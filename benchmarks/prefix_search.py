@@ -82,13 +82,12 @@ def _short_against_full(index: PrefixIndex, codes: Codes, queries: Codes, repeat
 
 def _quality(index: PrefixIndex, labels: Labels, queries: Codes, asked: Labels) -> str:
     """mAP@100 of coarse-to-fine search and of a short search alone, as shares of the full search's, and its time."""
-    row_of = np.array([int(name) for name in index.ids])
 
     def quality(search: Callable[[], Any]) -> tuple[float, float]:
         started = time.perf_counter()
         hits = search()
         seconds = time.perf_counter() - started
-        relevant = (labels[row_of[hits.positions]] & asked[:, None]).any(axis=2)  # (Q, 100)
+        relevant = (labels[np.array(hits.ids, np.int64)] & asked[:, None]).any(axis=2)  # (Q, 100)
         precision = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
         found = (precision * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
         return float(found.mean()), seconds

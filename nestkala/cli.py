@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from .commands import Advise, Cache, Classify, Index, List, Search, Serve
+from .commands import Advise, Cache, Classify, Encode, Index, List, Search, Serve
 from .config import Config, base_config, check_files, check_resumable
 from .errors import NestKALAError, one_line
 
@@ -16,20 +16,20 @@ from .errors import NestKALAError, one_line
 def main(args: Sequence[str] | None = None) -> int:
     """`nestkala COMMAND ...`. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     args = list(sys.argv[1:] if args is None else args)
-    return _guarded(lambda: _command(args))
+    return _guarded(lambda: _command(args), args[:1])
 
 
 def train_main(args: Sequence[str] | None = None) -> int:
     """`train.py ...`, the same as `nestkala train ...`. Returns the exit code."""
     args = list(sys.argv[1:] if args is None else args)
-    return _guarded(lambda: _train(base := base_config(args), tyro.cli(Config, default=base, args=args)))
+    return _guarded(lambda: _train(base := base_config(args), tyro.cli(Config, default=base, args=args)), ["train"])
 
 
 def _command(args: list[str]) -> None:
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Config, subcommand("train", default=base)]
     command = tyro.cli(
-        Train | Index | Search | Serve | Classify | Advise | List | Cache,
+        Train | Encode | Index | Search | Serve | Classify | Advise | List | Cache,
         config=(OmitArgPrefixes,),
         prog="nestkala",
         description="Binary image codes of every length from one training run and a few labelled images per class.",
@@ -63,7 +63,14 @@ def _check_torchvision() -> None:
     del torchvision
 
 
-def _guarded(action: Callable[[], object]) -> int:
+_GOES_ON = {
+    "train": "; the run goes on from its last checkpoint with --resume FOLDER",
+    "encode": "; the same command goes on with the shards that are missing",
+    "index": "; what is in the index stays, and the same command goes on from there",
+}
+
+
+def _guarded(action: Callable[[], object], command: Sequence[str]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         action()
@@ -71,9 +78,6 @@ def _guarded(action: Callable[[], object]) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "interrupted; a training run goes on from its last checkpoint with --resume FOLDER",
-            file=sys.stderr,
-        )
+        print("interrupted" + "".join(_GOES_ON.get(name, "") for name in command), file=sys.stderr)
         return 130
     return 0

@@ -27,6 +27,7 @@ from .encoding import packed_codes
 from .errors import NestKALAError
 from .files import write_text
 from .losses import NestedLoss
+from .machine import cores_per_process, decoding_workers
 from .model import HashModel
 from .objective import check_objective, make_loss
 from .retrieval import score_lengths
@@ -70,7 +71,7 @@ def train(config: Config) -> Path:
     Raises:
         NestKALAError: whatever is wrong with settings, data, backbone or a loss that is not finite.
     """
-    torch.set_num_threads(config.threads or _cores_per_process())
+    torch.set_num_threads(config.threads or cores_per_process())
     accelerator = _accelerator(config)
     folder = _run_folder(config)
     main = accelerator.is_main_process
@@ -188,11 +189,6 @@ def remarks(result: Result, config: Config) -> list[str]:
     return lines
 
 
-def _cores_per_process() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-
-
 def _run_folder(config: Config) -> Path:
     if config.resume is not None:
         return config.resume
@@ -296,7 +292,7 @@ def token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: I
         on = f"{backbone.tower.device.type} by {config.encode_batch_size}"
         kind = f"version 1: {spec.fingerprint} {config.precision} last {spec.num_adapted} blocks on {on}"
         cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
-    workers = min(8, _cores_per_process() // 2) if config.workers is None else config.workers
+    workers = decoding_workers(config.workers)
     return TokenSource(backbone, config.precision, config.encode_batch_size, workers, cache)
 
 

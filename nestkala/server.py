@@ -1,7 +1,10 @@
 """A web page that searches an index: an image or a sentence becomes a code once, and any prefix of it is searched."""
 
+import hmac
+import json
 import secrets
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
@@ -21,7 +24,7 @@ from starlette.routing import Route
 from .errors import NestKALAError
 from .hasher import Hasher
 from .images import thumbnail
-from .index import PrefixIndex
+from .index import SearchIndex
 from .index.strings import as_text
 
 MAX_UPLOAD_BYTES = 20_000_000
@@ -29,27 +32,28 @@ MAX_UPLOAD_PIXELS = 50_000_000
 MAX_TEXT = 500
 MAX_RESULTS = 200
 _THUMBNAIL = 320
+_SHORTEST = 4
 
 
-def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
+def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
     """The application, for any ASGI server.
 
     Routes:
         GET /: the page.
         POST /encode with an image as the body, or GET /encode?text=...: {"code": hexadecimal}.
-        GET /search?code=...&bits=...&k=...&shortlist=...: {"results": [{"image", "distance", "position"}], "ms"}.
-        GET /image/POSITION: a thumbnail of an image of the index; no other file is served.
+        GET /search?code=...&bits=...&k=...&shortlist=...: {"results": [{"image", "distance", "thumbnail"}], "ms"}.
+        GET /thumbnail/TICKET, as a result names it: no file is served that was in no result.
 
     Args:
         index: that is searched, and stays as it is.
         hasher: which made its codes.
         folder: where its images are.
     """
-    root = folder.resolve()
+    root, tickets = folder.resolve(), Tickets()
 
     @lru_cache(maxsize=4096)
-    def small(position: int) -> bytes | None:
-        path = (root / index.ids[position]).resolve()
+    def small(name: str) -> bytes | None:
+        path = (root / name).resolve()
         # A link out of the folder is no image of the folder.
         return thumbnail(path, _THUMBNAIL) if path.is_relative_to(root) else None
 
@@ -58,7 +62,8 @@ def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
         text = Template(files("nestkala").joinpath("pages/search.html").read_text(encoding="utf-8"))
         policy = f"default-src 'none'; img-src 'self' blob:; connect-src 'self'; style-src 'nonce-{nonce}'; "
         policy += f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
-        values = {"nonce": nonce, "bits": index.bits, "images": f"{len(index):,}"}
+        lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]
+        values = {"nonce": nonce, "bits": index.bits, "lengths": json.dumps(lengths), "images": f"{len(index):,}"}
         return HTMLResponse(text.substitute(values), headers={"Content-Security-Policy": policy})
 
     async def encode(request: Request) -> Response:
@@ -84,15 +89,17 @@ def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
             started = time.perf_counter()
             hits = index.search(code, k, bits, shortlist=shortlist)
             ms = 1000 * (time.perf_counter() - started)
-            rows = zip(map(as_text, hits.ids[0]), hits.distances[0].tolist(), hits.positions[0].tolist(), strict=True)
-            results = [{"image": name, "distance": distance, "position": place} for name, distance, place in rows]
+            results = [
+                {"image": as_text(name), "distance": distance, "thumbnail": f"thumbnail/{tickets.of(name)}"}
+                for name, distance in zip(hits.ids[0], hits.distances[0].tolist(), strict=True)
+            ]
             return {"results": results, "ms": ms}
 
         return JSONResponse(await run_in_threadpool(found))
 
     async def image(request: Request) -> Response:
-        position = int(request.path_params["position"])
-        jpeg = await run_in_threadpool(small, position) if position < len(index) else None
+        name = tickets.name_of(request.path_params["ticket"])
+        jpeg = None if name is None else await run_in_threadpool(small, name)
         if jpeg is None:
             raise HTTPException(404, "there is no such image")
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
@@ -102,10 +109,34 @@ def make_app(index: PrefixIndex, hasher: Hasher, folder: Path) -> Starlette:
             Route("/", page),
             Route("/encode", encode, methods=["GET", "POST"]),
             Route("/search", search),
-            Route("/image/{position:int}", image),
+            Route("/thumbnail/{ticket}", image),
         ],
         exception_handlers={HTTPException: _refused, NestKALAError: _mistaken},
     )
+
+
+class Tickets:
+    """Names that were given out come back as they were; others cannot be made up."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+
+    def of(self, name: str) -> str:
+        """The ticket of a name, letters that an address may hold."""
+        data = name.encode("utf-8", "surrogateescape")
+        return urlsafe_b64encode(self._seal(data) + data).decode()
+
+    def name_of(self, ticket: str) -> str | None:
+        """The name of a ticket that `of` gave; None for another."""
+        try:
+            content = urlsafe_b64decode(ticket)
+        except ValueError:
+            return None
+        seal, data = content[:16], content[16:]
+        return data.decode("utf-8", "surrogateescape") if hmac.compare_digest(seal, self._seal(data)) else None
+
+    def _seal(self, data: bytes) -> bytes:
+        return hmac.digest(self._secret, data, "sha256")[:16]
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -21,7 +21,7 @@ def ordered_words(packed: NDArray[np.uint8]) -> Words:
 
 def packed_bytes(words: Words, num_bytes: int) -> NDArray[np.uint8]:
     """The packed codes (N, num_bytes) that `ordered_words` took."""
-    as_bytes = words.astype(words.dtype.newbyteorder(">")).view(np.uint8).reshape(len(words), -1)
+    as_bytes = words.astype(words.dtype.newbyteorder(">")).view(np.uint8)
     return np.ascontiguousarray(as_bytes[:, :num_bytes])
 
 

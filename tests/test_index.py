@@ -13,6 +13,7 @@ from nestkala.codes import hamming, pack, prefix, unpack
 from nestkala.errors import NestKALAError
 from nestkala.index import PrefixIndex
 from nestkala.index import prefix_index as module
+from nestkala.index import strings as strings_module
 from nestkala.index.strings import Strings
 from nestkala.words import ordered_words, packed_bytes
 
@@ -116,8 +117,24 @@ def test_adding_and_removing_is_the_same_as_building_from_what_is_left() -> None
     for length in (1, 7, 20):
         assert index.num_prefixes(length) == other.num_prefixes(length)
         assert found(index, codes[:3], 12, length) == found(other, codes[:3], 12, length)
-    assert index.metadata(list(index.ids).index("new 6")) == {"n": 6}
-    assert index.metadata(list(index.ids).index(ids[0])) == {}
+    assert dict(index.items())["new 6"] == {"n": 6}
+    assert dict(index.items())[ids[0]] == {}
+
+
+def test_extending_is_the_same_as_building_from_all() -> None:
+    whole, codes, ids = built(60, 20)
+    parts = [PrefixIndex.build(codes[s], ids[s], 20, [{"n": n} for n in ids[s]]) for s in (slice(25), slice(25, 60))]
+    index = PrefixIndex.empty(20)
+    index.extend(parts)
+    assert list(index.ids) == list(whole.ids)
+    np.testing.assert_array_equal(index.codes, whole.codes)
+    assert dict(index.items()) == {name: {"n": name} for name in ids}
+    for others, said in ((parts[1:], "is given twice"), ([PrefixIndex.empty(12)], "12 bits cannot join one of 20")):
+        with pytest.raises(NestKALAError, match=said):
+            index.extend(others)
+        assert len(index) == 60
+    index.extend([])
+    assert list(index.ids) == list(whole.ids)
 
 
 def test_an_emptied_index_finds_nothing_and_can_be_filled_again() -> None:
@@ -174,7 +191,33 @@ def test_strings_come_back_as_they_were(strings: list[str]) -> None:
     kept = Strings.of(strings)
     assert list(kept) == strings
     assert list(kept.take(range(len(strings))[::-1])) == strings[::-1]
-    assert list(kept + Strings.of(["x"]) + kept) == [*strings, "x", *strings]
+    assert list(Strings.concatenated([kept, Strings.of(["x"]), kept])) == [*strings, "x", *strings]
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_strings_are_found_and_those_given_twice_are_noticed(collide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if collide:
+        monkeypatch.setattr(strings_module, "fnv1a", lambda _, ends: np.zeros(len(ends), np.uint64))
+    some = [f"photo {n}.jpg" for n in range(40)]
+    kept = Strings.of(some)
+    asked = ["photo 7.jpg", "photo", "", "photo 39.jpg", "photo 7.jpg", "photo 40.jpg"]
+    assert kept.find(asked).tolist() == [7, -1, -1, 39, 7, -1]
+    assert kept.find([]).tolist() == Strings.of([]).find([]).tolist() == []
+    assert Strings.of([]).find(["a"]).tolist() == [-1]
+    assert kept.duplicate() is Strings.of([]).duplicate() is Strings.of(["a"]).duplicate() is None
+    assert Strings.of([*some, "x", "photo 7.jpg"]).duplicate() == "photo 7.jpg"
+
+
+def test_hashes_are_fnv1a() -> None:
+    kept = Strings.of(["", "a", "foobar", "größer"])
+    expected = []
+    for text in kept:
+        digest = 0xCBF29CE484222325
+        for byte in text.encode():
+            digest = (digest ^ byte) * 0x100000001B3 % 2**64
+        expected.append(digest)
+    assert strings_module.fnv1a(kept.text, kept.ends).tolist() == expected
+    assert expected[1] == 0xAF63DC4C8601EC8C  # published for "a"
 
 
 @pytest.mark.parametrize("num_bytes", [1, 2, 3, 4, 5, 8, 9, 16, 17])
@@ -200,8 +243,7 @@ def test_a_saved_index_is_the_same_and_stays_on_the_disk(saved: Path) -> None:
     assert (len(index), index.bits, list(index.ids), index.about) == (50, 20, list(other.ids), {"model": "a"})
     for method in ("slices", "scan"):
         assert found(index, codes[:4], 9, 11, method=method) == found(other, codes[:4], 9, 11)
-    position = list(index.ids).index("image 7.jpg")
-    assert index.metadata(position) == {"size": 7, "name": "ä7"}
+    assert dict(index.items())["image 7.jpg"] == {"size": 7, "name": "ä7"}
     index.remove(["image 7.jpg"])
     index.save(saved)
     assert len(PrefixIndex.load(saved)) == 49

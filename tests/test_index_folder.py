@@ -109,7 +109,7 @@ def test_all_may_be_broken(hasher: Hasher, tmp_path: Path) -> None:
 
 
 def test_it_is_kept_on_the_way(hasher: Hasher, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nestkala.index.folder._CHUNK", 2)
+    monkeypatch.setattr("nestkala.image_folder._CHUNK", 2)
     index, kept = empty(hasher), []
     update_from_folder(index, photos, hasher, keep=lambda: kept.append(len(index)), keep_every=5)
     assert kept == [6, 12, 12]

@@ -66,6 +66,13 @@ def test_coarse_to_fine_and_rescoring_reach_the_index(
     assert all(found["distance"] < 20 and found["distance"] % 1 for found in rescored[1:])
 
 
+def test_radius_finds_all_within_a_distance(index: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    everything = searched(capsys, index, photos / "3.png", "-k", 16, "--bits", 9)
+    within = searched(capsys, index, photos / "3.png", "--radius", 3, "--bits", 9)
+    assert within == [found for found in everything if int(str(found["distance"])) <= 3]
+    assert 0 < len(within) < 16
+
+
 def test_the_table_shows_place_distance_and_image(
     index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +152,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "INDEX", "PHOTOS/0.png", "--bits", "21"], "bits must be a whole number from 1 to 20"),
         (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
         (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is no index of NestKALA"),
-        (["search", "absent.index", "PHOTOS/0.png"], "cannot read index absent.index: No such file or directory"),
+        (["search", "absent.index", "PHOTOS/0.png"], "there is no index absent.index"),
         (["search", "INDEX"], "give an image or --text, one of them"),
         (["search", "INDEX", "PHOTOS/0.png", "--text", "a dog"], "give an image or --text, one of them"),
         (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),

@@ -1,5 +1,6 @@
 """The web page's server: what it answers, and what it refuses."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from nestkala import Hasher, server
 from nestkala.codes import hamming
 from nestkala.index import PrefixIndex
 from nestkala.index.folder import update_from_folder
-from nestkala.index.model import index_for
+from nestkala.index.model import about_model
 
 MARKUP = "<img src=x onerror=alert(1)>.png"
 
@@ -38,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(hasher: Hasher, photos: Path, noise_model: Path) -> PrefixIndex:
-    made = index_for(hasher, str(noise_model))
+    made = PrefixIndex.empty(20, about_model(hasher, str(noise_model)))
     update_from_folder(made, photos, hasher)
     return made
 
@@ -80,18 +81,28 @@ def test_coarse_to_fine_ends_with_all_bits(client: TestClient, photos: Path) -> 
     assert fine == client.get("/search", params={"code": code, "bits": 20, "k": 5}).json()["results"]
 
 
-def test_thumbnails_are_of_the_indexs_images_alone(client: TestClient, index: PrefixIndex) -> None:
-    names = list(index.ids)
-    for position, name in enumerate(names):
-        answer = client.get(f"/image/{position}")
-        if name == "out.png":  # a link that leads out of the folder
+def test_thumbnails_are_of_results_alone(client: TestClient, index: PrefixIndex) -> None:
+    results = client.get("/search", params={"code": "000000", "k": 17}).json()["results"]
+    assert {result["image"] for result in results} == set(index.ids)
+    for result in results:
+        answer = client.get(result["thumbnail"])
+        if result["image"] == "out.png":  # a link that leads out of the folder
             assert answer.status_code == 404
             continue
         assert answer.headers["content-type"] == "image/jpeg"
         assert Image.open(BytesIO(answer.content)).size == (320, 160)
-    elsewhere = ["17", "-1", "0.png", "secret.txt", "../secret.png", "..%2Fsecret.png", "%2e%2e/secret.png", "1e3"]
-    for place in [*elsewhere, "0/../../secret.png", "\u0661", "99999999999999999999"]:
-        assert client.get(f"/image/{place}").status_code == 404
+    ticket = results[0]["thumbnail"].removeprefix("thumbnail/")
+    forged = urlsafe_b64encode(urlsafe_b64decode(ticket)[:16] + b"secret.png").decode()
+    elsewhere = ["0", "-1", "0.png", "secret.txt", "../secret.png", "..%2Fsecret.png", "%2e%2e/secret.png", ticket[:-4]]
+    for place in [
+        *elsewhere,
+        forged,
+        f"{ticket}/../../secret.png",
+        "\u0661",
+        "A" * 10_000,
+        urlsafe_b64encode(b"").decode(),
+    ]:
+        assert client.get(f"/thumbnail/{place}").status_code == 404
     for path in ("/secret.txt", "/../secret.png", "/photos/0.png", "//etc/passwd", "/..%5csecret.png"):
         assert client.get(path).status_code == 404
 
@@ -104,7 +115,7 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     assert f'<script nonce="{nonce}">' in answer.text
     assert nonce not in client.get("/").text
     assert "://" not in answer.text
-    assert 'max="20" value="20"' in answer.text
+    assert f"lengths = {list(range(4, 21))}" in answer.text
     assert "${results.length}" in answer.text
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from nestkala import Hasher
 from nestkala.codes import hamming
+from nestkala.index import PrefixIndex
 from nestkala.index.folder import update_from_folder
-from nestkala.index.model import index_for
+from nestkala.index.model import about_model
 from nestkala.server import make_app
 
 MARKUP = "<img src=x onerror=document.title='hacked'>.png"
@@ -43,7 +44,7 @@ def hasher(noise_model: Path) -> Hasher:
 
 @pytest.fixture(scope="module")
 def address(photos: Path, hasher: Hasher, noise_model: Path) -> Iterator[str]:
-    index = index_for(hasher, str(noise_model))
+    index = PrefixIndex.empty(20, about_model(hasher, str(noise_model)))
     update_from_folder(index, photos, hasher)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -104,6 +105,7 @@ def test_an_image_is_searched_and_the_slider_chooses_the_length(page: Any, photo
         page.keyboard.press("ArrowLeft")
     said(page, "24 nearest by 7 bits, found in")
     assert page.locator("#shown").inner_text() == "7 bits"
+    assert page.locator("#bits").get_attribute("aria-valuetext") == "7 bits"
     found = shown(page)
     assert [distance for _, distance in found] == distances(hasher, query, photos, found, 7)
     page.locator("#fine").check()

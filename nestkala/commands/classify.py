@@ -21,8 +21,8 @@ class Classify:
     bits: int | None = None
     """prefix length that is compared; by default the whole code"""
 
-    workers: int = 0
-    """processes that decode images; 0 decodes in this one"""
+    workers: int | None = None
+    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
     json: bool = False
     """print {image: class} as JSON"""
@@ -31,8 +31,11 @@ class Classify:
         from tabulate import tabulate
 
         from ..hasher import Hasher
+        from ..machine import decoding_workers
 
-        found = Hasher.from_pretrained(self.model).classify(self.images, self.bits, workers=self.workers)
+        found = Hasher.from_pretrained(self.model).classify(
+            self.images, self.bits, workers=decoding_workers(self.workers)
+        )
         by_image = dict(zip(map(str, self.images), found, strict=True))
         if self.json:
             print(json.dumps(by_image, ensure_ascii=False))

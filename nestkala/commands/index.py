@@ -3,42 +3,58 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from ..errors import NestKALAError
 
+if TYPE_CHECKING:
+    from ..index import SearchIndex
+
 
 @dataclass(frozen=True)
 class Index:
-    """Index a folder of images, or bring its index up to date: only new, changed and deleted files are touched."""
+    """Index a folder of images, or bring its index up to date: only new, changed and deleted files are touched.
+
+    A folder that `nestkala encode` wrote is put together to one index.
+    """
 
     folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
-    """of images, with all its subfolders"""
+    """of images, with all its subfolders; or one that `nestkala encode` wrote"""
 
-    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
-    """file to write, or to bring up to date"""
+    index: Positional[Annotated[str, arg(metavar="INDEX")]]
+    """file to write, or to bring up to date; or where Milvus keeps it: http://HOST:PORT, or a file of Milvus Lite that
+    ends in .db, with #COLLECTION behind it if need be"""
 
     model: str | None = None
     """run folder, or "owner/name" on the Hugging Face hub; an index that is there knows its own"""
 
-    workers: int = 0
-    """processes that decode images; 0 decodes in this one"""
+    workers: int | None = None
+    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
     json: bool = False
     """print what changed as JSON"""
 
     def run(self) -> None:
+        from ..encode import is_encoded
+        from ..index.opening import find_index
+
+        index = find_index(self.index)
+        if is_encoded(self.folder):
+            self._put_together(index)
+        else:
+            self._update(index)
+
+    def _update(self, index: "SearchIndex | None") -> None:
         from ..hasher import Hasher
-        from ..index import PrefixIndex
         from ..index.folder import update_from_folder
-        from ..index.model import hasher_of, index_for
+        from ..index.model import about_model, hasher_of
+        from ..index.opening import create_index, save_index
+        from ..machine import decoding_workers
 
         folder = str(self.folder.resolve())
-
-        if self.index.exists():
-            index = PrefixIndex.load(self.index)
+        if index is not None:
             hasher = hasher_of(index, self.model)
             if index.about.get("folder") != folder:
                 raise NestKALAError(f"{self.index} is the index of {index.about.get('folder')}, not of {self.folder}")
@@ -46,18 +62,17 @@ class Index:
             raise NestKALAError(f"there is no index {self.index} yet: to make one, name the --model")
         else:
             hasher = Hasher.from_pretrained(self.model)
-            index = index_for(hasher, self.model)
-            index.about["folder"] = folder
+            index = create_index(self.index, hasher.lengths, about_model(hasher, self.model) | {"folder": folder})
         changes = update_from_folder(
             index,
             self.folder,
             hasher,
-            workers=self.workers,
+            workers=decoding_workers(self.workers),
             progress=not self.json,
-            keep=lambda: index.save(self.index),
+            keep=lambda: save_index(index, self.index),
         )
         if self.json:
-            print(json.dumps({"index": str(self.index), "images": len(index), **asdict(changes)}, ensure_ascii=False))
+            print(json.dumps({"index": self.index, "images": len(index), **asdict(changes)}))
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
@@ -65,3 +80,23 @@ class Index:
             f"{self.index}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
         )
+
+    def _put_together(self, index: "SearchIndex | None") -> None:
+        from tqdm import tqdm
+
+        from ..encode import read_plan, read_shards
+        from ..index.opening import create_index, save_index
+
+        plan, shards = read_plan(self.folder), read_shards(self.folder)
+        if index is None:
+            index = create_index(self.index, plan.lengths, plan.about)
+        elif index.about != plan.about:
+            raise NestKALAError(f"{self.index} is an index of other images or of another model than {self.folder}")
+        else:  # begun, or of what was encoded before
+            index.remove([name for name, _ in index.items()])
+        index.extend(tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json))
+        save_index(index, self.index)
+        if self.json:
+            print(json.dumps({"index": self.index, "images": len(index)}))
+        else:
+            print(f"{self.index}: {len(index)} images, {index.bits} bits each")

@@ -14,8 +14,8 @@ from ..errors import NestKALAError
 class Search:
     """Find the images of an index that are most like a given one, or like what a sentence says."""
 
-    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
-    """file that `nestkala index` wrote"""
+    index: Positional[Annotated[str, arg(metavar="INDEX")]]
+    """that `nestkala index` made: a file, or where Milvus keeps it"""
 
     image: Positional[Annotated[Path | None, arg(metavar="IMAGE")]] = None
     """to ask with, or leave out and give --text"""
@@ -28,6 +28,9 @@ class Search:
 
     k: Annotated[int, arg(aliases=["-k"])] = 20
     """how many"""
+
+    radius: int | None = None
+    """in place of --k: all that differ in so many of the bits at most"""
 
     shortlist: int | None = None
     """coarse to fine: so many are found at --bits, and re-ranked by the whole code"""
@@ -49,25 +52,25 @@ class Search:
 
         from ..codes import pack
         from ..files import write_text
-        from ..index import PrefixIndex
         from ..index.model import folder_of, hasher_of
+        from ..index.opening import open_index
         from ..result_page import result_page
 
         if (self.image is None) == (self.text is None):
             raise NestKALAError("give an image or --text, one of them")
         if self.text is not None and self.rescore:
             raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
-        index = PrefixIndex.load(self.index)
+        if self.radius is not None and (self.shortlist is not None or self.rescore):
+            raise NestKALAError("--radius finds all within a distance: leave out --shortlist and --rescore")
+        index = open_index(self.index)
         hasher = hasher_of(index, self.model)
         relaxed = None if self.image is None else hasher.relaxed(self.image)
         codes = hasher.encode_text(str(self.text)) if relaxed is None else pack(relaxed)
-        hits = index.search(
-            codes,
-            self.k,
-            self.bits,
-            shortlist=self.shortlist,
-            rescore=relaxed.numpy() if relaxed is not None and self.rescore else None,
-        )
+        if self.radius is not None:
+            hits = index.search_radius(codes, self.radius, self.bits)[0]
+        else:
+            soft = relaxed.numpy() if relaxed is not None and self.rescore else None
+            hits = index.search(codes, self.k, self.bits, shortlist=self.shortlist, rescore=soft)
         distances = hits.distances[0].tolist()
         found = [{"distance": d, "image": name} for d, name in zip(distances, hits.ids[0], strict=True)]
         asked = self.image or str(self.text)

@@ -1,7 +1,6 @@
 """`nestkala serve`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -13,8 +12,8 @@ from ..errors import NestKALAError
 class Serve:
     """Open a web page where an image or a sentence is searched for, at any code length."""
 
-    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
-    """file that `nestkala index` wrote"""
+    index: Positional[Annotated[str, arg(metavar="INDEX")]]
+    """that `nestkala index` made: a file, or where Milvus keeps it"""
 
     host: str = "127.0.0.1"
     """address to listen at; 0.0.0.0 lets others in, who need no password"""
@@ -32,10 +31,10 @@ class Serve:
             from ..server import make_app
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
-        from ..index import PrefixIndex
         from ..index.model import folder_of, hasher_of
+        from ..index.opening import open_index
 
-        index = PrefixIndex.load(self.index)
+        index = open_index(self.index)
         folder = folder_of(index)
         app = make_app(index, hasher_of(index, self.model), folder)
         print(f"{len(index)} images of {folder}: http://{self.host}:{self.port} (Ctrl-C ends it)", flush=True)

@@ -1,5 +1,6 @@
 """Search among packed codes at any prefix length."""
 
-from .prefix_index import Hits, PrefixIndex
+from .contract import Hits, SearchIndex
+from .prefix_index import PrefixIndex
 
-__all__ = ["Hits", "PrefixIndex"]
+__all__ = ["Hits", "PrefixIndex", "SearchIndex"]

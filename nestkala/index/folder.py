@@ -1,7 +1,6 @@
 """An index that follows a folder of images: only new, changed and deleted files are touched."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from tqdm import tqdm
 
 from ..errors import NestKALAError
 from ..hasher import Hasher
-from ..images import looks_like_image
-from .prefix_index import PrefixIndex
-
-_CHUNK = 1024
+from ..image_folder import encoded, images_below
+from .contract import SearchIndex
 
 
 @dataclass
@@ -36,7 +33,7 @@ class Changes:
 
 
 def update_from_folder(
-    index: PrefixIndex,
+    index: SearchIndex,
     folder: Path,
     hasher: Hasher,
     *,
@@ -47,8 +44,7 @@ def update_from_folder(
 ) -> Changes:
     """Make the index hold the images of a folder and its subfolders; ids are their paths relative to it.
 
-    A file has changed where its size or time of modification has. Hidden files and folders, links to folders, and
-    files without an image's suffix are left out.
+    A file has changed where its size or time of modification has. Which files count as images says `images_below`.
 
     Args:
         index: that was made of this folder before, or is empty.
@@ -66,8 +62,8 @@ def update_from_folder(
             f"the index holds nested codes of {index.bits} bits, and the model gives "
             f"{'' if hasher.model.head.nested else 'codes that do not nest, '}{hasher.lengths[-1]} bits"
         )
-    here = dict(_images(folder))
-    known = {name: index.metadata(position) for position, name in enumerate(index.ids)}
+    here = dict(images_below(folder))
+    known = dict(index.items())
     changes = Changes(
         added=sorted(here.keys() - known.keys()),
         changed=sorted(name for name in here.keys() & known.keys() if here[name] != known[name]),
@@ -79,7 +75,7 @@ def update_from_folder(
     waiting: list[tuple[Sequence[str], NDArray[np.uint8]]] = []
     todo = [*changes.added, *changes.changed]
     with tqdm(total=len(todo), desc="encoding", unit="img", disable=not (progress and todo)) as bar:
-        for names, codes, broken in _encoded(hasher, folder, todo, workers):
+        for names, codes, broken in encoded(hasher, folder, todo, workers):
             waiting.append((names, codes))
             changes.broken += broken
             bar.update(len(names) + len(broken))
@@ -94,47 +90,8 @@ def update_from_folder(
     return changes
 
 
-def _images(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The images below a folder by relative path, with size and time of modification."""
-    if not folder.is_dir():
-        raise NestKALAError(f"{folder} is no folder")
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if looks_like_image(path):
-                try:
-                    found = path.stat()
-                except OSError:  # a link to nothing, or gone meanwhile
-                    continue
-                yield path.relative_to(folder).as_posix(), {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
-
-
-def _encoded(
-    hasher: Hasher, folder: Path, names: Sequence[str], workers: int
-) -> Iterator[tuple[Sequence[str], NDArray[np.uint8], list[str]]]:
-    """Names, their codes, and the names of those that cannot be read, a chunk at a time."""
-    for start in range(0, len(names), _CHUNK):
-        chunk, broken = names[start : start + _CHUNK], list[str]()
-        try:
-            codes = hasher.encode([folder / name for name in chunk], workers=workers)
-        except NestKALAError:  # which is rare: only then is each tried by itself
-            broken = [name for name in chunk if not _is_readable(hasher, folder / name)]
-            chunk = [name for name in chunk if name not in set(broken)]
-            codes = hasher.encode([folder / name for name in chunk], workers=workers)
-        yield chunk, codes, broken
-
-
-def _is_readable(hasher: Hasher, path: Path) -> bool:
-    try:
-        hasher.backbone.prepare(path.read_bytes(), str(path))
-    except (NestKALAError, OSError):
-        return False
-    return True
-
-
 def _add(
-    index: PrefixIndex, waiting: list[tuple[Sequence[str], NDArray[np.uint8]]], here: dict[str, dict[str, Any]]
+    index: SearchIndex, waiting: list[tuple[Sequence[str], NDArray[np.uint8]]], here: dict[str, dict[str, Any]]
 ) -> None:
     """Move what waits into the index."""
     if waiting:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from ..errors import NestKALAError
 from ..hasher import Hasher
-from .prefix_index import PrefixIndex
+from .contract import SearchIndex
 
 
-def index_for(hasher: Hasher, model: str) -> PrefixIndex:
-    """An index of no items yet, for the codes of this model, which is loaded by the name `model`.
+def about_model(hasher: Hasher, model: str) -> dict[str, str]:
+    """What an index keeps of the model that makes its codes, which is loaded by the name `model`.
 
     Raises:
         NestKALAError: a model whose codes do not nest.
@@ -16,10 +16,10 @@ def index_for(hasher: Hasher, model: str) -> PrefixIndex:
     if not hasher.model.head.nested:
         raise NestKALAError(f"{model} gives codes that do not nest, and an index is searched by prefixes")
     name = str(Path(model).resolve()) if Path(model).is_dir() else model
-    return PrefixIndex.empty(hasher.lengths[-1], {"model": name, "model_fingerprint": hasher.fingerprint})
+    return {"model": name, "model_fingerprint": hasher.fingerprint}
 
 
-def folder_of(index: PrefixIndex) -> Path:
+def folder_of(index: SearchIndex) -> Path:
     """Where the images of an index are.
 
     Raises:
@@ -30,11 +30,11 @@ def folder_of(index: PrefixIndex) -> Path:
     return Path(index.about["folder"])
 
 
-def hasher_of(index: PrefixIndex, model: str | None = None) -> Hasher:
+def hasher_of(index: SearchIndex, model: str | None = None) -> Hasher:
     """The model that an index was made with.
 
     Args:
-        index: made by `index_for`.
+        index: that keeps what `about_model` gave.
         model: where it is now, if it has moved.
 
     Raises:

@@ -1,8 +1,7 @@
 """An index of nested codes that is searched at any prefix length."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,6 +14,7 @@ from ..codes import check_packed, pack, prefix
 from ..errors import NestKALAError
 from ..errors import nearest as nearest_name
 from ..words import Words, ordered_words, packed_bytes
+from .contract import Hits, check_queries, check_radius, checked_shortlist
 from .slices import (
     Positions,
     Slices,
@@ -32,21 +32,6 @@ Method = Literal["auto", "slices", "scan"]
 _SCAN_BLOCK = 2**20
 _FEW = 8
 """Slices serve where there are this many times fewer of them than codes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """What a search found, for each query in the order of its ranking.
-
-    Attributes:
-        ids: of the items, lists of k.
-        distances: how many bits differ, int32 (Q, k); with `rescore` what those that differ cost, float32.
-        positions: in the index, int64 (Q, k), valid until it changes.
-    """
-
-    ids: list[list[str]]
-    distances: NDArray[Any]
-    positions: NDArray[np.int64]
 
 
 class PrefixIndex:
@@ -150,10 +135,14 @@ class PrefixIndex:
         """Of the items, in the index's order."""
         return self._ids
 
-    def metadata(self, position: int) -> dict[str, Any]:
-        """Of the item at this position."""
-        found: dict[str, Any] = json.loads(self._metadata[position])
-        return found
+    @property
+    def lengths(self) -> range:
+        """The prefix lengths that it can be searched at: all from 1."""
+        return range(1, self.bits + 1)
+
+    def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The ids with their metadata, in the index's order."""
+        return zip(self._ids, map(json.loads, self._metadata), strict=True)
 
     def add(
         self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
@@ -168,22 +157,28 @@ class PrefixIndex:
         if len(new_ids) != len(codes) or (metadata is not None and len(metadata) != len(codes)):
             numbers = f"{len(codes)} codes, {len(new_ids)} ids"
             raise NestKALAError(f"got {numbers} and {len(codes if metadata is None else metadata)} metadata")
-        known = self._positions if len(self) else {}
         for place, name in enumerate(new_ids):
             if not isinstance(name, str):
                 raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
-        if len(set(new_ids)) < len(new_ids) or not known.keys().isdisjoint(new_ids):
-            seen = set(known)
-            twice = next(name for name in new_ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise NestKALAError(f"id {twice!r} is given twice: ids must all be different")
         try:
             texts = ["{}"] * len(codes) if metadata is None else [json.dumps(dict(each)) for each in metadata]
         except (TypeError, ValueError) as error:
             raise NestKALAError(f"metadata must be what JSON can hold: {error}") from error
-        words = np.concatenate([self._words, ordered_words(prefix(codes, self.bits))])
-        order = np.lexsort(words.T[::-1])  # stable
-        all_ids, all_metadata = self._ids + Strings.of(new_ids), self._metadata + Strings.of(texts)
-        self._set(words[order], all_ids.take(order), all_metadata.take(order))
+        self._insert([(ordered_words(prefix(codes, self.bits)), Strings.of(new_ids), Strings.of(texts))])
+
+    def extend(self, others: Iterable["PrefixIndex"]) -> None:
+        """Add the items of other indexes, which stay as they are.
+
+        Raises:
+            NestKALAError: codes of another length, or an id that is there already or in two of them; nothing is added
+                then.
+        """
+        parts = []
+        for other in others:
+            if other.bits != self.bits:
+                raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
+            parts.append((other._words, other._ids, other._metadata))
+        self._insert(parts)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Remove the items of these ids.
@@ -191,12 +186,13 @@ class PrefixIndex:
         Raises:
             NestKALAError: an id that is not there; nothing is removed then.
         """
-        gone = list(ids)
-        for name in gone:
-            if name not in self._positions:
+        names = list(ids)
+        gone = self._ids.find(names)
+        for name, position in zip(names, gone.tolist(), strict=True):
+            if position < 0:
                 raise NestKALAError(f"there is no item {name!r} in the index{nearest_name(name, self._ids)}")
         kept = np.ones(len(self), bool)
-        kept[[self._positions[name] for name in gone]] = False
+        kept[gone] = False
         left = np.flatnonzero(kept)
         self._set(self._words[left], self._ids.take(left), self._metadata.take(left))
 
@@ -226,14 +222,9 @@ class PrefixIndex:
             NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
         """
         bits = self._checked_bits(bits)
-        if type(k) is not int or k < 1:
-            raise NestKALAError(f"k must be a whole number of 1 or more, not {k!r}")
+        shortlist = checked_shortlist(k, shortlist, rescore is not None)
         if method not in ("auto", "slices", "scan"):
             raise NestKALAError(f"method must be auto, slices or scan, not '{method}'")
-        if shortlist is None:
-            shortlist = k if rescore is None else 10 * k
-        elif shortlist < k:
-            raise NestKALAError(f"shortlist must be k, {k}, or more, not {shortlist}")
         queries = self._queries(codes, bits)
         near, ranking = self._nearest(queries, min(shortlist, len(self)), bits, method)
         if rescore is not None:
@@ -242,7 +233,7 @@ class PrefixIndex:
             ranking = distances_to(self._words, self._queries(codes, self.bits), near)
         if shortlist > k or rescore is not None:
             near, ranking = _best(near, ranking, k)
-        return Hits(self._ids_at(near), ranking, near)
+        return Hits(self._ids_at(near), ranking)
 
     def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
         """All items whose first `bits` bits differ from a query's in at most `radius`, by distance; a `Hits` a query.
@@ -256,15 +247,14 @@ class PrefixIndex:
             NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
         """
         bits = self._checked_bits(bits)
-        if type(radius) is not int or radius < 0:
-            raise NestKALAError(f"radius must be a whole number of 0 or more, not {radius!r}")
+        check_radius(radius)
         queries = prefix_words(self._queries(codes, bits), bits).astype(np.uint64)
         slices = self._slices_at(bits)
         counts = count_within(slices.prefixes, slices.starts, queries, bits, min(radius, bits))
         found = []
         for query, count in zip(queries, counts.tolist(), strict=True):
             near, distances = nearest(slices.prefixes, slices.starts, query[None], bits, count)
-            found.append(Hits(self._ids_at(near), distances, near))
+            found.append(Hits(self._ids_at(near), distances))
         return found
 
     def num_prefixes(self, bits: int) -> int:
@@ -316,23 +306,25 @@ class PrefixIndex:
 
     def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
         """The first `bits` bits of packed codes as words of the index's form, the others 0."""
-        check_packed(codes, "queries")
-        if 8 * codes.shape[1] < bits:
-            raise NestKALAError(f"queries have {8 * codes.shape[1]} bits, fewer than the {bits} that are compared")
+        check_queries(codes, bits)
         whole = np.zeros((len(codes), -(-self.bits // 8)), np.uint8)
         short = prefix(codes, bits)
         whole[:, : short.shape[1]] = short
         return ordered_words(whole)
 
+    def _insert(self, parts: Sequence[tuple[Words, Strings, Strings]]) -> None:
+        words = np.concatenate([self._words, *(words for words, _, _ in parts)])
+        ids = Strings.concatenated([self._ids, *(ids for _, ids, _ in parts)])
+        metadata = Strings.concatenated([self._metadata, *(metadata for _, _, metadata in parts)])
+        if (twice := ids.duplicate()) is not None:
+            raise NestKALAError(f"id {twice!r} is given twice: ids must all be different")
+        order = np.lexsort(words.T[::-1])  # stable
+        self._set(words[order], ids.take(order), metadata.take(order))
+
     def _set(self, words: Words, ids: Strings, metadata: Strings) -> None:
         self._words, self._ids, self._metadata = words, ids, metadata
         self._slices.clear()
-        for cached in ("_positions", "_num_distinct"):
-            self.__dict__.pop(cached, None)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {name: position for position, name in enumerate(self._ids)}
+        self.__dict__.pop("_num_distinct", None)
 
     @cached_property
     def _num_distinct(self) -> NDArray[np.int64]:

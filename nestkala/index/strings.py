@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 
@@ -39,6 +41,41 @@ class Strings:
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))
 
+    def find(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The place of each name, (n,); -1 for one that is not there."""
+        asked = Strings.of(names)
+        hashes = fnv1a(asked.text, asked.ends)
+        firsts, lasts = (np.searchsorted(self._sorted_hashes, hashes, side) for side in ("left", "right"))
+        found = np.full(len(names), -1, np.int64)
+        for n, name in enumerate(names):
+            for place in self._by_hash[firsts[n] : lasts[n]].tolist():
+                if self[place] == name:
+                    found[n] = place
+        return found
+
+    def duplicate(self) -> str | None:
+        """One of the strings that are there twice, if there is such."""
+        same = self._sorted_hashes[1:] == self._sorted_hashes[:-1]
+        seen = set[str]()
+        for place in self._by_hash[np.append(same, False) | np.append(False, same)].tolist() if same.any() else ():
+            name = self[place]
+            if name in seen:
+                return name
+            seen.add(name)
+        return None
+
+    @cached_property
+    def _hashes(self) -> NDArray[np.uint64]:
+        return fnv1a(self.text, self.ends)
+
+    @cached_property
+    def _by_hash(self) -> NDArray[np.int64]:
+        return np.argsort(self._hashes, kind="stable")
+
+    @cached_property
+    def _sorted_hashes(self) -> NDArray[np.uint64]:
+        return self._hashes[self._by_hash]
+
     def take(self, places: Sequence[int] | NDArray[np.int64]) -> "Strings":
         """Those at these places, in this order."""
         chosen = np.asarray(places, np.int64)
@@ -49,9 +86,26 @@ class Strings:
         first = np.repeat(starts - (ends - lengths), lengths)
         return Strings(self.text[first + np.arange(len(first))], ends)
 
-    def __add__(self, other: "Strings") -> "Strings":
-        after = self.ends[-1] if len(self) else 0
-        return Strings(np.concatenate([self.text, other.text]), np.concatenate([self.ends, other.ends + after]))
+    @classmethod
+    def concatenated(cls, parts: Sequence["Strings"]) -> Self:
+        """All of several sequences, one after the other."""
+        starts = np.cumsum([0, *(len(part.text) for part in parts)])
+        ends = [part.ends + start for part, start in zip(parts, starts, strict=False)]
+        return cls(np.concatenate([part.text for part in parts]), np.concatenate(ends))
+
+
+@njit(cache=True)
+def fnv1a(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The FNV-1a hash of each string (Fowler, Noll and Vo), uint64 (N,)."""
+    hashes = np.empty(len(ends), np.uint64)
+    start = 0
+    for n in range(len(ends)):
+        digest = np.uint64(0xCBF29CE484222325)
+        for place in range(start, ends[n]):
+            digest = (digest ^ np.uint64(text[place])) * np.uint64(0x100000001B3)
+        hashes[n] = digest
+        start = ends[n]
+    return hashes
 
 
 def as_text(name: str) -> str:

@@ -1,0 +1,53 @@
+"""`nestkala encode`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Encode a large folder of images, over processes and machines; interrupted, it goes on where it stopped.
+
+    One process: nestkala encode. Several: accelerate launch --num_processes 4 -m nestkala.encode, the same arguments.
+    """
+
+    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
+    """of images, with all its subfolders"""
+
+    output: Positional[Annotated[Path, arg(metavar="OUTPUT")]]
+    """folder of shards to write, which all processes see; `nestkala index OUTPUT INDEX` makes one index of it"""
+
+    model: str
+    """run folder, or "owner/name" on the Hugging Face hub"""
+
+    shard_size: int = 8192
+    """images a shard: so many are lost at most by an interruption"""
+
+    workers: int | None = None
+    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+
+    json: bool = False
+    """print what was done as JSON"""
+
+    def run(self) -> None:
+        from accelerate import PartialState
+
+        from ..encode import encode_folder, read_shards, unreadable
+
+        progress = not self.json
+        plan = encode_folder(self.folder, self.output, self.model, self.shard_size, self.workers, progress)
+        if not PartialState().is_main_process:
+            return
+        broken = [name for shard in read_shards(self.output) for name in unreadable(shard)]
+        if self.json:
+            print(json.dumps({"output": str(self.output), "images": plan.images, "unreadable": broken}))
+            return
+        for name in broken:
+            print(f"warning: cannot read {name!r}")
+        print(
+            f"{self.output}: {plan.images - len(broken)} images in {plan.num_shards} shards, {len(broken)} unreadable"
+        )

@@ -1,0 +1,211 @@
+"""A collection of any size to codes, over processes and machines: `accelerate launch -m nestkala.encode ...`.
+
+What it writes is a folder of shards, each an index file of its own with its images, and the list of all images. A shard
+is there whole or not at all, so that whatever ends an encoding, the next one does what is missing.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from tqdm import tqdm
+
+from .errors import NestKALAError, one_line
+from .files import TEMPORARY, replacing, write_text
+from .hasher import Hasher
+from .image_folder import encoded, images_below
+from .index import PrefixIndex
+from .index.model import about_model
+from .machine import cores_per_process, decoding_workers
+
+_PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
+_PATIENCE = timedelta(days=30)
+"""How long processes wait for each other: one may have more to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a folder of shards is of.
+
+    Attributes:
+        about: model, its fingerprint, and the folder of images, as an index of them keeps it.
+        lengths: that the model was trained at.
+        images: how many are listed.
+        shard_size: images a shard.
+        version: of the format.
+    """
+
+    about: dict[str, str]
+    lengths: tuple[int, ...]
+    images: int
+    shard_size: int
+    version: int = _VERSION
+
+    @property
+    def num_shards(self) -> int:
+        """Into how many shards they are divided."""
+        return -(-self.images // self.shard_size)
+
+
+def encode_folder(
+    folder: Path, output: Path, model: str, shard_size: int = 8192, workers: int | None = None, progress: bool = False
+) -> Plan:
+    """Encode every image below a folder once, in every process that the launcher started, or the one there is.
+
+    Memory holds one shard at a time, whatever the size of the collection. The images are listed once; those that come
+    later are for `nestkala index` to add. An encoding that was interrupted goes on with the shards that are missing,
+    also with other numbers of processes.
+
+    Args:
+        folder: of images; which files count says `images_below`.
+        output: folder to write, which all processes see.
+        model: run folder, or "owner/name" on the hub.
+        shard_size: images a shard, 1 or more.
+        workers: processes that decode, for each process; 0 for none, None for one every two cores.
+        progress: show a bar, of the first process's share.
+
+    Raises:
+        NestKALAError: no such folder or model, codes that do not nest, or an output that holds something else.
+    """
+    if shard_size < 1:
+        raise NestKALAError(f"shard size must be 1 or more, not {shard_size}")
+    torch.set_num_threads(cores_per_process())
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
+    with accelerator.main_process_first():  # which may download
+        hasher = Hasher.from_pretrained(model, accelerator.device)
+    if not folder.is_dir():
+        raise NestKALAError(f"{folder} is no folder")
+    about = about_model(hasher, model) | {"folder": str(folder.resolve())}
+    missing: list[int] = []
+    if accelerator.is_main_process:
+        missing = _missing(output, _planned(folder, output, hasher.lengths, about, shard_size, progress))
+    missing = broadcast_object_list([missing])[0]
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    plan = read_plan(output)
+
+    total = sum(min(shard_size, plan.images - shard * shard_size) for shard in mine)
+    show = progress and accelerator.is_main_process and bool(mine)
+    label = f"encoding, 1 of {accelerator.num_processes} processes" if accelerator.num_processes > 1 else "encoding"
+    with tqdm(total=total, desc=label, unit="img", disable=not show) as bar:
+        for shard, images in _shards(output, shard_size, set(mine)):
+            _encode_shard(hasher, folder, images, about, decoding_workers(workers), bar).save(_path(output, shard))
+    accelerator.wait_for_everyone()
+    return plan
+
+
+def is_encoded(folder: Path) -> bool:
+    """Whether a folder is one that `encode_folder` wrote, or began."""
+    return (folder / _PLAN).is_file()
+
+
+def read_plan(output: Path) -> Plan:
+    """What a folder of shards is of.
+
+    Raises:
+        NestKALAError: it is none, is damaged, or of another version.
+    """
+    try:
+        plan = Plan(**json.loads((output / _PLAN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise NestKALAError(f"{output} holds no encoded images: {one_line(error)}") from None
+    if plan.version != _VERSION:
+        raise NestKALAError(f"{output} holds images encoded in version {plan.version}, known is {_VERSION}")
+    return plan
+
+
+def read_shards(output: Path) -> Iterator[PrefixIndex]:
+    """The shards of a finished encoding, one after the other.
+
+    Raises:
+        NestKALAError: shards are missing or damaged.
+    """
+    plan = read_plan(output)
+    if missing := _missing(output, plan):
+        raise NestKALAError(
+            f"{output} is not finished: {len(missing)} of {plan.num_shards} shards are missing; encode again with the "
+            "same arguments, and it goes on"
+        )
+    return (PrefixIndex.load(_path(output, shard)) for shard in range(plan.num_shards))
+
+
+def unreadable(shard: PrefixIndex) -> list[str]:
+    """The images of a shard that could not be read, and have no code."""
+    names: list[str] = json.loads(shard.about["unreadable"])
+    return names
+
+
+def _planned(
+    folder: Path, output: Path, lengths: tuple[int, ...], about: dict[str, str], shard_size: int, progress: bool
+) -> Plan:
+    """The plan of the output, made now where there is none."""
+    if is_encoded(output):
+        plan = read_plan(output)
+        for what, found, asked in (
+            *((key, plan.about.get(key), value) for key, value in about.items()),
+            ("shard size", plan.shard_size, shard_size),
+        ):
+            if found != asked:
+                raise NestKALAError(f"{output} was begun with {what.replace('_', ' ')} {found}, not {asked}")
+        for left in output.glob(f"{TEMPORARY}*"):  # by one that was killed
+            left.unlink(missing_ok=True)
+        return plan
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise NestKALAError(f"{output} exists, and holds no encoded images: name another folder")
+    count = 0
+    with replacing(output / _LIST) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for image in tqdm(images_below(folder), desc="listing", unit="img", disable=not progress):
+            file.write(json.dumps(image) + "\n")
+            count += 1
+    plan = Plan(about, lengths, count, shard_size)
+    write_text(output / _PLAN, json.dumps(asdict(plan), indent=2) + "\n")
+    return plan
+
+
+def _path(output: Path, shard: int) -> Path:
+    return output / f"{shard:06d}.index"
+
+
+def _missing(output: Path, plan: Plan) -> list[int]:
+    return [shard for shard in range(plan.num_shards) if not _path(output, shard).exists()]
+
+
+def _shards(output: Path, shard_size: int, wanted: set[int]) -> Iterator[tuple[int, dict[str, dict[str, Any]]]]:
+    """The images of each shard that is wanted, by name, from the list."""
+    with (output / _LIST).open(encoding="utf-8") as file:
+        for shard in range(max(wanted, default=-1) + 1):
+            lines: Iterable[str] = islice(file, shard_size)
+            if shard in wanted:
+                yield shard, dict(map(json.loads, lines))
+            else:
+                for _ in lines:
+                    pass
+
+
+def _encode_shard(
+    hasher: Hasher, folder: Path, images: dict[str, Any], about: dict[str, str], workers: int, bar: "tqdm[Any]"
+) -> PrefixIndex:
+    names, codes, broken = list[str](), [hasher.encode([])], list[str]()
+    for some, theirs, unread in encoded(hasher, folder, list(images), workers):
+        names += some
+        codes.append(theirs)
+        broken += unread
+        bar.update(len(some) + len(unread))
+    about = about | {"unreadable": json.dumps(broken)}
+    return PrefixIndex.build(
+        np.concatenate(codes), names, hasher.lengths[-1], [images[name] for name in names], about=about
+    )
+
+
+if __name__ == "__main__":
+    from .cli import main
+
+    sys.exit(main(["encode", *sys.argv[1:]]))

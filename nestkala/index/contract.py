@@ -1,0 +1,99 @@
+"""What an index is to the commands and the web page, whichever engine searches it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codes import check_packed
+from ..errors import NestKALAError
+
+if TYPE_CHECKING:
+    from .prefix_index import PrefixIndex
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What a search found, for each query in the order of its ranking.
+
+    Attributes:
+        ids: of the items, lists of k.
+        distances: how many bits differ, int32 (Q, k); with `rescore` what those that differ cost, float32.
+    """
+
+    ids: list[list[str]]
+    distances: NDArray[Any]
+
+
+class SearchIndex(Protocol):
+    """Codes with ids and a little metadata each: a `PrefixIndex`, or a `MilvusIndex`."""
+
+    bits: int
+    """length of the codes"""
+
+    about: dict[str, str]
+    """what was told of the index itself"""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The prefix lengths that it can be searched at, ascending."""
+
+    def __len__(self) -> int: ...
+
+    def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The ids with their metadata."""
+
+    def add(
+        self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Add items."""
+
+    def extend(self, others: Iterable["PrefixIndex"]) -> None:
+        """Add the items of other indexes of codes of the same length."""
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove the items of these ids."""
+
+    def search(
+        self,
+        codes: NDArray[np.uint8],
+        k: int = 10,
+        bits: int | None = None,
+        *,
+        shortlist: int | None = None,
+        rescore: NDArray[np.floating] | None = None,
+    ) -> Hits:
+        """The k nearest items to each query."""
+
+    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
+        """All items within a distance of each query."""
+
+
+def checked_shortlist(k: int, shortlist: int | None, rescored: bool) -> int:
+    """How many items a search finds before it ranks them anew: k where it does not.
+
+    Raises:
+        NestKALAError: numbers out of their range.
+    """
+    if type(k) is not int or k < 1:
+        raise NestKALAError(f"k must be a whole number of 1 or more, not {k!r}")
+    if shortlist is None:
+        return 10 * k if rescored else k
+    if shortlist < k:
+        raise NestKALAError(f"shortlist must be k, {k}, or more, not {shortlist}")
+    return shortlist
+
+
+def check_radius(radius: int) -> None:
+    """Raise NestKALAError unless it is a whole number of 0 or more."""
+    if type(radius) is not int or radius < 0:
+        raise NestKALAError(f"radius must be a whole number of 0 or more, not {radius!r}")
+
+
+def check_queries(codes: NDArray[np.uint8], bits: int) -> None:
+    """Raise NestKALAError unless these are packed codes of `bits` bits or more."""
+    check_packed(codes, "queries")
+    if 8 * codes.shape[1] < bits:
+        raise NestKALAError(f"queries have {8 * codes.shape[1]} bits, fewer than the {bits} that are compared")

@@ -1,0 +1,289 @@
+"""An index that Milvus keeps and searches: a server, or a file of Milvus Lite (pip install "nestkala[milvus]")."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codes import prefix
+from ..errors import NestKALAError, one_line
+from .contract import Hits, check_queries, check_radius, checked_shortlist
+from .prefix_index import PrefixIndex
+from .strings import as_text
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+COLLECTION = "nestkala"
+"""The collection where an address names none."""
+
+_FORMAT, _VERSION = "nestkala-index", 1
+_ROWS = 1000
+_MOST = 16_384
+"""Results that Milvus gives at most for a query."""
+_SECONDS = 60
+"""What Milvus may take to answer; its client else retries for minutes."""
+
+
+class MilvusIndex:
+    """The same as a `PrefixIndex` to who searches it, at the full and the trained lengths.
+
+    Every length is a field of binary vectors, Hamming distance, padded to whole bytes. Items at equal distance come in
+    Milvus's order. Adding an id that is there replaces it.
+
+    Make one with `create`, or open one with `open`.
+
+    Attributes:
+        bits: length of the codes.
+        lengths: prefix lengths that can be searched.
+        about: what was told of the index itself.
+    """
+
+    def __init__(self, client: "MilvusClient", collection: str, lengths: Sequence[int], about: dict[str, str]) -> None:
+        self._client, self._collection = client, collection
+        self.lengths, self.bits, self.about = tuple(lengths), max(lengths), about
+
+    @classmethod
+    def create(cls, address: str, lengths: Sequence[int], about: Mapping[str, str] | None = None) -> Self:
+        """A new collection.
+
+        Args:
+            address: URI of a server, or path of a file (.db) for Milvus Lite; "#name" behind it names the collection.
+            lengths: prefix lengths to be searched, the longest being that of the codes.
+            about: the index itself; kept with it.
+
+        Raises:
+            NestKALAError: pymilvus is not installed, no answer, a collection of that name, or more lengths than the
+                server has vector fields for (4 unless its proxy.maxVectorFieldNum says more).
+        """
+        from pymilvus import DataType
+
+        client, collection = _connected(address)
+        with _explained(address):
+            if client.has_collection(collection):
+                raise NestKALAError(f"{address} has a collection '{collection}' already")
+            description = {"format": _FORMAT, "version": _VERSION, "lengths": list(lengths), "about": dict(about or {})}
+            schema = client.create_schema(auto_id=False, description=json.dumps(description))
+            # Not the id itself: Milvus Lite fails at quotes and line breaks in a primary key.
+            schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=32)
+            schema.add_field("id", DataType.VARCHAR, max_length=65_535)
+            # Beside the vectors: Milvus Lite does not give binary ones back.
+            schema.add_field("code", DataType.VARCHAR, max_length=2 * _num_bytes(max(lengths)))
+            schema.add_field("metadata", DataType.JSON)
+            indexes = client.prepare_index_params()
+            for bits in lengths:
+                schema.add_field(_field(bits), DataType.BINARY_VECTOR, dim=8 * _num_bytes(bits))
+                indexes.add_index(_field(bits), index_type="BIN_FLAT", metric_type="HAMMING")
+            client.create_collection(
+                collection, schema=schema, index_params=indexes, consistency_level="Strong", timeout=_SECONDS
+            )
+        return cls(client, collection, sorted(lengths), dict(about or {}))
+
+    @classmethod
+    def open(cls, address: str) -> Self | None:
+        """The collection at an address, as for `create`; None where there is none.
+
+        Raises:
+            NestKALAError: pymilvus is not installed, no answer, or a collection of something else.
+        """
+        client, collection = _connected(address)
+        with _explained(address):
+            if not client.has_collection(collection):
+                return None
+            text = client.describe_collection(collection)["description"]
+            client.load_collection(collection, timeout=_SECONDS)
+        try:
+            description = json.loads(text)
+            if description["format"] != _FORMAT:
+                raise ValueError
+            lengths, about = description["lengths"], description["about"]
+        except (ValueError, KeyError, TypeError):
+            raise NestKALAError(f"the collection '{collection}' at {address} is no index of NestKALA") from None
+        if description.get("version") != _VERSION:
+            raise NestKALAError(
+                f"the collection '{collection}' is of version {description.get('version')}, known is {_VERSION}"
+            )
+        return cls(client, collection, lengths, about)
+
+    def close(self) -> None:
+        """Let the server, or the file, go."""
+        self._client.close()
+
+    def __len__(self) -> int:
+        with _explained(self._collection):
+            return int(self._client.query(self._collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
+
+    def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The ids with their metadata, in Milvus's order."""
+        if not len(self):
+            return
+        with _explained(self._collection):
+            found = self._client.query_iterator(
+                self._collection, batch_size=_ROWS, output_fields=["id", "metadata"], timeout=_SECONDS
+            )
+            while rows := found.next():
+                yield from ((row["id"], row["metadata"]) for row in rows)
+            found.close()
+
+    def add(
+        self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Add items, or replace those of the same ids; arguments as for `PrefixIndex.add`.
+
+        Raises:
+            NestKALAError: codes that are none or too short, numbers that do not fit, or ids that are not UTF-8.
+        """
+        others = PrefixIndex.build(codes, ids, self.bits, metadata)
+        self.extend([others])
+
+    def extend(self, others: Iterable[PrefixIndex]) -> None:
+        """Add the items of other indexes, or replace those of the same ids.
+
+        Raises:
+            NestKALAError: codes of another length, or ids that are not UTF-8.
+        """
+        for other in others:
+            if other.bits != self.bits:
+                raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
+            for name in other.ids:
+                if name != as_text(name):
+                    raise NestKALAError(f"Milvus holds UTF-8 text alone, not {name!r}")
+            codes = other.codes
+            prefixes = {_field(bits): prefix(codes, bits) for bits in self.lengths}
+            rows = (
+                {
+                    "key": _key(name),
+                    "id": name,
+                    "code": codes[n].tobytes().hex(),
+                    "metadata": metadata,
+                    **{field: packed[n].tobytes() for field, packed in prefixes.items()},
+                }
+                for n, (name, metadata) in enumerate(other.items())
+            )
+            with _explained(self._collection):
+                while some := list(islice(rows, _ROWS)):
+                    self._client.upsert(self._collection, some, timeout=_SECONDS)
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove the items of these ids, where they are there."""
+        keys = map(_key, ids)
+        with _explained(self._collection):
+            while some := list(islice(keys, _ROWS)):
+                self._client.delete(self._collection, ids=some, timeout=_SECONDS)
+
+    def search(
+        self,
+        codes: NDArray[np.uint8],
+        k: int = 10,
+        bits: int | None = None,
+        *,
+        shortlist: int | None = None,
+        rescore: NDArray[np.floating] | None = None,
+    ) -> Hits:
+        """The k nearest items to each query; arguments as for `PrefixIndex.search`.
+
+        Raises:
+            NestKALAError: as there, more than Milvus gives, or a length that it does not hold.
+        """
+        shortlist = checked_shortlist(k, shortlist, rescore is not None)
+        if shortlist > _MOST:
+            raise NestKALAError(f"Milvus gives {_MOST:,} results at most, not {shortlist:,}")
+        found = self._found(codes, bits, shortlist)
+        if shortlist == k and rescore is None:
+            return Hits([[row["id"] for row in rows] for rows in found], _distances(found))
+        # Re-ranked here, as a local index does it.
+        hits = [
+            _as_index(rows, self.bits).search(
+                code[None], k, shortlist=max(k, len(rows)), rescore=None if rescore is None else rescore[q : q + 1]
+            )
+            for q, (code, rows) in enumerate(zip(codes, found, strict=True))
+        ]
+        return Hits([hit.ids[0] for hit in hits], np.concatenate([hit.distances for hit in hits]))
+
+    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
+        """All items within a distance; arguments as for `PrefixIndex.search_radius`.
+
+        Raises:
+            NestKALAError: as there, a length that Milvus does not hold, or as many items as it gives at most.
+        """
+        check_radius(radius)
+        found = self._found(codes, bits, _MOST, {"radius": radius + 1})  # which Milvus leaves out itself
+        if any(len(rows) == _MOST for rows in found):
+            raise NestKALAError(f"more than {_MOST:,} images are within {radius} bits, which Milvus does not give")
+        return [Hits([[row["id"] for row in rows]], _distances([rows])) for rows in found]
+
+    def _found(
+        self, codes: NDArray[np.uint8], bits: int | None, limit: int, params: dict[str, Any] | None = None
+    ) -> list[list[dict[str, Any]]]:
+        bits = self.bits if bits is None else bits
+        if bits not in self.lengths:
+            known = ", ".join(map(str, self.lengths))
+            raise NestKALAError(f"bits must be one of {known}, the lengths that Milvus holds, not {bits!r}")
+        check_queries(codes, bits)
+        if not len(codes) or not len(self):
+            return [[] for _ in codes]
+        with _explained(self._collection):
+            found = self._client.search(
+                self._collection,
+                data=[code.tobytes() for code in prefix(codes, bits)],
+                anns_field=_field(bits),
+                limit=limit,
+                search_params={"metric_type": "HAMMING", "params": params or {}},
+                output_fields=["id", "code"],
+                timeout=_SECONDS,
+            )
+        return [[{"distance": hit["distance"], **hit["entity"]} for hit in hits] for hits in found]
+
+
+def is_address(where: str) -> bool:
+    """Whether an index is named that Milvus keeps: a URI, or a file of Milvus Lite."""
+    return "://" in where or where.partition("#")[0].endswith(".db")
+
+
+def _connected(address: str) -> tuple["MilvusClient", str]:
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise NestKALAError('an index in Milvus needs its client: pip install "nestkala[milvus]"') from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors come as exceptions, too
+    uri, _, collection = address.partition("#")
+    with _explained(address):
+        return MilvusClient(uri, timeout=_SECONDS), collection or COLLECTION
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """What Milvus raises, as an error of ours."""
+    from pymilvus import MilvusException
+
+    try:
+        yield
+    except MilvusException as error:
+        raise NestKALAError(f"Milvus ({where}): {one_line(error)}") from error
+
+
+def _as_index(rows: Sequence[Mapping[str, Any]], bits: int) -> PrefixIndex:
+    codes = np.array([list(bytes.fromhex(row["code"])) for row in rows], np.uint8).reshape(-1, _num_bytes(bits))
+    return PrefixIndex.build(codes, [row["id"] for row in rows], bits)
+
+
+def _distances(found: Sequence[Sequence[Mapping[str, Any]]]) -> NDArray[np.int32]:
+    return np.array([[row["distance"] for row in rows] for rows in found], np.int32).reshape(len(found), -1)
+
+
+def _num_bytes(bits: int) -> int:
+    return -(-bits // 8)
+
+
+def _field(bits: int) -> str:
+    return f"bits_{bits}"
+
+
+def _key(name: str) -> str:
+    return blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

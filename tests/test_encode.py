@@ -1,0 +1,166 @@
+"""Encoding a collection over processes: every image once, whatever interrupts it, with the codes the model gives."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nestkala import Hasher, PrefixIndex
+from nestkala.cli import main
+from nestkala.encode import encode_folder, read_shards
+from nestkala.errors import NestKALAError
+
+NAMES = [*(f"day {n % 3}/{n}.png" for n in range(29)), "line\nbreak 'ä' <b>.png", os.fsdecode(b"no \xff text.png")]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encode") / "photos"
+    for number, name in enumerate(NAMES):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((40, 40)).save(path)
+    (folder / "day 1" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(photos: Path, noise_model: Path) -> dict[str, str]:
+    codes = Hasher.from_pretrained(noise_model, "cpu").encode([photos / name for name in NAMES])
+    return {name: code.tobytes().hex() for name, code in zip(NAMES, codes, strict=True)}
+
+
+def held(shards: list[PrefixIndex]) -> dict[str, str]:
+    """{name: code}, each name once."""
+    names = [name for shard in shards for name in shard.ids]
+    assert len(set(names)) == len(names)
+    codes = [code.tobytes().hex() for shard in shards for code in shard.codes]
+    return dict(zip(names, codes, strict=True))
+
+
+@pytest.mark.parametrize("shard_size", [1, 7, 32, 100])
+def test_every_image_is_encoded_once(
+    photos: Path, expected: dict[str, str], noise_model: Path, tmp_path: Path, shard_size: int
+) -> None:
+    plan = encode_folder(photos, tmp_path / "out", str(noise_model), shard_size, workers=0)
+    shards = list(read_shards(tmp_path / "out"))
+    assert (plan.images, len(shards)) == (32, -(-32 // shard_size))
+    assert held(shards) == expected
+    assert not [*(tmp_path / "out").glob(".writing*")]
+
+
+def test_what_is_missing_is_done_and_nothing_else(
+    photos: Path, expected: dict[str, str], noise_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    encode_folder(photos, out, str(noise_model), 5, workers=0)
+    written = {path: path.stat().st_mtime_ns for path in sorted(out.glob("*.index"))}
+    gone = list(written)[2::3]
+    for path in gone:
+        path.unlink()
+    (out / ".writing-x-000002.index").write_bytes(b"half")
+    with pytest.raises(NestKALAError, match="is not finished: 2 of 7 shards are missing"):
+        read_shards(out)
+    encode_folder(photos, out, str(noise_model), 5, workers=0)
+    assert held(list(read_shards(out))) == expected
+    assert all((path.stat().st_mtime_ns == when) == (path not in gone) for path, when in written.items())
+    assert not [*out.glob(".writing*")]
+
+
+def launched(*args: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    arguments = ["-m", "nestkala.encode", *map(str, args)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    together = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([*command, *arguments], env=environment, **together)  # type: ignore[call-overload]
+
+
+def kill_all_that_write_to(out: Path) -> None:
+    """The launcher and its processes, which are in sessions of their own."""
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if os.fsencode(out) in cmdline.read_bytes():
+                os.kill(int(cmdline.parent.name), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to find the launched processes in")
+def test_two_processes_that_are_killed_and_two_that_go_on(photos: Path, noise_model: Path, tmp_path: Path) -> None:
+    many, out = tmp_path / "many", tmp_path / "out"
+    many.mkdir()
+    for number in range(400):
+        os.link(photos / NAMES[number % len(NAMES)], many / f"{number}.png")
+    arguments = [many, out, "--model", noise_model, "--shard-size", 1, "--workers", 0]
+    process = launched(*arguments)
+    while len([*out.glob("*.index")]) < 10:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    kill_all_that_write_to(out)
+    process.communicate()
+    assert 10 <= len([*out.glob("*.index")]) < 400
+    process = launched(*arguments)
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, said
+    assert "400 images in 400 shards, 0 unreadable" in said
+    codes = Hasher.from_pretrained(noise_model, "cpu").encode([many / f"{number}.png" for number in range(400)])
+    expected = {f"{number}.png": code.tobytes().hex() for number, code in enumerate(codes)}
+    assert held(list(read_shards(out))) == expected
+
+
+def test_one_index_is_made_of_the_shards_and_follows_the_folder(
+    photos: Path, expected: dict[str, str], noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, path = tmp_path / "out", tmp_path / "photos.index"
+    arguments = ["encode", str(photos), str(out), "--model", str(noise_model), "--shard-size", "6", "--json"]
+    assert main(arguments) == 0
+    answer = {"output": str(out), "images": 32, "unreadable": ["day 1/broken.png"]}
+    assert json.loads(capsys.readouterr().out) == answer
+    for _ in range(2):  # made, and made again
+        assert main(["index", str(out), str(path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"index": str(path), "images": 31}
+        assert held([PrefixIndex.load(path)]) == expected
+    assert main(["index", str(photos), str(path), "--json"]) == 0
+    changes = json.loads(capsys.readouterr().out)
+    assert (changes["added"], changes["changed"], changes["unchanged"]) == ([], [], 31)
+    assert main(["search", str(path), str(photos / NAMES[0]), "-k", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"] == [{"distance": 0, "image": NAMES[0]}]
+
+
+def test_what_does_not_fit_is_refused(
+    photos: Path, noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    encode_folder(photos, out, str(noise_model), 40, workers=0)
+
+    def refused(*args: object) -> str:
+        assert main([str(arg) for arg in args]) == 2
+        return capsys.readouterr().err
+
+    model = ["--model", noise_model]
+    assert "was begun with shard size 40, not 41" in refused("encode", photos, out, *model, "--shard-size", 41)
+    assert f"was begun with folder {photos}, not {other}" in refused("encode", other, out, *model, "--shard-size", 40)
+    assert "exists, and holds no encoded images" in refused("encode", photos, photos, *model)
+    assert "absent is no folder" in refused("encode", tmp_path / "absent", tmp_path / "new", *model)
+    assert not (tmp_path / "new").exists()
+    assert "shard size must be 1 or more, not 0" in refused("encode", photos, out, *model, "--shard-size", 0)
+    (out / "000000.index").write_bytes((out / "000000.index").read_bytes()[:-1])
+    assert "000000.index is damaged" in refused("index", out, tmp_path / "photos.index")
+    (out / "encoding.json").write_text("{}")
+    assert "holds no encoded images" in refused("index", out, tmp_path / "photos.index")
+    assert not (tmp_path / "photos.index").exists()
+
+
+def test_a_folder_without_images_gives_an_empty_index(noise_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model))
+    assert main(["index", str(tmp_path / "out"), str(tmp_path / "none.index")]) == 0
+    assert len(PrefixIndex.load(tmp_path / "none.index")) == 0

@@ -1,0 +1,170 @@
+"""An index in Milvus Lite against the local one on the same codes."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nestkala import PrefixIndex
+from nestkala.cli import main
+from nestkala.codes import pack
+from nestkala.errors import NestKALAError
+from nestkala.index import Hits
+from nestkala.index.milvus import MilvusIndex
+
+pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
+
+LENGTHS = (8, 16, 20, 32, 64)
+ODD = "a 'quoted' \"name\" <b>ä\n.jpg"
+
+
+def drawn(num: int, seed: int = 0) -> np.ndarray:
+    """Packed codes of 64 bits in clusters, so that there are ties and near ones."""
+    rng = np.random.default_rng(seed)
+    centres = rng.choice([-1, 1], (50, 64))
+    return pack(centres[rng.integers(50, size=num)] * np.where(rng.random((num, 64)) < 0.1, -1, 1))
+
+
+@pytest.fixture(scope="module")
+def local() -> PrefixIndex:
+    return PrefixIndex.build(drawn(10_000), [f"{n}.jpg" for n in range(9_999)] + [ODD])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("milvus") / "photos.db")
+
+
+@pytest.fixture(scope="module")
+def milvus(local: PrefixIndex, address: str) -> Iterator[MilvusIndex]:
+    index = MilvusIndex.create(address, LENGTHS, {"model": "a"})
+    index.extend([local])
+    yield index
+    index.close()
+
+
+def assert_same_up_to_ties(ours: Hits, theirs: Hits, q: int, local_all: dict[str, int]) -> None:
+    """The same distances, the same ids nearer than the last distance, and rightful ones at it."""
+    distances = ours.distances[q].tolist()
+    assert theirs.distances[q].tolist() == distances
+    for distance in set(distances) - {distances[-1]}:
+        assert {n for n, d in zip(theirs.ids[q], distances, strict=True) if d == distance} == {
+            n for n, d in zip(ours.ids[q], distances, strict=True) if d == distance
+        }
+    assert [local_all[name] for name in theirs.ids[q]] == distances
+    assert len(set(theirs.ids[q])) == len(distances)
+
+
+@pytest.mark.parametrize("bits", LENGTHS)
+def test_both_give_the_same_ids_and_distances(local: PrefixIndex, milvus: MilvusIndex, bits: int) -> None:
+    queries = np.concatenate([local.codes[:5], drawn(5, seed=1)])
+    everything = local.search(queries, len(local), bits)
+    for k in (1, 10, 300):
+        ours, theirs = local.search(queries, k, bits), milvus.search(queries, k, bits)
+        for q in range(len(queries)):
+            distance_of = dict(zip(everything.ids[q], everything.distances[q].tolist(), strict=True))
+            assert_same_up_to_ties(ours, theirs, q, distance_of)
+
+
+def test_radius_search_gives_the_same_set(local: PrefixIndex, milvus: MilvusIndex) -> None:
+    queries = drawn(4, seed=1)
+    for bits, radius in ((8, 0), (16, 2), (64, 9), (64, 0)):
+        for ours, theirs in zip(
+            local.search_radius(queries, radius, bits), milvus.search_radius(queries, radius, bits), strict=True
+        ):
+            assert Counter(zip(theirs.ids[0], theirs.distances[0].tolist(), strict=True)) == Counter(
+                zip(ours.ids[0], ours.distances[0].tolist(), strict=True)
+            )
+
+
+def test_coarse_to_fine_and_rescoring_are_those_of_the_local_index(local: PrefixIndex, milvus: MilvusIndex) -> None:
+    queries = drawn(3, seed=2)
+    # 200 nearest of all at full length are among 10,000 at 32 bits, whatever the order of ties there.
+    fine = milvus.search(queries, 200, 32, shortlist=10_000)
+    np.testing.assert_array_equal(fine.distances, local.search(queries, 200).distances)
+    relaxed = np.random.default_rng(0).normal(size=(3, 64))
+    ours = local.search(pack(relaxed), 50, 64, shortlist=10_000, rescore=relaxed)
+    theirs = milvus.search(pack(relaxed), 50, 64, shortlist=10_000, rescore=relaxed)
+    assert theirs.ids == ours.ids
+    np.testing.assert_array_equal(theirs.distances, ours.distances)
+
+
+def test_items_are_added_replaced_and_removed(tmp_path: Path) -> None:
+    codes, address = drawn(2_500), str(tmp_path / "some.db#photos")
+    index = MilvusIndex.create(address, (16, 64), {"model": "ä"})
+    names = [f"{n}.jpg" for n in range(2_499)] + [ODD]
+    index.add(codes, names, [{"size": n} for n in range(2_500)])
+    index.add(codes[:1], [ODD], [{"size": -1}])
+    assert len(index) == 2_500
+    assert dict(index.items()) == {**{f"{n}.jpg": {"size": n} for n in range(2_499)}, ODD: {"size": -1}}
+    index.remove(names[:2_498])
+    assert sorted(index.items()) == [("2498.jpg", {"size": 2498}), (ODD, {"size": -1})]
+    assert index.search(codes[:1], 5).ids == [[ODD, "2498.jpg"]]
+    index.close()
+    again = MilvusIndex.open(address)
+    assert again is not None
+    assert (again.lengths, again.bits, again.about, len(again)) == ((16, 64), 64, {"model": "ä"}, 2)
+    again.remove([ODD, "2498.jpg"])
+    assert again.search(codes[:2], 5).ids == [[], []]
+    assert list(again.items()) == []
+    again.close()
+
+
+def test_what_milvus_does_not_do_is_told(milvus: MilvusIndex, address: str) -> None:
+    queries = drawn(1)
+    for bits in (12, 0, 65, "8"):
+        with pytest.raises(NestKALAError, match="bits must be one of 8, 16, 20, 32, 64, the lengths that Milvus holds"):
+            milvus.search(queries, 5, bits)  # type: ignore[arg-type]
+    with pytest.raises(NestKALAError, match="Milvus gives 16,384 results at most, not 16,385"):
+        milvus.search(queries, 16_385)
+    with pytest.raises(NestKALAError, match="shortlist must be k, 5, or more, not 4"):
+        milvus.search(queries, 5, shortlist=4)
+    with pytest.raises(NestKALAError, match="queries have 8 bits, fewer than the 64"):
+        milvus.search(queries[:, :1], 5)
+    with pytest.raises(NestKALAError, match="holds UTF-8 text alone"):
+        milvus.add(queries, ["no \udcff text"])
+    with pytest.raises(NestKALAError, match="16 bits cannot join one of 64"):
+        milvus.extend([PrefixIndex.build(queries[:, :2])])
+    with pytest.raises(NestKALAError, match="has a collection 'nestkala' already"):
+        MilvusIndex.create(address, (8,))
+    assert MilvusIndex.open(f"{address}#other") is None
+    with pytest.raises(NestKALAError, match="Milvus"):
+        MilvusIndex.open("http://127.0.0.1:9")
+
+
+def test_the_commands_work_with_milvus_in_place_of_a_file(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, address = tmp_path / "photos", str(tmp_path / "photos.db")
+    photos.mkdir()
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((40, 40)).save(photos / f"{number}.png")
+
+    def told(*args: object) -> dict[str, object]:
+        assert main([*map(str, args), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    local = str(tmp_path / "photos.index")
+    for where in (local, address):
+        assert told("index", photos, where, "--model", noise_model)["images"] == 12
+    (photos / "3.png").unlink()
+    (photos / "4.png").write_bytes((photos / "5.png").read_bytes())
+    for where in (local, address):
+        changes = told("index", photos, where)
+        assert (changes["images"], changes["changed"], changes["removed"]) == (11, ["4.png"], ["3.png"])
+    for bits in (4, 20):
+        ours, theirs = (
+            told("search", where, photos / "5.png", "-k", 11, "--bits", bits)["results"] for where in (local, address)
+        )
+        assert sorted(map(str, ours)) == sorted(map(str, theirs))  # type: ignore[call-overload]
+    assert main(["search", address, str(photos / "5.png"), "--bits", "7"]) == 2
+    assert "bits must be one of 4, 20" in capsys.readouterr().err
+    assert told("encode", photos, tmp_path / "shards", "--model", noise_model)["images"] == 11
+    again = str(tmp_path / "again.db")
+    for _ in range(2):
+        assert told("index", tmp_path / "shards", again)["images"] == 11
