@@ -18,13 +18,8 @@ import tyro
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from nestkala.config import load_config
-from nestkala.data import load_dataset
-from nestkala.data.splits import load_split
-from nestkala.encoding import packed_codes
-from nestkala.hasher import Hasher
+from nestkala.finished_run import encode_run
 from nestkala.index import PrefixIndex
-from nestkala.run import token_source
 
 Codes = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
@@ -107,20 +102,15 @@ def _quality(index: PrefixIndex, labels: Labels, queries: Codes, asked: Labels) 
 
 def _collection(folder: Path, items: int, flip_rate: float) -> tuple[Codes, Labels, Codes, Labels]:
     """Queries, their labels, codes, their labels."""
-    config, hasher = load_config(str(folder / "config.yaml")), Hasher.from_pretrained(folder)
-    dataset = load_dataset(config.data, config.data_root)
-    split = load_split(folder / "split.json", dataset)
-    source = token_source(config, hasher.spec, hasher.backbone, dataset)
-    queries, gallery = (
-        packed_codes(hasher.model, source, dataset, part.tolist(), "encoding") for part in (split.query, split.gallery)
-    )
+    run = encode_run(folder, progress=True)
+    gallery = run.gallery
     rng = np.random.default_rng(0)
     chosen = np.resize(np.arange(len(gallery)), items)
     codes = gallery[chosen]
     for start in range(len(gallery), items, 2**20):  # the first ones stay as they are
         block = codes[start : start + 2**20]
         block ^= np.packbits(rng.random((len(block), 8 * block.shape[1]), np.float32) < flip_rate, axis=1)
-    return queries, dataset.targets[split.query], codes, dataset.targets[split.gallery][chosen]
+    return run.queries, run.query_labels, codes, run.gallery_labels[chosen]
 
 
 def _seconds(action: Callable[[], object], repeats: int) -> float:

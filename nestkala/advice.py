@@ -6,15 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import load_config
-from .data import load_dataset
-from .data.splits import load_split
-from .encoding import packed_codes
 from .errors import NestKALAError
 from .evaluation import evaluate
-from .hasher import Hasher
+from .finished_run import encode_run
 from .index import PrefixIndex
-from .run import token_source
 
 _KEPT = 0.95
 _TIMED_QUERIES = 20
@@ -45,24 +40,13 @@ def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
     Raises:
         NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
     """
-    if not (run / "config.yaml").is_file():
-        raise NestKALAError(f"{run} is no run folder: there is no config.yaml")
-    config, hasher = load_config(str(run / "config.yaml")), Hasher.from_pretrained(run)
-    head = hasher.model.head
+    codes = encode_run(run, progress)
+    head, queries = codes.hasher.model.head, codes.queries
     if not head.nested:
         raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")
-    dataset = load_dataset(config.data, config.data_root)
-    split = load_split(run / "split.json", dataset)
-    source = token_source(config, hasher.spec, hasher.backbone, dataset)
-    queries, gallery = (
-        packed_codes(hasher.model, source, dataset, indices.tolist(), f"encoding {name}" if progress else None)
-        for name, indices in (("queries", split.query), ("gallery", split.gallery))
-    )
     every = range(1, head.lengths[-1] + 1)
-    scores = evaluate(
-        queries, dataset.targets[split.query], gallery, dataset.targets[split.gallery], every, config.top_k
-    )
-    index = PrefixIndex.build(gallery, bits=head.lengths[-1])
+    scores = evaluate(queries, codes.query_labels, codes.gallery, codes.gallery_labels, every, codes.config.top_k)
+    index = PrefixIndex.build(codes.gallery, bits=head.lengths[-1])
     return [
         Length(bits, -(-bits // 8), scores[bits].map, scores[bits].map_tie_aware, _milliseconds(index, queries, bits))
         for bits in every

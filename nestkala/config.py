@@ -18,7 +18,8 @@ from .plugins import find_plugin
 MAX_LENGTH = 512
 
 
-def _comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
+def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
+    """How a tuple is given on the command line: its items in one word."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -55,7 +56,7 @@ class Config(BaseModel):
     )
 
     # codes
-    lengths: Annotated[tuple[StrictInt, ...], _comma_separated(int, "BITS,BITS,...")] = Field(
+    lengths: Annotated[tuple[StrictInt, ...], comma_separated(int, "BITS,BITS,...")] = Field(
         (8, 16, 32), description=f"code lengths in bits, each 1 to {MAX_LENGTH}, any number of them"
     )
     head: str = Field(
@@ -160,7 +161,7 @@ class Config(BaseModel):
         "nothing",
     )
     adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
-    projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], _comma_separated(str, "{q,k,v,o},...")] = Field(
+    projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], comma_separated(str, "{q,k,v,o},...")] = Field(
         ("k", "v"), min_length=1, description="attention projections that are adapted"
     )
     rank: int = Field(

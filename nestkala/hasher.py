@@ -99,7 +99,7 @@ class Hasher:
         Raises:
             NestKALAError: bits out of range, or an image that cannot be read, by name.
         """
-        where = self._columns(bits)
+        where = self.columns(bits)
         given, source = self._source(images, batch_size, workers)
         label = "encoding" if progress else None
         return columns(packed_codes(self.model, source, given, range(len(given)), label), where)
@@ -113,7 +113,7 @@ class Hasher:
         workers: int = 0,
     ) -> Tensor:
         """Relaxed codes (N, bits) in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
-        where = self._columns(bits)
+        where = self.columns(bits)
         given, source = self._source(images, batch_size, workers)
         batches = list(relaxed_codes(self.model, source, given, range(len(given))))
         return torch.cat(batches)[:, where] if batches else torch.empty(0, where.stop - where.start)
@@ -129,7 +129,7 @@ class Hasher:
             NestKALAError: bits out of range, a model without a text tower or whose training left text aside, or, of the
                 built-in backbone, words it does not know while the encoder is not installed.
         """
-        where = self._columns(bits)
+        where = self.columns(bits)
         if self.spec.text_tower is None:
             raise NestKALAError(f"{self._folder} was trained without a text tower: it has no codes for sentences")
         said = [sentences] if isinstance(sentences, str) else list(sentences)
@@ -142,7 +142,7 @@ class Hasher:
         Raises:
             NestKALAError: bits out of range, or a model whose training left text aside.
         """
-        return self._text_codes(self.model.anchors, self._columns(bits))
+        return self._text_codes(self.model.anchors, self.columns(bits))
 
     def classify(
         self, images: ImageLike | Sequence[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
@@ -151,9 +151,8 @@ class Hasher:
 
         Arguments as for `encode`, errors as for `encode` and `class_codes`.
         """
-        relaxed = self.relaxed(images, bits=bits, batch_size=batch_size, workers=workers).numpy()  # (N, bits)
-        codes = unpack(self.class_codes(bits), relaxed.shape[1]).astype(np.float32)  # (C, bits)
-        return [self.class_names[best] for best in (relaxed @ codes.T).argmax(axis=1)]
+        relaxed = self.relaxed(images, bits=bits, batch_size=batch_size, workers=workers)
+        return [self.class_names[best] for best in nearest_classes(relaxed, self.class_codes(bits))]
 
     @torch.no_grad()
     def _text_codes(self, embedded: Tensor, where: slice) -> np.ndarray:
@@ -171,7 +170,12 @@ class Hasher:
         assert tower.embed_text is not None  # or training would have had no anchors
         return tower.embed_text
 
-    def _columns(self, bits: int | None) -> slice:
+    def columns(self, bits: int | None = None) -> slice:
+        """Where in the head's output the codes of a length are, by default the longest.
+
+        Raises:
+            NestKALAError: a length that they do not have.
+        """
         try:
             return self.model.head.columns(self.lengths[-1] if bits is None else bits)
         except ValueError as error:
@@ -237,6 +241,13 @@ class Hasher:
             if found.get("searched") == "learned codes":
                 lines += ["The gallery's codes were learned beside the model and are not included here.", ""]
         return "\n".join(lines)
+
+
+def nearest_classes(relaxed: Tensor, class_codes: np.ndarray) -> np.ndarray:
+    """Relaxed codes (N, bits) and packed ones of classes (C, ceil(bits / 8)) -> the nearest class of each, (N,)."""
+    codes = torch.from_numpy(unpack(class_codes, relaxed.shape[1])).to(relaxed)  # (C, bits)
+    nearest: np.ndarray = (relaxed @ codes.T).argmax(dim=1).numpy()
+    return nearest
 
 
 @dataclass(frozen=True)

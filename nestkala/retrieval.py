@@ -1,6 +1,6 @@
 """Codes of queries and gallery, as a head gives them, scored at every length."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,9 @@ def score_lengths(
     gallery: Codes | Mapping[int, Codes],
     gallery_labels: Labels,
     top_k: int | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> dict[int, Metrics]:
-    """`evaluate` at every length that the head was made for.
+    """`evaluate` for codes of any head.
 
     Args:
         head: which made the codes.
@@ -30,11 +31,13 @@ def score_lengths(
         gallery: packed codes (G, bytes) likewise, or such as were learned for themselves, {length: (G, its bytes)}.
         gallery_labels: multi-hot (G, C).
         top_k: as for `evaluate`.
+        lengths: such as the head has, by default those that it was made for.
     """
+    lengths = head.lengths if lengths is None else lengths
     if head.nested and not isinstance(gallery, Mapping):
-        return evaluate(queries, query_labels, gallery, gallery_labels, head.lengths, top_k)
+        return evaluate(queries, query_labels, gallery, gallery_labels, lengths, top_k)
     found: dict[int, Metrics] = {}
-    for bits in head.lengths:
+    for bits in lengths:
         where = head.columns(bits)
         items = gallery[bits] if isinstance(gallery, Mapping) else columns(gallery, where)
         found |= evaluate(columns(queries, where), query_labels, items, gallery_labels, (bits,), top_k)

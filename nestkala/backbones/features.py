@@ -52,7 +52,7 @@ class FeatureTower(Tower):
             nn.Identity(), [], _no_block, width=width, feature_dim=width, num_prefix_tokens=0, num_adapted=0
         )
 
-    def trunk(self, images: Tensor) -> Tensor:
+    def unchecked_trunk(self, images: Tensor) -> Tensor:
         return images
 
     def embed(self, images: Tensor) -> Tensor:

@@ -136,18 +136,23 @@ class Tower(nn.Module, ABC):
         Raises:
             NestKALAError: values that half precision cannot hold.
         """
-        tokens = self.embed(images)
-        for block in self.trunk_blocks:
-            tokens = block(tokens)
-        if self.num_adapted == 0:
-            tokens = self.pool(tokens)
-        halved = tokens.half()
+        halved = self.unchecked_trunk(images)
         if not torch.isfinite(halved).all():
             raise NestKALAError(
                 "the backbone's tokens are not finite in half precision (largest magnitude "
-                f"{tokens.abs().max().item():.3g}, half precision ends at 65504)"
+                f"{self._tokens(images).abs().max().item():.3g}, half precision ends at 65504)"
             )
         return halved
+
+    def unchecked_trunk(self, images: Tensor) -> Tensor:
+        """What `trunk` computes, whether finite or not: the same operations whatever the values."""
+        return self._tokens(images).half()
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images)
+        for block in self.trunk_blocks:
+            tokens = block(tokens)
+        return self.pool(tokens) if self.num_adapted == 0 else tokens
 
     def tail(
         self,

@@ -4,9 +4,11 @@ from .advise import Advise
 from .cache import Cache
 from .classify import Classify
 from .encode import Encode
+from .eval import Eval
+from .export import Export
 from .index import Index
 from .listing import List
 from .search import Search
 from .serve import Serve
 
-__all__ = ["Advise", "Cache", "Classify", "Encode", "Index", "List", "Search", "Serve"]
+__all__ = ["Advise", "Cache", "Classify", "Encode", "Eval", "Export", "Index", "List", "Search", "Serve"]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -253,7 +254,8 @@ def _connected(address: str) -> tuple["MilvusClient", str]:
         raise NestKALAError('an index in Milvus needs its client: pip install "nestkala[milvus]"') from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors come as exceptions, too
     uri, _, collection = address.partition("#")
-    with _explained(address):
+    with _explained(address), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # which Milvus Lite 2.5 imports
         return MilvusClient(uri, timeout=_SECONDS), collection or COLLECTION
 
 

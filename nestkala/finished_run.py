@@ -1,0 +1,123 @@
+"""What a finished run's model makes of its own queries and gallery, and how well that does at any length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .codes import columns, pack
+from .config import Config, load_config
+from .data import load_dataset
+from .data.splits import load_split
+from .encoding import packed_codes, relaxed_codes
+from .errors import NestKALAError
+from .hasher import Hasher, nearest_classes
+from .retrieval import score_lengths
+from .run import token_source
+
+Labels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class RunCodes:
+    """Codes of all that the head gives, L its width.
+
+    Attributes:
+        config: the run's settings.
+        hasher: its model.
+        relaxed: of the queries, (Q, L).
+        query_labels: multi-hot (Q, C).
+        gallery: packed, uint8 (G, ceil(L / 8)).
+        gallery_labels: multi-hot (G, C).
+    """
+
+    config: Config
+    hasher: Hasher
+    relaxed: Tensor
+    query_labels: Labels
+    gallery: NDArray[np.uint8]
+    gallery_labels: Labels
+
+    @property
+    def queries(self) -> NDArray[np.uint8]:
+        """Packed, uint8 (Q, ceil(L / 8))."""
+        return pack(self.relaxed)
+
+
+def encode_run(run: Path, progress: bool = False) -> RunCodes:
+    """Encode a run's queries and gallery, from its data and the token cache.
+
+    Raises:
+        NestKALAError: no such run, or data that is no longer there.
+    """
+    if not (run / "config.yaml").is_file():
+        raise NestKALAError(f"{run} is no run folder: there is no config.yaml")
+    config, hasher = load_config(str(run / "config.yaml")), Hasher.from_pretrained(run)
+    dataset = load_dataset(config.data, config.data_root)
+    split = load_split(run / "split.json", dataset)
+    source = token_source(config, hasher.spec, hasher.backbone, dataset)
+    labels = {name: "encoding " + name if progress else None for name in ("queries", "gallery")}
+    relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])
+    return RunCodes(
+        config,
+        hasher,
+        torch.cat(list(relaxed)),
+        dataset.targets[split.query],
+        packed_codes(hasher.model, source, dataset, split.gallery.tolist(), labels["gallery"]),
+        dataset.targets[split.gallery],
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well codes of one length do, each in [0, 1].
+
+    Attributes:
+        bits: the length.
+        map: mean average precision, images searching images, ties in gallery order.
+        map_tie_aware: its expectation over random order within ties.
+        text_map_tie_aware: the same of class names searching images; None for a model without codes for text.
+        accuracy: share of the queries that `Hasher.classify` gives one of their classes; None likewise.
+    """
+
+    bits: int
+    map: float
+    map_tie_aware: float
+    text_map_tie_aware: float | None
+    accuracy: float | None
+
+
+def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Scores]:
+    """Score a run's codes.
+
+    Args:
+        codes: of the run.
+        lengths: to score, 1 to the longest; of heads that do not nest, trained ones. By default all trained.
+
+    Raises:
+        NestKALAError: a length that the codes do not have.
+    """
+    hasher, top_k = codes.hasher, codes.config.top_k
+    model, num_classes = hasher.model, codes.gallery_labels.shape[1]
+    lengths = model.head.lengths if lengths is None else lengths
+    where = {bits: hasher.columns(bits) for bits in lengths}
+    gallery = (codes.gallery, codes.gallery_labels, top_k, lengths)
+    images = score_lengths(model.head, codes.queries, codes.query_labels, *gallery)
+    if not hasher.spec.has_text_codes:
+        return [Scores(bits, images[bits].map, images[bits].map_tie_aware, None, None) for bits in lengths]
+    with torch.no_grad():
+        class_codes = pack(model.anchor_to_code(model.anchors))  # (C, ceil(L / 8))
+    text = score_lengths(model.head, class_codes, np.eye(num_classes, dtype=bool), *gallery)
+
+    def accuracy(bits: int) -> float:
+        best = nearest_classes(codes.relaxed[:, where[bits]], columns(class_codes, where[bits]))
+        return float(codes.query_labels[np.arange(len(best)), best].mean())
+
+    return [
+        Scores(bits, images[bits].map, images[bits].map_tie_aware, text[bits].map_tie_aware, accuracy(bits))
+        for bits in lengths
+    ]

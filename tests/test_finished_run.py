@@ -1,0 +1,98 @@
+"""Scores of a finished run against a slow way to the same numbers, from images and class names."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nestkala import Hasher
+from nestkala.cli import main
+from nestkala.codes import unpack
+from nestkala.config import Config
+from nestkala.finished_run import encode_run, score_run
+from nestkala.run import train
+
+
+@pytest.fixture(scope="module")
+def run(noise_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of class names and images of noise, 24 of them, half a class each."""
+    small = {"queries": 6, "shots": 3, "lengths": (4, 20), "epochs": 1, "batch_size": 3, "workers": 0, "cache_gb": 0}
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return train(Config(data=str(noise_model.parent / "images"), output=folder, **small))
+
+
+def average_precision(relevant: np.ndarray) -> float:
+    places = np.flatnonzero(relevant)
+    return float(np.mean([(n + 1) / (place + 1) for n, place in enumerate(places)])) if len(places) else 0.0
+
+
+def expected_map(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> float:
+    """Tie-aware mAP by 4,000 shuffles, of codes in +-1."""
+    rng, distances = np.random.default_rng(0), -(queries @ gallery.T)
+    found = []
+    for _ in range(4000):
+        order = rng.permutation(gallery.shape[0])
+        for distance, row in zip(distances, relevant, strict=True):
+            ranked = order[np.argsort(distance[order], kind="stable")]
+            found.append(average_precision(row[ranked]))
+    return float(np.mean(found))
+
+
+def test_scores_are_those_of_codes_made_one_by_one(run: Path) -> None:
+    hasher, codes = Hasher.from_pretrained(run, "cpu"), encode_run(run)
+    names = json.loads((run / "split.json").read_text())
+    images = Path(codes.config.data)
+    query, gallery = ([images / name for name in names[part]] for part in ("query", "gallery"))
+
+    def labels(paths: list[Path]) -> np.ndarray:
+        return np.array([hasher.class_names.index(path.parent.name) for path in paths])
+
+    for bits, scores in zip((3, 20), score_run(codes, (3, 20)), strict=True):
+        q, g, t = (
+            unpack(packed, bits).astype(int)
+            for packed in (hasher.encode(query, bits), hasher.encode(gallery, bits), hasher.class_codes(bits))
+        )
+        assert scores.bits == bits
+        same = labels(query)[:, None] == labels(gallery)
+        assert scores.map_tie_aware == pytest.approx(expected_map(q, g, same), abs=0.01)
+        named = np.arange(len(t))[:, None] == labels(gallery)
+        assert scores.text_map_tie_aware == pytest.approx(expected_map(t, g, named), abs=0.01)
+        h = hasher.relaxed(query, bits=bits).numpy()
+        nearest = [int(np.argmax([row @ code for code in t])) for row in h]
+        assert scores.accuracy == pytest.approx(np.mean(nearest == labels(query)))
+
+
+def test_the_command_repeats_what_training_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["lengths"]
+    metrics = json.loads((run / "metrics.json").read_text())["lengths"]
+    assert {str(each["bits"]): {key: each[key] for key in ("map", "map_tie_aware")} for each in scores} == metrics
+    assert main(["eval", str(run), "--lengths", "7,3"]) == 0
+    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0].strip() for row in rows[2:]] == ["7", "3"]
+    assert all(0 <= float(cell) <= 1 for row in rows[2:] for cell in row[1:])
+
+
+def test_a_model_without_text_codes_has_scores_of_images_alone(
+    noise_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = Hasher.from_pretrained(noise_model, "cpu").spec
+    assert main(["eval", str(noise_model)]) == 0
+    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert all((row[3].strip() == "-") == (not spec.has_text_codes) for row in rows)
+
+
+@pytest.mark.parametrize(("lengths", "said"), [("21", "20"), ("0", "0"), ("x", "x")])
+def test_lengths_that_there_are_not(run: Path, lengths: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(["eval", str(run), "--lengths", lengths])
+    except SystemExit as error:  # the parser's own
+        code = error.code  # type: ignore[assignment]
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(tmp_path)]) == 2
+    assert "is no run folder: there is no config.yaml" in capsys.readouterr().err
