@@ -1,5 +1,6 @@
 """The command line: its commands, exit codes, and errors in one line."""
 
+import json
 import os
 import signal
 import subprocess
@@ -71,10 +72,13 @@ def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
     return errors.strip()
 
 
+COMMANDS = ["train", "encode", "index", "search", "serve", "classify", "advise", "eval", "export", "list", "cache"]
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["--help"], ["train", "cache", "Binary image codes"]),
+        (["--help"], [*COMMANDS, "Binary image codes"]),
         (["train", "--help"], ["--lengths", "--config", "--resume"]),
         (["cache", "--help"], ["show", "clear", "--folder", "NESTKALA_CACHE"]),
     ],
@@ -143,6 +147,16 @@ def test_cache_show_of_another_folder(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["cache", "show", "--folder", str(tmp_path / "absent")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'absent'}: 0 segments, 0.00 GB\n"
     assert not (tmp_path / "absent").exists()
+
+
+def test_what_is_shown_can_be_had_as_json(cache_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = fill(cache_folder)
+    for action in ("show", "clear"):
+        assert main(["cache", action, "--json"]) == 0
+        told = {"folder": str(cache_folder), "action": action, "segments": 2, "bytes": size}
+        assert json.loads(capsys.readouterr().out) == told
+    assert main(["list", "heads", "--json"]) == 0
+    assert {"nested", "flat", "cascade"} <= {head["name"] for head in json.loads(capsys.readouterr().out)}
 
 
 def test_cache_clear(cache_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,6 +247,27 @@ def test_an_interrupt_gives_130_and_says_how_to_go_on(
     monkeypatch.setattr(nestkala.run, "train", interrupt)
     assert main(["train"]) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "doing", "said"),
+    [
+        (["encode", "a", "b", "--model", "c"], "nestkala.encode.encode_folder", "shards that are missing"),
+        (["index", "a", "b"], "nestkala.index.opening.find_index", "goes on from there"),
+        (["search", "a", "b"], "nestkala.index.opening.open_index", "interrupted\n"),
+    ],
+)
+def test_an_interrupt_of_other_commands_says_what_stays(
+    args: list[str], doing: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(doing, interrupt)
+    assert main(args) == 130
+    error = capsys.readouterr().err
+    assert said in error
+    assert "--resume" not in error
 
 
 def test_an_interrupted_training_leaves_a_whole_checkpoint(images: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Scores of a finished run against a slow way to the same numbers, from images and class names."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,30 @@ def test_scores_are_those_of_codes_made_one_by_one(run: Path) -> None:
 
 def test_the_command_repeats_what_training_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(run), "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out)["lengths"]
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["run"] == str(run)
+    scores = answer["lengths"]
     metrics = json.loads((run / "metrics.json").read_text())["lengths"]
     assert {str(each["bits"]): {key: each[key] for key in ("map", "map_tie_aware")} for each in scores} == metrics
     assert main(["eval", str(run), "--lengths", "7,3"]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()]
     assert [row[0].strip() for row in rows[2:]] == ["7", "3"]
     assert all(0 <= float(cell) <= 1 for row in rows[2:] for cell in row[1:])
+    (three,) = score_run(encode_run(run), (3,))
+    assert [float(cell) for cell in rows[3][1:]] == pytest.approx(list(asdict(three).values())[1:], abs=5e-5)
+
+
+def test_of_several_runs_mean_and_deviation_are_shown(
+    run: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(run), str(noise_model), "--lengths", "9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "x 100, mean ± standard deviation of 2 runs"
+    one, other = (score_run(encode_run(folder), (9,))[0].map for folder in (run, noise_model))
+    cell = lines[2].strip("|").split("|")[1].strip()
+    assert cell == f"{50 * (one + other):.1f} ± {100 * abs(one - other) / 2**0.5:.1f}"
+    assert main(["eval"]) == 2
+    assert "name a run folder" in capsys.readouterr().err
 
 
 def test_a_model_without_text_codes_has_scores_of_images_alone(

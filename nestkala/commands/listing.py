@@ -1,5 +1,6 @@
 """`nestkala list`."""
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ class List:
     kind: Positional[Literal["losses", "heads"]]
     """what to list"""
 
+    json: bool = False
+    """print the list as JSON"""
+
     def run(self) -> None:
         from tabulate import tabulate
 
@@ -20,4 +24,8 @@ class List:
 
         found = plugins(self.kind).values()
         rows = [(plugin.name, getattr(plugin.load(), "paper", ""), plugin.origin) for plugin in found]
-        print(tabulate(rows, ("name", "paper", "origin"), tablefmt="simple"))
+        columns = ("name", "paper", "origin")
+        if self.json:
+            print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
+        else:
+            print(tabulate(rows, columns, tablefmt="simple"))
