@@ -46,7 +46,7 @@ class SearchIndex(Protocol):
         """The ids with their metadata."""
 
     def add(
-        self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+        self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
         """Add items."""
 

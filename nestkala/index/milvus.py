@@ -133,7 +133,7 @@ class MilvusIndex:
             found.close()
 
     def add(
-        self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+        self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
         """Add items, or replace those of the same ids; arguments as for `PrefixIndex.add`.
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -65,9 +66,9 @@ class PrefixIndex:
     def build(
         cls,
         codes: NDArray[np.uint8],
-        ids: Sequence[str] | None = None,
+        ids: Iterable[str] | None = None,
         bits: int | None = None,
-        metadata: Sequence[Mapping[str, Any]] | None = None,
+        metadata: Iterable[Mapping[str, Any]] | None = None,
         about: Mapping[str, str] | None = None,
     ) -> Self:
         """Index packed codes, uint8 (N, bytes).
@@ -84,7 +85,7 @@ class PrefixIndex:
         """
         check_packed(codes)
         index = cls.empty(8 * codes.shape[1] if bits is None else bits, about)
-        index.add(codes, [str(n) for n in range(len(codes))] if ids is None else ids, metadata)
+        index.add(codes, map(str, range(len(codes))) if ids is None else ids, metadata)
         return index
 
     @classmethod
@@ -145,7 +146,7 @@ class PrefixIndex:
         return zip(self._ids, map(json.loads, self._metadata), strict=True)
 
     def add(
-        self, codes: NDArray[np.uint8], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+        self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
         """Add items; codes, ids and metadata as for `build`.
 
@@ -153,18 +154,16 @@ class PrefixIndex:
             NestKALAError: as `build` does, or an id that is there already; nothing is added then.
         """
         check_packed(codes)
-        new_ids = list(ids)
-        if len(new_ids) != len(codes) or (metadata is not None and len(metadata) != len(codes)):
-            numbers = f"{len(codes)} codes, {len(new_ids)} ids"
-            raise NestKALAError(f"got {numbers} and {len(codes if metadata is None else metadata)} metadata")
-        for place, name in enumerate(new_ids):
-            if not isinstance(name, str):
-                raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
+        new_ids = Strings.of(map(_checked_id, count(), ids))
         try:
-            texts = ["{}"] * len(codes) if metadata is None else [json.dumps(dict(each)) for each in metadata]
+            texts = Strings.of(
+                repeat("{}", len(codes)) if metadata is None else (json.dumps(dict(m)) for m in metadata)
+            )
         except (TypeError, ValueError) as error:
             raise NestKALAError(f"metadata must be what JSON can hold: {error}") from error
-        self._insert([(ordered_words(prefix(codes, self.bits)), Strings.of(new_ids), Strings.of(texts))])
+        if not len(new_ids) == len(texts) == len(codes):
+            raise NestKALAError(f"got {len(codes)} codes, {len(new_ids)} ids and {len(texts)} metadata")
+        self._insert([(ordered_words(prefix(codes, self.bits)), new_ids, texts)])
 
     def extend(self, others: Iterable["PrefixIndex"]) -> None:
         """Add the items of other indexes, which stay as they are.
@@ -252,8 +251,8 @@ class PrefixIndex:
         slices = self._slices_at(bits)
         counts = count_within(slices.prefixes, slices.starts, queries, bits, min(radius, bits))
         found = []
-        for query, count in zip(queries, counts.tolist(), strict=True):
-            near, distances = nearest(slices.prefixes, slices.starts, query[None], bits, count)
+        for query, within in zip(queries, counts.tolist(), strict=True):
+            near, distances = nearest(slices.prefixes, slices.starts, query[None], bits, within)
             found.append(Hits(self._ids_at(near), distances))
         return found
 
@@ -331,6 +330,12 @@ class PrefixIndex:
         """How many distinct prefixes of 0, 1, ... bits there are."""
         shared = shared_prefixes(self._words, 8 * self._words.dtype.itemsize)
         return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
+
+
+def _checked_id(place: int, name: str) -> str:
+    if not isinstance(name, str):
+        raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
+    return name
 
 
 def _best(near: Positions, ranking: NDArray[Any], k: int) -> tuple[Positions, NDArray[Any]]:
