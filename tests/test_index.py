@@ -12,8 +12,8 @@ import pytest
 from nestkala.codes import hamming, pack, prefix, unpack
 from nestkala.errors import NestKALAError
 from nestkala.index import PrefixIndex
-from nestkala.index import prefix_index as module
 from nestkala.index import strings as strings_module
+from nestkala.index.scan import scan_prefixes
 from nestkala.index.strings import Strings
 from nestkala.words import ordered_words, packed_bytes
 
@@ -47,8 +47,7 @@ def found(index: PrefixIndex, *args: object, **options: object) -> list[list[tup
 
 @pytest.mark.parametrize("method", ["slices", "scan", "auto"])
 @pytest.mark.parametrize("bits", LENGTHS)
-def test_search_at_any_prefix_is_the_brute_force_ranking(bits: int, method: str, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_SCAN_BLOCK", 70)  # so that scans take several
+def test_search_at_any_prefix_is_the_brute_force_ranking(bits: int, method: str) -> None:
     index, codes, ids = built(200, bits)
     queries = pack(drawn(7, bits, seed=1))
     for length in sorted({1, 2, bits // 2, bits - 1, bits} - {0}):
@@ -227,6 +226,24 @@ def test_words_sort_as_the_codes_do_and_give_them_back(num_bytes: int) -> None:
     np.testing.assert_array_equal(packed_bytes(words, num_bytes), codes)
     order = np.lexsort(words.T[::-1])
     assert [codes[n].tobytes() for n in order] == sorted(code.tobytes() for code in codes)
+
+
+@pytest.mark.parametrize(("bits", "length"), [(8, 3), (16, 16), (20, 9), (32, 31), (64, 1), (64, 40), (130, 70)])
+@pytest.mark.parametrize("order", ["as drawn", "farthest first"])
+def test_a_scan_at_a_prefix_is_the_brute_force_ranking_over_many_blocks(bits: int, length: int, order: str) -> None:
+    codes = pack(drawn(20_000, bits, spread=0.3))
+    if order == "farthest first":  # every item is nearer than those before it
+        codes = codes[np.argsort(-hamming(codes[:1], codes, length)[0], kind="stable")]
+    queries = np.concatenate([codes[-1:], pack(drawn(9, bits, seed=1))])
+    distances = hamming(queries, codes, length)
+    expected = np.argsort(distances, axis=1, kind="stable")
+    shortened = prefix(queries, length)
+    whole = np.zeros((len(queries), codes.shape[1]), np.uint8)
+    whole[:, : shortened.shape[1]] = shortened
+    for num, k in ((1, 1), (3, 10), (10, 10), (2, 9_000), (1, 20_000)):
+        near, found = scan_prefixes(ordered_words(codes), ordered_words(whole[:num]), length, k)
+        np.testing.assert_array_equal(near, expected[:num, :k])
+        np.testing.assert_array_equal(found, np.take_along_axis(distances[:num], near, axis=1))
 
 
 @pytest.fixture

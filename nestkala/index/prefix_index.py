@@ -16,6 +16,7 @@ from ..errors import NestKALAError
 from ..errors import nearest as nearest_name
 from ..words import Words, ordered_words, packed_bytes
 from .contract import Hits, check_queries, check_radius, checked_shortlist
+from .scan import scan_prefixes
 from .slices import (
     Positions,
     Slices,
@@ -30,7 +31,6 @@ from .storage import read_index, write_index
 from .strings import Strings
 
 Method = Literal["auto", "slices", "scan"]
-_SCAN_BLOCK = 2**20
 _FEW = 8
 """Slices serve where there are this many times fewer of them than codes."""
 
@@ -265,19 +265,12 @@ class PrefixIndex:
         return int(self._num_distinct[self._checked_bits(bits)])
 
     def _nearest(self, queries: Words, k: int, bits: int, method: Method) -> tuple[Positions, NDArray[Any]]:
-        short = prefix_words(queries, bits)
         if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
             slices = self._slices_at(bits)
-            return nearest(slices.prefixes, slices.starts, short.astype(np.uint64), bits, k)
+            return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
         if bits == self.bits:
             return _scan(queries, self._words, k)
-        # Shortened codes are made a block at a time: of all of them there is no second copy.
-        near, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.int32)
-        for start in range(0, len(self), _SCAN_BLOCK):
-            block = prefix_words(self._words[start : start + _SCAN_BLOCK], bits)
-            found, at = _scan(short, block, min(k, len(block)))
-            near, distances = _best(np.hstack([near, found + start]), np.hstack([distances, at]), k)
-        return near, distances
+        return scan_prefixes(self._words, queries, bits, k)
 
     def _soft_distances(self, relaxed: NDArray[np.floating], near: Positions) -> NDArray[np.float32]:
         h = np.asarray(relaxed)

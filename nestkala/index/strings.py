@@ -89,8 +89,7 @@ class Strings:
         starts = np.where(chosen > 0, self.ends[chosen - 1], 0) if len(chosen) else np.empty(0, np.int64)
         lengths = self.ends[chosen] - starts
         ends = lengths.cumsum()
-        first = np.repeat(starts - (ends - lengths), lengths)
-        return Strings(self.text[first + np.arange(len(first))], ends)
+        return Strings(_gathered(self.text, starts, ends), ends)
 
     @classmethod
     def concatenated(cls, parts: Sequence["Strings"]) -> Self:
@@ -98,6 +97,18 @@ class Strings:
         starts = np.cumsum([0, *(len(part.text) for part in parts)])
         ends = [part.ends + start for part, start in zip(parts, starts, strict=False)]
         return cls(np.concatenate([part.text for part in parts]), np.concatenate(ends))
+
+
+@njit(cache=True)
+def _gathered(text: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The pieces of `text` that begin at `starts`, one after the other, so that they end at `ends`."""
+    found = np.empty(ends[-1] if len(ends) else 0, np.uint8)
+    begin = 0
+    for n in range(len(ends)):
+        for place in range(begin, ends[n]):
+            found[place] = text[starts[n] + place - begin]
+        begin = ends[n]
+    return found
 
 
 @njit(cache=True)

@@ -1,0 +1,70 @@
+"""A collection too large to be made of real images: what a search in it takes, by length and size.
+
+python benchmarks/large_index.py
+
+The codes are random clusters: as many distinct prefixes as there can be at short lengths, so that the figures are on
+the slow side of what trained codes give.
+"""
+
+import resource
+import statistics
+import time
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from nestkala.index import PrefixIndex
+
+CLUSTERS = 100_000
+LENGTHS = (8, 16, 24, 32, 64)
+COARSE = (24, 32)
+
+
+def main(items: tuple[int, ...] = (1_000_000, 10_000_000, 100_000_000), repeats: int = 5) -> None:
+    """Print milliseconds for one query, k = 10, 64-bit codes.
+
+    Args:
+        items: sizes of the collection.
+        repeats: of each measurement, after one that does not count; medians are printed.
+    """
+    headers = ("codes", "build, s", *(f"{bits} bits, ms" for bits in LENGTHS))
+    headers += (*(f"{bits}, then 64 of 1,000, ms" for bits in COARSE), "peak memory, GiB")
+    rows = [_measured(size, repeats) for size in items]
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", ".0f", *[".2f"] * 7, ".1f")))
+
+
+def _measured(size: int, repeats: int) -> list[object]:
+    codes = _codes(size)
+    started = time.perf_counter()
+    index = PrefixIndex.build(codes)
+    built = time.perf_counter() - started
+    query = codes[:1].copy()
+    del codes
+
+    def milliseconds(bits: int, shortlist: int | None = None) -> float:
+        times = []
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            index.search(query, 10, bits, shortlist=shortlist)
+            times.append(time.perf_counter() - started)
+        return 1000 * statistics.median(times[1:])
+
+    searches = [*map(milliseconds, LENGTHS), *(milliseconds(bits, 1000) for bits in COARSE)]
+    return [f"{size:,}", built, *searches, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]
+
+
+def _codes(items: int) -> NDArray[np.uint8]:
+    """Packed codes of 64 bits (items, 8): cluster centres with each bit flipped at one in 16."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (CLUSTERS, 8), dtype=np.uint8)[rng.integers(CLUSTERS, size=items)]
+    for start in range(0, items, 2**20):
+        block = codes[start : start + 2**20]
+        flips = rng.integers(0, 2**64, (4, len(block)), dtype=np.uint64)  # a bit stands in all four 1 time in 16
+        block ^= np.bitwise_and.reduce(flips).view(np.uint8).reshape(-1, 8)
+    return codes
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

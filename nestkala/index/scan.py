@@ -1,0 +1,98 @@
+"""A scan of all codes at a prefix length in place, where faiss would need a shortened copy of them."""
+
+import numpy as np
+from numba import get_num_threads, njit, prange
+from numpy.typing import NDArray
+
+from ..words import Words, popcount
+from .slices import Distances, Positions
+
+_BLOCK = 4096
+_FEW_QUERIES = 8
+
+
+def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Positions, Distances]:
+    """The k nearest codes to each query by their first `bits` bits, by distance, then by position: (Q, k) each.
+
+    Codes (N, W) and queries (Q, W) as `ordered_words` gives them, k at most N.
+    """
+    width = 8 * words.dtype.itemsize
+    masks = [(1 << width) - (1 << max(0, width - max(0, bits - width * w))) for w in range(words.shape[1])]
+    # Few queries share the processors by parts of the collection, many by queries.
+    parts = get_num_threads() if len(queries) < _FEW_QUERIES else 1
+    bounds = np.linspace(0, len(words), parts + 1).astype(np.int64)
+    near, distances = _scan(words, queries.astype(np.uint64), np.array(masks, np.uint64), bits, k, bounds)
+    if parts == 1:
+        return near[:, 0], distances[:, 0]
+    near, distances = near.reshape(len(queries), -1), distances.reshape(len(queries), -1)
+    best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(near, best, axis=1), np.take_along_axis(distances, best, axis=1)
+
+
+@njit(parallel=True, cache=True)
+def _scan(
+    words: NDArray[np.uint64],
+    queries: NDArray[np.uint64],
+    masks: NDArray[np.uint64],
+    bits: int,
+    k: int,
+    bounds: NDArray[np.int64],
+) -> tuple[Positions, Distances]:
+    """The k nearest of each part of the codes, (Q, parts, k) each; places without one have distance bits + 1."""
+    parts = len(bounds) - 1
+    near = np.zeros((len(queries), parts, k), np.int64)
+    distances = np.full((len(queries), parts, k), bits + 1, np.int32)
+    for task in prange(len(queries) * parts):
+        q, part = task // parts, task % parts
+        _scan_part(words, queries[q], masks, bits, bounds[part], bounds[part + 1], near[q, part], distances[q, part])
+    return near, distances
+
+
+@njit(cache=True)
+def _scan_part(
+    words: NDArray[np.uint64],
+    query: NDArray[np.uint64],
+    masks: NDArray[np.uint64],
+    bits: int,
+    start: int,
+    stop: int,
+    near: Positions,
+    distances: Distances,
+) -> None:
+    k = len(near)
+    room = 4 * k + _BLOCK
+    kept, kept_distances = np.empty(room, np.int64), np.empty(room, np.int32)
+    num_kept, limit, within = 0, bits, 0  # of the k first items within the limit, `within` are found
+    counts = np.zeros(bits + 1, np.int64)
+    block = np.empty(_BLOCK, np.uint16)
+    for first in range(start, stop, _BLOCK):
+        last = min(first + _BLOCK, stop)
+        block[:] = 0
+        for w in range(len(masks)):  # a word at a time, so that the compiler can take several codes at a time
+            for n in range(last - first):
+                block[n] += popcount((np.uint64(words[first + n, w]) ^ query[w]) & masks[w])
+        for n in range(last - first):
+            if block[n] <= limit:
+                kept[num_kept], kept_distances[num_kept] = first + n, block[n]
+                num_kept += 1
+                counts[block[n]] += 1
+                within += 1
+                while limit >= 0 and within >= k:  # a later item at the limit would come after k others
+                    within -= counts[limit]
+                    limit -= 1
+        if limit < 0:
+            break
+        if num_kept > room - _BLOCK:
+            num_kept = _keep_nearest(kept, kept_distances, num_kept, kept, kept_distances, k)
+    _keep_nearest(kept, kept_distances, num_kept, near, distances, k)
+
+
+@njit(cache=True)
+def _keep_nearest(
+    kept: Positions, kept_distances: Distances, num: int, near: Positions, distances: Distances, k: int
+) -> int:
+    """Write the k nearest of the first `num` in their order, fewer where there are fewer, and say how many."""
+    order = np.argsort(kept_distances[:num], kind="mergesort")[:k]
+    chosen, chosen_distances = kept[order], kept_distances[order]
+    near[: len(order)], distances[: len(order)] = chosen, chosen_distances
+    return len(order)
