@@ -40,7 +40,7 @@ def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
     Raises:
         NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
     """
-    codes = encode_run(run, progress)
+    codes = encode_run(run, progress=progress)
     head, queries = codes.hasher.model.head, codes.queries
     if not head.nested:
         raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")

@@ -1,6 +1,7 @@
 """The command line, `nestkala COMMAND ...`; train.py is `nestkala train`."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -74,6 +75,10 @@ def _guarded(action: Callable[[], object], command: Sequence[str]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         action()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (NestKALAError, OSError) as error:  # OSError: no room, no permission, a file where a folder should be
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -6,17 +6,18 @@ is there whole or not at all, so that whatever ends an encoding, the next one do
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from pydantic import Field, TypeAdapter
 from tqdm import tqdm
 
 from .errors import NestKALAError, one_line
@@ -46,8 +47,8 @@ class Plan:
 
     about: dict[str, str]
     lengths: tuple[int, ...]
-    images: int
-    shard_size: int
+    images: Annotated[int, Field(ge=0)]
+    shard_size: Annotated[int, Field(ge=1)]
     version: int = _VERSION
 
     @property
@@ -92,12 +93,12 @@ def encode_folder(
     mine = missing[accelerator.process_index :: accelerator.num_processes]
     plan = read_plan(output)
 
-    total = sum(min(shard_size, plan.images - shard * shard_size) for shard in mine)
+    total = sum(_size(plan, shard) for shard in mine)
     show = progress and accelerator.is_main_process and bool(mine)
     label = f"encoding, 1 of {accelerator.num_processes} processes" if accelerator.num_processes > 1 else "encoding"
     with tqdm(total=total, desc=label, unit="img", disable=not show) as bar:
-        for shard, images in _shards(output, shard_size, set(mine)):
-            _encode_shard(hasher, folder, images, about, decoding_workers(workers), bar).save(_path(output, shard))
+        for shard, images in _shards(output, plan, set(mine)):
+            _encode_shard(hasher, folder, images, plan.about, decoding_workers(workers), bar).save(_path(output, shard))
     accelerator.wait_for_everyone()
     return plan
 
@@ -114,8 +115,8 @@ def read_plan(output: Path) -> Plan:
         NestKALAError: it is none, is damaged, or of another version.
     """
     try:
-        plan = Plan(**json.loads((output / _PLAN).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        plan = TypeAdapter(Plan).validate_json((output / _PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise NestKALAError(f"{output} holds no encoded images: {one_line(error)}") from None
     if plan.version != _VERSION:
         raise NestKALAError(f"{output} holds images encoded in version {plan.version}, known is {_VERSION}")
@@ -134,7 +135,14 @@ def read_shards(output: Path) -> Iterator[PrefixIndex]:
             f"{output} is not finished: {len(missing)} of {plan.num_shards} shards are missing; encode again with the "
             "same arguments, and it goes on"
         )
-    return (PrefixIndex.load(_path(output, shard)) for shard in range(plan.num_shards))
+    return (_read_shard(_path(output, shard)) for shard in range(plan.num_shards))
+
+
+def _read_shard(path: Path) -> PrefixIndex:
+    try:
+        return PrefixIndex.load(path)
+    except NestKALAError as error:
+        raise NestKALAError(f"{error}; delete it, and encode again") from None
 
 
 def unreadable(shard: PrefixIndex) -> list[str]:
@@ -149,17 +157,16 @@ def _planned(
     """The plan of the output, made now where there is none."""
     if is_encoded(output):
         plan = read_plan(output)
-        for what, found, asked in (
-            *((key, plan.about.get(key), value) for key, value in about.items()),
-            ("shard size", plan.shard_size, shard_size),
-        ):
-            if found != asked:
-                raise NestKALAError(f"{output} was begun with {what.replace('_', ' ')} {found}, not {asked}")
-        for left in output.glob(f"{TEMPORARY}*"):  # by one that was killed
-            left.unlink(missing_ok=True)
+        begun = plan.about | {"shard size": plan.shard_size}
+        for what, asked in (about | {"shard size": shard_size}).items():
+            if what != "model" and begun.get(what) != asked:  # which may have moved
+                raise NestKALAError(f"{output} was begun with {what.replace('_', ' ')} {begun.get(what)}, not {asked}")
+        _clear(output)
         return plan
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    there = output.iterdir() if output.is_dir() else [output] if output.exists() else []
+    if not all(path.name == _LIST or path.name.startswith(TEMPORARY) for path in there):
         raise NestKALAError(f"{output} exists, and holds no encoded images: name another folder")
+    _clear(output)
     count = 0
     with replacing(output / _LIST) as temporary, temporary.open("w", encoding="utf-8") as file:
         for image in tqdm(images_below(folder), desc="listing", unit="img", disable=not progress):
@@ -170,24 +177,37 @@ def _planned(
     return plan
 
 
+def _clear(output: Path) -> None:
+    """Remove what one that was killed had begun to write."""
+    for left in output.glob(f"{TEMPORARY}*"):
+        left.unlink(missing_ok=True)
+
+
 def _path(output: Path, shard: int) -> Path:
     return output / f"{shard:06d}.index"
+
+
+def _size(plan: Plan, shard: int) -> int:
+    return min(plan.shard_size, plan.images - shard * plan.shard_size)
 
 
 def _missing(output: Path, plan: Plan) -> list[int]:
     return [shard for shard in range(plan.num_shards) if not _path(output, shard).exists()]
 
 
-def _shards(output: Path, shard_size: int, wanted: set[int]) -> Iterator[tuple[int, dict[str, dict[str, Any]]]]:
+def _shards(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[int, dict[str, dict[str, Any]]]]:
     """The images of each shard that is wanted, by name, from the list."""
     with (output / _LIST).open(encoding="utf-8") as file:
         for shard in range(max(wanted, default=-1) + 1):
-            lines: Iterable[str] = islice(file, shard_size)
+            lines = list(islice(file, plan.shard_size))
             if shard in wanted:
-                yield shard, dict(map(json.loads, lines))
-            else:
-                for _ in lines:
-                    pass
+                try:
+                    images = dict(map(json.loads, lines))
+                except (ValueError, TypeError):
+                    images = {}
+                if len(images) != _size(plan, shard):
+                    raise NestKALAError(f"the list {output / _LIST} is damaged: encode to another folder")
+                yield shard, images
 
 
 def _encode_shard(

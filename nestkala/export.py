@@ -1,5 +1,6 @@
 """A trained encoder as ONNX, and the codes of an index as files of others."""
 
+import copy
 import json
 import logging
 import warnings
@@ -22,6 +23,8 @@ from .index import PrefixIndex
 class PackedEncoder(nn.Module):
     """Preprocessed images -> packed codes uint8 (B, ceil(b / 8)) and relaxed codes (B, b): the whole way in one module.
 
+    A copy of the model, in float32 on the CPU.
+
     Args:
         hasher: the model.
         bits: b, length of the codes, as for `Hasher.encode`.
@@ -34,15 +37,16 @@ class PackedEncoder(nn.Module):
 
     def __init__(self, hasher: Hasher, bits: int | None = None) -> None:
         super().__init__()
-        self.model, self.where = hasher.model, hasher.columns(bits)
+        self.where = hasher.columns(bits)
+        self.model = copy.deepcopy(hasher.model).cpu().float()
         self.register_buffer("weights", 2 ** torch.arange(7, -1, -1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.model.tower.unchecked_trunk(images.to(self.model.dtype))
+        tokens = self.model.tower.unchecked_trunk(images)
         h = self.model(tokens)[0][:, self.where]  # (B, b)
         ones = nn.functional.pad((h >= 0).long(), (0, -h.shape[1] % 8))
         packed = (ones.unflatten(1, (-1, 8)) * self.weights).sum(dim=2)
-        return packed.to(torch.uint8), h.float()
+        return packed.to(torch.uint8), h
 
 
 def export_onnx(hasher: Hasher, path: Path, bits: int | None = None) -> None:
@@ -59,7 +63,7 @@ def export_onnx(hasher: Hasher, path: Path, bits: int | None = None) -> None:
         import onnx
     except ImportError as error:
         raise NestKALAError('ONNX needs its packages: pip install "nestkala[export]"') from error
-    encoder = PackedEncoder(hasher, bits).cpu().eval()
+    encoder = PackedEncoder(hasher, bits).eval()
     if isinstance(hasher.backbone, FeatureBackbone):
         example = torch.zeros(2, hasher.backbone.tower.width)
     else:
@@ -107,17 +111,17 @@ def export_codes(index: PrefixIndex, path: Path, bits: int | None = None) -> Pat
     bits = index.bits if bits is None else bits
     if bits not in index.lengths:
         raise NestKALAError(f"bits must be a whole number from 1 to {index.bits}, the index's, not {bits!r}")
+    if path.suffix not in (".npy", ".faiss"):
+        raise NestKALAError(f"cannot write codes to {path}: say a file that ends in .npy or .faiss")
     codes = prefix(index.codes, bits)
     with replacing(path) as temporary:
         if path.suffix == ".npy":
             with temporary.open("wb") as file:
                 np.save(file, codes)
-        elif path.suffix == ".faiss":
+        else:
             flat = faiss.IndexBinaryFlat(8 * codes.shape[1])
             flat.add(codes)
             faiss.write_index_binary(flat, str(temporary))
-        else:
-            raise NestKALAError(f"cannot write codes to {path}: say a file that ends in .npy or .faiss")
     ids = path.with_suffix(".ids.json")
     write_text(ids, json.dumps(list(index.ids)))
     return ids

@@ -23,6 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The data is on the disk before the rename, so that a crash leaves the old file or the new one.
     """
+    if not path.name:
+        raise NestKALAError(f"{path} is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:

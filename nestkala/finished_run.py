@@ -1,5 +1,7 @@
 """What a finished run's model makes of its own queries and gallery, and how well that does at any length."""
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from .hasher import Hasher, nearest_classes
 from .retrieval import score_lengths
 from .run import token_source
 
+logger = logging.getLogger(__name__)
 Labels = NDArray[np.bool_]
 
 
@@ -48,15 +51,27 @@ class RunCodes:
         return pack(self.relaxed)
 
 
-def encode_run(run: Path, progress: bool = False) -> RunCodes:
+def encode_run(run: Path, lengths: Sequence[int] = (), progress: bool = False) -> RunCodes:
     """Encode a run's queries and gallery, from its data and the token cache.
 
+    Warns where training searched learned codes: the gallery's are those of the network here.
+
+    Args:
+        run: its folder.
+        lengths: that are to be scored.
+        progress: show bars.
+
     Raises:
-        NestKALAError: no such run, or data that is no longer there.
+        NestKALAError: no such run, data that is no longer there, or a length that its codes do not have.
     """
     if not (run / "config.yaml").is_file():
         raise NestKALAError(f"{run} is no run folder: there is no config.yaml")
     config, hasher = load_config(str(run / "config.yaml")), Hasher.from_pretrained(run)
+    for bits in lengths:
+        hasher.columns(bits)
+    metrics = run / "metrics.json"
+    if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("searched") == "learned codes":
+        logger.warning("%s searched codes that it learned for the gallery; here the network makes them", run)
     dataset = load_dataset(config.data, config.data_root)
     split = load_split(run / "split.json", dataset)
     source = token_source(config, hasher.spec, hasher.backbone, dataset)

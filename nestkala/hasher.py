@@ -19,6 +19,7 @@ from .backbones.features import FeatureBackbone
 from .codes import columns, pack, unpack
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError, one_line
+from .index import Hits, SearchIndex
 from .model import HashModel
 from .saved_model import MODEL_FILES, ModelSpec, load_model
 from .tokens import TokenSource
@@ -135,6 +136,29 @@ class Hasher:
         said = [sentences] if isinstance(sentences, str) else list(sentences)
         embedded = self._embed_text(said) if said else self.model.anchors[:0].cpu()
         return self._text_codes(embedded, where)
+
+    def search_text(
+        self,
+        index: SearchIndex,
+        sentences: str | Sequence[str],
+        k: int = 10,
+        bits: int | None = None,
+        shortlist: int | None = None,
+    ) -> Hits:
+        """The images of an index that are nearest to what each sentence says.
+
+        Args:
+            index: of codes that this model made.
+            sentences: as for `encode_text`.
+            k, bits, shortlist: as for `PrefixIndex.search`.
+
+        Raises:
+            NestKALAError: as `encode_text` and `PrefixIndex.search` do.
+
+        Example:
+            >>> hits = hasher.search_text(index, "a photo of a dog.", bits=16)
+        """
+        return index.search(self.encode_text(sentences), k, bits, shortlist=shortlist)
 
     def class_codes(self, bits: int | None = None) -> np.ndarray:
         """Packed codes of the class names, uint8 (C, ceil(bits / 8)), in their order; `bits` as for `encode`.

@@ -47,7 +47,8 @@ def encoded(
             codes = hasher.encode([folder / name for name in chunk], workers=workers)
         except NestKALAError:  # which is rare: only then is each tried by itself
             broken = [name for name in chunk if not _is_readable(hasher, folder / name)]
-            chunk = [name for name in chunk if name not in set(broken)]
+            unread = set(broken)
+            chunk = [name for name in chunk if name not in unread]
             codes = hasher.encode([folder / name for name in chunk], workers=workers)
         yield chunk, codes, broken
 

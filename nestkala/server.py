@@ -10,6 +10,7 @@ from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from string import Template
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ MAX_UPLOAD_BYTES = 20_000_000
 MAX_UPLOAD_PIXELS = 50_000_000
 MAX_TEXT = 500
 MAX_RESULTS = 200
+MAX_SHORTLIST = 10_000
 _THUMBNAIL = 320
 _SHORTEST = 4
 
@@ -49,7 +51,8 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
         hasher: which made its codes.
         folder: where its images are.
     """
-    root, tickets = folder.resolve(), Tickets()
+    root, tickets, images = folder.resolve(), Tickets(), f"{len(index):,}"
+    one_at_a_time = Lock()  # a search takes all processors, and not every threading layer of numba bears two
 
     @lru_cache(maxsize=4096)
     def small(name: str) -> bytes | None:
@@ -63,7 +66,7 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
         policy = f"default-src 'none'; img-src 'self' blob:; connect-src 'self'; style-src 'nonce-{nonce}'; "
         policy += f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
         lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]
-        values = {"nonce": nonce, "bits": index.bits, "lengths": json.dumps(lengths), "images": f"{len(index):,}"}
+        values = {"nonce": nonce, "bits": index.bits, "lengths": json.dumps(lengths), "images": images}
         return HTMLResponse(text.substitute(values), headers={"Content-Security-Policy": policy})
 
     async def encode(request: Request) -> Response:
@@ -84,11 +87,14 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
         shortlist = _number(asked.get("shortlist"), 0, "shortlist") or None
         if not 0 < k <= MAX_RESULTS:
             raise HTTPException(400, f"k must be 1 to {MAX_RESULTS}, not {k}")
+        if shortlist is not None and shortlist > MAX_SHORTLIST:
+            raise HTTPException(400, f"shortlist must be {MAX_SHORTLIST} at most, not {shortlist}")
 
         def found() -> dict[str, Any]:
-            started = time.perf_counter()
-            hits = index.search(code, k, bits, shortlist=shortlist)
-            ms = 1000 * (time.perf_counter() - started)
+            with one_at_a_time:
+                started = time.perf_counter()
+                hits = index.search(code, k, bits, shortlist=shortlist)
+                ms = 1000 * (time.perf_counter() - started)
             results = [
                 {"image": as_text(name), "distance": distance, "thumbnail": f"thumbnail/{tickets.of(name)}"}
                 for name, distance in zip(hits.ids[0], hits.distances[0].tolist(), strict=True)

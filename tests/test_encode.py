@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 
 from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
-from nestkala.encode import encode_folder, read_shards
+from nestkala.encode import encode_folder, read_shards, unreadable
 from nestkala.errors import NestKALAError
 
 NAMES = [*(f"day {n % 3}/{n}.png" for n in range(29)), "line\nbreak 'ä' <b>.png", os.fsdecode(b"no \xff text.png")]
@@ -123,10 +124,18 @@ def test_one_index_is_made_of_the_shards_and_follows_the_folder(
     assert main(arguments) == 0
     answer = {"output": str(out), "images": 32, "unreadable": ["day 1/broken.png"]}
     assert json.loads(capsys.readouterr().out) == answer
-    for _ in range(2):  # made, and made again
+    for added in (31, 0):  # made, and made again
         assert main(["index", str(out), str(path), "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"index": str(path), "images": 31}
+        assert json.loads(capsys.readouterr().out) == {"index": str(path), "images": 31, "added": added}
         assert held([PrefixIndex.load(path)]) == expected
+    part = PrefixIndex.load(path)
+    newer, gone = np.zeros((1, 3), np.uint8), [NAMES[0], NAMES[5], NAMES[7]]
+    part.remove(gone)
+    part.add(newer, gone[:1])
+    part.save(tmp_path / "part.index")
+    assert main(["index", str(out), str(tmp_path / "part.index"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == 2
+    assert held([PrefixIndex.load(tmp_path / "part.index")]) == expected | {NAMES[0]: "000000"}
     assert main(["index", str(photos), str(path), "--json"]) == 0
     changes = json.loads(capsys.readouterr().out)
     assert (changes["added"], changes["changed"], changes["unchanged"]) == ([], [], 31)
@@ -152,11 +161,54 @@ def test_what_does_not_fit_is_refused(
     assert "absent is no folder" in refused("encode", tmp_path / "absent", tmp_path / "new", *model)
     assert not (tmp_path / "new").exists()
     assert "shard size must be 1 or more, not 0" in refused("encode", photos, out, *model, "--shard-size", 0)
+    assert "leave out --model" in refused("index", out, tmp_path / "photos.index", *model)
     (out / "000000.index").write_bytes((out / "000000.index").read_bytes()[:-1])
-    assert "000000.index is damaged" in refused("index", out, tmp_path / "photos.index")
-    (out / "encoding.json").write_text("{}")
-    assert "holds no encoded images" in refused("index", out, tmp_path / "photos.index")
+    said = refused("index", out, tmp_path / "photos.index")
+    assert "000000.index is damaged" in said
+    assert "delete it, and encode again" in said
+    plan = json.loads((out / "encoding.json").read_text())
+    mistakes = ({"images": "x"}, {"images": -1}, {"shard_size": 0}, {"about": []})
+    for wrong in ({}, [], *(plan | mistake for mistake in mistakes)):
+        (out / "encoding.json").write_text(json.dumps(wrong))
+        assert "holds no encoded images" in refused("index", out, tmp_path / "photos.index")
+    (out / "encoding.json").write_text(json.dumps(plan | {"version": 2}))
+    assert "encoded in version 2, known is 1" in refused("index", out, tmp_path / "photos.index")
     assert not (tmp_path / "photos.index").exists()
+
+
+def test_a_damaged_list_is_noticed(photos: Path, noise_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    encode_folder(photos, out, str(noise_model), 5, workers=0)
+    lines = (out / "images.jsonl").read_text().splitlines(keepends=True)
+    (out / "000002.index").unlink()
+    for wrong in (lines[:12], [*lines[:11], "{", *lines[12:]], [*lines[:11], lines[10], *lines[12:]], []):
+        (out / "images.jsonl").write_text("".join(wrong))
+        with pytest.raises(NestKALAError, match=r"images\.jsonl is damaged"):
+            encode_folder(photos, out, str(noise_model), 5, workers=0)
+    assert not (out / "000002.index").exists()
+
+
+def test_a_kill_while_listing_and_a_model_that_moved_do_not_matter(
+    photos: Path, expected: dict[str, str], noise_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for left in (".writing-x-images.jsonl", "images.jsonl"):
+        (out / left).write_text('["half')
+    encode_folder(photos, out, str(noise_model), 20, workers=0)
+    (out / "000001.index").unlink()
+    shutil.copytree(noise_model, tmp_path / "moved")
+    encode_folder(photos, out, str(tmp_path / "moved"), 20, workers=0)
+    shards = list(read_shards(out))
+    assert held(shards) == expected
+    assert {shard.about["model"] for shard in shards} == {str(noise_model)}
+
+
+def test_a_shard_holds_many_long_names_that_cannot_be_read(tmp_path: Path) -> None:
+    names = [f"{n} {'猫' * 80}.jpg" for n in range(8192)]
+    index = PrefixIndex.empty(8, {"unreadable": json.dumps(names)})
+    index.save(tmp_path / "000000.index")
+    assert unreadable(PrefixIndex.load(tmp_path / "000000.index")) == names
 
 
 def test_a_folder_without_images_gives_an_empty_index(noise_model: Path, tmp_path: Path) -> None:

@@ -93,22 +93,43 @@ def test_of_several_runs_mean_and_deviation_are_shown(
 
 
 def test_a_model_without_text_codes_has_scores_of_images_alone(
-    noise_model: Path, capsys: pytest.CaptureFixture[str]
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = Hasher.from_pretrained(noise_model, "cpu").spec
-    assert main(["eval", str(noise_model)]) == 0
+    small = {"queries": 6, "shots": 3, "lengths": (4, 20), "epochs": 1, "batch_size": 3, "workers": 0, "cache_gb": 0}
+    images = str(noise_model.parent / "images")
+    run = train(Config(data=images, output=tmp_path / "run", head_init="random", loss="dpsh", **small))
+    assert not Hasher.from_pretrained(run, "cpu").spec.has_text_codes
+    capsys.readouterr()
+    assert main(["eval", str(run)]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert all((row[3].strip() == "-") == (not spec.has_text_codes) for row in rows)
+    assert [[cell.strip() for cell in row[3:]] for row in rows] == [["-", "-"], ["-", "-"]]
+    assert all(0 <= float(row[1]) <= 1 for row in rows)
 
 
-@pytest.mark.parametrize(("lengths", "said"), [("21", "20"), ("0", "0"), ("x", "x")])
-def test_lengths_that_there_are_not(run: Path, lengths: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        code = main(["eval", str(run), "--lengths", lengths])
-    except SystemExit as error:  # the parser's own
-        code = error.code  # type: ignore[assignment]
-    assert code == 2
-    assert said in capsys.readouterr().err
+def test_where_training_searched_learned_codes_it_is_told(
+    noise_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = {"queries": 6, "shots": 6, "lengths": (4, 20), "epochs": 3, "batch_size": 6, "workers": 0, "cache_gb": 0}
+    images = str(noise_model.parent / "images")
+    learned = {"loss": "adsh", "gallery": "labelled", "head_init": "random"}
+    run = train(Config(data=images, output=tmp_path / "run", **learned, **small))
+    assert main(["eval", str(run), "--json"]) == 0
+    assert "searched codes that it learned for the gallery; here the network makes them" in caplog.text
+    caplog.clear()
+    assert main(["eval", str(noise_model), "--json"]) == 0
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("lengths", ["21", "8,0"])
+def test_lengths_that_there_are_not_are_told_before_anything_is_encoded(
+    run: Path, lengths: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(run), "--lengths", lengths]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert f"{lengths.split(',')[-1]}" in error
+    assert "1 to 20" in error
+    assert error.count("\n") == 1
 
 
 def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """An index in Milvus Lite against the local one on the same codes."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_items_are_added_replaced_and_removed(tmp_path: Path) -> None:
     again.close()
 
 
-def test_what_milvus_does_not_do_is_told(milvus: MilvusIndex, address: str) -> None:
+def test_what_milvus_does_not_do_is_told(milvus: MilvusIndex, address: str, tmp_path: Path) -> None:
     queries = drawn(1)
     for bits in (12, 0, 65, "8"):
         with pytest.raises(NestKALAError, match="bits must be one of 8, 16, 20, 32, 64, the lengths that Milvus holds"):
@@ -132,6 +133,10 @@ def test_what_milvus_does_not_do_is_told(milvus: MilvusIndex, address: str) -> N
     with pytest.raises(NestKALAError, match="has a collection 'nestkala' already"):
         MilvusIndex.create(address, (8,))
     assert MilvusIndex.open(f"{address}#other") is None
+    assert MilvusIndex.open(str(tmp_path / "absent.db")) is None
+    assert not list(tmp_path.iterdir())
+    empty = milvus.search(queries[:0], 5)
+    assert (empty.ids, empty.distances.shape[0]) == ([], 0)
     with pytest.raises(NestKALAError, match="Milvus"):
         MilvusIndex.open("http://127.0.0.1:9")
 
@@ -166,5 +171,13 @@ def test_the_commands_work_with_milvus_in_place_of_a_file(
     assert "bits must be one of 4, 20" in capsys.readouterr().err
     assert told("encode", photos, tmp_path / "shards", "--model", noise_model)["images"] == 11
     again = str(tmp_path / "again.db")
-    for _ in range(2):
-        assert told("index", tmp_path / "shards", again)["images"] == 11
+    for added in (11, 0):
+        answer = told("index", tmp_path / "shards", again)
+        assert (answer["images"], answer["added"]) == (11, added)
+    (photos / os.fsdecode(b"no \xff.png")).write_bytes((photos / "5.png").read_bytes())
+    (photos / "6.png").unlink()
+    assert main(["index", str(photos), again]) == 2
+    assert "Milvus holds UTF-8 text alone" in capsys.readouterr().err
+    (photos / os.fsdecode(b"no \xff.png")).unlink()
+    changes = told("index", photos, again)  # nothing was lost before
+    assert (changes["images"], changes["removed"]) == (10, ["6.png"])

@@ -1,8 +1,11 @@
 """`nestkala index` and `nestkala search`, from a folder of images to rankings and a page of thumbnails."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -153,6 +156,11 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
         (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is no index of NestKALA"),
         (["search", "absent.index", "PHOTOS/0.png"], "there is no index absent.index"),
+        (["search", "INDEX", "PHOTOS/0.png", "--html", "."], "is a folder: name a file"),
+        (["search", "INDEX", "--text", " "], "--text is empty"),
+        (["serve", "INDEX", "--port", "65536"], "port must be 0 (any that is free) to 65535, not 65536"),
+        (["serve", "INDEX", "--host", "no.such.host.invalid"], ""),
+        (["search", "absent.db", "PHOTOS/0.png"], "there is no index absent.db"),
         (["search", "INDEX"], "give an image or --text, one of them"),
         (["search", "INDEX", "PHOTOS/0.png", "--text", "a dog"], "give an image or --text, one of them"),
         (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),
@@ -172,6 +180,30 @@ def test_mistakes_are_told_in_a_line(
     assert said in error
     assert error.startswith("error: ")
     assert "\n" not in error
+
+
+def test_names_that_do_not_print_are_shown_by_their_codes(
+    photos: Path, noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"no \xff\n\x1b[31m.png")
+    (photos / "3.png").rename(photos / odd)
+    index = str(tmp_path / "odd.index")
+    assert main(["index", str(photos), index, "--model", str(noise_model)]) == 0
+    assert main(["search", index, str(photos / odd), "-k", "1"]) == 0
+    assert "no \\udcff\\n\\x1b[31m.png" in capsys.readouterr().out
+    assert searched(capsys, index, photos / odd, "-k", 1)[0]["image"] == odd
+    assert main(["classify", str(noise_model), str(photos / odd)]) == 0
+    assert "\\udcff\\n\\x1b[31m.png" in capsys.readouterr().out
+
+
+def test_who_reads_the_output_may_stop(index: Path, photos: Path) -> None:
+    command = [sys.executable, "-m", "nestkala", "search", str(index), str(photos / "0.png"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(120) == 141
+        assert process.stderr is not None
+        assert b"rror" not in process.stderr.read()
 
 
 def test_a_sentence_finds_what_its_code_is_nearest_to(

@@ -159,6 +159,7 @@ def test_what_is_no_image_to_search_with_is_refused(client: TestClient, data: by
         ("/search?code=000000&k=201", "k must be 1 to 200, not 201"),
         ("/search?code=000000&k=9&shortlist=8", "shortlist must be k, 9, or more, not 8"),
         ("/search?code=000000&k=9&shortlist=-8", "shortlist must be"),
+        ("/search?code=000000&shortlist=10001", "shortlist must be 10000 at most, not 10001"),
     ],
 )
 def test_what_cannot_be_asked_is_told(client: TestClient, path: str, said: str) -> None:

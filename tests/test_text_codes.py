@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nestkala import Hasher
+from nestkala import Hasher, PrefixIndex
 from nestkala.backbones import load_backbone
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
@@ -50,6 +50,17 @@ def test_a_sentence_has_the_signs_of_its_embedding_in_code_space(hasher: Hasher,
     np.testing.assert_array_equal(hasher.encode_text(said[1], bits), expected[1:2])
     np.testing.assert_array_equal(hasher.class_codes(bits), expected[[0, 2]])
     assert hasher.encode_text([], bits).shape == (0, expected.shape[1])
+
+
+@pytest.mark.parametrize("bits", [1, 9, 20])
+def test_sentences_find_the_images_with_the_nearest_codes(hasher: Hasher, images: Path, bits: int) -> None:
+    paths = sorted(images.rglob("*.png"))
+    codes, said = hasher.encode(paths), ["a photo of a cat.", "a photo of a dog."]
+    hits = hasher.search_text(PrefixIndex.build(codes, map(str, paths), 20), said, k=24, bits=bits)
+    signs = np.unpackbits(codes, axis=1)[:, :bits]
+    for q, row in enumerate(by_hand(hasher, said)[:, :bits]):
+        far = {str(path): int((row != own).sum()) for path, own in zip(paths, signs, strict=True)}
+        assert [far[name] for name in hits.ids[q]] == hits.distances[q].tolist() == sorted(far.values())
 
 
 def test_a_class_without_training_has_its_hash_centre(hasher: Hasher) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
+from starlette.testclient import TestClient
 
 from nestkala import Hasher
 from nestkala.codes import hamming
@@ -113,6 +114,20 @@ def test_an_image_is_searched_and_the_slider_chooses_the_length(page: Any, photo
     found = shown(page)
     assert [distance for _, distance in found] == distances(hasher, query, photos, found, 20)
     page.wait_for_function("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)")
+
+
+def test_the_slider_begins_at_the_whole_code_however_long(browser: Any, hasher: Hasher, photos: Path) -> None:
+    index = PrefixIndex.build(np.zeros((3, 32), np.uint8))
+    html = TestClient(make_app(index, hasher, photos)).get("/").text
+    page = browser.new_page()
+    page.set_content(html)
+    assert page.locator("#shown").inner_text() == "256 bits"
+    page.locator("#bits").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#shown").inner_text() == "255 bits"
+    page.keyboard.press("Home")
+    assert page.locator("#shown").inner_text() == "4 bits"
+    page.close()
 
 
 def test_a_sentence_is_searched(page: Any, photos: Path, hasher: Hasher) -> None:

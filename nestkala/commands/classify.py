@@ -31,6 +31,7 @@ class Classify:
         from tabulate import tabulate
 
         from ..hasher import Hasher
+        from ..index.strings import as_line
         from ..machine import decoding_workers
 
         found = Hasher.from_pretrained(self.model).classify(
@@ -38,6 +39,7 @@ class Classify:
         )
         by_image = dict(zip(map(str, self.images), found, strict=True))
         if self.json:
-            print(json.dumps(by_image, ensure_ascii=False))
+            print(json.dumps(by_image))
         else:
-            print(tabulate(by_image.items(), ("image", "class"), tablefmt="simple"))
+            rows = [(as_line(image), name) for image, name in by_image.items()]
+            print(tabulate(rows, ("image", "class"), tablefmt="simple"))

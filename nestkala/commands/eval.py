@@ -36,7 +36,7 @@ class Eval:
             raise NestKALAError("name a run folder, or several")
         lengths, found = self.lengths, []
         for folder in self.run_folders:
-            codes = encode_run(folder, progress=not self.json)
+            codes = encode_run(folder, lengths, progress=not self.json)
             lengths = lengths or codes.hasher.lengths
             found.append([asdict(scores) for scores in score_run(codes, lengths)])
         if self.json:

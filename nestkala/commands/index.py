@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Index:
     """Index a folder of images, or bring its index up to date: only new, changed and deleted files are touched.
 
-    A folder that `nestkala encode` wrote is put together to one index.
+    Of a folder that `nestkala encode` wrote, the images are added that the index does not have.
     """
 
     folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
@@ -42,6 +42,8 @@ class Index:
 
         index = find_index(self.index)
         if is_encoded(self.folder):
+            if self.model is not None:
+                raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
             self._put_together(index)
         else:
             self._update(index)
@@ -92,11 +94,12 @@ class Index:
             index = create_index(self.index, plan.lengths, plan.about)
         elif index.about != plan.about:
             raise NestKALAError(f"{self.index} is an index of other images or of another model than {self.folder}")
-        else:  # begun, or of what was encoded before
-            index.remove([name for name, _ in index.items()])
-        index.extend(tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json))
+        known = {name for name, _ in index.items()}  # which may be newer
+        index.extend(
+            shard.without(known) for shard in tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
+        )
         save_index(index, self.index)
         if self.json:
-            print(json.dumps({"index": self.index, "images": len(index)}))
+            print(json.dumps({"index": self.index, "images": len(index), "added": len(index) - len(known)}))
         else:
-            print(f"{self.index}: {len(index)} images, {index.bits} bits each")
+            print(f"{self.index}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")

@@ -54,10 +54,13 @@ class Search:
         from ..files import write_text
         from ..index.model import folder_of, hasher_of
         from ..index.opening import open_index
+        from ..index.strings import as_line
         from ..result_page import result_page
 
         if (self.image is None) == (self.text is None):
             raise NestKALAError("give an image or --text, one of them")
+        if self.text is not None and not self.text.strip():
+            raise NestKALAError("--text is empty: say what the images should show")
         if self.text is not None and self.rescore:
             raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
         if self.radius is not None and (self.shortlist is not None or self.rescore):
@@ -80,7 +83,7 @@ class Search:
         if self.json:
             print(json.dumps({"query": str(asked), "bits": self.bits or index.bits, "results": found}))
         else:
-            rows = [(place, *each.values()) for place, each in enumerate(found, start=1)]
+            rows = [(n, each["distance"], as_line(str(each["image"]))) for n, each in enumerate(found, start=1)]
             print(tabulate(rows, ("", "distance", "image"), tablefmt="simple"))
 
     def _compared(self, longest: int) -> str:

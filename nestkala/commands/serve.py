@@ -1,5 +1,6 @@
 """`nestkala serve`."""
 
+import socket
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,12 +20,14 @@ class Serve:
     """address to listen at; 0.0.0.0 lets others in, who need no password"""
 
     port: int = 8000
-    """to listen at"""
+    """to listen at; 0 for any that is free"""
 
     model: str | None = None
     """where the index's model is, if it has moved"""
 
     def run(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise NestKALAError(f"port must be 0 (any that is free) to 65535, not {self.port}")
         try:
             import uvicorn
 
@@ -37,5 +40,9 @@ class Serve:
         index = open_index(self.index)
         folder = folder_of(index)
         app = make_app(index, hasher_of(index, self.model), folder)
-        print(f"{len(index)} images of {folder}: http://{self.host}:{self.port} (Ctrl-C ends it)", flush=True)
-        uvicorn.run(app, host=self.host, port=self.port, log_level="warning")
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listening = socket.create_server((self.host, self.port), family=family)
+        host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
+        address = f"http://{host}:{listening.getsockname()[1]}"
+        print(f"{len(index)} images of {folder}: {address} (Ctrl-C ends it)", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -42,6 +42,9 @@ class SearchIndex(Protocol):
 
     def __len__(self) -> int: ...
 
+    def check_ids(self, ids: Iterable[str]) -> None:
+        """Raise NestKALAError if one of them is a string that cannot be an id here."""
+
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
 

@@ -63,6 +63,7 @@ def update_from_folder(
             f"{'' if hasher.model.head.nested else 'codes that do not nest, '}{hasher.lengths[-1]} bits"
         )
     here = dict(images_below(folder))
+    index.check_ids(here)
     known = dict(index.items())
     changes = Changes(
         added=sorted(here.keys() - known.keys()),

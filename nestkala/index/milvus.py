@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -93,6 +94,9 @@ class MilvusIndex:
         Raises:
             NestKALAError: pymilvus is not installed, no answer, or a collection of something else.
         """
+        uri = address.partition("#")[0]
+        if "://" not in uri and not Path(uri).exists():  # Milvus Lite would make one
+            return None
         client, collection = _connected(address)
         with _explained(address):
             if not client.has_collection(collection):
@@ -119,6 +123,12 @@ class MilvusIndex:
     def __len__(self) -> int:
         with _explained(self._collection):
             return int(self._client.query(self._collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
+
+    def check_ids(self, ids: Iterable[str]) -> None:
+        """Raise NestKALAError if one of them is not UTF-8."""
+        for name in ids:
+            if name != as_text(name):
+                raise NestKALAError(f"Milvus holds UTF-8 text alone, not {name!r}")
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in Milvus's order."""
@@ -152,9 +162,7 @@ class MilvusIndex:
         for other in others:
             if other.bits != self.bits:
                 raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
-            for name in other.ids:
-                if name != as_text(name):
-                    raise NestKALAError(f"Milvus holds UTF-8 text alone, not {name!r}")
+            self.check_ids(other.ids)
             codes = other.codes
             prefixes = {_field(bits): prefix(codes, bits) for bits in self.lengths}
             rows = (
@@ -276,7 +284,8 @@ def _as_index(rows: Sequence[Mapping[str, Any]], bits: int) -> PrefixIndex:
 
 
 def _distances(found: Sequence[Sequence[Mapping[str, Any]]]) -> NDArray[np.int32]:
-    return np.array([[row["distance"] for row in rows] for rows in found], np.int32).reshape(len(found), -1)
+    longest = max(map(len, found), default=0)
+    return np.array([[row["distance"] for row in rows] for rows in found], np.int32).reshape(len(found), longest)
 
 
 def _num_bytes(bits: int) -> int:

@@ -1,7 +1,7 @@
 """An index of nested codes that is searched at any prefix length."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count, repeat
 from pathlib import Path
@@ -141,6 +141,9 @@ class PrefixIndex:
         """The prefix lengths that it can be searched at: all from 1."""
         return range(1, self.bits + 1)
 
+    def check_ids(self, ids: Iterable[str]) -> None:
+        """Any string will do."""
+
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in the index's order."""
         return zip(self._ids, map(json.loads, self._metadata), strict=True)
@@ -194,6 +197,12 @@ class PrefixIndex:
         kept[gone] = False
         left = np.flatnonzero(kept)
         self._set(self._words[left], self._ids.take(left), self._metadata.take(left))
+
+    def without(self, ids: Container[str]) -> Self:
+        """The items of other ids, as an index of their own."""
+        left = np.array([n for n, name in enumerate(self._ids) if name not in ids], np.int64)
+        kept = self._ids.take(left), self._metadata.take(left)
+        return type(self)(self._words[left], self.bits, *kept, self.about)
 
     def search(
         self,

@@ -14,7 +14,7 @@ from ..errors import NestKALAError
 from ..files import replacing_safetensors
 
 _FORMAT, _VERSION = "nestkala-index", "1"
-_LONGEST_HEADER = 2**20
+_LONGEST_HEADER = 100_000_000  # safetensors writes no longer one
 _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 
 

@@ -1,0 +1,108 @@
+"""Draws the README's pictures: the web page, a page of results, and the advice on lengths.
+
+python scripts/pictures.py --run runs/RUN --index photos.index --query photos/query.jpg
+
+Needs Chromium and `pip install "nestkala[test]"`.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from shutil import which
+
+import tyro
+import uvicorn
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from nestkala import Hasher
+from nestkala.advice import measure_lengths, recommend
+from nestkala.files import replacing
+from nestkala.index import SearchIndex
+from nestkala.index.model import folder_of, hasher_of
+from nestkala.index.opening import open_index
+from nestkala.plots import plot_lengths
+from nestkala.result_page import result_page
+from nestkala.server import make_app
+
+BITS = 16
+
+
+def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"), min_map: float = 0.33) -> None:
+    """Write serve.jpg, serve_dark.jpg, results.jpg and advise.png.
+
+    Args:
+        run: run folder, for the advice.
+        index: of images, for the pages.
+        query: image that is searched with.
+        output: folder to write to.
+        min_map: quality that the recommended length is to have.
+    """
+    lengths = measure_lengths(run, progress=True)
+    plot_lengths(lengths, recommend(lengths, min_map=min_map), output / "advise.png")
+    opened = open_index(index)
+    hasher = hasher_of(opened)
+    hits = opened.search(hasher.encode(query), 20, BITS)
+    page = result_page(
+        query,
+        folder_of(opened),
+        zip(hits.ids[0], hits.distances[0].tolist(), strict=True),
+        f"the first {BITS} of {opened.bits} bits",
+    )
+    chromium = which("chromium") or which("chromium-browser") or which("google-chrome")
+    with sync_playwright() as playwright, _served(opened, hasher) as address:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        _keep(_results(browser, page), output / "results.jpg")
+        for name, width, scheme in (("serve", 1000, "light"), ("serve_dark", 390, "dark")):
+            _keep(_searched(browser, address, query, width, scheme), output / f"{name}.jpg")
+        browser.close()
+
+
+def _results(browser: Browser, html: str) -> bytes:
+    page = browser.new_page(viewport={"width": 1000, "height": 620})
+    page.set_content(html, wait_until="load")
+    return page.screenshot()
+
+
+def _searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:
+    """The web page after a search at 16 bits."""
+    page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(address)
+    page.set_input_files("#file", query)
+    page.locator("#status", has_text="nearest").wait_for()
+    page.locator("#bits").focus()
+    while page.locator("#shown").inner_text() != f"{BITS} bits":
+        page.keyboard.press("ArrowLeft")
+    page.locator("#status", has_text=f"nearest by {BITS} bits").wait_for()
+    page.wait_for_function("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)")
+    return page.screenshot()
+
+
+@contextmanager
+def _served(index: SearchIndex, hasher: Hasher) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = make_app(index, hasher, folder_of(index))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+
+
+def _keep(png: bytes, path: Path) -> None:
+    """Write a picture of photographs as JPEG, which takes a quarter of the room."""
+    with replacing(path) as temporary:
+        Image.open(BytesIO(png)).convert("RGB").save(temporary, "JPEG", quality=90, optimize=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
