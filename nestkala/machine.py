@@ -2,6 +2,8 @@
 
 import os
 
+from .errors import NestKALAError
+
 
 def cores_per_process() -> int:
     """Processor cores for this process, its share where a launcher started several on the machine."""
@@ -10,5 +12,11 @@ def cores_per_process() -> int:
 
 
 def decoding_workers(asked: int | None) -> int:
-    """Processes that decode images beside this one: as many as asked for, or by the number of cores."""
+    """Processes that decode images beside this one: as many as asked for, or by the number of cores.
+
+    Raises:
+        NestKALAError: fewer than none asked for.
+    """
+    if asked is not None and asked < 0:
+        raise NestKALAError(f"workers must be 0 or more, not {asked}")
     return min(8, cores_per_process() // 2) if asked is None else asked

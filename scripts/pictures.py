@@ -78,7 +78,8 @@ def _searched(browser: Browser, address: str, query: Path, width: int, scheme: s
     while page.locator("#shown").inner_text() != f"{BITS} bits":
         page.keyboard.press("ArrowLeft")
     page.locator("#status", has_text=f"nearest by {BITS} bits").wait_for()
-    page.wait_for_function("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)")
+    while not page.evaluate("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)"):
+        page.wait_for_timeout(50)  # polled here: the page's policy forbids the browser's own polling
     return page.screenshot()
 
 

@@ -168,6 +168,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
         (["index", "PHOTOS", "new.index"], "there is no index new.index yet: to make one, name the --model"),
         (["index", "PHOTOS/sub", "INDEX"], "is the index of"),
+        (["index", "PHOTOS", "INDEX", "--workers", "-1"], "workers must be 0 or more, not -1"),
         (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is no folder"),
     ],
 )

@@ -113,7 +113,10 @@ def test_an_image_is_searched_and_the_slider_chooses_the_length(page: Any, photo
     said(page, "24 nearest by 7 bits, then by all, found in")
     found = shown(page)
     assert [distance for _, distance in found] == distances(hasher, query, photos, found, 20)
-    page.wait_for_function("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)")
+    deadline = time.monotonic() + 20
+    while not page.evaluate("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)"):
+        assert time.monotonic() < deadline  # polled here: the page's policy forbids the browser's own polling
+        page.wait_for_timeout(50)
 
 
 def test_the_slider_begins_at_the_whole_code_however_long(browser: Any, hasher: Hasher, photos: Path) -> None:

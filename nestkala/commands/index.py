@@ -95,9 +95,8 @@ class Index:
         elif index.about != plan.about:
             raise NestKALAError(f"{self.index} is an index of other images or of another model than {self.folder}")
         known = {name for name, _ in index.items()}  # which may be newer
-        index.extend(
-            shard.without(known) for shard in tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
-        )
+        shown = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
+        index.extend(shard.without(known) if known else shard for shard in shown)
         save_index(index, self.index)
         if self.json:
             print(json.dumps({"index": self.index, "images": len(index), "added": len(index) - len(known)}))
