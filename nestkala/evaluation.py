@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numba import config, njit, prange, set_num_threads
 from numpy.typing import NDArray
-from scipy.special import digamma
 
 from .codes import check_packed
 from .errors import NestKALAError
+from .relevance import RelevanceCounts
 from .words import popcount
 
 
@@ -22,10 +22,17 @@ class Metrics:
     Attributes:
         map: mean average precision, ties in gallery order.
         map_tie_aware: the expectation of `map` when items at equal distance come in random order.
+        counts: of each query's items by distance and relevance, which give precision and recall.
     """
 
     map: float
     map_tie_aware: float
+    counts: RelevanceCounts = field(repr=False, compare=False)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The means by name."""
+        return {"map": self.map, "map_tie_aware": self.map_tie_aware}
 
 
 def evaluate(
@@ -92,13 +99,14 @@ def evaluate(
             int(ascending[-1]),
             top_k,
         )
-    metrics = {
-        int(length): Metrics(
+    metrics = {}
+    for k, length in enumerate(ascending.tolist()):
+        found = RelevanceCounts(counts[k, :, : length + 1])
+        metrics[length] = Metrics(
             map=float(average_precision[k].mean()),
-            map_tie_aware=float(_expected_average_precision(counts[k, :, : length + 1], top_k).mean()),
+            map_tie_aware=float(found.average_precision(top_k).mean()),
+            counts=found,
         )
-        for k, length in enumerate(ascending)
-    }
     return {int(length): metrics[int(length)] for length in lengths}
 
 
@@ -190,63 +198,3 @@ def _scan(
                 counts[k, q, distance[g], relevant[g]] += 1
             average_precision[k, q] = _average_precision(distance, relevant, counts[k, q], top_k)
     return counts, average_precision
-
-
-def _expected_average_precision(counts: NDArray[np.int32], top_k: int) -> NDArray[np.float64]:
-    """Expected AP (Q,) over random order within ties, from counts (Q, b + 1, 2) by distance and relevance."""
-    relevant = counts[:, :, 1].astype(np.int64)  # (Q, b + 1)
-    total = relevant + counts[:, :, 0]
-    places_before = total.cumsum(axis=1) - total
-    hits_before = relevant.cumsum(axis=1) - relevant
-    last = (places_before + total >= top_k).argmax(axis=1)[:, None]  # the bucket of place top_k, (Q, 1)
-    whole = np.arange(total.shape[1]) < last
-    precisions = _expected_precisions(total, relevant, places_before, hits_before)
-    precisions_before = np.where(whole, precisions, 0.0).sum(axis=1, keepdims=True)  # (Q, 1)
-
-    total, relevant, places_before, hits_before = (
-        np.take_along_axis(x, last, axis=1) for x in (total, relevant, places_before, hits_before)
-    )  # (Q, 1)
-    places = top_k - places_before
-    hits, probability = _hypergeometric(total, relevant, places)  # (Q, W)
-    precisions = precisions_before + _expected_precisions(places, hits, places_before, hits_before)
-    return (probability * precisions / np.maximum(hits_before + hits, 1)).sum(axis=1)
-
-
-def _expected_precisions(
-    places: NDArray[np.int64],
-    hits: NDArray[np.int64],
-    places_before: NDArray[np.int64],
-    hits_before: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Expected sum of the precisions at the hits, for `hits` spread at random over consecutive `places`.
-
-    Place p = 1..places holds a hit with probability hits / places; on average hits_before + 1 + (p - 1) slope
-    hits are then among the first places_before + p. The sum over p of 1 / (places_before + p) is a difference
-    of harmonic numbers.
-    """
-    harmonic = digamma(places_before + places + 1.0) - digamma(places_before + 1.0)
-    slope = (hits - 1) / np.maximum(places - 1, 1)
-    density = hits / np.maximum(places, 1)
-    return density * ((hits_before + 1) * harmonic + slope * (places - (places_before + 1) * harmonic))
-
-
-def _hypergeometric(
-    total: NDArray[np.int64], relevant: NDArray[np.int64], places: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Numbers of hits (Q, W) and their probabilities (Q, W), for `places` drawn of `total`, inputs (Q, 1).
-
-    W covers 4.5 sqrt(places) on either side of the mean: by Hoeffding's bound 5e-18 lies outside.
-    `scipy.stats.hypergeom` is as exact but takes microseconds a value.
-    """
-    mean, reach = places * relevant / total, 4.5 * np.sqrt(places)
-    lowest = np.maximum(np.floor(mean - reach).astype(np.int64), np.maximum(0, places + relevant - total))
-    highest = np.minimum(np.ceil(mean + reach).astype(np.int64), np.minimum(places, relevant))
-    hits = lowest + np.arange((highest - lowest).max() + 1)
-    # Ratios of neighbouring probabilities, as logarithms lest they overflow; 0 beyond the possible hits.
-    more = np.maximum(relevant - hits[:, :-1], 0) * np.maximum(places - hits[:, :-1], 0)
-    fewer = hits[:, 1:] * (total - relevant - places + hits[:, 1:])
-    with np.errstate(divide="ignore"):
-        log_ratio = np.log(more) - np.log(fewer)
-    log_probability = np.pad(log_ratio.cumsum(axis=1), ((0, 0), (1, 0)))
-    probability = np.exp(log_probability - log_probability.max(axis=1, keepdims=True))
-    return hits, probability / probability.sum(axis=1, keepdims=True)

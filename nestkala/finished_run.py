@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from .data import load_dataset
 from .data.splits import load_split
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError
+from .evaluation import Metrics
 from .hasher import Hasher, nearest_classes
+from .relevance import bootstrap_interval
 from .retrieval import score_lengths
 from .run import token_source
 
@@ -95,6 +97,9 @@ class Scores:
         bits: the length.
         map: mean average precision, images searching images, ties in gallery order.
         map_tie_aware: its expectation over random order within ties.
+        map_interval: of that, 95 %, over the queries (`bootstrap_interval`).
+        precision_at_100: share of relevant images among the first 100 places, expected likewise.
+        precision_within_2: share of relevant images among those within 2 bits; 0 for a query that finds none.
         text_map_tie_aware: the same of class names searching images; None for a model without codes for text.
         accuracy: share of the queries that `Hasher.classify` gives one of their classes; None likewise.
     """
@@ -102,6 +107,9 @@ class Scores:
     bits: int
     map: float
     map_tie_aware: float
+    map_interval: tuple[float, float]
+    precision_at_100: float
+    precision_within_2: float
     text_map_tie_aware: float | None
     accuracy: float | None
 
@@ -123,7 +131,7 @@ def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Sco
     gallery = (codes.gallery, codes.gallery_labels, top_k, lengths)
     images = score_lengths(model.head, codes.queries, codes.query_labels, *gallery)
     if not hasher.spec.has_text_codes:
-        return [Scores(bits, images[bits].map, images[bits].map_tie_aware, None, None) for bits in lengths]
+        return [_scores(bits, images[bits], top_k) for bits in lengths]
     with torch.no_grad():
         class_codes = pack(model.anchor_to_code(model.anchors))  # (C, ceil(L / 8))
     text = score_lengths(model.head, class_codes, np.eye(num_classes, dtype=bool), *gallery)
@@ -133,6 +141,24 @@ def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Sco
         return float(codes.query_labels[np.arange(len(best)), best].mean())
 
     return [
-        Scores(bits, images[bits].map, images[bits].map_tie_aware, text[bits].map_tie_aware, accuracy(bits))
+        replace(
+            _scores(bits, images[bits], top_k),
+            text_map_tie_aware=text[bits].map_tie_aware,
+            accuracy=accuracy(bits),
+        )
         for bits in lengths
     ]
+
+
+def _scores(bits: int, found: Metrics, top_k: int | None) -> Scores:
+    """Those of images searching images."""
+    return Scores(
+        bits,
+        found.map,
+        found.map_tie_aware,
+        bootstrap_interval(found.counts.average_precision(top_k)),
+        float(found.counts.precision_at(100).mean()),
+        float(found.counts.precision_within(2).mean()),
+        None,
+        None,
+    )

@@ -144,7 +144,7 @@ def train(config: Config) -> Path:
         longest = config.lengths[-1]
         query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
         scores = score_lengths(model.head, query_codes, query_targets, gallery_codes, gallery_targets, config.top_k)
-        result.lengths = {str(bits): asdict(metrics) for bits, metrics in scores.items()}
+        result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
         result.constant_bits = constant_bits(columns(train_codes, model.head.columns(longest)), longest)
         result.seconds["evaluate"] = time.perf_counter() - started
         write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")

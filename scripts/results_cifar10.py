@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def _zero_shot_labels(settings: Settings) -> tuple[float, Scores]:
         codes = pack(nested_centres(len(texts), LENGTHS[-1], torch.Generator().manual_seed(seed))[labels])
         query, gallery = split.query, split.gallery
         scores = evaluate(codes[query], dataset.targets[query], codes[gallery], dataset.targets[gallery], LENGTHS)
-        seeds.append(_with_mean({str(bits): asdict(metrics) for bits, metrics in scores.items()}))
+        seeds.append(_with_mean({str(bits): metrics.scores for bits, metrics in scores.items()}))
     return float((labels.numpy() == dataset.targets.argmax(axis=1)).mean()), {0: seeds}
 
 

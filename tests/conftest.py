@@ -1,6 +1,7 @@
 """Fixtures for the data that lies beside the project."""
 
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from PIL import Image
 
 from nestkala.config import Config
 from nestkala.run import train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Take Ctrl-C as usual: the background job of a shell ignores it, and so would all that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,11 @@ def test_scores_are_those_of_codes_made_one_by_one(run: Path) -> None:
         assert scores.bits == bits
         same = labels(query)[:, None] == labels(gallery)
         assert scores.map_tie_aware == pytest.approx(expected_map(q, g, same), abs=0.01)
+        relevant = [same[q][np.argsort(-(q_codes @ g.T), kind="stable")] for q, q_codes in enumerate(q)]
+        assert scores.precision_at_100 == pytest.approx(np.mean([row.mean() for row in relevant]))  # all of 18
+        within = [same[n][q[n] @ g.T >= bits - 4] for n in range(len(q))]
+        assert scores.precision_within_2 == pytest.approx(np.mean([row.mean() if len(row) else 0 for row in within]))
+        assert scores.map_interval[0] < scores.map_tie_aware < scores.map_interval[1]
         named = np.arange(len(t))[:, None] == labels(gallery)
         assert scores.text_map_tie_aware == pytest.approx(expected_map(t, g, named), abs=0.01)
         h = hasher.relaxed(query, bits=bits).numpy()
@@ -74,9 +79,11 @@ def test_the_command_repeats_what_training_said(run: Path, capsys: pytest.Captur
     assert main(["eval", str(run), "--lengths", "7,3"]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()]
     assert [row[0].strip() for row in rows[2:]] == ["7", "3"]
-    assert all(0 <= float(cell) <= 1 for row in rows[2:] for cell in row[1:])
     (three,) = score_run(encode_run(run), (3,))
-    assert [float(cell) for cell in rows[3][1:]] == pytest.approx(list(asdict(three).values())[1:], abs=5e-5)
+    low, _, high = rows[3].pop(3).split()
+    assert (float(low), float(high)) == pytest.approx(three.map_interval, abs=5e-4)
+    expected = [value for name, value in asdict(three).items() if name not in ("bits", "map_interval")]
+    assert [float(cell) for cell in rows[3][1:]] == pytest.approx(expected, abs=5e-5)
 
 
 def test_of_several_runs_mean_and_deviation_are_shown(
@@ -102,7 +109,7 @@ def test_a_model_without_text_codes_has_scores_of_images_alone(
     capsys.readouterr()
     assert main(["eval", str(run)]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [[cell.strip() for cell in row[3:]] for row in rows] == [["-", "-"], ["-", "-"]]
+    assert [[cell.strip() for cell in row[6:]] for row in rows] == [["-", "-"], ["-", "-"]]
     assert all(0 <= float(row[1]) <= 1 for row in rows)
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
-from nestkala import PrefixIndex
+from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
 from nestkala.codes import pack
 from nestkala.errors import NestKALAError
 from nestkala.index import Hits
 from nestkala.index.milvus import MilvusIndex
+from nestkala.server import make_app
 
 pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
 
@@ -139,6 +141,23 @@ def test_what_milvus_does_not_do_is_told(milvus: MilvusIndex, address: str, tmp_
     assert (empty.ids, empty.distances.shape[0]) == ([], 0)
     with pytest.raises(NestKALAError, match="Milvus"):
         MilvusIndex.open("http://127.0.0.1:9")
+
+
+def test_the_web_page_offers_the_lengths_that_milvus_holds(
+    milvus: MilvusIndex, local: PrefixIndex, noise_model: Path, tmp_path: Path
+) -> None:
+    app = make_app(milvus, Hasher.from_pretrained(noise_model, "cpu"), tmp_path)
+    client = TestClient(app, raise_server_exceptions=False)
+    page = client.get("/").text
+    assert "Search 10,000 images" in page
+    assert f"lengths = {list(LENGTHS)}" in page
+    code = local.codes[7]
+    asked = {"code": code.tobytes().hex(), "bits": 16, "k": 5}
+    answer = client.get("/search", params=asked)
+    expected = local.search(code[None], 5, 16).distances[0].tolist()
+    assert [found["distance"] for found in answer.json()["results"]] == expected
+    answer = client.get("/search", params=asked | {"bits": 9})
+    assert (answer.status_code, answer.json()["error"][:16]) == (400, "bits must be one")
 
 
 def test_the_commands_work_with_milvus_in_place_of_a_file(

@@ -231,3 +231,7 @@ def test_images_are_classified(photos: Path, noise_model: Path, capsys: pytest.C
     assert main(["classify", str(noise_model), *paths, "--bits", "7"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert rows == [list(row) for row in expected.items()]
+    below = sorted(str(path) for path in photos.rglob("*.png"))
+    every = dict(zip(below, Hasher.from_pretrained(noise_model, "cpu").classify(below), strict=True))
+    assert main(["classify", str(noise_model), str(photos), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == every

@@ -16,7 +16,7 @@ class Classify:
     """run folder, or "owner/name" on the Hugging Face hub; one of --shots 0 has seen no labels"""
 
     images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE")]]
-    """one or several"""
+    """one or several, or folders of them"""
 
     bits: int | None = None
     """prefix length that is compared; by default the whole code"""
@@ -34,12 +34,19 @@ class Classify:
         from ..index.strings import as_line
         from ..machine import decoding_workers
 
-        found = Hasher.from_pretrained(self.model).classify(
-            self.images, self.bits, workers=decoding_workers(self.workers)
-        )
-        by_image = dict(zip(map(str, self.images), found, strict=True))
+        images = [image for path in self.images for image in _images(path)]
+        hasher = Hasher.from_pretrained(self.model)
+        found = hasher.classify(images, self.bits, workers=decoding_workers(self.workers))
+        by_image = dict(zip(map(str, images), found, strict=True))
         if self.json:
             print(json.dumps(by_image))
         else:
             rows = [(as_line(image), name) for image, name in by_image.items()]
             print(tabulate(rows, ("image", "class"), tablefmt="simple"))
+
+
+def _images(path: Path) -> list[Path]:
+    """The image, or those below the folder."""
+    from ..image_folder import images_below
+
+    return [path / name for name, _ in images_below(path)] if path.is_dir() else [path]

@@ -1,6 +1,7 @@
 """`nestkala eval`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -43,17 +44,31 @@ class Eval:
             runs = zip(self.run_folders, found, strict=True)
             print(json.dumps([{"run": str(folder), "lengths": scores} for folder, scores in runs]))
             return
+        several = len(found) > 1
         rows = []
         for place, bits in enumerate(lengths):
-            columns = zip(*(list(scores[place].values())[1:] for scores in found), strict=True)
-            rows.append((str(bits), *map(_cell, columns)))
-        headers = ("bits", "mAP", "mAP tie-aware", "text to image, tie-aware", "classified")
+            low, high = found[0][place]["map_interval"]
+            interval = () if several else (f"{low:.3f} to {high:.3f}",)
+            means = [_cell([scores[place][name] for scores in found]) for name in _COLUMNS]
+            rows.append((str(bits), *means[:2], *interval, *means[2:]))
+        titles = list(_COLUMNS.values())
+        headers = ("bits", *titles[:2], *(() if several else ("its 95 % interval",)), *titles[2:])
         print(tabulate(rows, headers, "github", disable_numparse=True, stralign="right"))
-        if len(found) > 1:
+        if several:
             print(f"x 100, mean ± standard deviation of {len(found)} runs")
 
 
-def _cell(values: tuple[float | None, ...]) -> str:
+_COLUMNS = {
+    "map": "mAP",
+    "map_tie_aware": "mAP tie-aware",
+    "precision_at_100": "precision@100",
+    "precision_within_2": "within 2 bits",
+    "text_map_tie_aware": "text to image, tie-aware",
+    "accuracy": "classified",
+}
+
+
+def _cell(values: Sequence[float | None]) -> str:
     from ..experiments import mean_and_spread
 
     known = [value for value in values if value is not None]
