@@ -19,7 +19,7 @@ import tyro
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from nestkala.finished_run import encode_run
+from nestkala.finished_run import FinishedRun
 from nestkala.index import PrefixIndex
 
 Codes = NDArray[np.uint8]
@@ -134,7 +134,7 @@ def _quality(index: PrefixIndex, labels: Labels, queries: Codes, asked: Labels) 
 
 def _collection(folder: Path, items: int, flip_rate: float) -> tuple[Codes, Labels, Codes, Labels]:
     """Queries, their labels, codes, their labels."""
-    run = encode_run(folder, progress=True)
+    run = FinishedRun.open(folder).encode(progress=True)
     gallery = run.gallery
     rng = np.random.default_rng(0)
     chosen = np.resize(np.arange(len(gallery)), items)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import NestKALAError
 from .evaluation import evaluate
-from .finished_run import encode_run
+from .finished_run import FinishedRun
 from .index import PrefixIndex
 
 _KEPT = 0.95
@@ -40,10 +40,12 @@ def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
     Raises:
         NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
     """
-    codes = encode_run(run, progress=progress)
-    head, queries = codes.hasher.model.head, codes.queries
+    opened = FinishedRun.open(run)
+    head = opened.hasher.model.head
     if not head.nested:
         raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")
+    codes = opened.encode(progress)
+    queries = codes.queries
     every = range(1, head.lengths[-1] + 1)
     scores = evaluate(queries, codes.query_labels, codes.gallery, codes.gallery_labels, every, codes.config.top_k)
     index = PrefixIndex.build(codes.gallery, bits=head.lengths[-1])

@@ -123,8 +123,8 @@ def read_plan(output: Path) -> Plan:
     return plan
 
 
-def read_shards(output: Path) -> Iterator[PrefixIndex]:
-    """The shards of a finished encoding, one after the other.
+def read_shards(output: Path, verify: bool = True) -> Iterator[PrefixIndex]:
+    """The shards of a finished encoding, one after the other; `verify` as for `PrefixIndex.load`.
 
     Raises:
         NestKALAError: shards are missing or damaged.
@@ -135,12 +135,12 @@ def read_shards(output: Path) -> Iterator[PrefixIndex]:
             f"{output} is not finished: {len(missing)} of {plan.num_shards} shards are missing; encode again with the "
             "same arguments, and it goes on"
         )
-    return (_read_shard(_path(output, shard)) for shard in range(plan.num_shards))
+    return (_read_shard(_path(output, shard), verify) for shard in range(plan.num_shards))
 
 
-def _read_shard(path: Path) -> PrefixIndex:
+def _read_shard(path: Path, verify: bool) -> PrefixIndex:
     try:
-        return PrefixIndex.load(path)
+        return PrefixIndex.load(path, verify)
     except NestKALAError as error:
         raise NestKALAError(f"{error}; delete it, and encode again") from None
 

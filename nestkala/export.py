@@ -4,6 +4,8 @@ import copy
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
@@ -108,9 +110,7 @@ def export_codes(index: PrefixIndex, path: Path, bits: int | None = None) -> Pat
         NestKALAError: bits out of range, or another suffix.
         OSError: a file cannot be written.
     """
-    bits = index.bits if bits is None else bits
-    if bits not in index.lengths:
-        raise NestKALAError(f"bits must be a whole number from 1 to {index.bits}, the index's, not {bits!r}")
+    bits = index.checked_bits(bits)
     if path.suffix not in (".npy", ".faiss"):
         raise NestKALAError(f"cannot write codes to {path}: say a file that ends in .npy or .faiss")
     codes = prefix(index.codes, bits)
@@ -127,17 +127,14 @@ def export_codes(index: PrefixIndex, path: Path, bits: int | None = None) -> Pat
     return ids
 
 
-class _quiet:  # noqa: N801 - used as a function
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
     """Within this context these loggers tell of errors alone."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
             logger.setLevel(level)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -53,40 +54,54 @@ class RunCodes:
         return pack(self.relaxed)
 
 
-def encode_run(run: Path, lengths: Sequence[int] = (), progress: bool = False) -> RunCodes:
-    """Encode a run's queries and gallery, from its data and the token cache.
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run folder's settings and model; `encode` gives its codes.
 
-    Warns where training searched learned codes: the gallery's are those of the network here.
-
-    Args:
-        run: its folder.
-        lengths: that are to be scored.
-        progress: show bars.
-
-    Raises:
-        NestKALAError: no such run, data that is no longer there, or a length that its codes do not have.
+    Attributes:
+        folder: where it is.
+        config: its settings.
+        hasher: its model.
     """
-    if not (run / "config.yaml").is_file():
-        raise NestKALAError(f"{run} is no run folder: there is no config.yaml")
-    config, hasher = load_config(str(run / "config.yaml")), Hasher.from_pretrained(run)
-    for bits in lengths:
-        hasher.columns(bits)
-    metrics = run / "metrics.json"
-    if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("searched") == "learned codes":
-        logger.warning("%s searched codes that it learned for the gallery; here the network makes them", run)
-    dataset = load_dataset(config.data, config.data_root)
-    split = load_split(run / "split.json", dataset)
-    source = token_source(config, hasher.spec, hasher.backbone, dataset)
-    labels = {name: "encoding " + name if progress else None for name in ("queries", "gallery")}
-    relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])
-    return RunCodes(
-        config,
-        hasher,
-        torch.cat(list(relaxed)),
-        dataset.targets[split.query],
-        packed_codes(hasher.model, source, dataset, split.gallery.tolist(), labels["gallery"]),
-        dataset.targets[split.gallery],
-    )
+
+    folder: Path
+    config: Config
+    hasher: Hasher
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read a run folder. Raises NestKALAError if it is none, or damaged."""
+        if not (folder / "config.yaml").is_file():
+            raise NestKALAError(f"{folder} is no run folder: there is no config.yaml")
+        return cls(folder, load_config(str(folder / "config.yaml")), Hasher.from_pretrained(folder))
+
+    def encode(self, progress: bool = False) -> RunCodes:
+        """Encode its queries and gallery, from its data and the token cache, showing bars with `progress`.
+
+        Warns where training searched learned codes: the gallery's are those of the network here.
+
+        Raises:
+            NestKALAError: data that is no longer there.
+        """
+        config, hasher, folder = self.config, self.hasher, self.folder
+        metrics = folder / "metrics.json"
+        if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("searched") == "learned codes":
+            logger.warning(
+                "%s searched codes that it learned for the gallery; here the network makes them", self.folder
+            )
+        dataset = load_dataset(config.data, config.data_root)
+        split = load_split(folder / "split.json", dataset)
+        source = token_source(config, hasher.spec, hasher.backbone, dataset)
+        labels = {name: f"encoding {name}" if progress else None for name in ("queries", "gallery")}
+        relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])
+        return RunCodes(
+            config,
+            hasher,
+            torch.cat(list(relaxed)),
+            dataset.targets[split.query],
+            packed_codes(hasher.model, source, dataset, split.gallery.tolist(), labels["gallery"]),
+            dataset.targets[split.gallery],
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,8 @@ class Scores:
     map_interval: tuple[float, float]
     precision_at_100: float
     precision_within_2: float
-    text_map_tie_aware: float | None
-    accuracy: float | None
+    text_map_tie_aware: float | None = None
+    accuracy: float | None = None
 
 
 def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Scores]:
@@ -159,6 +174,4 @@ def _scores(bits: int, found: Metrics, top_k: int | None) -> Scores:
         bootstrap_interval(found.counts.average_precision(top_k)),
         float(found.counts.precision_at(100).mean()),
         float(found.counts.precision_within(2).mean()),
-        None,
-        None,
     )

@@ -5,9 +5,9 @@ python scripts/pictures.py --run runs/RUN --index photos.index --query photos/qu
 Needs Chromium and `pip install "nestkala[test]"`.
 """
 
-import socket
-import threading
-import time
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -15,19 +15,15 @@ from pathlib import Path
 from shutil import which
 
 import tyro
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from nestkala import Hasher
 from nestkala.advice import measure_lengths, recommend
 from nestkala.files import replacing
-from nestkala.index import SearchIndex
 from nestkala.index.model import folder_of, hasher_of
 from nestkala.index.opening import open_index
 from nestkala.plots import plot_lengths
 from nestkala.result_page import result_page
-from nestkala.server import make_app
 
 BITS = 16
 
@@ -54,7 +50,7 @@ def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"
         f"the first {BITS} of {opened.bits} bits",
     )
     chromium = which("chromium") or which("chromium-browser") or which("google-chrome")
-    with sync_playwright() as playwright, _served(opened, hasher) as address:
+    with sync_playwright() as playwright, _served(index) as address:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         _keep(_results(browser, page), output / "results.jpg")
         for name, width, scheme in (("serve", 1000, "light"), ("serve_dark", 390, "dark")):
@@ -84,19 +80,13 @@ def _searched(browser: Browser, address: str, query: Path, width: int, scheme: s
 
 
 @contextmanager
-def _served(index: SearchIndex, hasher: Hasher) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = make_app(index, hasher, folder_of(index))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+def _served(index: str) -> Iterator[str]:
+    """The address of `nestkala serve`."""
+    command = [sys.executable, "-m", "nestkala", "serve", index, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield re.findall(r"http://\S+", server.stdout.readline())[0]
+        server.terminate()
 
 
 def _keep(png: bytes, path: Path) -> None:

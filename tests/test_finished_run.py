@@ -11,7 +11,7 @@ from nestkala import Hasher
 from nestkala.cli import main
 from nestkala.codes import unpack
 from nestkala.config import Config
-from nestkala.finished_run import encode_run, score_run
+from nestkala.finished_run import FinishedRun, score_run
 from nestkala.run import train
 
 
@@ -41,7 +41,7 @@ def expected_map(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray)
 
 
 def test_scores_are_those_of_codes_made_one_by_one(run: Path) -> None:
-    hasher, codes = Hasher.from_pretrained(run, "cpu"), encode_run(run)
+    hasher, codes = Hasher.from_pretrained(run, "cpu"), FinishedRun.open(run).encode()
     names = json.loads((run / "split.json").read_text())
     images = Path(codes.config.data)
     query, gallery = ([images / name for name in names[part]] for part in ("query", "gallery"))
@@ -79,7 +79,7 @@ def test_the_command_repeats_what_training_said(run: Path, capsys: pytest.Captur
     assert main(["eval", str(run), "--lengths", "7,3"]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()]
     assert [row[0].strip() for row in rows[2:]] == ["7", "3"]
-    (three,) = score_run(encode_run(run), (3,))
+    (three,) = score_run(FinishedRun.open(run).encode(), (3,))
     low, _, high = rows[3].pop(3).split()
     assert (float(low), float(high)) == pytest.approx(three.map_interval, abs=5e-4)
     expected = [value for name, value in asdict(three).items() if name not in ("bits", "map_interval")]
@@ -92,7 +92,7 @@ def test_of_several_runs_mean_and_deviation_are_shown(
     assert main(["eval", str(run), str(noise_model), "--lengths", "9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "x 100, mean ± standard deviation of 2 runs"
-    one, other = (score_run(encode_run(folder), (9,))[0].map for folder in (run, noise_model))
+    one, other = (score_run(FinishedRun.open(folder).encode(), (9,))[0].map for folder in (run, noise_model))
     cell = lines[2].strip("|").split("|")[1].strip()
     assert cell == f"{50 * (one + other):.1f} ± {100 * abs(one - other) / 2**0.5:.1f}"
     assert main(["eval"]) == 2

@@ -42,7 +42,7 @@ class Encode:
         plan = encode_folder(self.folder, self.output, self.model, self.shard_size, self.workers, progress)
         if not PartialState().is_main_process:
             return
-        broken = [name for shard in read_shards(self.output) for name in unreadable(shard)]
+        broken = [name for shard in read_shards(self.output, verify=False) for name in unreadable(shard)]
         if self.json:
             print(json.dumps({"output": str(self.output), "images": plan.images, "unreadable": broken}))
             return

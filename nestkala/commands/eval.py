@@ -31,15 +31,17 @@ class Eval:
     def run(self) -> None:
         from tabulate import tabulate
 
-        from ..finished_run import encode_run, score_run
+        from ..finished_run import FinishedRun, score_run
 
         if not self.run_folders:
             raise NestKALAError("name a run folder, or several")
         lengths, found = self.lengths, []
         for folder in self.run_folders:
-            codes = encode_run(folder, lengths, progress=not self.json)
-            lengths = lengths or codes.hasher.lengths
-            found.append([asdict(scores) for scores in score_run(codes, lengths)])
+            run = FinishedRun.open(folder)
+            lengths = lengths or run.hasher.lengths
+            for bits in lengths:
+                run.hasher.columns(bits)  # a mistake is told before anything is encoded
+            found.append([asdict(scores) for scores in score_run(run.encode(progress=not self.json), lengths)])
         if self.json:
             runs = zip(self.run_folders, found, strict=True)
             print(json.dumps([{"run": str(folder), "lengths": scores} for folder, scores in runs]))

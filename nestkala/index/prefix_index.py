@@ -20,6 +20,7 @@ from .scan import scan_prefixes
 from .slices import (
     Positions,
     Slices,
+    best,
     count_within,
     distances_to,
     nearest,
@@ -229,7 +230,7 @@ class PrefixIndex:
         Raises:
             NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
         """
-        bits = self._checked_bits(bits)
+        bits = self.checked_bits(bits)
         shortlist = checked_shortlist(k, shortlist, rescore is not None)
         if method not in ("auto", "slices", "scan"):
             raise NestKALAError(f"method must be auto, slices or scan, not '{method}'")
@@ -240,7 +241,7 @@ class PrefixIndex:
         elif shortlist > k:
             ranking = distances_to(self._words, self._queries(codes, self.bits), near)
         if shortlist > k or rescore is not None:
-            near, ranking = _best(near, ranking, k)
+            near, ranking = best(near, ranking, k)
         return Hits(self._ids_at(near), ranking)
 
     def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
@@ -254,7 +255,7 @@ class PrefixIndex:
         Raises:
             NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
         """
-        bits = self._checked_bits(bits)
+        bits = self.checked_bits(bits)
         check_radius(radius)
         queries = prefix_words(self._queries(codes, bits), bits).astype(np.uint64)
         slices = self._slices_at(bits)
@@ -271,7 +272,7 @@ class PrefixIndex:
         Raises:
             NestKALAError: bits out of range.
         """
-        return int(self._num_distinct[self._checked_bits(bits)])
+        return int(self._num_distinct[self.checked_bits(bits)])
 
     def _nearest(self, queries: Words, k: int, bits: int, method: Method) -> tuple[Positions, NDArray[Any]]:
         if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
@@ -298,7 +299,8 @@ class PrefixIndex:
             self._slices[bits] = Slices.of(self._words, bits)
         return self._slices[bits]
 
-    def _checked_bits(self, bits: int | None) -> int:
+    def checked_bits(self, bits: int | None) -> int:
+        """This prefix length, by default the whole one. Raises NestKALAError out of 1 to the index's."""
         if bits is None:
             return self.bits
         if type(bits) is not int or not 1 <= bits <= self.bits:
@@ -338,12 +340,6 @@ def _checked_id(place: int, name: str) -> str:
     if not isinstance(name, str):
         raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
     return name
-
-
-def _best(near: Positions, ranking: NDArray[Any], k: int) -> tuple[Positions, NDArray[Any]]:
-    """The k first of candidates (Q, m) by their ranking, equal ones as they come."""
-    best = np.argsort(ranking, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(near, best, axis=1), np.take_along_axis(ranking, best, axis=1)
 
 
 def _scan(queries: Words, words: Words, k: int) -> tuple[Positions, NDArray[np.int32]]:

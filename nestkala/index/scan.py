@@ -5,7 +5,7 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from ..words import Words, popcount
-from .slices import Distances, Positions
+from .slices import Distances, Positions, best
 
 _BLOCK = 4096
 _FEW_QUERIES = 8
@@ -24,9 +24,7 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
     near, distances = _scan(words, queries.astype(np.uint64), np.array(masks, np.uint64), bits, k, bounds)
     if parts == 1:
         return near[:, 0], distances[:, 0]
-    near, distances = near.reshape(len(queries), -1), distances.reshape(len(queries), -1)
-    best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(near, best, axis=1), np.take_along_axis(distances, best, axis=1)
+    return best(near.reshape(len(queries), -1), distances.reshape(len(queries), -1), k)
 
 
 @njit(parallel=True, cache=True)

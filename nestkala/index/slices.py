@@ -1,6 +1,7 @@
 """Search among sorted codes: all that share a prefix are one slice, and one distance serves them all."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
@@ -10,6 +11,7 @@ from ..words import Words, popcount
 
 Positions = NDArray[np.int64]
 Distances = NDArray[np.int32]
+Ranking = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,12 @@ def prefix_words(words: Words, bits: int) -> Words:
     kept = words[:, : -(-bits // width)].copy()
     kept[:, -1] >>= -bits % width
     return kept
+
+
+def best(near: Positions, ranking: Ranking, k: int) -> tuple[Positions, Ranking]:
+    """The k first of candidates (Q, m) by their ranking, equal ones as they come."""
+    order = np.argsort(ranking, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(ranking, order, axis=1)
 
 
 @njit(parallel=True, cache=True)
