@@ -1,38 +1,63 @@
-"""Retrieval metrics of packed codes at every prefix length, from one pass over the gallery a query."""
+"""Retrieval metrics of packed codes at every prefix length at once, from galleries of any size."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
-from numba import config, njit, prange, set_num_threads
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
+from . import evaluation_cpu, evaluation_gpu
 from .codes import check_packed
 from .errors import NestKALAError
-from .relevance import RelevanceCounts
-from .words import popcount
+from .relevance import RelevanceCounts, Values
+
+_CHUNK = 2**16  # gallery items that are looked at together: few enough for a core's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metrics:
-    """Retrieval quality at one code length, means over the queries, each in [0, 1].
+    """Retrieval quality at one code length.
 
     Attributes:
-        map: mean average precision, ties in gallery order.
-        map_tie_aware: the expectation of `map` when items at equal distance come in random order.
-        counts: of each query's items by distance and relevance, which give precision and recall.
+        average_precision: of each query over the first `top_k` places, ties in gallery order, (Q,), in [0, 1].
+        counts: of each query's items by distance and relevance, which give all other metrics.
+        top_k: places of the ranking that count.
     """
 
-    map: float
-    map_tie_aware: float
-    counts: RelevanceCounts = field(repr=False, compare=False)
+    average_precision: Values
+    counts: RelevanceCounts = field(repr=False)
+    top_k: int
+
+    @cached_property
+    def map(self) -> float:
+        """Mean average precision, ties in gallery order."""
+        return float(self.average_precision.mean())
+
+    @cached_property
+    def tie_aware_average_precision(self) -> Values:
+        """Each query's expected average precision when items at equal distance come in random order, (Q,)."""
+        return self.counts.average_precision(self.top_k)
+
+    @cached_property
+    def map_tie_aware(self) -> float:
+        """The expectation of `map` when items at equal distance come in random order."""
+        return float(self.tie_aware_average_precision.mean())
 
     @property
     def scores(self) -> dict[str, float]:
         """The means by name."""
         return {"map": self.map, "map_tie_aware": self.map_tie_aware}
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Those of all queries, from those of some each, at least one, against one gallery."""
+        counts = RelevanceCounts(np.concatenate([part.counts.counts for part in parts]))
+        return cls(np.concatenate([part.average_precision for part in parts]), counts, parts[0].top_k)
 
 
 def evaluate(
@@ -42,6 +67,8 @@ def evaluate(
     g_labels: NDArray[np.generic],
     lengths: Sequence[int],
     top_k: int | None = None,
+    device: torch.device | str = "cpu",
+    accelerator: Accelerator | None = None,
 ) -> dict[int, Metrics]:
     """Score Hamming ranking of the gallery for every query, at every prefix length.
 
@@ -50,7 +77,9 @@ def evaluate(
     among these, 0 for a query with none. `map_tie_aware` is its exact expectation over random order within
     equal distances, after McSherry and Najork, "Computing information retrieval performance measures
     efficiently in the presence of tied scores" (ECIR 2008), extended to a `top_k` that cuts a group of ties.
-    No array of queries times gallery is built.
+
+    The gallery is gone through in pieces, once to count and once more to place ties, so codes and labels may be
+    memory-mapped and larger than memory: what is kept grows with queries and lengths alone.
 
     Args:
         q_codes: packed query codes, uint8 (Q, bytes).
@@ -59,6 +88,9 @@ def evaluate(
         g_labels: multi-hot gallery labels, (G, C), bool or 0 and 1.
         lengths: prefix lengths in bits, each 1..8 * bytes.
         top_k: places of the ranking that count, at least 1; None, or more than G, means all.
+        device: "cpu", or a GPU.
+        accelerator: shares the queries among its processes, which must all call, with the same arguments; each gets
+            the metrics of all queries.
 
     Returns:
         The metrics of each length, in the order of `lengths`.
@@ -84,40 +116,47 @@ def evaluate(
         raise NestKALAError(f"top_k: got {top_k}, need at least 1, or None for the whole gallery")
     top_k = len(g_codes) if top_k is None else min(top_k, len(g_codes))
 
-    ascending = np.unique(lengths)
-    # Distances grow from length to length, so each length adds the bits that it has beyond the one before.
-    bit = np.arange(num_bits)
-    first = np.append(0, ascending[:-1])
-    added = (first[:, None] <= bit) & (bit < ascending[:, None])  # (m, bits)
-    with _as_many_threads_as_torch():
-        counts, average_precision = _scan(
-            _words(q_codes),
-            _words(np.packbits(q_labels != 0, axis=1)),
-            _words(g_codes),
-            _words(np.packbits(g_labels != 0, axis=1)),
-            _words(np.packbits(added, axis=1)),
-            int(ascending[-1]),
-            top_k,
-        )
-    metrics = {}
-    for k, length in enumerate(ascending.tolist()):
-        found = RelevanceCounts(counts[k, :, : length + 1])
-        metrics[length] = Metrics(
-            map=float(average_precision[k].mean()),
-            map_tie_aware=float(found.average_precision(top_k).mean()),
-            counts=found,
-        )
-    return {int(length): metrics[int(length)] for length in lengths}
+    queries = q_codes, _packed_labels(q_labels, "query")
+    gallery = _Gallery(g_codes, g_labels)
+    if accelerator is None or accelerator.num_processes == 1:
+        found = _score(queries, gallery, lengths, top_k, device)
+    else:
+        share = np.array_split(np.arange(len(q_codes)), accelerator.num_processes)[accelerator.process_index]
+        own = _score((queries[0][share], queries[1][share]), gallery, lengths, top_k, device) if len(share) else {}
+        parts = [part for part in gather_object([own]) if part]
+        found = {length: Metrics.joined([part[length] for part in parts]) for length in parts[0]}
+    return {int(length): found[int(length)] for length in lengths}
 
 
-@contextmanager
-def _as_many_threads_as_torch() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)  # which numba's OpenMP layer changes
+class _Gallery:
+    """Codes (n, bytes) and packed labels (n, ceil(C / 8)) of the items, a piece at a time, as often as is asked."""
+
+    def __init__(self, codes: NDArray[np.uint8], labels: NDArray[np.generic]) -> None:
+        self._codes, self._labels = codes, labels
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        for start in range(0, len(self._codes), _CHUNK):
+            piece = slice(start, start + _CHUNK)
+            yield np.asarray(self._codes[piece]), _packed_labels(self._labels[piece], "gallery")
+
+
+def _score(
+    queries: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    gallery: _Gallery,
+    lengths: Sequence[int],
+    top_k: int,
+    device: torch.device | str,
+) -> dict[int, Metrics]:
+    """The metrics of the queries, codes and packed labels, at each length once."""
+    ascending = np.unique(lengths).tolist()
+    if torch.device(device).type == "cpu":
+        counts, average_precision = evaluation_cpu.rank(*queries, gallery, ascending, top_k)
+    else:
+        counts, average_precision = evaluation_gpu.rank(*queries, gallery, ascending, top_k, torch.device(device))
+    return {
+        length: Metrics(average_precision[k], RelevanceCounts(counts[k, :, : length + 1]), top_k)
+        for k, length in enumerate(ascending)
+    }
 
 
 def _check(codes: NDArray[np.uint8], labels: NDArray[np.generic], name: str) -> None:
@@ -129,72 +168,12 @@ def _check(codes: NDArray[np.uint8], labels: NDArray[np.generic], name: str) -> 
         raise NestKALAError(
             f"{name}: got {len(codes)} codes and {len(labels)} labels, need equally many and at least one"
         )
-    wrong = (labels != 0) & (labels != 1)
-    if wrong.any():
-        raise NestKALAError(f"{name} labels: got {labels[wrong][0]}, need only 0 and 1 (multi-hot)")
 
 
-def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Packed bits (N, bytes) as 64-bit words (ceil(bytes / 8), N): a contiguous row a word, for the scan."""
-    padded = np.pad(np.ascontiguousarray(packed), ((0, 0), (0, -packed.shape[1] % 8)))
-    return np.ascontiguousarray(padded.view(np.uint64).T)
-
-
-@njit(cache=True)
-def _average_precision(
-    distance: NDArray[np.int32], relevant: NDArray[np.uint8], counts: NDArray[np.int32], top_k: int
-) -> float:
-    """AP over the first `top_k` places of one query's stable ranking, which counting sort gives item by item.
-
-    distance (G,), relevant (G,) in {0, 1}, counts (b + 1, 2) of items by distance and relevance.
-    """
-    place = np.zeros(len(counts), np.int64)
-    hits = np.zeros(len(counts), np.int64)
-    for d in range(1, len(counts)):
-        place[d] = place[d - 1] + counts[d - 1, 0] + counts[d - 1, 1]
-        hits[d] = hits[d - 1] + counts[d - 1, 1]
-    found = 0
-    precisions = 0.0
-    for g in range(len(distance)):
-        d = distance[g]
-        place[d] += 1
-        if relevant[g] and place[d] <= top_k:
-            hits[d] += 1
-            found += 1
-            precisions += hits[d] / place[d]
-    return precisions / max(found, 1)
-
-
-@njit(parallel=True, cache=True)
-def _scan(
-    q_words: NDArray[np.uint64],
-    q_labels: NDArray[np.uint64],
-    g_words: NDArray[np.uint64],
-    g_labels: NDArray[np.uint64],
-    added: NDArray[np.uint64],
-    max_bits: int,
-    top_k: int,
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Counts of gallery items (m, Q, max_bits + 1, 2) by distance and relevance, and the stable AP (m, Q).
-
-    Codes, labels and the masks of the bits that each of the m lengths adds come as `_words`.
-    """
-    num_lengths, num_queries, num_gallery = added.shape[1], q_words.shape[1], g_words.shape[1]
-    counts = np.zeros((num_lengths, num_queries, max_bits + 1, 2), np.int32)
-    average_precision = np.zeros((num_lengths, num_queries))
-    for q in prange(num_queries):
-        relevant = np.zeros(num_gallery, np.uint8)
-        for w in range(len(q_labels)):
-            if q_labels[w, q]:
-                for g in range(num_gallery):
-                    relevant[g] |= (q_labels[w, q] & g_labels[w, g]) != 0
-        distance = np.zeros(num_gallery, np.int32)
-        for k in range(num_lengths):
-            for w in range(len(q_words)):
-                if added[w, k]:
-                    for g in range(num_gallery):
-                        distance[g] += popcount((q_words[w, q] ^ g_words[w, g]) & added[w, k])
-            for g in range(num_gallery):
-                counts[k, q, distance[g], relevant[g]] += 1
-            average_precision[k, q] = _average_precision(distance, relevant, counts[k, q], top_k)
-    return counts, average_precision
+def _packed_labels(labels: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+    """Multi-hot labels (N, C) as bits (N, ceil(C / 8)). Raises NestKALAError for what is neither 0 nor 1."""
+    if labels.dtype != np.bool_:
+        wrong = (labels != 0) & (labels != 1)
+        if wrong.any():
+            raise NestKALAError(f"{name} labels: got {labels[wrong][0]}, need only 0 and 1 (multi-hot)")
+    return np.packbits(labels != 0, axis=1)

@@ -115,7 +115,8 @@ class Scores:
         map_interval: of that, 95 %, over the queries (`bootstrap_interval`).
         precision_at_100: share of relevant images among the first 100 places, expected likewise.
         precision_within_2: share of relevant images among those within 2 bits; 0 for a query that finds none.
-        text_map_tie_aware: the same of class names searching images; None for a model without codes for text.
+        ramap_at_2: radius-aware mean average precision up to 2 bits (`radius_aware_average_precision`).
+        text_map_tie_aware: as map_tie_aware, class names searching images; None for a model without codes for text.
         accuracy: share of the queries that `Hasher.classify` gives one of their classes; None likewise.
     """
 
@@ -125,6 +126,7 @@ class Scores:
     map_interval: tuple[float, float]
     precision_at_100: float
     precision_within_2: float
+    ramap_at_2: float
     text_map_tie_aware: float | None = None
     accuracy: float | None = None
 
@@ -143,10 +145,11 @@ def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Sco
     model, num_classes = hasher.model, codes.gallery_labels.shape[1]
     lengths = model.head.lengths if lengths is None else lengths
     where = {bits: hasher.columns(bits) for bits in lengths}
-    gallery = (codes.gallery, codes.gallery_labels, top_k, lengths)
+    device = next(model.parameters()).device
+    gallery = (codes.gallery, codes.gallery_labels, top_k, lengths, device)
     images = score_lengths(model.head, codes.queries, codes.query_labels, *gallery)
     if not hasher.spec.has_text_codes:
-        return [_scores(bits, images[bits], top_k) for bits in lengths]
+        return [_scores(bits, images[bits]) for bits in lengths]
     with torch.no_grad():
         class_codes = pack(model.anchor_to_code(model.anchors))  # (C, ceil(L / 8))
     text = score_lengths(model.head, class_codes, np.eye(num_classes, dtype=bool), *gallery)
@@ -157,7 +160,7 @@ def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Sco
 
     return [
         replace(
-            _scores(bits, images[bits], top_k),
+            _scores(bits, images[bits]),
             text_map_tie_aware=text[bits].map_tie_aware,
             accuracy=accuracy(bits),
         )
@@ -165,13 +168,14 @@ def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Sco
     ]
 
 
-def _scores(bits: int, found: Metrics, top_k: int | None) -> Scores:
+def _scores(bits: int, found: Metrics) -> Scores:
     """Those of images searching images."""
     return Scores(
         bits,
         found.map,
         found.map_tie_aware,
-        bootstrap_interval(found.counts.average_precision(top_k)),
+        bootstrap_interval(found.tie_aware_average_precision),
         float(found.counts.precision_at(100).mean()),
         float(found.counts.precision_within(2).mean()),
+        float(found.counts.radius_aware_average_precision(2).mean()),
     )

@@ -1,6 +1,7 @@
 """How many relevant items lie at each Hamming distance, and the metrics that follow from that alone."""
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from scipy.special import digamma
 from .errors import NestKALAError
 
 Values = NDArray[np.float64]
+
+_BLOCK = 256  # queries whose last buckets are taken apart together, which bounds the memory that takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +24,7 @@ class RelevanceCounts:
         counts: int (Q, b + 1, 2): at each distance those that are not relevant, and those that are.
     """
 
-    counts: NDArray[np.int32]
+    counts: NDArray[np.int64]
 
     def average_precision(self, top_k: int | None = None) -> Values:
         """Expected average precision over the first `top_k` places, (Q,), as in `evaluate`; None, or more, means all.
@@ -32,23 +35,8 @@ class RelevanceCounts:
         if top_k is not None and top_k < 1:
             raise NestKALAError(f"top_k must be 1 or more, or None for all, not {top_k}")
         top_k = self._num_gallery if top_k is None else min(top_k, self._num_gallery)
-        relevant = self.counts[:, :, 1].astype(np.int64)  # (Q, b + 1)
-        total = relevant + self.counts[:, :, 0]
-        places_before = total.cumsum(axis=1) - total
-        hits_before = relevant.cumsum(axis=1) - relevant
-        last = (places_before + total >= top_k).argmax(axis=1)[:, None]  # the bucket of place top_k, (Q, 1)
-        whole = np.arange(total.shape[1]) < last
-        precisions = _expected_precisions(total, relevant, places_before, hits_before)
-        precisions_before = np.where(whole, precisions, 0.0).sum(axis=1, keepdims=True)  # (Q, 1)
-
-        total, relevant, places_before, hits_before = (
-            np.take_along_axis(x, last, axis=1) for x in (total, relevant, places_before, hits_before)
-        )  # (Q, 1)
-        places = top_k - places_before
-        hits, probability = _hypergeometric(total, relevant, places)  # (Q, W)
-        precisions = precisions_before + _expected_precisions(places, hits, places_before, hits_before)
-        average: Values = (probability * precisions / np.maximum(hits_before + hits, 1)).sum(axis=1)
-        return average
+        blocks = range(0, len(self.counts), _BLOCK)
+        return np.concatenate([_average_precision(self.counts[first : first + _BLOCK], top_k) for first in blocks])
 
     def precision_at(self, n: int) -> Values:
         """Expected share of relevant items among the first n places, (Q,), each in [0, 1]; n is cut to the gallery.
@@ -82,6 +70,33 @@ class RelevanceCounts:
         """
         return self._within(radius)[1]
 
+    def radius_aware_average_precision(self, max_radius: int | None = None) -> Values:
+        """Average precision of bucket search, which looks up one bucket after the other, (Q,), each in [0, 1].
+
+        With P(r) the precision within radius r (0 where nothing is found), and the C(b, 0) + ... + C(b, r) buckets
+        of b bits that are looked up for it as the cost:
+
+            RAAP = 1 / (R + 1) * sum over r = 0..R of P(r) / (C(b, 0) + ... + C(b, r))
+
+        Its mean over the queries is RAMAP. It is 1 / (R + 1) or little more at best: only radius 0 costs one bucket.
+
+        Source: Jiang, Li and Li, "On the Evaluation Metric for Hashing" (arXiv 1905.10951), RAMAP@R with its cost.
+
+        Args:
+            max_radius: R, 0 or more; None, or more than b, means b.
+
+        Raises:
+            NestKALAError: a negative radius.
+        """
+        bits = self.counts.shape[1] - 1
+        if max_radius is not None and max_radius < 0:
+            raise NestKALAError(f"max_radius must be 0 or more, or None for all, not {max_radius}")
+        radii = range(1 + (bits if max_radius is None else min(max_radius, bits)))
+        buckets = np.cumsum([float(comb(bits, radius)) for radius in radii])
+        terms = [self.precision_within(radius) / cost for radius, cost in zip(radii, buckets, strict=True)]
+        mean: Values = np.mean(terms, axis=0)
+        return mean
+
     def precision_recall_curve(self) -> tuple[Values, Values]:
         """Means over the queries of precision and recall within every radius 0..b: (b + 1,) each."""
         found = [self._within(radius) for radius in range(self.counts.shape[1])]
@@ -102,7 +117,7 @@ class RelevanceCounts:
         """Expected number of relevant items among the first n places, (Q,)."""
         if n < 1:
             raise NestKALAError(f"n must be 1 or more, not {n}")
-        total = self.counts.sum(axis=2, dtype=np.int64)  # (Q, b + 1)
+        total = self.counts.sum(axis=2)  # (Q, b + 1)
         before = total.cumsum(axis=1) - total
         places = np.clip(n - before, 0, total)  # of a distance among the first n
         hits: Values = (self.counts[:, :, 1] * places / np.maximum(total, 1)).sum(axis=1)
@@ -134,6 +149,27 @@ def bootstrap_interval(
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _average_precision(counts: NDArray[np.int64], top_k: int) -> Values:
+    """Expected AP of some queries, (Q,), from counts (Q, b + 1, 2), `top_k` at most the gallery's items."""
+    relevant = counts[:, :, 1]  # (Q, b + 1)
+    total = counts.sum(axis=2)
+    places_before = total.cumsum(axis=1) - total
+    hits_before = relevant.cumsum(axis=1) - relevant
+    last = (places_before + total >= top_k).argmax(axis=1)[:, None]  # the bucket of place top_k, (Q, 1)
+    whole = np.arange(total.shape[1]) < last
+    precisions = _expected_precisions(total, relevant, places_before, hits_before)
+    precisions_before = np.where(whole, precisions, 0.0).sum(axis=1, keepdims=True)  # (Q, 1)
+
+    total, relevant, places_before, hits_before = (
+        np.take_along_axis(x, last, axis=1) for x in (total, relevant, places_before, hits_before)
+    )  # (Q, 1)
+    places = top_k - places_before
+    hits, probability = _hypergeometric(total, relevant, places)  # (Q, W)
+    precisions = precisions_before + _expected_precisions(places, hits, places_before, hits_before)
+    average: Values = (probability * precisions / np.maximum(hits_before + hits, 1)).sum(axis=1)
+    return average
 
 
 def _expected_precisions(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from .codes import columns
@@ -21,6 +23,8 @@ def score_lengths(
     gallery_labels: Labels,
     top_k: int | None = None,
     lengths: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+    accelerator: Accelerator | None = None,
 ) -> dict[int, Metrics]:
     """`evaluate` for codes of any head.
 
@@ -30,15 +34,16 @@ def score_lengths(
         query_labels: multi-hot (Q, C).
         gallery: packed codes (G, bytes) likewise, or such as were learned for themselves, {length: (G, its bytes)}.
         gallery_labels: multi-hot (G, C).
-        top_k: as for `evaluate`.
+        top_k, device, accelerator: as for `evaluate`.
         lengths: such as the head has, by default those that it was made for.
     """
     lengths = head.lengths if lengths is None else lengths
     if head.nested and not isinstance(gallery, Mapping):
-        return evaluate(queries, query_labels, gallery, gallery_labels, lengths, top_k)
+        return evaluate(queries, query_labels, gallery, gallery_labels, lengths, top_k, device, accelerator)
     found: dict[int, Metrics] = {}
     for bits in lengths:
         where = head.columns(bits)
         items = gallery[bits] if isinstance(gallery, Mapping) else columns(gallery, where)
-        found |= evaluate(columns(queries, where), query_labels, items, gallery_labels, (bits,), top_k)
+        asked = columns(queries, where)
+        found |= evaluate(asked, query_labels, items, gallery_labels, (bits,), top_k, device, accelerator)
     return found

@@ -140,10 +140,19 @@ def train(config: Config) -> Path:
 
     train_codes, query_codes = encoded("training images", split.train), encoded("queries", split.query)
     gallery_codes = learned or encoded("gallery", split.gallery)
+    query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
+    scores = score_lengths(
+        model.head,
+        query_codes,
+        query_targets,
+        gallery_codes,
+        gallery_targets,
+        config.top_k,
+        device=accelerator.device,
+        accelerator=accelerator,
+    )
     if main:
         longest = config.lengths[-1]
-        query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
-        scores = score_lengths(model.head, query_codes, query_targets, gallery_codes, gallery_targets, config.top_k)
         result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
         result.constant_bits = constant_bits(columns(train_codes, model.head.columns(longest)), longest)
         result.seconds["evaluate"] = time.perf_counter() - started

@@ -1,12 +1,15 @@
 """Both mAPs against a double loop with a stable sort, enumerated orders, shuffles and exact fractions."""
 
 from fractions import Fraction
+from functools import partial
 from itertools import groupby, permutations, product
 from math import comb
 
 import numpy as np
 import pytest
+import torch
 
+from nestkala import evaluation, evaluation_cpu, evaluation_gpu
 from nestkala.codes import pack
 from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
@@ -63,6 +66,22 @@ def score(q, q_labels, g, g_labels, lengths, top_k=None):
     return evaluate(pack(q), q_labels, pack(g), g_labels, lengths, top_k)
 
 
+def scores(results):
+    return {bits: metrics.scores for bits, metrics in results.items()}
+
+
+@pytest.fixture(params=["whole", "in pieces", "in torch"])
+def way(request, monkeypatch):
+    """The gallery at once, in small pieces, or in pieces by the code for GPUs."""
+    if request.param != "whole":
+        monkeypatch.setattr(evaluation, "_CHUNK", 37)
+    if request.param == "in torch":
+        monkeypatch.setattr(evaluation_gpu, "_BLOCK", 4)
+        on_cpu = partial(evaluation_gpu.rank, device=torch.device("cpu"))
+        monkeypatch.setattr(evaluation_cpu, "rank", on_cpu)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("top_k", [None, 1, 7, 40, 149, 10_000])
 @pytest.mark.parametrize("multi", [False, True])
 def test_map_is_the_double_loop_with_a_stable_sort(top_k, multi):
@@ -71,8 +90,13 @@ def test_map_is_the_double_loop_with_a_stable_sort(top_k, multi):
     results = score(*data, lengths, top_k)
     assert list(results) == lengths
     for bits in lengths:
-        expected = slow_map(slow_rankings(*data, bits), top_k)
-        assert results[bits].map == pytest.approx(expected, abs=1e-12)
+        rankings = slow_rankings(*data, bits)
+        assert results[bits].map == pytest.approx(slow_map(rankings, top_k), abs=1e-12)
+        counts = np.zeros((6, bits + 1, 2), int)
+        for q, items in enumerate(rankings):
+            for distance, relevant in items:
+                counts[q, distance, int(relevant)] += 1
+        np.testing.assert_array_equal(results[bits].counts.counts, counts)
 
 
 @pytest.mark.parametrize("classes", [64, 65, 300])
@@ -167,12 +191,12 @@ def test_only_the_protocol_depends_on_the_order_of_the_gallery(top_k):
 
 def test_layout_and_label_type_do_not_matter():
     q, q_labels, g, g_labels = random_set(10, 5, 50, 24, 9, True)
-    expected = score(q, q_labels, g, g_labels, [5, 24], 20)
+    expected = scores(score(q, q_labels, g, g_labels, [5, 24], 20))
     wide = np.zeros((50, 6), np.uint8)
     wide[:, ::2] = pack(g)
     for codes in (np.asfortranarray(pack(g)), wide[:, ::2]):
         floats = np.asfortranarray(g_labels.astype(np.float32))
-        assert evaluate(pack(q), q_labels.astype(np.int8), codes, floats, [5, 24], 20) == expected
+        assert scores(evaluate(pack(q), q_labels.astype(np.int8), codes, floats, [5, 24], 20)) == expected
 
 
 GOOD = {

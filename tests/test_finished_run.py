@@ -61,6 +61,10 @@ def test_scores_are_those_of_codes_made_one_by_one(run: Path) -> None:
         assert scores.precision_at_100 == pytest.approx(np.mean([row.mean() for row in relevant]))  # all of 18
         within = [same[n][q[n] @ g.T >= bits - 4] for n in range(len(q))]
         assert scores.precision_within_2 == pytest.approx(np.mean([row.mean() if len(row) else 0 for row in within]))
+        exact, near = ([same[n][q[n] @ g.T >= bits - 2 * r] for n in range(len(q))] for r in (0, 1))
+        means = [np.mean([row.mean() if len(row) else 0 for row in rows]) for rows in (exact, near, within)]
+        costs = [1, 1 + bits, 1 + bits + bits * (bits - 1) / 2]
+        assert scores.ramap_at_2 == pytest.approx(sum(m / c for m, c in zip(means, costs, strict=True)) / 3)
         assert scores.map_interval[0] < scores.map_tie_aware < scores.map_interval[1]
         named = np.arange(len(t))[:, None] == labels(gallery)
         assert scores.text_map_tie_aware == pytest.approx(expected_map(t, g, named), abs=0.01)

@@ -60,7 +60,7 @@ def test_what_lies_within_a_radius(bits: int) -> None:
 
 
 def test_a_query_with_nothing_relevant_has_0() -> None:
-    counts = RelevanceCounts(np.array([[[3, 0], [0, 0], [2, 0]], [[0, 0], [4, 1], [0, 0]]], np.int32))
+    counts = RelevanceCounts(np.array([[[3, 0], [0, 0], [2, 0]], [[0, 0], [4, 1], [0, 0]]]))
     assert counts.precision_at(4)[0] == counts.recall_at(4)[0] == counts.recall_within(1)[0] == 0
     assert counts.precision_within(0).tolist() == [0, 0]
     assert counts.precision_at(2)[1] == pytest.approx(1 / 5)
@@ -85,8 +85,23 @@ def test_numbers_out_of_range_are_told() -> None:
         (lambda: counts.average_precision(0), "top_k must be 1 or more, or None for all, not 0"),
         (lambda: counts.recall_at(-1), "n must be 1 or more, not -1"),
         (lambda: counts.precision_within(-1), "radius must be 0 or more, not -1"),
+        (lambda: counts.radius_aware_average_precision(-1), "max_radius must be 0 or more, or None for all, not -1"),
         (lambda: bootstrap_interval(np.empty(0)), "no values"),
         (lambda: bootstrap_interval(np.ones(3), 1.0), "level must be between 0 and 1, not 1.0"),
     ):
         with pytest.raises(NestKALAError, match=said):
             ask()
+
+
+@pytest.mark.parametrize("max_radius", [None, 0, 2, 9])
+def test_radius_aware_precision_pays_for_every_bucket_looked_up(max_radius: int | None) -> None:
+    counts, distances, relevant = counted(4, 40, 5)
+    buckets = [sum(code.bit_count() <= radius for code in range(16)) for radius in range(5)]
+    expected = []
+    for q in range(4):
+        terms = []
+        for radius in range(5 if max_radius is None else min(max_radius, 4) + 1):
+            found = relevant[q][distances[q] <= radius]
+            terms.append((found.mean() if len(found) else 0) / buckets[radius])
+        expected.append(np.mean(terms))
+    assert counts.radius_aware_average_precision(max_radius) == pytest.approx(expected)

@@ -1,15 +1,13 @@
 """Whole runs on scikit-learn's digits: what they leave behind, resumed runs, processes, switches."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from launching import launch
 from safetensors.torch import load_file
 
 from nestkala.anchors import class_anchors
@@ -27,8 +25,6 @@ from nestkala.seeding import seeded
 from nestkala.tokens import TokenSource
 from nestkala.trainer import Trainer
 from nestkala.zero_shot import start_from_text
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -323,20 +319,6 @@ def test_multi_label_lists_train_and_evaluate(coco256: Path, tmp_path: Path, los
 def test_tensorboard_events_are_written(tmp_path: Path) -> None:
     folder = train(settings(tmp_path / "run", tracker="tensorboard"))
     assert list(folder.rglob("events.out.tfevents.*"))
-
-
-def launch(processes: int, *arguments: str, script: Path = ROOT / "train.py") -> "subprocess.CompletedProcess[str]":
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    several = ["--multi_gpu", "--num_processes", str(processes)] if processes > 1 else []
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [*launcher, *several, "--main_process_port", "0", str(script), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 ONE_AFTER_ANOTHER = """

@@ -65,6 +65,7 @@ _COLUMNS = {
     "map_tie_aware": "mAP tie-aware",
     "precision_at_100": "precision@100",
     "precision_within_2": "within 2 bits",
+    "ramap_at_2": "RAMAP@2",
     "text_map_tie_aware": "text to image, tie-aware",
     "accuracy": "classified",
 }
