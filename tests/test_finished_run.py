@@ -113,7 +113,7 @@ def test_a_model_without_text_codes_has_scores_of_images_alone(
     capsys.readouterr()
     assert main(["eval", str(run)]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [[cell.strip() for cell in row[6:]] for row in rows] == [["-", "-"], ["-", "-"]]
+    assert [[cell.strip() for cell in row[7:]] for row in rows] == [["-", "-"], ["-", "-"]]
     assert all(0 <= float(row[1]) <= 1 for row in rows)
 
 

@@ -1,0 +1,1 @@
+"""What is measured, and the plain ways that it is measured against: python -m benchmarks."""

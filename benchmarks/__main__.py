@@ -1,0 +1,88 @@
+"""All comparisons with plain baselines: python -m benchmarks --cifar10 cifar10"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tabulate import tabulate
+from tyro.conf import Positional, arg
+
+from nestkala.errors import NestKALAError, unknown_name
+from nestkala.files import write_text
+
+from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, trunk_cut
+from .comparison import Row, machine, revision
+
+INTRODUCTION = """# Against plain baselines
+
+`python -m benchmarks --cifar10 cifar10`: each a ratio within one run, the plain way and ours taken in turn on the same
+cores, medians and their range; the plain ways are in `benchmarks/`, written as published code does it, and find the
+same. CIFAR-10 is a folder of its images, {{train,test}}/CLASS.
+
+On {machine}.
+
+{table}
+
+![seconds against training images, and against codes](pictures/cost_growth.png)
+"""
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """Measure some of the comparisons, or all, and write their table; rows of others in it stay."""
+
+    names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
+    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, cost_growth; by default all"""
+    cifar10: Path = Path("cifar10")
+    """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
+    output: Path = Path("docs/benchmarks")
+    """.json and .md are written here, the figure to pictures/cost_growth.png beside them"""
+
+
+def main(given: Benchmarks) -> None:
+    """Measure and write."""
+    figure = given.output.parent / "pictures/cost_growth.png"
+    known: dict[str, Callable[[], list[Row]]] = {
+        "evaluation": evaluation.run,
+        "dcc": dcc.run,
+        "clora_update": clora_update.run,
+        "trunk_cut": partial(trunk_cut.run, given.cifar10),
+        "five_lengths": five_lengths.run,
+        "first_encoding": partial(first_encoding.run, given.cifar10),
+        "cost_growth": partial(cost_growth.run, figure),
+    }
+    for name in given.names:
+        if name not in known:
+            raise unknown_name("benchmark", name, known)
+    if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
+        raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")
+    saved = given.output.with_suffix(".json")
+    found = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    for name in given.names or known:
+        rows = [asdict(row) for row in known[name]()]
+        for row in rows:
+            print(f"{row['what']}: {row['measured']} (target: {row['target']})", flush=True)
+        found[name] = {"machine": machine(), "revision": revision(), "rows": rows}
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        write_text(saved, json.dumps(found, indent=1) + "\n")
+    lines = [
+        (row["what"], row["baseline"], row["measured"], row["target"], "yes" if row["met"] else "**no**")
+        for name in known
+        for row in found.get(name, {"rows": []})["rows"]
+    ]
+    table = tabulate(lines, ("what", "against", "measured", "target", "met"), tablefmt="github", disable_numparse=True)
+    write_text(given.output.with_suffix(".md"), INTRODUCTION.format(machine=machine(), table=table))
+    print(f"{given.output}.md and .json")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Benchmarks))
+    except NestKALAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
