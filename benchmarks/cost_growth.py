@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from nestkala.anchors import orthonormal_anchors
 from nestkala.backbones import load_backbone
@@ -60,7 +61,7 @@ def _training_seconds(num_images: int) -> float:
     config = Config(lengths=LENGTHS, epochs=EPOCHS, checkpoint_every=EPOCHS, head_init="random", batch_size=batch)
     spec = ModelSpec.of_run(config, backbone, tuple(map(str, range(CLASSES))))
     generator = torch.Generator().manual_seed(0)
-    shape = backbone.tower.trunk(torch.zeros(1, 3, 64, 64)).shape[1:]
+    shape = backbone.tower.trunk(backbone.preprocess(Image.new("RGB", (64, 64)))[None]).shape[1:]
     tokens = torch.randn(num_images, *shape, generator=generator).half()
     targets = torch.eye(CLASSES)[torch.arange(num_images) % CLASSES]
 
