@@ -245,6 +245,17 @@ def test_every_shipped_file_and_the_settings_of_its_runs_are_valid(name: str, tm
     assert len({run.folder for run in runs}) == len(runs) > 0
 
 
+def test_the_documented_file_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "experiments.md").read_text()
+    (tmp_path / "own.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    given = load_experiment(str(tmp_path / "own.yaml"))
+    ranks = ["rank, rank 1", "rank, rank 2", "rank, rank 4"]
+    assert [row.name for row in given.rows] == ["KALAHash", "frozen", "NestKALA", *ranks]
+    assert grid_of(given, tmp_path).runs
+    for name in SHIPPED:
+        assert f"| `{name}` |" in page
+
+
 def test_shipped_files_come_with_the_package() -> None:
     folder = Path(__file__).parent.parent / "configs" / "experiments"
     assert sorted(SHIPPED) == sorted(path.stem for path in folder.glob("*.yaml"))
