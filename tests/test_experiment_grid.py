@@ -116,6 +116,10 @@ def test_fewer_shots_methods_and_seeds() -> None:
     assert (fewer.seeds, list(fewer.methods), fewer.shots_of("a"), fewer.shots_of("b")) == (1, ["a", "b"], (4,), (4,))
     alone = given.restricted(seeds=None, shots=[], methods=["b"])
     assert (alone.seeds, list(alone.methods), alone.methods["b"].reference) == (2, ["b"], None)
+    without = experiment(methods={"a": {"shots": [1]}, "b": {"reference": "a"}}).restricted(None, [4], [])
+    assert [without.reference_of(row) for row in without.rows] == [None]
+    with pytest.raises(NestKALAError, match="seeds must be 1 or more, not 0"):
+        given.restricted(0, [], [])
     with pytest.raises(NestKALAError, match=r"unknown method in try 'd'.*\(known: a, b, c\)"):
         given.restricted(None, [], ["d"])
     with pytest.raises(NestKALAError, match=r"try has no runs at 2 shots \(known: 0, 1, 4\)"):

@@ -112,20 +112,21 @@ class Experiment(BaseModel):
         for name in methods:
             if name not in self.methods:
                 raise unknown_name(f"method in {self.name}", name, self.methods)
-        known = {count for name in self.methods for count in self.shots_of(name)}
-        if unknown := sorted(set(shots) - known):
-            raise NestKALAError(f"{self.name} has no runs at {unknown[0]} shots (known: {_listed(sorted(known))})")
-        chosen: dict[str, Method] = {}
-        for name in methods or self.methods:
-            at = tuple(count for count in self.shots_of(name) if not shots or count in shots)
-            method = self.methods[name]
-            without = method.reference is not None and methods and method.reference not in methods
-            if at:
-                changes = {"shots": at} | ({"reference": None} if without else {})
-                chosen[name] = method.model_copy(update=changes)
+        if seeds is not None and seeds < 1:
+            raise NestKALAError(f"seeds must be 1 or more, not {seeds}")
+        known = sorted({count for name in self.methods for count in self.shots_of(name)})
+        if unknown := sorted(set(shots) - set(known)):
+            raise NestKALAError(f"{self.name} has no runs at {unknown[0]} shots (known: {_listed(known)})")
+        at = {name: tuple(count for count in self.shots_of(name) if count in (shots or known)) for name in self.methods}
+        chosen = [name for name in self.methods if at[name] and name in (methods or self.methods)]
         if not chosen:
             raise NestKALAError(f"{self.name}: none of the methods chosen is run at {_listed(shots)} shots")
-        return self.model_copy(update={"seeds": seeds or self.seeds, "methods": chosen})
+        fewer = {}
+        for name in chosen:
+            method = self.methods[name]
+            reference = method.reference if method.reference in chosen else None
+            fewer[name] = method.model_copy(update={"shots": at[name], "reference": reference})
+        return self.model_copy(update={"seeds": seeds or self.seeds, "methods": fewer})
 
     def shots_of(self, method: str) -> tuple[int, ...]:
         """At which a method is run."""
