@@ -300,6 +300,9 @@ def test_the_command_runs_a_file_once_and_only_what_is_missing(
     assert main(["experiment", "cifar11"]) == 2
     assert "unknown experiment 'cifar11'; did you mean 'cifar10'?" in capsys.readouterr().err
 
+    assert main(["experiment", "own.yaml", "./own.yaml", "--data", "Own=features"]) == 2
+    assert "2 of the files have the name own" in capsys.readouterr().err
+
     command = ["experiment", "own.yaml", "--data", "Own=features"]
     assert main([*command, "--dry-run"]) == 0
     assert "own: 0 of 8 runs are finished" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """`nestkala experiment`."""
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,6 +59,9 @@ class Experiment:
         if not self.files:
             raise NestKALAError("name an experiment file, or several")
         experiments = [load_experiment(name) for name in self.files]
+        for name, number in Counter(experiment.name for experiment in experiments).items():
+            if number > 1:
+                raise NestKALAError(f"{number} of the files have the name {name}, which their tables share: say one")
         folders = dict(self._folder(word, experiments) for word in self.data)
         restricted = [experiment.restricted(self.seeds, self.shots, self.only) for experiment in experiments]
         for experiment in restricted:
@@ -89,8 +93,10 @@ class Experiment:
             return
         finish(grid.runs)
         changes = [f"{key} {value}" for key, value in overrides.items()]
-        changes += [f"only {', '.join(map(str, self.shots))} shots"] * bool(self.shots)
-        changes += [f"only {'; '.join(self.only)}"] * bool(self.only)
+        if self.shots:
+            changes.append(f"only at {', '.join(map(str, self.shots))} shots")
+        if self.only:
+            changes.append(f"only the methods {' / '.join(self.only)}")
         for path in write_results(grid, self.output or self.runs, changes, absent):
             print(path)
 
