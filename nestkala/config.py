@@ -1,9 +1,7 @@
 """The settings of a training run: one typed schema for YAML files, command-line flags and the run folder."""
 
 import argparse
-import os
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, f
 from tyro.constructors import PrimitiveConstructorSpec
 
 from .backbone_names import check_name
-from .errors import NestKALAError, nearest, one_line, unknown_name
+from .errors import NestKALAError, nearest, unknown_name
 from .plugins import find_plugin
+from .settings_files import in_words, read_settings
 
 MAX_LENGTH = 512
 
@@ -250,7 +249,7 @@ class Config(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise NestKALAError(_in_words(error)) from None
+            raise NestKALAError(in_words(error, Config.model_fields)) from None
 
     @property
     def starts_from_text(self) -> bool:
@@ -389,19 +388,7 @@ def load_config(name: str) -> Config:
     Raises:
         NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values.
     """
-    shipped = {path.name.removesuffix(".yaml"): path for path in files("nestkala.configs").iterdir()}
-    path = shipped.get(name) or Path(name)
-    if not path.is_file():
-        if os.sep in name or name.endswith((".yaml", ".yml")):
-            raise NestKALAError(f"there is no config file {name}")
-        raise unknown_name("config", name, [key for key, file in shipped.items() if file.name.endswith(".yaml")])
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NestKALAError(f"{path} is not YAML: {one_line(error)}") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
+    path, values = read_settings("config", name, "nestkala.configs")
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]
     for key in values:
         if key not in in_file:
@@ -422,17 +409,3 @@ def _check_text_tower(anchors: str) -> None:
     if anchors != "tiny" and not anchors.startswith("open_clip/"):
         raise unknown_name("anchors", anchors, ["text", "tiny", "open_clip/MODEL:WEIGHTS", "FILE.npy", "orthonormal"])
     check_name(anchors)
-
-
-def _in_words(error: ValidationError) -> str:
-    sentences = []
-    for detail in error.errors(include_url=False):
-        key = ".".join(map(str, detail["loc"]))
-        if detail["type"] == "extra_forbidden":
-            sentences.append(f"unknown key '{key}'{nearest(key, Config.model_fields)}")
-        elif detail["type"] == "value_error":
-            sentences.append(str(detail["ctx"]["error"]))
-        else:
-            message = detail["msg"].removeprefix("Input ")
-            sentences.append(f"{key} {message}, not {detail['input']!r}")
-    return "; ".join(sentences)

@@ -1,7 +1,9 @@
 """Pictures; matplotlib is an extra, pip install "nestkala[plots]"."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from .errors import NestKALAError
 from .files import replacing
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
+COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")  # all of theirs
 
 
 def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
@@ -44,3 +47,52 @@ def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
         raise NestKALAError(f"cannot draw to {path}: say a file that ends in .png or .svg")
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over the values of one setting.
+
+    Attributes:
+        title: above it.
+        setting: name of the setting.
+        values: of the setting, in order.
+        lines: {label: mean and standard deviation at each value}, in points.
+    """
+
+    title: str
+    setting: str
+    values: Sequence[float]
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+
+
+def plot_panels(panels: Sequence[Panel], measure: str, path: Path) -> None:
+    """Write a PNG of panels, three in a row: their values evenly spaced, a line with its spread for each label.
+
+    Args:
+        panels: at least one.
+        measure: what the lines show.
+        path: of the PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(panels))
+    height = -(-len(panels) // columns)
+    figure = Figure(figsize=(1 + 4 * columns, 3 * height), layout="constrained")
+    for place, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(height, columns, place)
+        places = np.arange(len(panel.values))
+        for (label, points), colour in zip(panel.lines.items(), cycle(COLOURS), strict=False):
+            means, spreads = np.array(points).T
+            axes.plot(places, means, "o-", color=colour, linewidth=2, markersize=4, label=label)
+            axes.fill_between(places, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xticks(places, [f"{value:g}" for value in panel.values])
+        axes.set(title=panel.title, xlabel=panel.setting, ylabel=measure)
+        axes.grid(alpha=0.25)
+        axes.spines[["right", "top"]].set_visible(False)
+        axes.legend(frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

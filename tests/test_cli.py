@@ -72,7 +72,8 @@ def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
     return errors.strip()
 
 
-COMMANDS = ["train", "encode", "index", "search", "serve", "classify", "advise", "eval", "export", "list", "cache"]
+COMMANDS = ["train", "encode", "index", "search", "serve", "classify", "advise", "eval", "experiment", "export"]
+COMMANDS += ["list", "cache"]
 
 
 @pytest.mark.parametrize(

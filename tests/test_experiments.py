@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from nestkala import experiments
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
 from nestkala.experiments import Run, finish, mean_and_spread
+from nestkala.experiments import runs as run_module
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_what_is_finished_is_not_repeated(make, monkeypatch: pytest.MonkeyPatch)
     finish(runs)
     assert all(run.is_finished and not run.has_diverged for run in runs)
     assert set(runs[0].metrics["lengths"]) == {"4", "8"}
-    monkeypatch.setattr(experiments, "train", pytest.fail)
+    monkeypatch.setattr(run_module, "train", pytest.fail)
     finish(runs)
 
 
@@ -53,8 +53,8 @@ def test_a_run_that_stopped_goes_on_from_its_checkpoint(make, monkeypatch: pytes
     (part.folder / "metrics.json").unlink()
     assert not part.is_finished
     resumed = []
-    train = experiments.train
-    monkeypatch.setattr(experiments, "train", lambda config: (resumed.append(config.resume), train(config)))
+    train = run_module.train
+    monkeypatch.setattr(run_module, "train", lambda config: (resumed.append(config.resume), train(config)))
     part.finish()
     assert resumed == [part.folder]
     one, two = (load_file(run.folder / "checkpoint.safetensors") for run in (whole, part))

@@ -5,10 +5,11 @@ from .cache import Cache
 from .classify import Classify
 from .encode import Encode
 from .eval import Eval
+from .experiment import Experiment
 from .export import Export
 from .index import Index
 from .listing import List
 from .search import Search
 from .serve import Serve
 
-__all__ = ["Advise", "Cache", "Classify", "Encode", "Eval", "Export", "Index", "List", "Search", "Serve"]
+__all__ = ["Advise", "Cache", "Classify", "Encode", "Eval", "Experiment", "Export", "Index", "List", "Search", "Serve"]

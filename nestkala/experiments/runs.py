@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .config import FREE_ON_RESUME, Config, load_config
-from .errors import DivergedError, NestKALAError, one_line
-from .files import write_text
-from .run import train
+from ..config import FREE_ON_RESUME, Config, load_config
+from ..errors import DivergedError, NestKALAError, one_line
+from ..files import write_text
+from ..run import train
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Run:
 
 
 def finish(runs: Iterable[Run]) -> None:
-    """Finish those of the runs that are not yet, showing how far it is.
+    """Finish those of the runs that are not yet, showing how many are and which it is at.
 
     Raises:
         NestKALAError: a folder holds a run with other settings, or what went wrong in a run.
@@ -92,8 +92,11 @@ def finish(runs: Iterable[Run]) -> None:
     for run in runs:
         run.check()
     missing = [run for run in runs if not run.is_finished]
-    for run in tqdm(missing, desc="runs", unit="run", disable=not missing):
-        run.finish()
+    with tqdm(total=len(runs), initial=len(runs) - len(missing), desc="runs", unit="run", disable=not missing) as bar:
+        for run in missing:
+            bar.set_postfix_str(run.folder.name)
+            run.finish()
+            bar.update()
 
 
 def mean_and_spread(values: Iterable[float]) -> str:

@@ -1,0 +1,109 @@
+"""`nestkala experiment`."""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from ..config import comma_separated
+from ..errors import NestKALAError, unknown_name
+
+if TYPE_CHECKING:
+    from ..experiments import Experiment as ExperimentFile
+    from ..experiments import Grid
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Train and score all that an experiment file compares, and write its tables as Markdown, LaTeX and JSON.
+
+    Every run is kept: the same command goes on where it stopped, and repeats nothing that is finished.
+    """
+
+    files: Positional[Annotated[tuple[str, ...], arg(metavar="FILE")]]
+    """shipped experiments (docs/experiments.md lists them) or paths of YAML files"""
+
+    data: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER")] = ()
+    """where data sets of the file lie on this machine; those that are not there are left out, and named"""
+
+    backbone: str | None = None
+    """for all runs, instead of the file's"""
+
+    epochs: int | None = None
+    """for all runs that train, instead of the file's"""
+
+    seeds: int | None = None
+    """how many, instead of the file's"""
+
+    shots: Annotated[tuple[int, ...], comma_separated(int, "SHOTS,SHOTS,...")] = ()
+    """only these of the file's"""
+
+    only: Annotated[tuple[str, ...], arg(metavar="METHOD")] = ()
+    """only these of the file's methods"""
+
+    runs: Path = Path("runs/experiments")
+    """folder of run folders"""
+
+    output: Path | None = None
+    """folder of the tables; by default that of the runs"""
+
+    dry_run: bool = False
+    """list the runs and whether they are finished, and do nothing"""
+
+    def run(self) -> None:
+        from ..experiments import load_experiment
+
+        if not self.files:
+            raise NestKALAError("name an experiment file, or several")
+        experiments = [load_experiment(name) for name in self.files]
+        for name, number in Counter(experiment.name for experiment in experiments).items():
+            if number > 1:
+                raise NestKALAError(f"{number} of the files have the name {name}, which their tables share: say one")
+        folders = dict(self._folder(word, experiments) for word in self.data)
+        restricted = [experiment.restricted(self.seeds, self.shots, self.only) for experiment in experiments]
+        for experiment in restricted:
+            self._run(experiment, folders)
+
+    def _folder(self, word: str, experiments: "list[ExperimentFile]") -> tuple[str, Path]:
+        name, _, folder = word.partition("=")
+        if not folder:
+            raise NestKALAError(f"--data takes NAME=FOLDER, not '{word}'")
+        known = {name for experiment in experiments for name in experiment.data}
+        if name not in known:
+            raise unknown_name("data set", name, known)
+        return name, Path(folder)
+
+    def _run(self, experiment: "ExperimentFile", folders: dict[str, Path]) -> None:
+        from ..experiments import absent_data, finish, make_grid, write_results
+
+        absent = absent_data(experiment, folders)
+        for name, reason in absent.items():
+            print(
+                f"{experiment.name} leaves out {name}: {reason}; --data '{name}=FOLDER' says where it is",
+                file=sys.stderr,
+            )
+        given = {"backbone": self.backbone, "epochs": self.epochs}
+        overrides = {key: value for key, value in given.items() if value is not None}
+        grid = make_grid(experiment, self.runs, folders, absent, overrides)
+        if self.dry_run:
+            print(_listing(grid))
+            return
+        finish(grid.runs)
+        changes = [f"{key} {value}" for key, value in overrides.items()]
+        if self.shots:
+            changes.append(f"only at {', '.join(map(str, self.shots))} shots")
+        if self.only:
+            changes.append(f"only the methods {' / '.join(self.only)}")
+        for path in write_results(grid, self.output or self.runs, changes, absent):
+            print(path)
+
+
+def _listing(grid: "Grid") -> str:
+    """A line a run, and how many are finished."""
+    states = ["diverged" if run.has_diverged else "finished" if run.is_finished else "to do" for run in grid.runs]
+    lines = [f"{state:8}  {run.folder}" for run, state in zip(grid.runs, states, strict=True)]
+    done = sum(state != "to do" for state in states)
+    return "\n".join([*lines, f"{grid.experiment.name}: {done} of {len(lines)} runs are finished"])

@@ -1,0 +1,21 @@
+"""Experiments: grids of training runs, described in a YAML file, resumed where they stopped and shown as tables."""
+
+from .grid import Grid, Trial, absent_data, make_grid
+from .results import write_results
+from .runs import Run, finish, mean_and_spread
+from .schema import Experiment, Method, Row, load_experiment
+
+__all__ = [
+    "Experiment",
+    "Grid",
+    "Method",
+    "Row",
+    "Run",
+    "Trial",
+    "absent_data",
+    "finish",
+    "load_experiment",
+    "make_grid",
+    "mean_and_spread",
+    "write_results",
+]

@@ -1,0 +1,203 @@
+"""The runs behind an experiment's tables, and what they scored."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Config, load_config
+from ..data import load_dataset
+from ..errors import NestKALAError
+from .runs import Run
+from .schema import GRID_KEYS, Experiment, Row, Settings
+
+DATA_KEYS = {
+    *("data", "data_root", "split", "queries", "queries_per_class", "train_pool", "protocol_seed", "top_k"),
+    "on_broken",
+}
+"""Settings that are a data set's: what a base says of its own counts for no other."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method on one data set, at one number of shots, by one seed.
+
+    Attributes:
+        data: name of the data set.
+        shots: labelled images a class.
+        row: of the tables.
+        seed: of the runs.
+        runs: one for all lengths, or one a length.
+    """
+
+    data: str
+    shots: int
+    row: Row
+    seed: int
+    runs: tuple[Run, ...]
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """{bits: {measure: value in 0..1}}; a length whose run diverged is not there."""
+        return {
+            bits: scores for run in self.runs if not run.has_diverged for bits, scores in run.metrics["lengths"].items()
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Of training, all lengths together; nan where a run diverged."""
+        if any(run.has_diverged for run in self.runs):
+            return float("nan")
+        return float(sum(run.metrics["seconds"]["train"] for run in self.runs))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An experiment's trials.
+
+    Attributes:
+        experiment: what they are of.
+        trials: all of them, in the order of the tables.
+    """
+
+    experiment: Experiment
+    trials: tuple[Trial, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Of all trials."""
+        return [run for trial in self.trials for run in trial.runs]
+
+    def of(self, data: str, shots: int, row: Row) -> list[Trial]:
+        """The trials of one line of a table, by seed."""
+        return [trial for trial in self.trials if (trial.data, trial.shots, trial.row) == (data, shots, row)]
+
+    def scores(self, data: str, shots: int, row: Row, measure: str) -> NDArray[np.float64]:
+        """(seeds, lengths), each in 0..1; nan where a run diverged."""
+        nothing = {measure: float("nan")}
+        found = [trial.scores for trial in self.of(data, shots, row)]
+        return np.array([[of.get(str(b), nothing)[measure] for b in self.experiment.lengths] for of in found])
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Every trial: its place in the tables, scores by length (None where the run diverged) and seconds."""
+        return [
+            {
+                "data": trial.data,
+                "shots": trial.shots,
+                "method": trial.row.method,
+                "value": trial.row.value,
+                "seed": trial.seed,
+                "lengths": {str(bits): trial.scores.get(str(bits)) for bits in self.experiment.lengths},
+                "seconds": None if np.isnan(trial.seconds) else trial.seconds,
+            }
+            for trial in self.trials
+        ]
+
+
+def absent_data(experiment: Experiment, folders: Mapping[str, Path]) -> dict[str, str]:
+    """{name: why} of the data sets that are not on this machine.
+
+    Args:
+        experiment: that uses them.
+        folders: of data sets that lie elsewhere than the file says.
+
+    Raises:
+        NestKALAError: none is there; says what to do.
+    """
+    reasons = {name: _why_absent(_data_settings(experiment, name, folders)) for name in experiment.data}
+    absent = {name: reason for name, reason in reasons.items() if reason is not None}
+    if len(absent) == len(reasons):
+        told = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+        say = f"say where it is, --data '{next(iter(absent))}=FOLDER'"
+        raise NestKALAError(f"{experiment.name} has no data ({told}): {say}")
+    return absent
+
+
+def make_grid(
+    experiment: Experiment,
+    folder: Path,
+    folders: Mapping[str, Path],
+    absent: Container[str],
+    overrides: Settings,
+) -> Grid:
+    """The grid on the data sets that are there.
+
+    Args:
+        experiment: what to run.
+        folder: that run folders are kept in.
+        folders: of data sets that lie elsewhere than the file says.
+        absent: names of data sets to leave out.
+        overrides: settings that win over the file's; `epochs` leaves alone what is not trained.
+
+    Raises:
+        NestKALAError: impossible settings, or two rows of one folder name; says which.
+    """
+    present = [name for name in experiment.data if name not in absent]
+    shots = sorted({count for method in experiment.methods for count in experiment.shots_of(method)})
+    rows = experiment.rows
+    _check_folder_names([row.name for row in rows])
+    _check_folder_names(present)
+    base_of = {row.method: experiment.methods[row.method].base or experiment.base for row in rows}
+    bases = {name: load_config(name).model_dump(exclude=DATA_KEYS | GRID_KEYS) for name in set(base_of.values())}
+    trials = []
+    for data, count, row in product(present, shots, rows):
+        if count in experiment.shots_of(row.method):
+            values = bases[base_of[row.method]] | experiment.settings | _data_settings(experiment, data, folders)
+            values |= row.settings | {"shots": count, "lengths": experiment.lengths}
+            config = _config(f"{experiment.name}, {row.name} on {data}, {count} shots", values, overrides)
+            one_model, where = experiment.methods[row.method].one_model, folder / experiment.name / _folder_name(data)
+            for seed in range(experiment.seeds):
+                runs = _runs(config.model_copy(update={"seed": seed}), one_model, where, row)
+                trials.append(Trial(data, count, row, seed, runs))
+    return Grid(experiment, tuple(trials))
+
+
+def _config(called: str, values: Settings, overrides: Settings) -> Config:
+    kept = {"epochs"} if not values["epochs"] else set()
+    try:
+        return Config(**values | {key: value for key, value in overrides.items() if key not in kept})
+    except NestKALAError as error:
+        raise NestKALAError(f"{called}: {error}") from None
+
+
+def _runs(config: Config, one_model: bool, folder: Path, row: Row) -> tuple[Run, ...]:
+    name = f"{_folder_name(row.name)}-{config.shots}shot-seed{config.seed}"
+    if one_model:
+        return (Run(config, folder / f"{name}-all"),)
+    return tuple(
+        Run(config.model_copy(update={"lengths": (bits,)}), folder / f"{name}-{bits}bits") for bits in config.lengths
+    )
+
+
+def _data_settings(experiment: Experiment, name: str, folders: Mapping[str, Path]) -> Settings:
+    elsewhere = {"data": str(folders[name].expanduser().absolute())} if name in folders else {}
+    return experiment.data[name] | elsewhere
+
+
+def _why_absent(settings: Settings) -> str | None:
+    data, root = str(settings["data"]), Path(settings.get("data_root", Config.model_fields["data_root"].default))
+    try:
+        load_dataset(data, root)
+    except NestKALAError as error:
+        if data != "cifar10" and Path(data).expanduser().exists():
+            raise
+        return str(error)
+    return None
+
+
+def _folder_name(name: str) -> str:
+    """Of what is called so: letters, digits and dots."""
+    return re.sub(r"[^\w.]+", "_", name.lower()).strip("_.")
+
+
+def _check_folder_names(names: Sequence[str]) -> None:
+    counts = Counter(map(_folder_name, names))
+    for name in names:
+        if counts[_folder_name(name)] > 1:
+            raise NestKALAError(f"'{name}' and another would be kept in one folder, {_folder_name(name)}: rename one")

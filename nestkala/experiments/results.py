@@ -1,0 +1,65 @@
+"""What an experiment leaves: its tables in Markdown and LaTeX, all scores in JSON, a picture of its sweeps."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..files import write_text
+from .figures import draw_sweeps
+from .grid import Grid
+from .tables import latex, make_tables, markdown
+
+logger = logging.getLogger(__name__)
+
+
+def write_results(grid: Grid, folder: Path, changes: Sequence[str], absent: Iterable[str]) -> list[Path]:
+    """Write NAME.md, .tex and .json, and NAME.png if the experiment has sweeps of numbers and matplotlib is there.
+
+    Args:
+        grid: whose runs are all finished.
+        folder: to write to.
+        changes: what is other than in the experiment's file, in words.
+        absent: names of data sets that were left out.
+
+    Returns:
+        What was written.
+    """
+    experiment, absent = grid.experiment, list(absent)
+    remarks, tables = _remarks(grid, changes, absent), make_tables(grid)
+    paragraphs = [*filter(None, [experiment.about.strip()]), f"`nestkala experiment {experiment.name}`. {remarks}"]
+    result = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "changes": list(changes),
+        "left_out": absent,
+        "trials": grid.as_json(),
+    }
+    texts = {
+        ".md": markdown(experiment.title, paragraphs, tables),
+        ".tex": latex(remarks, tables),
+        ".json": json.dumps(result, indent=1, ensure_ascii=False) + "\n",
+    }
+    written = []
+    for suffix, text in texts.items():
+        written.append(folder / f"{experiment.name}{suffix}")
+        write_text(written[-1], text)
+    picture = folder / f"{experiment.name}.png"
+    try:
+        if draw_sweeps(grid, picture):
+            written.append(picture)
+    except ImportError:
+        logger.warning('the picture of the sweeps is left out, it needs matplotlib: pip install "nestkala[plots]"')
+    return written
+
+
+def _remarks(grid: Grid, changes: Sequence[str], absent: Sequence[str]) -> str:
+    seeds = grid.experiment.seeds
+    backbones = sorted({run.config.backbone for run in grid.runs})
+    spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    sentences = [f"Backbone {', '.join(backbones)}; {spread}."]
+    if changes:
+        sentences.append(f"Not as in the file: {'; '.join(changes)}.")
+    if absent:
+        sentences.append(f"Left out, as the data was not there: {', '.join(absent)}.")
+    return " ".join(sentences)

@@ -1,0 +1,205 @@
+"""Experiment files: methods to compare, on which data and how, in a few lines of YAML."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+
+from ..config import MAX_LENGTH, Config
+from ..errors import NestKALAError, nearest, unknown_name
+from ..settings_files import in_words, read_settings
+
+Settings = dict[str, Any]
+Measure = Literal["map", "map_tie_aware"]
+Shots = Annotated[StrictInt, Field(ge=0)]
+Length = Annotated[StrictInt, Field(ge=1, le=MAX_LENGTH)]
+
+GRID_KEYS = {"config", "resume", "output", "seed", "shots", "lengths"}
+"""Settings of a run that the grid gives."""
+_SETTINGS = Config.model_fields.keys() - GRID_KEYS
+
+
+class Method(BaseModel):
+    """A row of the tables, or one for each value of a sweep. Further keys are settings of its runs that differ."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    base: str | None = Field(None, description="config that its runs start from instead of the file's")
+    one_model: bool = Field(False, description="train one model for all lengths, instead of one for each")
+    shots: tuple[Shots, ...] | None = Field(None, description="that it is run at; by default all of the file's")
+    sweep: dict[str, tuple[Any, ...]] = Field({}, description="{setting: values}, one setting: a row a value")
+    reference: str | None = Field(
+        None, description="method that it is compared with, seed by seed; of a sweep, the row of the same value"
+    )
+
+    @property
+    def settings(self) -> Settings:
+        """What differs."""
+        return dict(self.model_extra or {})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        name: as the table shows it.
+        method: whose it is.
+        value: that a sweep gives it; None without one.
+        settings: what differs from the file's.
+    """
+
+    name: str
+    method: str
+    value: Any
+    settings: Settings
+
+
+class Experiment(BaseModel):
+    """A grid of training runs, data set x shots x method x lengths x seeds, and what its tables show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="of its output and run folders; by default the file's")
+    title: str
+    about: str = Field("", description="what a reader of the tables should know")
+    base: str = Field(
+        description="config that all runs start from, shipped or the path of a YAML file; what it says of data, shots "
+        "and lengths is not taken"
+    )
+    settings: Settings = Field({}, description="that all runs share and that differ from the base")
+    data: dict[str, Settings] = Field(min_length=1, description="{name: where a data set is and what differs on it}")
+    shots: tuple[Shots, ...] = Field(min_length=1)
+    lengths: tuple[Length, ...] = Field(min_length=1, description="in bits")
+    seeds: StrictInt = Field(3, ge=1, description="how many: 0, 1, ...")
+    measures: tuple[Measure, ...] = Field(("map_tie_aware",), min_length=1)
+    seconds: bool = Field(False, description="show how long training took, all lengths together")
+    methods: dict[str, Method] = Field(min_length=1)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise NestKALAError(in_words(error, type(self).model_fields)) from None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of the tables, in order."""
+        return [row for name in self.methods for row in self.rows_of(name)]
+
+    def rows_of(self, name: str) -> list[Row]:
+        """Those of one method: a row a value of its sweep."""
+        method = self.methods[name]
+        if not method.sweep:
+            return [Row(name, name, None, method.settings)]
+        ((key, values),) = method.sweep.items()
+        return [Row(f"{name}, {key} {value}", name, value, method.settings | {key: value}) for value in values]
+
+    def reference_of(self, row: Row) -> Row | None:
+        """The row that this one is compared with, if any."""
+        reference = self.methods[row.method].reference
+        if reference is None:
+            return None
+        return next(other for other in self.rows_of(reference) if other.value in (None, row.value))
+
+    def restricted(self, seeds: int | None, shots: Sequence[int], methods: Sequence[str]) -> Self:
+        """Fewer runs, or other seeds: None, and an empty list, leave all.
+
+        Raises:
+            NestKALAError: shots or methods that the file does not have, or nothing left.
+        """
+        for name in methods:
+            if name not in self.methods:
+                raise unknown_name(f"method in {self.name}", name, self.methods)
+        if seeds is not None and seeds < 1:
+            raise NestKALAError(f"seeds must be 1 or more, not {seeds}")
+        known = sorted({count for name in self.methods for count in self.shots_of(name)})
+        if unknown := sorted(set(shots) - set(known)):
+            raise NestKALAError(f"{self.name} has no runs at {unknown[0]} shots (known: {_listed(known)})")
+        at = {name: tuple(count for count in self.shots_of(name) if count in (shots or known)) for name in self.methods}
+        chosen = [name for name in self.methods if at[name] and name in (methods or self.methods)]
+        if not chosen:
+            raise NestKALAError(f"{self.name}: none of the methods chosen is run at {_listed(shots)} shots")
+        fewer = {}
+        for name in chosen:
+            method = self.methods[name]
+            reference = method.reference if method.reference in chosen else None
+            fewer[name] = method.model_copy(update={"shots": at[name], "reference": reference})
+        return self.model_copy(update={"seeds": seeds or self.seeds, "methods": fewer})
+
+    def shots_of(self, method: str) -> tuple[int, ...]:
+        """At which a method is run."""
+        own = self.methods[method].shots
+        return self.shots if own is None else own
+
+    @field_validator("data", "methods", mode="before")
+    @classmethod
+    def _nothing_differs(cls, entries: Any) -> Any:
+        """«name:» alone is a mapping without keys."""
+        if not isinstance(entries, dict):
+            return entries
+        return {name: {} if entry is None else entry for name, entry in entries.items()}
+
+    @field_validator("shots", "lengths")
+    @classmethod
+    def _sorted(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(counts)))
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        for where, settings, own in self._settings():
+            for key in settings:
+                if key in GRID_KEYS:
+                    raise ValueError(f"{where}.{key}: shots, lengths and seeds are the file's own keys")
+                if key not in _SETTINGS:
+                    raise ValueError(f"unknown key '{where}.{key}'{nearest(key, [*own, *_SETTINGS])}")
+        for name, entry in self.data.items():
+            if "data" not in entry:
+                raise ValueError(f"data.{name}.data is missing: name a data set or a folder")
+        for name, method in self.methods.items():
+            if len(method.sweep) > 1 or not all(method.sweep.values()):
+                raise ValueError(f"methods.{name}.sweep must be one setting and its values, at least one")
+            self._check_reference(name, method)
+        return self
+
+    def _settings(self) -> Iterator[tuple[str, Settings, list[str]]]:
+        """Every mapping of settings: where it is, itself, and what other keys may stand beside them."""
+        yield "settings", self.settings, []
+        for name, entry in self.data.items():
+            yield f"data.{name}", entry, []
+        for name, method in self.methods.items():
+            yield f"methods.{name}", method.settings, list(Method.model_fields)
+            yield f"methods.{name}.sweep", method.sweep, []
+
+    def _check_reference(self, name: str, method: Method) -> None:
+        if method.reference is None:
+            return
+        if method.reference not in self.methods:
+            raise ValueError(
+                f"methods.{name}.reference: unknown method '{method.reference}'"
+                f"{nearest(method.reference, self.methods)}"
+            )
+        theirs = self.methods[method.reference].sweep
+        if theirs and theirs != method.sweep:
+            raise ValueError(
+                f"methods.{name}.reference: '{method.reference}' sweeps {next(iter(theirs))}, so {name} must, too, "
+                "over the same values"
+            )
+
+
+def load_experiment(name: str) -> Experiment:
+    """Read a shipped experiment file by name, or a YAML file by path.
+
+    Raises:
+        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values.
+    """
+    path, values = read_settings("experiment", name, "nestkala.configs.experiments")
+    try:
+        return Experiment(**{"name": path.stem} | values)
+    except NestKALAError as error:
+        raise NestKALAError(f"{path}: {error}") from None
+
+
+def _listed(counts: Sequence[int]) -> str:
+    return ", ".join(map(str, counts))

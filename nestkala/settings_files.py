@@ -1,0 +1,63 @@
+"""YAML files of settings, shipped with the package or given by path, and what is wrong with them in words."""
+
+import os
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from .errors import NestKALAError, nearest, one_line, unknown_name
+
+
+def shipped_files(package: str) -> dict[str, Path]:
+    """{name: path} of the YAML files in a package's folder, in alphabetical order."""
+    paths = sorted(Path(str(path)) for path in files(package).iterdir() if path.name.endswith(".yaml"))
+    return {path.stem: path for path in paths}
+
+
+def read_settings(kind: str, name: str, package: str) -> tuple[Path, dict[str, Any]]:
+    """The file that a shipped file's name or a path stands for, and the mapping in it; empty, if it says nothing.
+
+    Args:
+        kind: what errors call it, such as "config".
+        name: of a shipped file, without .yaml, or the path of any.
+        package: whose folder holds the shipped ones.
+
+    Raises:
+        NestKALAError: no such file or name, or no YAML mapping.
+    """
+    shipped = shipped_files(package)
+    path = shipped.get(name) or Path(name)
+    if not path.is_file():
+        if os.sep in name or name.endswith((".yaml", ".yml")):
+            raise NestKALAError(f"there is no {kind} file {name}")
+        raise unknown_name(kind, name, shipped)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise NestKALAError(f"{path} is not YAML: {one_line(error)}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
+    return path, values
+
+
+def in_words(error: ValidationError, known: Iterable[str]) -> str:
+    """What pydantic found, in one line, with the nearest of the `known` keys for an unknown one."""
+    known = list(known)
+    sentences = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "extra_forbidden":
+            sentences.append(f"unknown key '{key}'{nearest(key, known)}")
+        elif detail["type"] == "missing":
+            sentences.append(f"{key} is missing")
+        elif detail["type"] == "value_error":
+            sentences.append(str(detail["ctx"]["error"]))
+        else:
+            message = detail["msg"].removeprefix("Input ")
+            sentences.append(f"{key} {message}, not {detail['input']!r}")
+    return "; ".join(sentences)

@@ -1,0 +1,336 @@
+"""Experiment files: what they may say, the runs they stand for, and the tables made of them."""
+
+import json
+import re
+import statistics
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nestkala.cli import main
+from nestkala.config import dump_config
+from nestkala.errors import NestKALAError
+from nestkala.experiments import Experiment, Grid, absent_data, load_experiment, make_grid, write_results
+from nestkala.experiments import runs as run_module
+from nestkala.settings_files import shipped_files
+
+SHIPPED = shipped_files("nestkala.configs.experiments")
+
+
+def experiment(**changes: object) -> Experiment:
+    given = {
+        "name": "try",
+        "title": "A try",
+        "base": "kalahash",
+        "settings": {"backbone": "tiny"},
+        "data": {"Digits": {"data": "digits"}},
+        "shots": [1, 4],
+        "lengths": [8, 4],
+        "seeds": 2,
+        "methods": {"frozen": {"adapter": "none"}, "nested": {"base": "digits", "one_model": True, "shots": [4]}},
+    }
+    return Experiment(**given | changes)
+
+
+def grid_of(given: Experiment, folder: Path, **overrides: object) -> Grid:
+    return make_grid(given, folder, {}, (), overrides)
+
+
+def write(grid: Grid, scores: dict[str, list[float | None]]) -> None:
+    """Leave what finished runs leave: {row: tie-aware mAP of each seed at 0 bits}, each bit adds 0.01."""
+    for trial in grid.trials:
+        score = scores[trial.row.name][trial.seed]
+        for run in trial.runs:
+            run.folder.mkdir(parents=True)
+            if score is None:
+                (run.folder / "diverged.txt").write_text("the loss is not finite\n")
+                continue
+            found = {str(b): {"map": 0.0, "map_tie_aware": score + b / 100} for b in run.config.lengths}
+            metrics = {"lengths": found, "seconds": {"train": 2.0 + trial.seed}}
+            (run.folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def cells(text: str, row: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {row} "))
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_the_grid_has_exactly_these_runs(tmp_path: Path) -> None:
+    runs = grid_of(experiment(), tmp_path).runs
+    found = [
+        (
+            run.folder.relative_to(tmp_path / "try" / "digits").as_posix(),
+            run.config.lengths,
+            run.config.shots,
+            run.config.seed,
+            run.config.adapter,
+            run.config.weighting,
+        )
+        for run in runs
+    ]
+    assert found == [
+        ("frozen-1shot-seed0-4bits", (4,), 1, 0, "none", "uniform"),
+        ("frozen-1shot-seed0-8bits", (8,), 1, 0, "none", "uniform"),
+        ("frozen-1shot-seed1-4bits", (4,), 1, 1, "none", "uniform"),
+        ("frozen-1shot-seed1-8bits", (8,), 1, 1, "none", "uniform"),
+        ("frozen-4shot-seed0-4bits", (4,), 4, 0, "none", "uniform"),
+        ("frozen-4shot-seed0-8bits", (8,), 4, 0, "none", "uniform"),
+        ("frozen-4shot-seed1-4bits", (4,), 4, 1, "none", "uniform"),
+        ("frozen-4shot-seed1-8bits", (8,), 4, 1, "none", "uniform"),
+        ("nested-4shot-seed0-all", (4, 8), 4, 0, "clora", "auto"),
+        ("nested-4shot-seed1-all", (4, 8), 4, 1, "clora", "auto"),
+    ]
+
+
+def test_a_base_says_nothing_of_data_and_overrides_win(tmp_path: Path) -> None:
+    data = {"Digits": {"data": "digits", "top_k": 7}, "More": {"data": "digits"}}
+    methods = {"trained": {"lr": 0.5, "backbone": "tiny:random"}, "closed form": {"base": "cifar10", "epochs": 0}}
+    given = experiment(data=data, methods=methods, seeds=1, shots=[1], lengths=[8])
+    runs = grid_of(given, tmp_path, backbone="tiny", epochs=5).runs
+    assert [(run.config.top_k, run.config.queries_per_class) for run in runs] == [(7, None)] * 2 + [(None, None)] * 2
+    assert [run.config.epochs for run in runs] == [5, 0] * 2
+    assert [run.config.lr for run in runs] == [0.5, None] * 2
+    assert {run.config.backbone for run in runs} == {"tiny"}
+
+
+def test_a_sweep_is_a_row_a_value_and_its_reference_the_same_value(tmp_path: Path) -> None:
+    losses = {"loss": ["dpsh", "csq"]}
+    methods = {"alone": {"adapter": "none", "sweep": losses}, "CLoRA": {"sweep": losses, "reference": "alone"}}
+    given = experiment(methods=methods, seeds=1, shots=[1], lengths=[8])
+    runs = grid_of(given, tmp_path).runs
+    assert [(run.folder.name, run.config.loss, run.config.adapter) for run in runs] == [
+        ("alone_loss_dpsh-1shot-seed0-8bits", "dpsh", "none"),
+        ("alone_loss_csq-1shot-seed0-8bits", "csq", "none"),
+        ("clora_loss_dpsh-1shot-seed0-8bits", "dpsh", "clora"),
+        ("clora_loss_csq-1shot-seed0-8bits", "csq", "clora"),
+    ]
+    references = [given.reference_of(row) for row in given.rows]
+    assert [row and row.name for row in references] == [None, None, "alone, loss dpsh", "alone, loss csq"]
+
+
+def test_fewer_shots_methods_and_seeds() -> None:
+    given = experiment(methods={"a": {}, "b": {"reference": "a", "shots": [4]}, "c": {"shots": [0]}})
+    fewer = given.restricted(seeds=1, shots=[4], methods=[])
+    assert (fewer.seeds, list(fewer.methods), fewer.shots_of("a"), fewer.shots_of("b")) == (1, ["a", "b"], (4,), (4,))
+    alone = given.restricted(seeds=None, shots=[], methods=["b"])
+    assert (alone.seeds, list(alone.methods), alone.methods["b"].reference) == (2, ["b"], None)
+    without = experiment(methods={"a": {"shots": [1]}, "b": {"reference": "a"}}).restricted(None, [4], [])
+    assert [without.reference_of(row) for row in without.rows] == [None]
+    with pytest.raises(NestKALAError, match="seeds must be 1 or more, not 0"):
+        given.restricted(0, [], [])
+    with pytest.raises(NestKALAError, match=r"unknown method in try 'd'.*\(known: a, b, c\)"):
+        given.restricted(None, [], ["d"])
+    with pytest.raises(NestKALAError, match=r"try has no runs at 2 shots \(known: 0, 1, 4\)"):
+        given.restricted(None, [2], [])
+    with pytest.raises(NestKALAError, match="none of the methods chosen is run at 1 shots"):
+        given.restricted(None, [1], ["c"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"tilte": "x"}, "unknown key 'tilte'; did you mean 'title'?"),
+        ({"shots": []}, "shots"),
+        ({"lengths": [0]}, "lengths.0 should be greater than or equal to 1, not 0"),
+        ({"measures": ["mapp"]}, "measures.0 should be 'map' or 'map_tie_aware', not 'mapp'"),
+        ({"name": "../x"}, "name"),
+        ({"settings": {"adaptor": "none"}}, "unknown key 'settings.adaptor'; did you mean 'adapter'?"),
+        ({"settings": {"seed": 1}}, "settings.seed: shots, lengths and seeds are the file's own keys"),
+        ({"data": {"Digits": None}}, "data.Digits.data is missing"),
+        ({"methods": {"a": {"one_modle": True}}}, "unknown key 'methods.a.one_modle'; did you mean 'one_model'?"),
+        ({"methods": {"a": {"lengths": [4]}}}, "methods.a.lengths: shots, lengths and seeds are the file's own keys"),
+        ({"methods": {"frozen": {}, "b": {"reference": "frzen"}}}, "unknown method 'frzen'; did you mean 'frozen'?"),
+        ({"methods": {"a": {"sweep": {"alpah": [1]}}}}, "unknown key 'methods.a.sweep.alpah'; did you mean 'alpha'?"),
+        ({"methods": {"a": {"sweep": {"alpha": []}}}}, "methods.a.sweep must be one setting and its values"),
+        ({"methods": {"a": {"sweep": {"alpha": [1], "beta": [1]}}}}, "methods.a.sweep must be one setting"),
+        ({"methods": {"a": {"sweep": {"alpha": [1]}}, "b": {"reference": "a"}}}, "'a' sweeps alpha, so b must, too"),
+    ],
+)
+def test_what_a_file_may_not_say(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(NestKALAError) as caught:
+        experiment(**changes)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_settings_and_shared_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NestKALAError, match="try, a on Digits, 1 shots: rank should be greater than or equal to 1"):
+        grid_of(experiment(methods={"a": {"rank": 0}}), tmp_path)
+    with pytest.raises(NestKALAError, match="unknown config 'kalahsh'; did you mean 'kalahash'"):
+        grid_of(experiment(methods={"a": {"base": "kalahsh"}}), tmp_path)
+    with pytest.raises(NestKALAError, match="'A B' and another would be kept in one folder, a_b: rename one"):
+        grid_of(experiment(methods={"A B": {}, "a+b": {}}), tmp_path)
+
+
+def test_data_that_is_not_there(tmp_path: Path) -> None:
+    given = experiment(data={"Digits": {"data": "digits"}, "NUS-WIDE": {"data": str(tmp_path / "nuswide")}})
+    absent = absent_data(given, {})
+    assert list(absent) == ["NUS-WIDE"]
+    assert str(tmp_path / "nuswide") in absent["NUS-WIDE"]
+    runs = make_grid(given, tmp_path, {}, absent, {}).runs
+    assert {run.config.data for run in runs} == {"digits"}
+    with pytest.raises(NestKALAError, match=r"try has no data .*--data 'Digits=FOLDER'"):
+        absent_data(given, {"Digits": tmp_path / "none"})
+
+
+def test_means_spreads_bold_and_differences_against_statistics(tmp_path: Path) -> None:
+    methods = {"a": {}, "b": {"reference": "a"}, "c|d": {"reference": "a", "one_model": True}}
+    given = experiment(methods=methods, shots=[1], seeds=3, seconds=True)
+    grid = grid_of(given, tmp_path)
+    scores = {"a": [0.20, 0.23, 0.31], "b": [0.25, 0.26, 0.30], "c|d": [0.1, None, 0.2]}
+    write(grid, scores)
+    written = write_results(grid, tmp_path / "out", [], [])
+    assert [path.name for path in written] == ["try.md", "try.tex", "try.json"]
+
+    def told(values: list[float]) -> str:
+        return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+
+    page = written[0].read_text()
+    for row, seconds in (("a", "6.0"), ("b", "6.0")):
+        mean = [told([score + bits / 100 for score in scores[row]]) for bits in (4, 8, 6)]
+        bold = [f"**{cell}**" for cell in mean] if row == "b" else mean
+        difference = "" if row == "a" else "+2.3 ± 3.1"  # of 5, 3 and -1
+        assert cells(page, row) == [*bold, difference, seconds]
+    assert r"| c\|d | 1 of 3 diverged | 1 of 3 diverged | 1 of 3 diverged |" in re.sub(" +", " ", page)
+    trials = json.loads(written[2].read_text())["trials"]
+    assert len(trials) == 9
+    assert trials[1]["lengths"]["8"]["map_tie_aware"] == pytest.approx(0.31)
+    assert trials[7] == {**trials[7], "method": "c|d", "seed": 1, "lengths": {"4": None, "8": None}, "seconds": None}
+
+
+def test_what_is_left_out_or_changed_is_said_in_both_texts(tmp_path: Path) -> None:
+    grid = grid_of(experiment(shots=[4]), tmp_path)
+    write(grid, {"frozen": [0.1, 0.2], "nested": [0.2, 0.3]})
+    page, latex, scores = write_results(grid, tmp_path, ["epochs 5"], ["NUS-WIDE"])
+    told = (
+        "Backbone tiny; mean {} standard deviation of 2 seeds. Not as in the file: epochs 5. Left out, as the data was "
+        "not there: NUS-WIDE."
+    )
+    assert told.format("±") in page.read_text()
+    captions = re.findall(r"\\caption\{(.*)\}", latex.read_text())
+    assert captions == [f"mAP tie-aware x 100, Digits, 4 shots. {told.format('$' + chr(92) + 'pm$')}"]
+    assert json.loads(scores.read_text())["left_out"] == ["NUS-WIDE"]
+
+
+def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
+    methods = {r"50% of a_b & {c} #1 \x ~^$": {}, "other": {}}
+    grid = grid_of(experiment(methods=methods, shots=[1], lengths=[8]), tmp_path)
+    write(grid, dict(zip(methods, ([0.2, 0.2], [0.1, 0.1]), strict=True)))
+    latex = write_results(grid, tmp_path, ["a_b"], [])[1].read_text()
+    assert r"50\% of a\_b \& \{c\} \#1 \textbackslash{}x \textasciitilde{}\^{}\$" in latex
+    assert r"\textbf{28.0 $\pm$ 0.0} \\" in latex
+    assert r"Not as in the file: a\_b." in latex
+    begun, ended = re.findall(r"\\begin\{(\w+)\}", latex), re.findall(r"\\end\{(\w+)\}", latex)
+    assert begun == ["table", "tabular"] == ended[::-1]
+    assert [rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
+    body = latex[latex.index(r"\toprule") : latex.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [1, 1, 1]
+    assert latex.isascii()
+
+
+def test_sweeps_of_numbers_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    methods = {"alpha": {"sweep": {"alpha": [0.1, 1]}}, "loss": {"sweep": {"loss": ["dpsh", "csq"]}}}
+    grid = grid_of(experiment(methods=methods, shots=[1]), tmp_path)
+    write(grid, {row.name: [0.1, 0.2] for row in grid.experiment.rows})
+    picture = write_results(grid, tmp_path, [], [])[-1]
+    assert picture.name == "try.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_file_and_the_settings_of_its_runs_are_valid(name: str, tmp_path: Path) -> None:
+    given = load_experiment(name)
+    assert given.name == name
+    runs = grid_of(given, tmp_path).runs
+    assert len({run.folder for run in runs}) == len(runs) > 0
+
+
+def test_the_documented_file_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "experiments.md").read_text()
+    (tmp_path / "own.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    given = load_experiment(str(tmp_path / "own.yaml"))
+    ranks = ["rank, rank 1", "rank, rank 2", "rank, rank 4"]
+    assert [row.name for row in given.rows] == ["KALAHash", "frozen", "NestKALA", *ranks]
+    assert grid_of(given, tmp_path).runs
+    for name in SHIPPED:
+        assert f"| `{name}` |" in page
+
+
+def test_shipped_files_come_with_the_package() -> None:
+    folder = Path(__file__).parent.parent / "configs" / "experiments"
+    assert sorted(SHIPPED) == sorted(path.stem for path in folder.glob("*.yaml"))
+    assert files("nestkala.configs.experiments").joinpath("cifar10.yaml").is_file()
+
+
+FILE = """
+title: Features
+base: kalahash
+settings: {backbone: "features:8", adapter: none, anchors: orthonormal, batch_size: 4, epochs: 2, workers: 0}
+data: {Own: {data: nowhere, queries_per_class: 3}}
+shots: [4]
+lengths: [4, 8]
+seeds: 2
+methods:
+  one by one:
+  nested: {one_model: true, lr: 0.5}
+  too fast: {one_model: true, lr: 1.0e+30}
+"""
+
+
+def test_the_command_runs_a_file_once_and_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    Path("features").mkdir()
+    np.save("features/features.npy", rng.normal(size=(3, 8))[labels] + 0.3 * rng.normal(size=(60, 8)))
+    np.save("features/labels.npy", labels)
+    Path("own.yaml").write_text(FILE)
+
+    assert main(["experiment", "own.yaml"]) == 2
+    assert "own has no data (Own: " in capsys.readouterr().err
+    assert main(["experiment", "own.yaml", "--data", "Onw=features"]) == 2
+    assert "unknown data set 'Onw'; did you mean 'Own'?" in capsys.readouterr().err
+    assert main(["experiment", "own.yaml", "--data", "features"]) == 2
+    assert "--data takes NAME=FOLDER, not 'features'" in capsys.readouterr().err
+    assert main(["experiment", "cifar11"]) == 2
+    assert "unknown experiment 'cifar11'; did you mean 'cifar10'?" in capsys.readouterr().err
+
+    assert main(["experiment", "own.yaml", "./own.yaml", "--data", "Own=features"]) == 2
+    assert "2 of the files have the name own" in capsys.readouterr().err
+
+    command = ["experiment", "own.yaml", "--data", "Own=features"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "own: 0 of 8 runs are finished" in capsys.readouterr().out
+    assert main(command) == 0
+    page = Path("runs/experiments/own.md").read_text()
+    assert "2 of 2 diverged" in cells(page, "too fast")
+    metrics = [path for path in Path("runs").rglob("metrics.json") if "one_by_one-4shot-seed" in str(path)]
+    at_eight = [json.loads(path.read_text())["lengths"].get("8", {}).get("map_tie_aware") for path in metrics]
+    best = 100 * statistics.mean(score for score in at_eight if score is not None)
+    assert cells(page, "one by one")[1].strip("*").startswith(f"{best:.1f} ± ")
+
+    gone = next(path for path in Path("runs").rglob("metrics.json") if "nested-4shot-seed1" in str(path))
+    gone.unlink()
+    again, train = [], run_module.train
+    monkeypatch.setattr(run_module, "train", lambda config: (again.append(config.resume), train(config)))
+    assert main(command) == 0
+    assert again == [gone.parent]
+    assert Path("runs/experiments/own.md").read_text() == page
+
+    assert main([*command, "--epochs", "3"]) == 2
+    assert "holds a run with epochs 2, not 3: name other --runs" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run = grid_of(experiment(), tmp_path).runs[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text(dump_config(run.config))
+    run.check()
+    (run.folder / "config.yaml").write_text(dump_config(run.config.model_copy(update={"lr": 0.5})))
+    with pytest.raises(NestKALAError, match=r"holds a run with lr 0\.5, not None: name other --runs"):
+        run.check()
