@@ -93,6 +93,6 @@ def plot_panels(panels: Sequence[Panel], measure: str, path: Path) -> None:
         axes.set(title=panel.title, xlabel=panel.setting, ylabel=measure)
         axes.grid(alpha=0.25)
         axes.spines[["right", "top"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
