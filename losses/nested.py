@@ -171,7 +171,7 @@ class NestedLoss(nn.Module):
 
     @torch.no_grad()
     def discrete_objectives(self, anchors: Tensor | None = None) -> Tensor | None:
-        """(m,): each length's `HashLoss.discrete_objective`, asked for right after `end_epoch`; None where there is none."""
+        """(m,): each length's `HashLoss.discrete_objective`, asked for right after `end_epoch`; None: there is none."""
         found = [
             loss.discrete_objective(self._at(anchors, bits))
             for bits, loss in zip(self.lengths, self.losses, strict=True)

@@ -8,7 +8,8 @@ from .eval import Eval
 from .export import Export
 from .index import Index
 from .listing import List
+from .report import Report
 from .search import Search
 from .serve import Serve
 
-__all__ = ["Advise", "Cache", "Classify", "Encode", "Eval", "Export", "Index", "List", "Search", "Serve"]
+__all__ = ["Advise", "Cache", "Classify", "Encode", "Eval", "Export", "Index", "List", "Report", "Search", "Serve"]
