@@ -1,7 +1,8 @@
 """A report on finished runs: figures, pictures and a page. `write_report` makes it; the extra `plots` draws."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..errors import NestKALAError
 from ..files import write_text
 from ..finished_run import FinishedRun, RunCodes
 from ..plots import new_figure
-from .charts import Chart, bit_charts, curve_charts, map_chart, quality_chart, training_charts
+from .charts import Chart, code_charts, curve_charts, quality_chart, training_charts
 from .drawing import save_png
 from .examples import Example, find_examples, has_images, nearest_lengths
 from .figures import RunFigures, measure
@@ -87,15 +88,21 @@ def _check_comparable(one: FinishedRun, other: FinishedRun) -> None:
 
 
 def _charts(groups: Sequence[Group]) -> dict[str, list[Chart]]:
-    several = [(group, f"-{number}" if len(groups) > 1 else "") for number, group in enumerate(groups, start=1)]
-    maps = [chart for group, suffix in several if (chart := map_chart(group, suffix))]
     return {
-        "quality": [quality_chart(groups)],
-        "curves": list(curve_charts(groups)),
-        "codes": maps,
-        "bits": [chart for group, suffix in several for chart in bit_charts(group, suffix)],
-        "training": [chart for group, suffix in several for chart in training_charts(group, suffix)],
+        "curves": [quality_chart(groups), *curve_charts(groups)],
+        "codes": _of_each(groups, code_charts),
+        "training": _of_each(groups, training_charts),
     }
+
+
+def _of_each(groups: Sequence[Group], draw: Callable[[Group], Iterable[Chart]]) -> list[Chart]:
+    if len(groups) == 1:
+        return list(draw(groups[0]))
+    return [
+        replace(chart, name=f"{chart.name}-{number}", title=f"{chart.title}: {group.name}")
+        for number, group in enumerate(groups, start=1)
+        for chart in draw(group)
+    ]
 
 
 def _examples(

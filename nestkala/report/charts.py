@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index.strings import as_line
 from .drawing import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
-from .figures import LengthFigures
+from .figures import CodeMap, LengthFigures, RunFigures
 from .groups import Group
 
 if TYPE_CHECKING:
@@ -90,45 +90,25 @@ def curve_charts(groups: Sequence[Group]) -> Iterator[Chart]:
         yield Chart(f"precision-at{suffix}", f"Precision among the first N{at}", "Ties in random order.", figure)
 
 
-def map_chart(group: Group, suffix: str) -> Chart | None:
-    """The queries' codes in the plane."""
+def code_charts(group: Group) -> Iterator[Chart]:
+    """The queries' codes in the plane; balance and correlation of the bits, over the gallery."""
     run = group.first
-    if run.map is None:
-        return None
-    classes = np.array(run.map.classes)
-    common = [number for number, _ in Counter(classes[classes >= 0].tolist()).most_common(_MOST_CLASSES)]
-    shown = sorted(common) if len(common) > 1 else []
-    numbers = np.full(len(classes), -1)
-    for place, number in enumerate(shown):
-        numbers[classes == number] = place
-    names = [as_line(run.class_names[number]) for number in shown]
-    longest = max(run.lengths)
-    notes = [f"t-SNE on Hamming distances, {len(classes):,} queries."]
-    if run.multi_label:
-        notes.append("Coloured by the first of an image's labels.")
-    if (numbers == -1).any() and shown:
-        notes.append(f"Grey: classes that are not among the {len(shown)} most frequent, or none.")
-    figure = scatter_chart(np.array(run.map.places), names, numbers)
-    return Chart(f"tsne{suffix}", f"The queries' {longest}-bit codes", " ".join(notes), figure)
-
-
-def bit_charts(group: Group, suffix: str) -> Iterator[Chart]:
-    """Balance and correlation of the bits, over the gallery."""
-    run = group.first
+    if run.map is not None:
+        yield _map_chart(run, run.map)
     constant = run.constant_bits
     told = f"constant: {', '.join(map(str, constant))}" if constant else "none is constant"
     note = f"0.5 is balanced; {told}. Over the gallery, bits numbered from 0."
-    yield Chart(f"bit-balance{suffix}", "How often each bit is 1", note, balance_chart(run.balance))
+    yield Chart("bit-balance", "How often each bit is 1", note, balance_chart(run.balance))
     values = np.abs(np.array(run.correlation, dtype=float))
     apart = values[~np.eye(len(values), dtype=bool)]
     known = apart[~np.isnan(apart)]
     note = f"Two different bits: {known.mean():.2f} on average, {known.max():.2f} at most." if len(known) else ""
     note += " Grey: constant bits." if constant else ""
     figure = heat_map(values, "|correlation|")
-    yield Chart(f"bit-correlation{suffix}", "What bits have in common", note.strip(), figure)
+    yield Chart("bit-correlation", "What bits have in common", note.strip(), figure)
 
 
-def training_charts(group: Group, suffix: str) -> Iterator[Chart]:
+def training_charts(group: Group) -> Iterator[Chart]:
     """Losses, gradient weights and the discrete objective over the epochs."""
     run = group.first
     if not run.history:
@@ -142,14 +122,32 @@ def training_charts(group: Group, suffix: str) -> Iterator[Chart]:
 
     figure = line_chart(lines(lambda n, bits: history[n].weights[bits]), x, Axis("weight", low=0))
     note = "Mean over an epoch's steps; 1 is an equal share."
-    yield Chart(f"weights{suffix}", "Weights of the lengths' gradients", note, figure)
+    yield Chart("weights", "Weights of the lengths' gradients", note, figure)
     figure = line_chart(lines(lambda n, bits: sum(history[n].terms[bits].values())), x, Axis("loss"))
-    yield Chart(f"loss{suffix}", "Loss", "All terms, distillation included, before the weights.", figure)
+    yield Chart("loss", "Loss", "All terms, distillation included, before the weights.", figure)
     objectives = [epoch.objective for epoch in history if epoch.objective is not None]
     if len(objectives) == len(history):
         figure = line_chart(lines(lambda n, bits: objectives[n][bits] / bits / run.num_train), x, Axis("objective"))
-        note = f"{run.config.loss}'s, after its codes were renewed (DCC), a bit and training image."
-        yield Chart(f"objective{suffix}", "Objective of the discrete codes", note, figure)
+        note = f"Of {run.config.loss}, a bit and training image, after DCC; between epochs the network moves on."
+        yield Chart("objective", "Objective of the discrete codes", note, figure)
+
+
+def _map_chart(run: RunFigures, of_queries: CodeMap) -> Chart:
+    classes = np.array(of_queries.classes)
+    common = [number for number, _ in Counter(classes[classes >= 0].tolist()).most_common(_MOST_CLASSES)]
+    shown = sorted(common) if len(common) > 1 else []
+    numbers = np.full(len(classes), -1)
+    for place, number in enumerate(shown):
+        numbers[classes == number] = place
+    names = [as_line(run.class_names[number]) for number in shown]
+    longest = max(run.lengths)
+    notes = [f"t-SNE on Hamming distances, {len(classes):,} queries."]
+    if run.multi_label:
+        notes.append("Coloured by the first of an image's labels.")
+    if (numbers == -1).any() and shown:
+        notes.append(f"Grey: classes that are not among the {len(shown)} most frequent, or none.")
+    figure = scatter_chart(np.array(of_queries.places), names, numbers)
+    return Chart("tsne", f"The queries' {longest}-bit codes", " ".join(notes), figure)
 
 
 def _mean(group: Group, bits: int, value: Callable[[LengthFigures], Sequence[float]]) -> list[float]:

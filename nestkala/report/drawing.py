@@ -1,7 +1,8 @@
 """Charts with matplotlib: as SVG, whose ink is the page's text colour, and as PNG."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -74,9 +75,18 @@ class Axis:
     high: float | None = None
 
 
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+@_style()
 def line_chart(lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False) -> "Figure":
     """Lines told apart by colour, dashes and, with `markers`, markers."""
-    figure, axes = _figure(5.6, 4.0)
+    figure, axes = _figure(5.2, 4.0)
     for number, line in enumerate(lines):
         look: dict[str, Any] = {
             "color": COLOURS[number % len(COLOURS)],
@@ -107,9 +117,10 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False) -
     return figure
 
 
+@_style()
 def scatter_chart(places: NDArray[np.float64], names: Sequence[str], numbers: NDArray[np.int64]) -> "Figure":
     """Points (n, 2), each of the group of its number (n,), -1 for none, told apart by colour and marker."""
-    figure, axes = _figure(5.6, 5.6)
+    figure, axes = _figure(5.2, 5.2)
     rest = places[numbers == -1]
     axes.scatter(rest[:, 0], rest[:, 1], s=10, color=_GREY, alpha=0.5, linewidths=0)
     shown = []
@@ -124,9 +135,10 @@ def scatter_chart(places: NDArray[np.float64], names: Sequence[str], numbers: ND
     return figure
 
 
+@_style()
 def balance_chart(shares: Sequence[float]) -> "Figure":
     """The share of ones of each bit, against a half."""
-    figure, axes = _figure(5.6, 4.0)
+    figure, axes = _figure(5.2, 4.0)
     bits = np.arange(len(shares))
     axes.bar(bits, np.array(shares) - 0.5, bottom=0.5, color=COLOURS[0], width=0.8)
     axes.axhline(0.5, color=_INK, linewidth=1)
@@ -135,9 +147,10 @@ def balance_chart(shares: Sequence[float]) -> "Figure":
     return figure
 
 
+@_style()
 def heat_map(values: NDArray[np.float64], label: str) -> "Figure":
     """Values (b, b) in 0..1 of any two bits; NaN is grey."""
-    figure, axes = _figure(5.6, 4.6)
+    figure, axes = _figure(5.2, 4.3)
     from matplotlib import colormaps
 
     shown = axes.imshow(values, vmin=0, vmax=1, cmap=colormaps["cividis"].with_extremes(bad=_GREY), aspect="equal")
@@ -147,42 +160,35 @@ def heat_map(values: NDArray[np.float64], label: str) -> "Figure":
     return figure
 
 
+@_style()
 def as_svg(figure: "Figure") -> str:
     """An <svg> element in which what is drawn in ink has the colour of the text around it."""
     text = StringIO()
-    with _drawing():
-        nothing_said = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing_said)
+    nothing_said = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=nothing_said)
     svg = text.getvalue()
     svg = re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])  # names of parts, alike in every picture
     return svg.replace(_INK, "currentColor")
 
 
+@_style()
 def save_png(figure: "Figure", path: Path) -> None:
     """Write it in ink on white."""
-    with _drawing(), replacing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, facecolor="white")
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     """An empty figure, its size in inches, and its axes."""
     figure = new_figure(width, height)
-    with _drawing():
-        return figure, figure.subplots()
-
-
-def _drawing() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(_STYLE)
+    return figure, figure.subplots()
 
 
 def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str]) -> None:
     """Below the axes, in as many columns as there is room for."""
-    columns = max(1, min(len(names), 44 // (4 + max(map(len, names)))))
-    with _drawing():
-        numbers = [str(number) for number in range(len(names))]
-        legend = figure.legend(handles, numbers, loc="outside lower center", ncols=columns, fontsize=10)
+    columns = max(1, min(len(names), 55 // (4 + max(map(len, names)))))
+    numbers = [str(number) for number in range(len(names))]
+    legend = figure.legend(handles, numbers, loc="outside lower center", ncols=columns, fontsize=10, columnspacing=1.2)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)  # a name may hold $ or begin with _
         text.set_text(name)

@@ -26,16 +26,15 @@ def report_page(
 
     Args:
         groups: one, or several to compare.
-        charts: {section: its charts}, sections "quality", "curves", "codes", "bits" and "training".
+        charts: {section: its charts}, sections "curves", "codes" and "training".
         examples: None where the data has no images.
     """
     first = groups[0].first
     alone = len(groups) == 1 and len(groups[0].runs) == 1
     sections = {
-        "Scores": _scores(groups) + _figures(charts["quality"]),
+        "Scores": _scores(groups),
         "Curves": _figures(charts["curves"]),
-        "Classes": _classes(groups, charts["codes"]),
-        "Bits": _figures(charts["bits"]),
+        "Codes": _figures(charts["codes"]) + _without_map(groups),
         "Training": _training(groups, charts["training"]),
         "Examples": _examples(examples, several=len(groups) > 1),
         "Settings": _settings(groups, alone),
@@ -71,10 +70,10 @@ def _scores(groups: Sequence[Group]) -> str:
     return f"{_scrolling(score_table(groups))}\n{_note(' '.join(notes))}"
 
 
-def _classes(groups: Sequence[Group], charts: Sequence[Chart]) -> str:
-    if not charts:
-        return _note("There are too few queries for a map of their codes.")
-    return _figures(charts) + ("" if groups[0].first.multi_label else _note(SILHOUETTE))
+def _without_map(groups: Sequence[Group]) -> str:
+    if groups[0].first.map is not None:
+        return ""
+    return _note("There are too few queries for a map of their codes.")
 
 
 def _training(groups: Sequence[Group], charts: Sequence[Chart]) -> str:
