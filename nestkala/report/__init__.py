@@ -12,7 +12,7 @@ from ..errors import NestKALAError
 from ..files import write_text
 from ..finished_run import FinishedRun, RunCodes
 from ..plots import new_figure
-from .charts import Chart, code_charts, curve_charts, quality_chart, training_charts
+from .charts import Chart, code_charts, precision_charts, quality_chart, recall_charts, training_charts
 from .drawing import save_png
 from .examples import Example, find_examples, has_images, nearest_lengths
 from .figures import RunFigures, measure
@@ -89,7 +89,9 @@ def _check_comparable(one: FinishedRun, other: FinishedRun) -> None:
 
 def _charts(groups: Sequence[Group]) -> dict[str, list[Chart]]:
     return {
-        "curves": [quality_chart(groups), *curve_charts(groups)],
+        "quality": [quality_chart(groups)],
+        "recall": list(recall_charts(groups)),
+        "precision": list(precision_charts(groups)),
         "codes": _of_each(groups, code_charts),
         "training": _of_each(groups, training_charts),
     }

@@ -57,37 +57,33 @@ def quality_chart(groups: Sequence[Group]) -> Chart:
     return Chart("map", "Quality against length", f"Bars: {bars}95 % intervals over the queries.", figure)
 
 
-def curve_charts(groups: Sequence[Group]) -> Iterator[Chart]:
-    """Precision-recall curves and precision@N, all lengths of one group in one chart, of several a length a chart."""
-    every = list(groups[0].first.lengths)
-    if len(groups) == 1:
-        panels = [("", [(f"{bits} bits", groups[0], bits) for bits in every])]
-    else:
-        chosen = every if len(every) <= _MOST_PANELS else [every[0], every[len(every) // 2], every[-1]]
-        panels = [(f"-{bits}bits", [(group.name, group, bits) for group in groups]) for bits in chosen]
-    for suffix, curves in panels:
-        at = f" at {curves[0][2]} bits" if suffix else ""
+def recall_charts(groups: Sequence[Group]) -> Iterator[Chart]:
+    """Precision against recall: all lengths of one group in one chart, of several groups a length a chart."""
+    note = "A point for every Hamming radius; a query that finds nothing within it counts 0, so long codes begin low."
+    for panel in _panels(groups):
         lines = [
             Line(
                 name,
                 _mean(group, bits, lambda of: of.radius_recall),
                 _mean(group, bits, lambda of: of.radius_precision),
             )
-            for name, group, bits in curves
+            for name, group, bits in panel.curves
         ]
-        recall, precision = Axis("recall", low=0, high=1), Axis("precision", low=0)
-        yield Chart(
-            f"precision-recall{suffix}",
-            f"Precision and recall{at}",
-            "A point for every Hamming radius; a query that finds nothing within it counts 0, so long codes begin low.",
-            line_chart(lines, recall, precision),
-        )
+        figure = line_chart(lines, Axis("recall", low=0, high=1), Axis("precision", low=0))
+        yield Chart(f"precision-recall{panel.suffix}", f"Precision and recall{panel.at}", note, figure)
+
+
+def precision_charts(groups: Sequence[Group]) -> Iterator[Chart]:
+    """Precision@N against N, in charts as those of `recall_charts`."""
+    for panel in _panels(groups):
         lines = [
             Line(name, group.first.places, _mean(group, bits, lambda of: of.precision_at))
-            for name, group, bits in curves
+            for name, group, bits in panel.curves
         ]
-        figure = line_chart(lines, Axis("N, first results", log=True, low=1), precision)
-        yield Chart(f"precision-at{suffix}", f"Precision among the first N{at}", "Ties in random order.", figure)
+        figure = line_chart(lines, Axis("N, first results", log=True, low=1), Axis("precision", low=0))
+        yield Chart(
+            f"precision-at{panel.suffix}", f"Precision among the first N{panel.at}", "Ties in random order.", figure
+        )
 
 
 def code_charts(group: Group) -> Iterator[Chart]:
@@ -115,7 +111,7 @@ def training_charts(group: Group) -> Iterator[Chart]:
         return
     history, epochs = run.history, list(range(1, len(run.history) + 1))
     lengths = list(history[0].weights)
-    x = Axis("epoch")
+    x = Axis("epoch", whole=True)
 
     def lines(value: Callable[[int, int], float]) -> list[Line]:
         return [Line(f"{bits} bits", epochs, [value(n, bits) for n in range(len(epochs))]) for bits in lengths]
@@ -148,6 +144,25 @@ def _map_chart(run: RunFigures, of_queries: CodeMap) -> Chart:
         notes.append(f"Grey: classes that are not among the {len(shown)} most frequent, or none.")
     figure = scatter_chart(np.array(of_queries.places), names, numbers)
     return Chart("tsne", f"The queries' {longest}-bit codes", " ".join(notes), figure)
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    """One of several like charts: how its file's name and its title end, and of each curve (name, group, bits)."""
+
+    suffix: str
+    at: str
+    curves: list[tuple[str, Group, int]]
+
+
+def _panels(groups: Sequence[Group]) -> list[_Panel]:
+    every = list(groups[0].first.lengths)
+    if len(groups) == 1:
+        return [_Panel("", "", [(f"{bits} bits", groups[0], bits) for bits in every])]
+    chosen = every if len(every) <= _MOST_PANELS else [every[0], every[len(every) // 2], every[-1]]
+    return [
+        _Panel(f"-{bits}bits", f" at {bits} bits", [(group.name, group, bits) for group in groups]) for bits in chosen
+    ]
 
 
 def _mean(group: Group, bits: int, value: Callable[[LengthFigures], Sequence[float]]) -> list[float]:

@@ -64,12 +64,14 @@ class Axis:
     Attributes:
         label: what it shows.
         log: whether on a logarithmic scale.
+        whole: whether numbers stand at whole ones alone.
         ticks: where it has numbers, in place of those that matplotlib chooses.
         low, high: where it begins and ends, likewise.
     """
 
     label: str
     log: bool = False
+    whole: bool = False
     ticks: Sequence[float] | None = None
     low: float | None = None
     high: float | None = None
@@ -86,6 +88,8 @@ def _style() -> Iterator[None]:
 @_style()
 def line_chart(lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False) -> "Figure":
     """Lines told apart by colour, dashes and, with `markers`, markers."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure(5.2, 4.0)
     for number, line in enumerate(lines):
         look: dict[str, Any] = {
@@ -106,6 +110,8 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False) -
     ):
         if given.log:
             set_scale("log")
+        if given.whole:
+            axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         if given.ticks is not None:
             axis.set_ticks(given.ticks, [f"{tick:g}" for tick in given.ticks])
             axis.set_ticks([], minor=True)

@@ -26,14 +26,14 @@ def report_page(
 
     Args:
         groups: one, or several to compare.
-        charts: {section: its charts}, sections "curves", "codes" and "training".
+        charts: {section: its charts}, sections "quality", "recall", "precision", "codes" and "training".
         examples: None where the data has no images.
     """
     first = groups[0].first
     alone = len(groups) == 1 and len(groups[0].runs) == 1
     sections = {
         "Scores": _scores(groups),
-        "Curves": _figures(charts["curves"]),
+        "Curves": _curves(charts["quality"], charts["recall"], charts["precision"]),
         "Codes": _figures(charts["codes"]) + _without_map(groups),
         "Training": _training(groups, charts["training"]),
         "Examples": _examples(examples, several=len(groups) > 1),
@@ -68,6 +68,12 @@ def _scores(groups: Sequence[Group]) -> str:
         "No silhouette: images with several labels belong to no one group." if runs[0].multi_label else SILHOUETTE
     )
     return f"{_scrolling(score_table(groups))}\n{_note(' '.join(notes))}"
+
+
+def _curves(*kinds: Sequence[Chart]) -> str:
+    """In one row where there is one chart of each kind, else a row a kind."""
+    alone = all(len(charts) == 1 for charts in kinds)
+    return _figures([chart for charts in kinds for chart in charts]) if alone else "".join(map(_figures, kinds))
 
 
 def _without_map(groups: Sequence[Group]) -> str:
