@@ -84,3 +84,10 @@ class HashLoss(nn.Module, ABC):
 
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Called once after every epoch, without gradient, with the anchors (C, b) of that moment."""
+
+    def discrete_objective(self, anchors: Tensor | None = None) -> Tensor | None:
+        """What `end_epoch` lowers by renewing discrete codes: a scalar, a sum over the whole training set.
+
+        Asked for right after `end_epoch`, with the same anchors. None, the default: there is none to tell.
+        """
+        return None

@@ -76,3 +76,10 @@ class DSDH(DiscreteLoss):
             W = self.regression()
             linear = self.mu * self.targets @ W.T + self.eta * self.memory  # (N, b)
             self.codes.copy_(dcc(self.codes, linear, self.mu * W @ W.T, sweeps=1))
+
+    @torch.no_grad()
+    def discrete_objective(self, anchors: Tensor | None = None) -> Tensor:
+        """mu |Y - B W|^2 + nu |W|^2 + eta |B - U|^2, W being the `regression` for the present codes."""
+        W = self.regression()
+        misfit = (self.targets - self.codes @ W).square().sum()
+        return self.mu * misfit + self.nu * W.square().sum() + self.eta * (self.codes - self.memory).square().sum()

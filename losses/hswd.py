@@ -73,3 +73,6 @@ class WithHSWD(HashLoss):
 
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         self.base.end_epoch(anchors)
+
+    def discrete_objective(self, anchors: Tensor | None = None) -> Tensor | None:
+        return self.base.discrete_objective(anchors)

@@ -63,6 +63,12 @@ class KIDDO(DiscreteLoss):
         linear = self.alpha * self.targets @ anchors + self.beta * self.memory  # (N, b)
         self.codes.copy_(dcc(self.codes, linear, self.alpha * anchors.T @ anchors))
 
+    @torch.no_grad()
+    def discrete_objective(self, anchors: Tensor | None = None) -> Tensor:
+        """alpha |Y - B T^T|^2 + beta |U - B|^2. Raises ValueError without anchors."""
+        misfit = (self.targets - self.codes @ self._required(anchors).T).square().sum()
+        return self.alpha * misfit + self.beta * (self.memory - self.codes).square().sum()
+
     @staticmethod
     def _required(anchors: Tensor | None) -> Tensor:
         if anchors is None:

@@ -168,3 +168,13 @@ class NestedLoss(nn.Module):
         """To be called after every epoch, with the anchors (C, L) of that moment."""
         for bits, loss in zip(self.lengths, self.losses, strict=True):
             loss.end_epoch(self._at(anchors, bits))
+
+    @torch.no_grad()
+    def discrete_objectives(self, anchors: Tensor | None = None) -> Tensor | None:
+        """(m,): each length's `HashLoss.discrete_objective`, asked for right after `end_epoch`; None: there is none."""
+        found = [
+            loss.discrete_objective(self._at(anchors, bits))
+            for bits, loss in zip(self.lengths, self.losses, strict=True)
+        ]
+        told = [value for value in found if value is not None]
+        return torch.stack(told) if len(told) == len(found) else None

@@ -1,5 +1,6 @@
 """The state of an unfinished training run in one safetensors file, replaced whole."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +11,9 @@ from torch.optim import Optimizer
 
 from .errors import DivergedError, NestKALAError, one_line
 from .files import save_tensors
+from .history import Epoch, history_as_json, history_from_json
 
-_FORMAT = {"format": "nestkala-checkpoint", "version": "2"}
+_FORMAT = {"format": "nestkala-checkpoint", "version": "3"}
 
 
 class Trained(Protocol):
@@ -25,9 +27,17 @@ class Trained(Protocol):
 
 
 def save_checkpoint(
-    path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer, epoch: int, seconds: float
+    path: Path,
+    model: Trained,
+    loss: nn.Module,
+    optimizer: Optimizer,
+    epoch: int,
+    seconds: float,
+    history: Sequence[Epoch] = (),
 ) -> None:
     """Write what was trained, what the loss remembers, the optimiser's state, and after how many epochs and seconds.
+
+    With `history`, also what the epochs were like.
 
     Raises:
         DivergedError: a value is not finite; the earlier checkpoint stays.
@@ -39,11 +49,14 @@ def save_checkpoint(
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise DivergedError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
-    save_tensors(path, tensors, _FORMAT | {"epoch": str(epoch), "seconds": repr(seconds)})
+    progress = {"epoch": str(epoch), "seconds": repr(seconds), "history": history_as_json(history)}
+    save_tensors(path, tensors, _FORMAT | progress)
 
 
-def load_checkpoint(path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer) -> tuple[int, float]:
-    """Put the saved state into model, loss and optimiser; return after how many epochs and seconds it was.
+def load_checkpoint(
+    path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer
+) -> tuple[int, float, list[Epoch]]:
+    """Put the saved state into model, loss and optimiser; return `epoch`, `seconds` and `history` as they were given.
 
     Raises:
         NestKALAError: no such file, damaged, or from a run with other settings.
@@ -70,7 +83,7 @@ def load_checkpoint(path: Path, model: Trained, loss: nn.Module, optimizer: Opti
         index, _, key = name.partition(".")
         states.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
-    return int(metadata["epoch"]), float(metadata["seconds"])
+    return int(metadata["epoch"]), float(metadata["seconds"]), history_from_json(metadata["history"], str(path))
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,7 +9,20 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from .commands import Advise, Cache, Classify, Encode, Eval, Experiment, Export, Index, List, Search, Serve
+from .commands import (
+    Advise,
+    Cache,
+    Classify,
+    Encode,
+    Eval,
+    Experiment,
+    Export,
+    Index,
+    List,
+    Report,
+    Search,
+    Serve,
+)
 from .config import Config, base_config, check_files, check_resumable
 from .errors import NestKALAError, one_line
 
@@ -30,7 +43,19 @@ def _command(args: list[str]) -> None:
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Config, subcommand("train", default=base)]
     command = tyro.cli(
-        Train | Encode | Index | Search | Serve | Classify | Advise | Eval | Experiment | Export | List | Cache,
+        Train
+        | Encode
+        | Index
+        | Search
+        | Serve
+        | Classify
+        | Advise
+        | Eval
+        | Report
+        | Experiment
+        | Export
+        | List
+        | Cache,
         config=(OmitArgPrefixes,),
         prog="nestkala",
         description="Binary image codes of every length from one training run and a few labelled images per class.",

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from .codes import columns, pack
 from .config import Config, load_config
-from .data import load_dataset
-from .data.splits import load_split
+from .data import ImageDataset, load_dataset
+from .data.splits import Split, load_split
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError
 from .evaluation import Metrics
@@ -75,6 +76,12 @@ class FinishedRun:
             raise NestKALAError(f"{folder} is no run folder: there is no config.yaml")
         return cls(folder, load_config(str(folder / "config.yaml")), Hasher.from_pretrained(folder))
 
+    @cached_property
+    def data(self) -> tuple[ImageDataset, Split]:
+        """What it was trained on and is scored with. Raises NestKALAError for data that is no longer there."""
+        dataset = load_dataset(self.config.data, self.config.data_root)
+        return dataset, load_split(self.folder / "split.json", dataset)
+
     def encode(self, progress: bool = False) -> RunCodes:
         """Encode its queries and gallery, from its data and the token cache, showing bars with `progress`.
 
@@ -83,14 +90,13 @@ class FinishedRun:
         Raises:
             NestKALAError: data that is no longer there.
         """
-        config, hasher, folder = self.config, self.hasher, self.folder
-        metrics = folder / "metrics.json"
+        config, hasher = self.config, self.hasher
+        metrics = self.folder / "metrics.json"
         if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("searched") == "learned codes":
             logger.warning(
                 "%s searched codes that it learned for the gallery; here the network makes them", self.folder
             )
-        dataset = load_dataset(config.data, config.data_root)
-        split = load_split(folder / "split.json", dataset)
+        dataset, split = self.data
         source = token_source(config, hasher.spec, hasher.backbone, dataset)
         labels = {name: f"encoding {name}" if progress else None for name in ("queries", "gallery")}
         relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])
@@ -129,6 +135,18 @@ class Scores:
     ramap_at_2: float
     text_map_tie_aware: float | None = None
     accuracy: float | None = None
+
+
+SCORE_TITLES = {
+    "map": "mAP",
+    "map_tie_aware": "mAP tie-aware",
+    "precision_at_100": "precision@100",
+    "precision_within_2": "within 2 bits",
+    "ramap_at_2": "RAMAP@2",
+    "text_map_tie_aware": "text to image, tie-aware",
+    "accuracy": "classified",
+}
+"""Attributes of `Scores` as tables head them."""
 
 
 def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Scores]:

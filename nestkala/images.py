@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import warnings
+from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ IMAGE_SUFFIXES = (
     ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm",
 )  # fmt: skip
 """Suffixes, in lower case, by which image files in folders are told from others."""
+
+_NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 
 
 def looks_like_image(path: Path) -> bool:
@@ -81,16 +84,21 @@ def _reason(data: bytes | Image.Image, error: Exception) -> str:
     return one_line(error)
 
 
-def thumbnail(path: Path, size: int) -> bytes | None:
-    """A JPEG of an image file, `size` pixels wide and high at most; None for what cannot be read."""
+def thumbnail(file: Path | bytes, size: int) -> bytes | None:
+    """A JPEG of an image file, or of its bytes, `size` pixels wide and high at most; None for what cannot be read."""
     try:
-        image = decode_image(path.read_bytes(), str(path))
+        image = decode_image(file if isinstance(file, bytes) else file.read_bytes(), "image")
     except (NestKALAError, OSError):
         return None
     image.thumbnail((size, size))
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+def data_url(jpeg: bytes | None) -> str:
+    """A JPEG as an address that holds it; None, what could not be read, as that of an empty picture."""
+    return _NO_IMAGE if jpeg is None else f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
 class _MutedPillow:

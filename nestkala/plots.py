@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +13,20 @@ from .advice import Length
 from .errors import NestKALAError
 from .files import replacing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
 COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")  # all of theirs
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, its size in inches. Raises NestKALAError if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NestKALAError('pictures need matplotlib: pip install "nestkala[plots]"') from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
@@ -22,11 +35,7 @@ def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
     Raises:
         NestKALAError: matplotlib is not installed, or the file's suffix is of no picture that it writes.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NestKALAError('pictures need matplotlib: pip install "nestkala[plots]"') from error
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     bits = [length.bits for length in lengths]
     axes.plot(bits, [length.map_tie_aware for length in lengths], color=BLUE, linewidth=2)

@@ -1,17 +1,15 @@
 """Search results as one HTML file with thumbnails, that loads nothing from elsewhere."""
 
-from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from .images import thumbnail
+from .images import data_url, thumbnail
 from .index.strings import as_text
 
 _SIZE = 288
-_NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 
 
 def result_page(query: Path | str, folder: Path, results: Iterable[tuple[str, float]], compared: str) -> str:
@@ -24,22 +22,16 @@ def result_page(query: Path | str, folder: Path, results: Iterable[tuple[str, fl
         compared: what the distances are of, in words.
     """
     items = "\n".join(
-        f'<li><figure><img src="{_picture(folder / name)}" alt="" loading="lazy">'
+        f'<li><figure><img src="{data_url(thumbnail(folder / name, _SIZE))}" alt="" loading="lazy">'
         f"<figcaption>{_text(name)} <span>{distance:g}</span></figcaption></figure></li>"
         for name, distance in results
     )
     template = Template(files("nestkala").joinpath("pages/results.html").read_text(encoding="utf-8"))
     subtitle = f"nearest images first, with their distances: {compared}"
-    picture = f'<img src="{_picture(query)}" alt="">' if isinstance(query, Path) else ""
+    picture = f'<img src="{data_url(thumbnail(query, _SIZE))}" alt="">' if isinstance(query, Path) else ""
     title = _text(query.name if isinstance(query, Path) else query)
     return template.substitute(title=title, subtitle=_text(subtitle), picture=picture, results=items)
 
 
 def _text(name: str) -> str:
     return escape(as_text(name))
-
-
-def _picture(path: Path) -> str:
-    """A small JPEG as a data URL; an empty picture for what cannot be read any more."""
-    jpeg = thumbnail(path, _SIZE)
-    return _NO_IMAGE if jpeg is None else f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"

@@ -26,6 +26,7 @@ from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
 from .files import write_text
+from .history import history_as_json
 from .losses import NestedLoss
 from .machine import cores_per_process, decoding_workers
 from .model import HashModel
@@ -62,6 +63,8 @@ class Result:
 
 def train(config: Config) -> Path:
     """Train, evaluate and leave a run folder: config.yaml, split.json, model.json, model.safetensors, metrics.json.
+
+    Where there was anything to train on, also checkpoint.safetensors and history.json (`Epoch`).
 
     Call it in every process that the launcher started.
 
@@ -127,6 +130,8 @@ def train(config: Config) -> Path:
             trainer.resume()
         trainer.fit()
         result.seconds["train"] = trainer.seconds
+        if main:
+            write_text(folder / "history.json", history_as_json(trainer.history) + "\n")
         learned = _learned_codes(trainer.loss, split)
         if learned:
             result.searched = "learned codes"

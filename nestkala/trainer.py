@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
 from .errors import DivergedError, NestKALAError
+from .history import Epoch, EpochMeans
 from .losses import NestedLoss, NestedTerms
 from .model import HashModel
 
@@ -54,6 +55,11 @@ class Trainer:
         tokens: of the training images (N, ...), half precision, on the CPU.
         targets: multi-hot (N, C).
         checkpoint: file to write to.
+
+    Attributes:
+        epoch: how many are done.
+        seconds: that they took.
+        history: what they were like.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Trainer:
         loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True)
         self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
         self.epoch, self.seconds = 0, 0.0
+        self.history: list[Epoch] = []
 
     def resume(self) -> None:
         """Go back to the last checkpoint.
@@ -86,7 +93,7 @@ class Trainer:
         Raises:
             NestKALAError: there is none, it is damaged, or of another run.
         """
-        self.epoch, self.seconds = load_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer)
+        self.epoch, self.seconds, self.history = load_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer)
 
     def fit(self) -> None:
         """Train up to the epochs asked for, writing checkpoints.
@@ -108,6 +115,7 @@ class Trainer:
         started = time.perf_counter()
         self._choose_images(self.epoch)
         self.loader.set_epoch(self.epoch)
+        means = EpochMeans(self.loss.lengths)
         for batch, (tokens, targets, indices) in enumerate(self.loader):
             step = self.epoch * len(self.loader) + batch
             targets, indices = self.accelerator.gather((targets, indices))
@@ -120,9 +128,12 @@ class Trainer:
             bar.set_postfix({str(b): f"{s:.3f}" for b, s in zip(self.loss.lengths, sums, strict=True)}, refresh=False)
             bar.update()
             self._log(result, step)
+            means.add(result)
         with torch.no_grad():
-            self.loss.end_epoch(self.model.anchor_to_code(self.model.anchors))
+            anchors = self.model.anchor_to_code(self.model.anchors)
+            self.loss.end_epoch(anchors)
         self.epoch += 1
+        self.history.append(means.finish(self.loss.discrete_objectives(anchors)))
         self.seconds += time.perf_counter() - started
 
     def _choose_images(self, epoch: int) -> None:
@@ -164,7 +175,8 @@ class Trainer:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            save_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer, self.epoch, self.seconds)
+            parts = self.model, self.loss, self.optimizer
+            save_checkpoint(self.checkpoint, *parts, self.epoch, self.seconds, self.history)
 
 
 def check_batch_size(batch_size: int, num_train: int, processes: int) -> None:

@@ -1,4 +1,4 @@
-"""Draws the README's pictures: the web page, a page of results, and the advice on lengths.
+"""Draws the README's pictures: the web page, a page of results, the advice on lengths, and a report.
 
 python scripts/pictures.py --run runs/RUN --index photos.index --query photos/query.jpg
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryDirectory
 
 import tyro
 from PIL import Image
@@ -23,16 +24,17 @@ from nestkala.files import replacing
 from nestkala.index.model import folder_of, hasher_of
 from nestkala.index.opening import open_index
 from nestkala.plots import plot_lengths
+from nestkala.report import write_report
 from nestkala.result_page import result_page
 
 BITS = 16
 
 
 def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"), min_map: float = 0.33) -> None:
-    """Write serve.jpg, serve_dark.jpg, results.jpg and advise.png.
+    """Write serve.jpg, serve_dark.jpg, results.jpg, advise.png and report.jpg.
 
     Args:
-        run: run folder, for the advice.
+        run: run folder, for the advice and the report.
         index: of images, for the pages.
         query: image that is searched with.
         output: folder to write to.
@@ -53,6 +55,7 @@ def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"
     with sync_playwright() as playwright, _served(index) as address:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         _keep(_results(browser, page), output / "results.jpg")
+        _keep(_reported(browser, run), output / "report.jpg")
         for name, width, scheme in (("serve", 1000, "light"), ("serve_dark", 390, "dark")):
             _keep(_searched(browser, address, query, width, scheme), output / f"{name}.jpg")
         browser.close()
@@ -62,6 +65,14 @@ def _results(browser: Browser, html: str) -> bytes:
     page = browser.new_page(viewport={"width": 1000, "height": 620})
     page.set_content(html, wait_until="load")
     return page.screenshot()
+
+
+def _reported(browser: Browser, run: Path) -> bytes:
+    """The top of a report."""
+    page = browser.new_page(viewport={"width": 1280, "height": 960}, device_scale_factor=0.8)
+    with TemporaryDirectory() as folder:
+        page.goto(write_report([run], Path(folder, "report"), progress=True).as_uri())
+        return page.screenshot()
 
 
 def _searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:

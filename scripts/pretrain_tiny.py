@@ -258,7 +258,7 @@ def main(settings: Settings) -> None:
     checkpoint, log = settings.output / "checkpoint.safetensors", settings.output / "log.jsonl"
     done, seconds = 0, 0.0
     if checkpoint.exists():
-        done, seconds = load_checkpoint(checkpoint, pretrained, nn.Module(), optimizer)
+        done, seconds, _ = load_checkpoint(checkpoint, pretrained, nn.Module(), optimizer)
     accelerator.print(
         f"{len(images)} images of {len(source)} classes, {texts.shares.shape[1]} texts, {len(held)} classes held out; "
         f"{sum(p.numel() for _, p in named) / 1e6:.2f}M parameters; from epoch {done}; {time.time() - started:.0f} s"

@@ -107,7 +107,7 @@ def test_everything_comes_back_to_the_bit(path: Path, trained: Parts) -> None:
     save(path, trained, 7, seconds)
     other = build(seed=1)
     assert not same(state(other), state(trained))
-    assert load_checkpoint(path, *other) == (7, seconds)
+    assert load_checkpoint(path, *other) == (7, seconds, [])
     assert same(state(other), state(trained))
 
 
@@ -147,7 +147,7 @@ def test_without_its_momentum_training_would_go_elsewhere(path: Path) -> None:
     bare[2].load_state_dict(bare[2].state_dict() | {"state": {}})
     train(whole, 1)
     train(bare, 1)
-    assert kept == (2, 0.1)
+    assert kept == (2, 0.1, [])
     assert not torch.equal(whole[0].head.weight, bare[0].head.weight)
 
 
@@ -210,7 +210,7 @@ def test_garbage_is_refused_by_name(path: Path) -> None:
         None,
         {"format": "pt"},
         {"format": "nestkala-checkpoint"},
-        {"format": "nestkala-checkpoint", "version": "1", "epoch": "1", "seconds": "1.0"},
+        {"format": "nestkala-checkpoint", "version": "2", "epoch": "1", "seconds": "1.0"},
     ],
 )
 def test_other_files_of_tensors_are_refused(metadata: dict[str, str] | None, path: Path) -> None:
@@ -219,7 +219,7 @@ def test_other_files_of_tensors_are_refused(metadata: dict[str, str] | None, pat
     before = state(parts)
     message = refusal(lambda: load_checkpoint(path, *parts))
     assert str(path) in message
-    assert "checkpoint of version 2" in message
+    assert "checkpoint of version 3" in message
     assert same(state(parts), before)
 
 

@@ -75,6 +75,7 @@ def test_run_folder_holds_settings_split_model_and_metrics(run: Path) -> None:
     assert names == {
         "checkpoint.safetensors",
         "config.yaml",
+        "history.json",
         "metrics.json",
         "model.json",
         "model.safetensors",
@@ -140,11 +141,13 @@ def test_interrupted_run_resumes_to_the_same_bits(
     train(settings(interrupted, resume=interrupted, **changes))
     assert_equal(trained(whole), trained(interrupted))
     assert_equal(load_file(whole / "checkpoint.safetensors"), load_file(interrupted / "checkpoint.safetensors"))
+    assert (whole / "history.json").read_bytes() == (interrupted / "history.json").read_bytes()
 
 
 def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp_path: Path) -> None:
     folder = train(settings(tmp_path / "run", shots=0))
     assert not (folder / "checkpoint.safetensors").exists()
+    assert not (folder / "history.json").exists()
     dataset = load_dataset("images", Path())
     split = load_split(folder / "split.json", dataset)
     assert split.train.tolist() == []

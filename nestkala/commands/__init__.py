@@ -9,7 +9,21 @@ from .experiment import Experiment
 from .export import Export
 from .index import Index
 from .listing import List
+from .report import Report
 from .search import Search
 from .serve import Serve
 
-__all__ = ["Advise", "Cache", "Classify", "Encode", "Eval", "Experiment", "Export", "Index", "List", "Search", "Serve"]
+__all__ = [
+    "Advise",
+    "Cache",
+    "Classify",
+    "Encode",
+    "Eval",
+    "Experiment",
+    "Export",
+    "Index",
+    "List",
+    "Report",
+    "Search",
+    "Serve",
+]

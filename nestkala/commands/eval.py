@@ -31,7 +31,7 @@ class Eval:
     def run(self) -> None:
         from tabulate import tabulate
 
-        from ..finished_run import FinishedRun, score_run
+        from ..finished_run import SCORE_TITLES, FinishedRun, score_run
 
         if not self.run_folders:
             raise NestKALAError("name a run folder, or several")
@@ -51,24 +51,13 @@ class Eval:
         for place, bits in enumerate(lengths):
             low, high = found[0][place]["map_interval"]
             interval = () if several else (f"{low:.3f} to {high:.3f}",)
-            means = [_cell([scores[place][name] for scores in found]) for name in _COLUMNS]
+            means = [_cell([scores[place][name] for scores in found]) for name in SCORE_TITLES]
             rows.append((str(bits), *means[:2], *interval, *means[2:]))
-        titles = list(_COLUMNS.values())
+        titles = list(SCORE_TITLES.values())
         headers = ("bits", *titles[:2], *(() if several else ("its 95 % interval",)), *titles[2:])
         print(tabulate(rows, headers, "github", disable_numparse=True, stralign="right"))
         if several:
             print(f"x 100, mean ± standard deviation of {len(found)} runs")
-
-
-_COLUMNS = {
-    "map": "mAP",
-    "map_tie_aware": "mAP tie-aware",
-    "precision_at_100": "precision@100",
-    "precision_within_2": "within 2 bits",
-    "ramap_at_2": "RAMAP@2",
-    "text_map_tie_aware": "text to image, tie-aware",
-    "accuracy": "classified",
-}
 
 
 def _cell(values: Sequence[float | None]) -> str:

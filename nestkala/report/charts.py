@@ -1,0 +1,171 @@
+"""The charts of a report: what each shows, of which runs, and what is to be said of it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..index.strings import as_line
+from .drawing import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
+from .figures import CodeMap, LengthFigures, RunFigures
+from .groups import Group
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_CLASSES = 20
+_MOST_PANELS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """A picture of the page.
+
+    Attributes:
+        name: its file's, without suffix.
+        title: what it shows.
+        note: what a reader should know, or nothing.
+        figure: the drawing.
+    """
+
+    name: str
+    title: str
+    note: str
+    figure: "Figure"
+
+
+def quality_chart(groups: Sequence[Group]) -> Chart:
+    """Tie-aware mAP against bits: an interval over the queries for a run alone, the spread over seeds for several."""
+    lines = []
+    for group in groups:
+        bits = list(group.first.lengths)
+        values = np.array([[of.scores.map_tie_aware for of in run.lengths.values()] for run in group.runs])  # (n, m)
+        mean = values.mean(axis=0)
+        if len(group.runs) > 1:
+            spread = values.std(axis=0, ddof=1)
+            low, high = mean - spread, mean + spread
+        else:
+            low, high = np.array([of.scores.map_interval for of in group.first.lengths.values()]).T
+        lines.append(Line(group.name, bits, mean.tolist(), low.tolist(), high.tolist()))
+    ticks = list(groups[0].first.lengths)
+    x = Axis("bits", log=True, ticks=ticks, low=ticks[0] / 1.15, high=ticks[-1] * 1.15)
+    several = any(len(group.runs) > 1 for group in groups)
+    bars = "of runs with several seeds the standard deviation over them, else " if several else ""
+    figure = line_chart(lines, x, Axis("mAP, tie-aware", low=0), markers=True)
+    return Chart("map", "Quality against length", f"Bars: {bars}95 % intervals over the queries.", figure)
+
+
+def recall_charts(groups: Sequence[Group]) -> Iterator[Chart]:
+    """Precision against recall: all lengths of one group in one chart, of several groups a length a chart."""
+    note = "A point for every Hamming radius; a query that finds nothing within it counts 0, so long codes begin low."
+    for panel in _panels(groups):
+        lines = [
+            Line(
+                name,
+                _mean(group, bits, lambda of: of.radius_recall),
+                _mean(group, bits, lambda of: of.radius_precision),
+            )
+            for name, group, bits in panel.curves
+        ]
+        figure = line_chart(lines, Axis("recall", low=0, high=1), Axis("precision", low=0))
+        yield Chart(f"precision-recall{panel.suffix}", f"Precision and recall{panel.at}", note, figure)
+
+
+def precision_charts(groups: Sequence[Group]) -> Iterator[Chart]:
+    """Precision@N against N, in charts as those of `recall_charts`."""
+    for panel in _panels(groups):
+        lines = [
+            Line(name, group.first.places, _mean(group, bits, lambda of: of.precision_at))
+            for name, group, bits in panel.curves
+        ]
+        figure = line_chart(lines, Axis("N, first results", log=True, low=1), Axis("precision", low=0))
+        yield Chart(
+            f"precision-at{panel.suffix}", f"Precision among the first N{panel.at}", "Ties in random order.", figure
+        )
+
+
+def code_charts(group: Group) -> Iterator[Chart]:
+    """The queries' codes in the plane; balance and correlation of the bits, over the gallery."""
+    run = group.first
+    if run.map is not None:
+        yield _map_chart(run, run.map)
+    constant = run.constant_bits
+    told = f"constant: {', '.join(map(str, constant))}" if constant else "none is constant"
+    note = f"0.5 is balanced; {told}. Over the gallery, bits numbered from 0."
+    yield Chart("bit-balance", "How often each bit is 1", note, balance_chart(run.balance))
+    values = np.abs(np.array(run.correlation, dtype=float))
+    apart = values[~np.eye(len(values), dtype=bool)]
+    known = apart[~np.isnan(apart)]
+    note = f"Two different bits: {known.mean():.2f} on average, {known.max():.2f} at most." if len(known) else ""
+    note += " Grey: constant bits." if constant else ""
+    figure = heat_map(values, "|correlation|")
+    yield Chart("bit-correlation", "What bits have in common", note.strip(), figure)
+
+
+def training_charts(group: Group) -> Iterator[Chart]:
+    """Losses, gradient weights and the discrete objective over the epochs."""
+    run = group.first
+    if not run.history:
+        return
+    history, epochs = run.history, list(range(1, len(run.history) + 1))
+    lengths = list(history[0].weights)
+    x = Axis("epoch", whole=True)
+
+    def lines(value: Callable[[int, int], float]) -> list[Line]:
+        return [Line(f"{bits} bits", epochs, [value(n, bits) for n in range(len(epochs))]) for bits in lengths]
+
+    figure = line_chart(lines(lambda n, bits: history[n].weights[bits]), x, Axis("weight", low=0))
+    note = "Mean over an epoch's steps; 1 is an equal share."
+    yield Chart("weights", "Weights of the lengths' gradients", note, figure)
+    figure = line_chart(lines(lambda n, bits: sum(history[n].terms[bits].values())), x, Axis("loss"))
+    yield Chart("loss", "Loss", "All terms, distillation included, before the weights.", figure)
+    objectives = [epoch.objective for epoch in history if epoch.objective is not None]
+    if len(objectives) == len(history):
+        figure = line_chart(lines(lambda n, bits: objectives[n][bits] / bits / run.num_train), x, Axis("objective"))
+        note = f"Of {run.config.loss}, a bit and training image, after DCC; between epochs the network moves on."
+        yield Chart("objective", "Objective of the discrete codes", note, figure)
+
+
+def _map_chart(run: RunFigures, of_queries: CodeMap) -> Chart:
+    classes = np.array(of_queries.classes)
+    common = [number for number, _ in Counter(classes[classes >= 0].tolist()).most_common(_MOST_CLASSES)]
+    shown = sorted(common) if len(common) > 1 else []
+    numbers = np.full(len(classes), -1)
+    for place, number in enumerate(shown):
+        numbers[classes == number] = place
+    names = [as_line(run.class_names[number]) for number in shown]
+    longest = max(run.lengths)
+    notes = [f"t-SNE on Hamming distances, {len(classes):,} queries."]
+    if run.multi_label:
+        notes.append("Coloured by the first of an image's labels.")
+    if (numbers == -1).any() and shown:
+        notes.append(f"Grey: classes that are not among the {len(shown)} most frequent, or none.")
+    figure = scatter_chart(np.array(of_queries.places), names, numbers)
+    return Chart("tsne", f"The queries' {longest}-bit codes", " ".join(notes), figure)
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    """One of several like charts: how its file's name and its title end, and of each curve (name, group, bits)."""
+
+    suffix: str
+    at: str
+    curves: list[tuple[str, Group, int]]
+
+
+def _panels(groups: Sequence[Group]) -> list[_Panel]:
+    every = list(groups[0].first.lengths)
+    if len(groups) == 1:
+        return [_Panel("", "", [(f"{bits} bits", groups[0], bits) for bits in every])]
+    chosen = every if len(every) <= _MOST_PANELS else [every[0], every[len(every) // 2], every[-1]]
+    return [
+        _Panel(f"-{bits}bits", f" at {bits} bits", [(group.name, group, bits) for group in groups]) for bits in chosen
+    ]
+
+
+def _mean(group: Group, bits: int, value: Callable[[LengthFigures], Sequence[float]]) -> list[float]:
+    """Point by point over the group's runs."""
+    means: list[float] = np.mean([value(run.lengths[bits]) for run in group.runs], axis=0).tolist()
+    return means

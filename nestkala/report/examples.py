@@ -1,0 +1,94 @@
+"""Example queries with what they find, as thumbnails."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..codes import columns, hamming
+from ..data import FeatureDataset, ImageDataset
+from ..errors import NestKALAError
+from ..finished_run import FinishedRun, RunCodes
+from ..images import data_url, thumbnail
+from .figures import first_labels
+
+QUERIES = 6
+RESULTS = 8
+LENGTHS = (8, 16, 32)
+_SIZE = 144
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the page shows it.
+
+    Attributes:
+        image: a data URL.
+        label: names of its classes.
+        distance: to the query, in bits; of the query itself 0.
+        relevant: whether it shares a class with the query.
+    """
+
+    image: str
+    label: str
+    distance: int = 0
+    relevant: bool = True
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and the first results of each code: {the code's name: its results, nearest first}."""
+
+    query: Picture
+    found: dict[str, list[Picture]]
+
+
+def has_images(run: FinishedRun) -> bool:
+    """Whether there is anything to show."""
+    return not isinstance(run.data[0], FeatureDataset)
+
+
+def nearest_lengths(run: FinishedRun) -> list[int]:
+    """Of the lengths that the run's codes have, those nearest to 8, 16 and 32 bits, ascending."""
+    head = run.hasher.model.head
+    lengths = range(1, max(head.lengths) + 1) if head.nested else head.lengths
+    return sorted({min(lengths, key=lambda length: abs(length - wanted)) for wanted in LENGTHS})
+
+
+def find_examples(codes: Sequence[tuple[str, FinishedRun, RunCodes, int]], seed: int = 0) -> Iterator[Example]:
+    """Queries, one of a class as far as there are classes, with what codes of some length find. Ties in gallery order.
+
+    Args:
+        codes: name, run, its codes and the length that is compared; all of the same queries and gallery.
+        seed: draws the queries.
+    """
+    _, run, one, _ = codes[0]
+    dataset, split = run.data
+    for query in _chosen(one, seed):
+        relevant = (one.gallery_labels & one.query_labels[query]).any(axis=1)  # (G,)
+        found = {}
+        for name, other, theirs, bits in codes:
+            where = other.hasher.columns(bits)
+            asked, gallery = columns(theirs.queries[query : query + 1], where), columns(theirs.gallery, where)
+            distances = hamming(asked, gallery)[0]
+            first = np.argsort(distances, kind="stable")[:RESULTS]
+            found[name] = [
+                _picture(dataset, int(split.gallery[place]), int(distances[place]), bool(relevant[place]))
+                for place in first
+            ]
+        yield Example(_picture(dataset, int(split.query[query])), found)
+
+
+def _chosen(codes: RunCodes, seed: int) -> list[int]:
+    order = np.random.default_rng(seed).permutation(len(codes.query_labels))
+    _, first = np.unique(first_labels(codes.query_labels[order]), return_index=True)
+    return order[np.sort(first)][:QUERIES].tolist()
+
+
+def _picture(dataset: ImageDataset, index: int, distance: int = 0, relevant: bool = True) -> Picture:
+    try:
+        jpeg = thumbnail(dataset.read(index), _SIZE)
+    except NestKALAError:
+        jpeg = None
+    label = ", ".join(name for name, has in zip(dataset.class_names, dataset.targets[index], strict=True) if has)
+    return Picture(data_url(jpeg), label, distance, relevant)

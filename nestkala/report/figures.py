@@ -1,0 +1,150 @@
+"""All figures of a report on a finished run."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codes import columns
+from ..config import Config
+from ..finished_run import FinishedRun, RunCodes, Scores, score_run
+from ..history import Epoch, load_history
+from ..retrieval import score_lengths
+from .code_statistics import bit_statistics, embed, silhouette
+
+MAPPED = 1000
+"""Queries, at most, that the map shows and the silhouette is of."""
+
+
+@dataclass(frozen=True)
+class LengthFigures:
+    """Of one code length b.
+
+    Attributes:
+        scores: as `nestkala eval` gives them.
+        radius_precision: mean precision within every radius 0..b; a query that finds nothing counts 0.
+        radius_recall: mean recall likewise.
+        precision_at: mean precision among the first `RunFigures.places`.
+        silhouette: 0 to 100 (`silhouette`); None for images of several labels, or where there is none.
+    """
+
+    scores: Scores
+    radius_precision: list[float]
+    radius_recall: list[float]
+    precision_at: list[float]
+    silhouette: float | None
+
+
+@dataclass(frozen=True)
+class CodeMap:
+    """Codes in the plane.
+
+    Attributes:
+        places: (x, y) of each of n queries.
+        classes: the number of its class, of several the first; -1 for none.
+    """
+
+    places: list[list[float]]
+    classes: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class RunFigures:
+    """Of one run.
+
+    Attributes:
+        name: the folder's.
+        folder: the run's, as it was given.
+        config: its settings.
+        class_names: of the C classes.
+        num_train, num_queries, num_gallery: how many images there were of each.
+        multi_label: whether any query or gallery image has several labels.
+        lengths: {bits: its figures}.
+        places: lengths of the list, 1 to the gallery's, that `precision_at` is of.
+        balance: share of ones of each bit of the longest code, over the gallery.
+        correlation: of any two of its bits, None where one is constant.
+        map: of the queries' longest codes, as many as `MAPPED`; None where there are too few.
+        history: of training, None where none was kept.
+    """
+
+    name: str
+    folder: str
+    config: Config
+    class_names: tuple[str, ...]
+    num_train: int
+    num_queries: int
+    num_gallery: int
+    multi_label: bool
+    lengths: dict[int, LengthFigures]
+    places: list[int]
+    balance: list[float]
+    correlation: list[list[float | None]]
+    map: CodeMap | None
+    history: list[Epoch] | None
+
+    @property
+    def constant_bits(self) -> list[int]:
+        """Bits, from 0, that are the same in the whole gallery."""
+        return [bit for bit, share in enumerate(self.balance) if share in (0, 1)]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in JSON's types."""
+        return asdict(self) | {"config": self.config.model_dump(mode="json"), "constant_bits": self.constant_bits}
+
+
+def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunFigures:
+    """The figures of a run whose codes are there, at these lengths, all of which it has."""
+    dataset, split = run.data
+    found = score_lengths(
+        run.hasher.model.head,
+        codes.queries,
+        codes.query_labels,
+        codes.gallery,
+        codes.gallery_labels,
+        codes.config.top_k,
+        lengths,
+    )
+    places = np.unique(np.geomspace(1, len(codes.gallery), 60).round().astype(int)).tolist()
+    multi_label = bool(max(codes.query_labels.sum(axis=1).max(), codes.gallery_labels.sum(axis=1).max()) > 1)
+    chosen = np.arange(len(codes.queries))
+    if len(chosen) > MAPPED:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, MAPPED, replace=False))
+    classes = first_labels(codes.query_labels[chosen])
+    figures = {}
+    for scores in score_run(codes, lengths):
+        counts = found[scores.bits].counts
+        precision, recall = counts.precision_recall_curve()
+        queries = columns(codes.queries[chosen], run.hasher.columns(scores.bits))
+        figures[scores.bits] = LengthFigures(
+            scores,
+            precision.tolist(),
+            recall.tolist(),
+            [float(counts.precision_at(n).mean()) for n in places],
+            None if multi_label else silhouette(queries, classes),
+        )
+    longest = max(lengths)
+    where = run.hasher.columns(longest)
+    balance, correlation = bit_statistics(columns(codes.gallery, where), longest)
+    in_plane = embed(columns(codes.queries[chosen], where))
+    return RunFigures(
+        run.folder.resolve().name,
+        str(run.folder),
+        run.config,
+        dataset.class_names,
+        len(split.train),
+        len(split.query),
+        len(split.gallery),
+        multi_label,
+        figures,
+        places,
+        balance.tolist(),
+        [[None if np.isnan(value) else float(value) for value in row] for row in correlation.round(4)],
+        None if in_plane is None else CodeMap(in_plane.round(3).tolist(), classes.tolist()),
+        load_history(run.folder),
+    )
+
+
+def first_labels(labels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The number of each row's first label, (N, C) -> (N,); -1 for a row without."""
+    return np.where(labels.any(axis=1), labels.argmax(axis=1), -1)

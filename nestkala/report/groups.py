@@ -1,0 +1,59 @@
+"""Runs side by side: seeds of the same settings together, each group named by what sets it apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import FREE_ON_RESUME, Config
+from .figures import RunFigures
+
+_MOST_IN_A_NAME = 3
+_NOT_COMPARED = (FREE_ON_RESUME - {"epochs"}) | {"config", "output", "seed", "data", "data_root"}
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs whose settings are the same but for the seed.
+
+    Attributes:
+        name: what sets it apart.
+        runs: one at least.
+        differing: those of its settings in which the groups differ, {name: value}.
+    """
+
+    name: str
+    runs: list[RunFigures]
+    differing: dict[str, str]
+
+    @property
+    def first(self) -> RunFigures:
+        """The run that stands for all where only one can be shown."""
+        return self.runs[0]
+
+
+def group_runs(runs: Sequence[RunFigures]) -> list[Group]:
+    """The runs in groups, in the order of their first ones."""
+    together: dict[str, list[RunFigures]] = {}
+    for run in runs:
+        together.setdefault(repr(_settings(run.config)), []).append(run)
+    settings = [_settings(members[0].config) for members in together.values()]
+    keys = [key for key in settings[0] if any(other[key] != settings[0][key] for other in settings)]
+    alike = len({members[0].name for members in together.values()}) < len(together)
+    groups = []
+    for members, own in zip(together.values(), settings, strict=True):
+        differing = {key: _as_text(own[key]) for key in keys}
+        name = members[0].folder if alike else members[0].name
+        if 0 < len(keys) <= _MOST_IN_A_NAME:
+            name = ", ".join(f"{key} {value}" for key, value in differing.items())
+        elif len(members) > 1:
+            name = f"{name} and {len(members) - 1} more"
+        groups.append(Group(name, members, differing))
+    return groups
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config if key not in _NOT_COMPARED}
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
