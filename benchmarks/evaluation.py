@@ -77,8 +77,8 @@ def plain_maps(q: Codes, q_labels: Labels, g: Codes, g_labels: Labels, bits: int
 
 def _expected_precisions(distance: Tensor, relevant: Tensor) -> float:
     places_before = hits_before = total = 0.0
-    for value in distance.unique():
-        group = relevant[distance == value]
+    _, sizes = distance.unique_consecutive(return_counts=True)
+    for group in relevant.split(sizes.tolist()):
         size, hits = len(group), group.sum().item()
         place = torch.arange(size)
         slope = (hits - 1) / (size - 1) if size > 1 else 0.0
