@@ -19,7 +19,7 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
 
     Every bit is set to the sign of its argument given all others; an argument of 0 keeps the bit. The
     objective never falls, and where the sweeps end before their number is up, no single flip improves it.
-    It is a local method. A sweep costs O(N b^2).
+    It is a local method. A sweep costs O(n b^2), n being the codes that the one before moved, all N at first.
 
     Source: SDH (Shen et al., CVPR 2015) section 3.1; KALAHash (AAAI 2025) eq. 12, as it follows from eq. 11.
 
@@ -43,13 +43,17 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
         )
     # (b, N), so that a bit of all codes lies in one piece; a copy even where the transpose is contiguous already
     rows = codes.to(linear.dtype).T.clone(memory_format=torch.contiguous_format)
-    each_bit = list(zip(rows, linear.T.contiguous(), -gram.clone().fill_diagonal_(0), strict=True))
+    found, linear, coupling = rows.clone(), linear.T.contiguous(), -gram.clone().fill_diagonal_(0)
+    left = torch.arange(num, device=rows.device)
     keep = torch.finfo(rows.dtype).tiny  # decides where the argument is 0, and nowhere else
     for _ in range(sweeps):
         before = rows.clone()
-        for row, linear_of_bit, gram_of_bit in each_bit:
-            argument = torch.addmv(linear_of_bit, rows.T, gram_of_bit)  # (N,)
+        for row, linear_of_bit, coupling_of_bit in zip(rows, linear, coupling, strict=True):
+            argument = torch.addmv(linear_of_bit, rows.T, coupling_of_bit)  # (n,)
             torch.sign(argument.add_(row, alpha=keep), out=row)
-        if torch.equal(rows, before):
+        found[:, left] = rows
+        moved = (rows != before).any(dim=0)  # a code that did not move never will: codes do not depend on each other
+        if not moved.any():
             break
-    return rows.T.contiguous().to(codes.dtype)  # (N, b)
+        left, rows, linear = left[moved], rows[:, moved], linear[:, moved]
+    return found.T.contiguous().to(codes.dtype)  # (N, b)
