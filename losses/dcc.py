@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_BLOCK = 8
+
 
 def random_codes(num_train: int, bits: int, generator: torch.Generator) -> Tensor:
     """Codes (num_train, bits), each entry -1 or +1 with equal chance.
@@ -19,7 +21,7 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
 
     Every bit is set to the sign of its argument given all others; an argument of 0 keeps the bit. The
     objective never falls, and where the sweeps end before their number is up, no single flip improves it.
-    It is a local method. A sweep costs O(n b^2), n being the codes that the one before moved, all N at first.
+    It is a local method. A sweep costs O(N b^2).
 
     Source: SDH (Shen et al., CVPR 2015) section 3.1; KALAHash (AAAI 2025) eq. 12, as it follows from eq. 11.
 
@@ -43,17 +45,23 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
         )
     # (b, N), so that a bit of all codes lies in one piece; a copy even where the transpose is contiguous already
     rows = codes.to(linear.dtype).T.clone(memory_format=torch.contiguous_format)
-    found, linear, coupling = rows.clone(), linear.T.contiguous(), -gram.clone().fill_diagonal_(0)
-    left = torch.arange(num, device=rows.device)
+    linear, within = linear.T.contiguous(), -gram.clone().fill_diagonal_(0)
+    # What other blocks of bits add to the arguments of a block's is one product, which reads the codes once.
+    blocks, between = [slice(first, first + _BLOCK) for first in range(0, bits, _BLOCK)], within.clone()
+    for block in blocks:
+        between[block, block] = 0
     keep = torch.finfo(rows.dtype).tiny  # decides where the argument is 0, and nowhere else
+    before, arguments = (
+        torch.empty_like(rows),
+        torch.empty_like(rows),
+    )  # once: fresh memory costs as much as the products
     for _ in range(sweeps):
-        before = rows.clone()
-        for row, linear_of_bit, coupling_of_bit in zip(rows, linear, coupling, strict=True):
-            argument = torch.addmv(linear_of_bit, rows.T, coupling_of_bit)  # (n,)
-            torch.sign(argument.add_(row, alpha=keep), out=row)
-        found[:, left] = rows
-        moved = (rows != before).any(dim=0)  # a code that did not move never will: codes do not depend on each other
-        if not moved.any():
+        before.copy_(rows)
+        for block in blocks:
+            own, given = rows[block], arguments[block]  # (k, N)
+            torch.addmm(linear[block], between[block], rows, out=given)
+            for row, argument, coupling in zip(own, given, within[block, block], strict=True):
+                torch.sign(argument.addmv_(own.T, coupling).add_(row, alpha=keep), out=row)
+        if torch.equal(rows, before):
             break
-        left, rows, linear = left[moved], rows[:, moved], linear[:, moved]
-    return found.T.contiguous().to(codes.dtype)  # (N, b)
+    return rows.T.contiguous().to(codes.dtype)  # (N, b)
