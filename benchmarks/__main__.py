@@ -28,17 +28,9 @@ On {machine}.
 
 {table}
 
-![seconds against training images, and against codes](pictures/cost_growth.png)
-
-What stands in the way where a target is missed:
-
-- *Five lengths with the built-in backbone.* Its adapted block is so small that the losses weigh: by cProfile a step
-  takes 29 ms with five lengths and 19 ms with one (7 of them forward, 6 backward, either way). Five losses take 2 ms
-  more than one, the distillation 1, gradients for the weighting 5, the backward pass 2, the discrete codes 1. With
-  ViT-B/32 a step takes 100 ms.
-- *DCC* is at its target, no more: 80 small products a call read all codes, and 1,920 operations on one bit each cost
-  some 4 microseconds whatever they compute. Taking only the codes that moved on to the next sweep was slower.
+{figure}
 """
+FIGURE = "![seconds against training images, and against codes](pictures/cost_growth.png)"
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,8 @@ def page(found: dict[str, Any], names: Sequence[str]) -> str:
     ]
     table = tabulate(lines, ("what", "against", "measured", "target", "met"), tablefmt="github", disable_numparse=True)
     machines = "; ".join(dict.fromkeys(of_one["machine"] for of_one in measured))
-    return PAGE.format(machine=machines, table=table)
+    figure = FIGURE if "cost_growth" in found else ""
+    return PAGE.format(machine=machines, table=table, figure=figure).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from .errors import NestKALAError
 from .relevance import RelevanceCounts, Values
 
 _CHUNK = 2**16  # gallery items that are looked at together: few enough for a core's cache
+_CELLS = 2**22  # counts of queries by length and distance that are kept at once, some 200 MB with what goes with them
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def evaluate(
         g_labels: multi-hot gallery labels, (G, C), bool or 0 and 1.
         lengths: prefix lengths in bits, each 1..8 * bytes.
         top_k: places of the ranking that count, at least 1; None, or more than G, means all.
-        device: "cpu", or a GPU.
+        device: a CUDA device computes there, any other on the CPU.
         accelerator: shares the queries among its processes, which must all call, with the same arguments; each gets
             the metrics of all queries.
 
@@ -134,6 +135,9 @@ class _Gallery:
     def __init__(self, codes: NDArray[np.uint8], labels: NDArray[np.generic]) -> None:
         self._codes, self._labels = codes, labels
 
+    def __len__(self) -> int:
+        return len(self._codes)
+
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         for start in range(0, len(self._codes), _CHUNK):
             piece = slice(start, start + _CHUNK)
@@ -149,12 +153,29 @@ def _score(
 ) -> dict[int, Metrics]:
     """The metrics of the queries, codes and packed labels, at each length once."""
     ascending = np.unique(lengths).tolist()
-    if torch.device(device).type == "cpu":
-        counts, average_precision = evaluation_cpu.rank(*queries, gallery, ascending, top_k)
-    else:
+    block = max(1, _CELLS // (len(ascending) * (ascending[-1] + 1)))  # queries at once
+    codes, labels = queries
+    parts = []
+    for first in range(0, len(codes), block):
+        some = codes[first : first + block], labels[first : first + block]
+        parts.append(_score_block(some, gallery, ascending, top_k, device))
+    return {length: Metrics.joined([part[length] for part in parts]) for length in ascending}
+
+
+def _score_block(
+    queries: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    gallery: _Gallery,
+    ascending: Sequence[int],
+    top_k: int,
+    device: torch.device | str,
+) -> dict[int, Metrics]:
+    if torch.device(device).type == "cuda":
         counts, average_precision = evaluation_gpu.rank(*queries, gallery, ascending, top_k, torch.device(device))
+    else:
+        counts, average_precision = evaluation_cpu.rank(*queries, gallery, ascending, top_k)
+    narrow = np.int32 if len(gallery) < 2**31 else np.int64
     return {
-        length: Metrics(average_precision[k], RelevanceCounts(counts[k, :, : length + 1]), top_k)
+        length: Metrics(average_precision[k], RelevanceCounts(counts[k, :, : length + 1].astype(narrow)), top_k)
         for k, length in enumerate(ascending)
     }
 

@@ -74,7 +74,7 @@ def _signs(packed: Bytes, device: torch.device) -> Tensor:
 def _bits(packed: Bytes, device: torch.device) -> Tensor:
     """Packed bits (N, bytes) as 0 and 1 (N, 8 bytes), in half precision where products of it are quick."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
-    bits = torch.from_numpy(np.ascontiguousarray(packed)).to(device)[:, :, None] >> shifts & 1  # (N, bytes, 8)
+    bits = torch.from_numpy(np.array(packed)).to(device)[:, :, None] >> shifts & 1  # (N, bytes, 8)
     return bits.flatten(1).to(torch.float32 if device.type == "cpu" else torch.float16)
 
 

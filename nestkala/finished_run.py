@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -149,28 +149,33 @@ SCORE_TITLES = {
 """Attributes of `Scores` as tables head them."""
 
 
-def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Scores]:
+def score_images(codes: RunCodes, lengths: Sequence[int]) -> dict[int, Metrics]:
+    """The metrics of a run's queries searching its gallery, at lengths that its codes have."""
+    return _score(codes, codes.queries, codes.query_labels, lengths)
+
+
+def score_run(
+    codes: RunCodes, lengths: Sequence[int] | None = None, images: Mapping[int, Metrics] | None = None
+) -> list[Scores]:
     """Score a run's codes.
 
     Args:
         codes: of the run.
         lengths: to score, 1 to the longest; of heads that do not nest, trained ones. By default all trained.
+        images: what `score_images` gave, where that has been done.
 
     Raises:
         NestKALAError: a length that the codes do not have.
     """
-    hasher, top_k = codes.hasher, codes.config.top_k
-    model, num_classes = hasher.model, codes.gallery_labels.shape[1]
+    hasher, model = codes.hasher, codes.hasher.model
     lengths = model.head.lengths if lengths is None else lengths
     where = {bits: hasher.columns(bits) for bits in lengths}
-    device = next(model.parameters()).device
-    gallery = (codes.gallery, codes.gallery_labels, top_k, lengths, device)
-    images = score_lengths(model.head, codes.queries, codes.query_labels, *gallery)
+    images = score_images(codes, lengths) if images is None else images
     if not hasher.spec.has_text_codes:
         return [_scores(bits, images[bits]) for bits in lengths]
     with torch.no_grad():
         class_codes = pack(model.anchor_to_code(model.anchors))  # (C, ceil(L / 8))
-    text = score_lengths(model.head, class_codes, np.eye(num_classes, dtype=bool), *gallery)
+    text = _score(codes, class_codes, np.eye(len(class_codes), dtype=bool), lengths)
 
     def accuracy(bits: int) -> float:
         best = nearest_classes(codes.relaxed[:, where[bits]], columns(class_codes, where[bits]))
@@ -184,6 +189,12 @@ def score_run(codes: RunCodes, lengths: Sequence[int] | None = None) -> list[Sco
         )
         for bits in lengths
     ]
+
+
+def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths: Sequence[int]) -> dict[int, Metrics]:
+    model = codes.hasher.model
+    gallery = codes.gallery, codes.gallery_labels, codes.config.top_k, lengths, next(model.parameters()).device
+    return score_lengths(model.head, queries, labels, *gallery)
 
 
 def _scores(bits: int, found: Metrics) -> Scores:

@@ -70,7 +70,7 @@ def history_as_json(history: Sequence[Epoch]) -> str:
     return _JSON.dump_json(list(history)).decode()
 
 
-def history_from_json(text: str, where: str) -> list[Epoch]:
+def history_from_json(text: str | bytes, where: str) -> list[Epoch]:
     """The epochs of what `history_as_json` gave; raises NestKALAError, which names `where`, for anything else."""
     try:
         return _JSON.validate_json(text)
@@ -83,4 +83,4 @@ def history_from_json(text: str, where: str) -> list[Epoch]:
 def load_history(run: Path) -> list[Epoch] | None:
     """The epochs of a run folder, None where there is no history.json; raises NestKALAError for a damaged one."""
     path = run / "history.json"
-    return history_from_json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+    return history_from_json(path.read_bytes(), str(path)) if path.is_file() else None

@@ -24,7 +24,7 @@ class RelevanceCounts:
         counts: int (Q, b + 1, 2): at each distance those that are not relevant, and those that are.
     """
 
-    counts: NDArray[np.int64]
+    counts: NDArray[np.signedinteger]
 
     def average_precision(self, top_k: int | None = None) -> Values:
         """Expected average precision over the first `top_k` places, (Q,), as in `evaluate`; None, or more, means all.
@@ -117,7 +117,7 @@ class RelevanceCounts:
         """Expected number of relevant items among the first n places, (Q,)."""
         if n < 1:
             raise NestKALAError(f"n must be 1 or more, not {n}")
-        total = self.counts.sum(axis=2)  # (Q, b + 1)
+        total = self.counts.sum(axis=2, dtype=np.int64)  # (Q, b + 1)
         before = total.cumsum(axis=1) - total
         places = np.clip(n - before, 0, total)  # of a distance among the first n
         hits: Values = (self.counts[:, :, 1] * places / np.maximum(total, 1)).sum(axis=1)
@@ -151,8 +151,9 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _average_precision(counts: NDArray[np.int64], top_k: int) -> Values:
+def _average_precision(counts: NDArray[np.signedinteger], top_k: int) -> Values:
     """Expected AP of some queries, (Q,), from counts (Q, b + 1, 2), `top_k` at most the gallery's items."""
+    counts = counts.astype(np.int64)
     relevant = counts[:, :, 1]  # (Q, b + 1)
     total = counts.sum(axis=2)
     places_before = total.cumsum(axis=1) - total

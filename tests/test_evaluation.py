@@ -75,6 +75,7 @@ def way(request, monkeypatch):
     """The gallery at once, in small pieces, or in pieces by the code for GPUs."""
     if request.param != "whole":
         monkeypatch.setattr(evaluation, "_CHUNK", 37)
+        monkeypatch.setattr(evaluation, "_CELLS", 2 * 7 * 78)  # two queries at once
     if request.param == "in torch":
         monkeypatch.setattr(evaluation_gpu, "_BLOCK", 4)
         on_cpu = partial(evaluation_gpu.rank, device=torch.device("cpu"))

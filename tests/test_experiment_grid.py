@@ -13,6 +13,7 @@ from nestkala.cli import main
 from nestkala.config import dump_config
 from nestkala.errors import NestKALAError
 from nestkala.experiments import Experiment, Grid, absent_data, load_experiment, make_grid, write_results
+from nestkala.experiments import grid as grid_module
 from nestkala.experiments import runs as run_module
 from nestkala.settings_files import shipped_files
 
@@ -108,6 +109,10 @@ def test_a_sweep_is_a_row_a_value_and_its_reference_the_same_value(tmp_path: Pat
     ]
     references = [given.reference_of(row) for row in given.rows]
     assert [row and row.name for row in references] == [None, None, "alone, loss dpsh", "alone, loss csq"]
+    rates = {"lr": [None, 0.1]}  # no value is a value, too
+    given = experiment(methods={"a": {"sweep": rates}, "b": {"sweep": rates, "reference": "a"}})
+    references = [given.reference_of(row) for row in given.rows_of("b")]
+    assert [row and row.name for row in references] == ["a, lr None", "a, lr 0.1"]
 
 
 def test_fewer_shots_methods_and_seeds() -> None:
@@ -139,6 +144,8 @@ def test_fewer_shots_methods_and_seeds() -> None:
         ({"settings": {"adaptor": "none"}}, "unknown key 'settings.adaptor'; did you mean 'adapter'?"),
         ({"settings": {"seed": 1}}, "settings.seed: shots, lengths and seeds are the file's own keys"),
         ({"data": {"Digits": None}}, "data.Digits.data is missing"),
+        ({"methods": {"a": {"data": "cifar10"}}}, "methods.a.data: say under data where images are"),
+        ({"settings": {"data": "cifar10"}}, "settings.data: say under data where images are"),
         ({"methods": {"a": {"one_modle": True}}}, "unknown key 'methods.a.one_modle'; did you mean 'one_model'?"),
         ({"methods": {"a": {"lengths": [4]}}}, "methods.a.lengths: shots, lengths and seeds are the file's own keys"),
         ({"methods": {"frozen": {}, "b": {"reference": "frzen"}}}, "unknown method 'frzen'; did you mean 'frozen'?"),
@@ -173,6 +180,24 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
     assert {run.config.data for run in runs} == {"digits"}
     with pytest.raises(NestKALAError, match=r"try has no data .*--data 'Digits=FOLDER'"):
         absent_data(given, {"Digits": tmp_path / "none"})
+
+
+def test_data_is_looked_for_where_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(grid_module, "load_dataset", lambda *where: asked.append(where))
+    absent_data(experiment(settings={"data_root": str(tmp_path)}, data={"CIFAR-10": {"data": "cifar10"}}), {})
+    assert asked == [("cifar10", tmp_path)]
+
+
+def test_a_dry_run_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "elsewhere.yaml"
+    file.write_text(
+        f"{{title: x, base: digits, data: {{A: {{data: {tmp_path}/none}}}}, shots: [1], lengths: [8, 16], "
+        "seeds: 2, methods: {a: {}}}"
+    )
+    assert main(["experiment", str(file), "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+    assert "elsewhere: 0 of 4 runs are finished" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
 
 
 def test_means_spreads_bold_and_differences_against_statistics(tmp_path: Path) -> None:

@@ -96,10 +96,12 @@ def test_json_gives_back_every_digit() -> None:
     assert history_from_json(history_as_json(history), "here") == history
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"terms": {"x": {}}, "weights": {}, "objective": null}]'])
-def test_what_is_no_history_is_refused_by_name(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[1]", b"\xff\xfe[", b'[{"terms": {"x": {}}, "weights": {}, "objective": null}]']
+)
+def test_what_is_no_history_is_refused_by_name(text: bytes, tmp_path: Path) -> None:
     assert load_history(tmp_path) is None
-    (tmp_path / "history.json").write_text(text)
+    (tmp_path / "history.json").write_bytes(text)
     with pytest.raises(NestKALAError, match=r"history\.json holds no history of training") as caught:
         load_history(tmp_path)
     assert "\n" not in str(caught.value)

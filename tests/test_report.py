@@ -17,7 +17,7 @@ from nestkala.config import Config
 from nestkala.errors import NestKALAError
 from nestkala.finished_run import FinishedRun
 from nestkala.images import data_url, thumbnail
-from nestkala.report import write_report
+from nestkala.report import drawing, write_report
 from nestkala.report.code_statistics import bit_statistics, embed, silhouette
 from nestkala.report.examples import find_examples, nearest_lengths
 from nestkala.report.figures import RunFigures, first_labels, measure
@@ -235,6 +235,21 @@ def test_seeds_are_one_group_named_by_what_sets_it_apart(run: Path, second_seed:
     ]
     assert [group.name for group in group_runs([runs[0], runs[2]])] == ["kiddo-seed0 and 1 more"]
     assert [group.name for group in group_runs(runs[:1])] == ["kiddo-seed0"]
+    with pytest.raises(NestKALAError, match=r"kiddo-seed0 and .*kiddo-seed0 are one run by settings and seed"):
+        group_runs([runs[0], runs[1], figures_of(run)])
+
+
+def test_a_long_legend_leaves_the_picture_its_height() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"a class whose name goes on and on, number {number}" for number in range(20)]
+    places, numbers = rng.normal(size=(60, 2)), rng.integers(20, size=60)
+    many, few = (drawing.scatter_chart(places, shown, numbers % len(shown)) for shown in (names, ["a", "b"]))
+    heights = []
+    for figure in (many, few):
+        figure.canvas.draw()
+        heights.append(figure.axes[0].get_window_extent().height)
+    assert heights[0] > 0.6 * heights[1]
+    assert all(len(text.get_text()) <= 28 for text in many.legends[0].get_texts())
 
 
 def test_several_runs_are_compared(

@@ -79,7 +79,7 @@ class Experiment:
     def _run(self, experiment: "ExperimentFile", folders: dict[str, Path]) -> None:
         from ..experiments import absent_data, finish, make_grid, write_results
 
-        absent = absent_data(experiment, folders)
+        absent = {} if self.dry_run else absent_data(experiment, folders)
         for name, reason in absent.items():
             print(
                 f"{experiment.name} leaves out {name}: {reason}; --data '{name}=FOLDER' says where it is",

@@ -110,7 +110,9 @@ def absent_data(experiment: Experiment, folders: Mapping[str, Path]) -> dict[str
     Raises:
         NestKALAError: none is there; says what to do.
     """
-    reasons = {name: _why_absent(_data_settings(experiment, name, folders)) for name in experiment.data}
+    reasons = {
+        name: _why_absent(experiment.settings | _data_settings(experiment, name, folders)) for name in experiment.data
+    }
     absent = {name: reason for name, reason in reasons.items() if reason is not None}
     if len(absent) == len(reasons):
         told = "; ".join(f"{name}: {reason}" for name, reason in absent.items())

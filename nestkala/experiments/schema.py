@@ -101,7 +101,8 @@ class Experiment(BaseModel):
         reference = self.methods[row.method].reference
         if reference is None:
             return None
-        return next(other for other in self.rows_of(reference) if other.value in (None, row.value))
+        rows = self.rows_of(reference)
+        return next(other for other in rows if not self.methods[reference].sweep or other.value == row.value)
 
     def restricted(self, seeds: int | None, shots: Sequence[int], methods: Sequence[str]) -> Self:
         """Fewer runs, or other seeds: None, and an empty list, leave all.
@@ -152,6 +153,10 @@ class Experiment(BaseModel):
             for key in settings:
                 if key in GRID_KEYS:
                     raise ValueError(f"{where}.{key}: shots, lengths and seeds are the file's own keys")
+                if key in ("data", "data_root") and where.startswith("methods."):
+                    raise ValueError(f"{where}.{key}: say under data where images are, the same for all methods")
+                if (where, key) == ("settings", "data"):
+                    raise ValueError("settings.data: say under data where images are, each data set by its name")
                 if key not in _SETTINGS:
                     raise ValueError(f"unknown key '{where}.{key}'{nearest(key, [*own, *_SETTINGS])}")
         for name, entry in self.data.items():

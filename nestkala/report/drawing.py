@@ -23,6 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 _INK = "#14181d"
 _GREY = "#8a94a0"
+_LONGEST = 28  # letters of a name in a legend
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE: Any = {
@@ -191,8 +192,11 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
 
 
 def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Below the axes, in as many columns as there is room for."""
+    """Below the axes, in as many columns as there is room for; the figure grows by more than a few rows."""
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
     columns = max(1, min(len(names), 55 // (4 + max(map(len, names)))))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, rows - 4))
     numbers = [str(number) for number in range(len(names))]
     legend = figure.legend(handles, numbers, loc="outside lower center", ncols=columns, fontsize=10, columnspacing=1.2)
     for text, name in zip(legend.get_texts(), names, strict=True):

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from ..codes import columns
 from ..config import Config
-from ..finished_run import FinishedRun, RunCodes, Scores, score_run
+from ..finished_run import FinishedRun, RunCodes, Scores, score_images, score_run
 from ..history import Epoch, load_history
-from ..retrieval import score_lengths
 from .code_statistics import bit_statistics, embed, silhouette
 
 MAPPED = 1000
@@ -96,15 +95,7 @@ class RunFigures:
 def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunFigures:
     """The figures of a run whose codes are there, at these lengths, all of which it has."""
     dataset, split = run.data
-    found = score_lengths(
-        run.hasher.model.head,
-        codes.queries,
-        codes.query_labels,
-        codes.gallery,
-        codes.gallery_labels,
-        codes.config.top_k,
-        lengths,
-    )
+    found = score_images(codes, lengths)
     places = np.unique(np.geomspace(1, len(codes.gallery), 60).round().astype(int)).tolist()
     multi_label = bool(max(codes.query_labels.sum(axis=1).max(), codes.gallery_labels.sum(axis=1).max()) > 1)
     chosen = np.arange(len(codes.queries))
@@ -112,7 +103,7 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunF
         chosen = np.sort(np.random.default_rng(0).choice(chosen, MAPPED, replace=False))
     classes = first_labels(codes.query_labels[chosen])
     figures = {}
-    for scores in score_run(codes, lengths):
+    for scores in score_run(codes, lengths, found):
         counts = found[scores.bits].counts
         precision, recall = counts.precision_recall_curve()
         queries = columns(codes.queries[chosen], run.hasher.columns(scores.bits))

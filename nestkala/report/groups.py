@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import FREE_ON_RESUME, Config
+from ..errors import NestKALAError
+from ..index.strings import as_line
 from .figures import RunFigures
 
 _MOST_IN_A_NAME = 3
@@ -32,7 +34,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[RunFigures]) -> list[Group]:
-    """The runs in groups, in the order of their first ones."""
+    """The runs in groups, in the order of their first ones. Raises NestKALAError for two of one seed."""
     together: dict[str, list[RunFigures]] = {}
     for run in runs:
         together.setdefault(repr(_settings(run.config)), []).append(run)
@@ -41,14 +43,23 @@ def group_runs(runs: Sequence[RunFigures]) -> list[Group]:
     alike = len({members[0].name for members in together.values()}) < len(together)
     groups = []
     for members, own in zip(together.values(), settings, strict=True):
+        _check_seeds(members)
         differing = {key: _as_text(own[key]) for key in keys}
         name = members[0].folder if alike else members[0].name
         if 0 < len(keys) <= _MOST_IN_A_NAME:
             name = ", ".join(f"{key} {value}" for key, value in differing.items())
         elif len(members) > 1:
             name = f"{name} and {len(members) - 1} more"
-        groups.append(Group(name, members, differing))
+        groups.append(Group(as_line(name), members, differing))
     return groups
+
+
+def _check_seeds(members: Sequence[RunFigures]) -> None:
+    of_seed: dict[int, RunFigures] = {}
+    for run in members:
+        other = of_seed.setdefault(run.config.seed, run)
+        if other is not run:
+            raise NestKALAError(f"{other.folder} and {run.folder} are one run by settings and seed: name one of them")
 
 
 def _settings(config: Config) -> dict[str, Any]:
