@@ -3,11 +3,10 @@
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from nestkala.anchors import orthonormal_anchors
@@ -16,12 +15,15 @@ from nestkala.config import Config
 from nestkala.evaluation import evaluate
 from nestkala.files import replacing
 from nestkala.index import PrefixIndex
-from nestkala.plots import BLUE, ORANGE
+from nestkala.plots import BLUE, ORANGE, new_figure
 from nestkala.saved_model import ModelSpec
 from nestkala.seeding import seeded
 
 from .comparison import Row, seconds
 from .training import trained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 IMAGES, CODES = (10, 50, 200, 1000, 5000), (60_000, 250_000, 1_000_000, 4_000_000, 10_000_000)
 CLASSES, LENGTHS, EPOCHS, QUERIES = 10, (8, 16, 32, 64), 2, 20
@@ -92,7 +94,7 @@ def _median(work: Callable[[], object]) -> float:
 
 
 def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict[int, float], path: Path) -> None:
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     _lines(left, {"an epoch's training": training}, "training images")
     _lines(right, {"evaluation": evaluation, "search": search}, "codes")
@@ -101,7 +103,7 @@ def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def _lines(axes: Axes, found: dict[str, dict[int, float]], label: str) -> None:
+def _lines(axes: "Axes", found: dict[str, dict[int, float]], label: str) -> None:
     for (name, took), colour, marker in zip(found.items(), (BLUE, ORANGE), "os", strict=False):
         axes.loglog(list(took), list(took.values()), marker=marker, color=colour, label=name)
         sizes = list(took)

@@ -51,10 +51,8 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
     for block in blocks:
         between[block, block] = 0
     keep = torch.finfo(rows.dtype).tiny  # decides where the argument is 0, and nowhere else
-    before, arguments = (
-        torch.empty_like(rows),
-        torch.empty_like(rows),
-    )  # once: fresh memory costs as much as the products
+    # Once, not in every sweep: fresh memory costs as much as the products.
+    before, arguments = torch.empty_like(rows), torch.empty_like(rows)
     for _ in range(sweeps):
         before.copy_(rows)
         for block in blocks:

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from . import evaluation_cpu, evaluation_gpu
 from .codes import check_packed
 from .errors import NestKALAError
 from .relevance import RelevanceCounts, Values
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _CHUNK = 2**16  # gallery items that are looked at together: few enough for a core's cache
 _CELLS = 2**22  # counts of queries by length and distance that are kept at once, some 200 MB with what goes with them
@@ -69,7 +70,7 @@ def evaluate(
     lengths: Sequence[int],
     top_k: int | None = None,
     device: torch.device | str = "cpu",
-    accelerator: Accelerator | None = None,
+    accelerator: "Accelerator | None" = None,
 ) -> dict[int, Metrics]:
     """Score Hamming ranking of the gallery for every query, at every prefix length.
 
@@ -122,6 +123,8 @@ def evaluate(
     if accelerator is None or accelerator.num_processes == 1:
         found = _score(queries, gallery, lengths, top_k, device)
     else:
+        from accelerate.utils import gather_object
+
         share = np.array_split(np.arange(len(q_codes)), accelerator.num_processes)[accelerator.process_index]
         own = _score((queries[0][share], queries[1][share]), gallery, lengths, top_k, device) if len(share) else {}
         parts = [part for part in gather_object([own]) if part]
@@ -153,31 +156,18 @@ def _score(
 ) -> dict[int, Metrics]:
     """The metrics of the queries, codes and packed labels, at each length once."""
     ascending = np.unique(lengths).tolist()
-    block = max(1, _CELLS // (len(ascending) * (ascending[-1] + 1)))  # queries at once
-    codes, labels = queries
-    parts = []
-    for first in range(0, len(codes), block):
-        some = codes[first : first + block], labels[first : first + block]
-        parts.append(_score_block(some, gallery, ascending, top_k, device))
-    return {length: Metrics.joined([part[length] for part in parts]) for length in ascending}
-
-
-def _score_block(
-    queries: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-    gallery: _Gallery,
-    ascending: Sequence[int],
-    top_k: int,
-    device: torch.device | str,
-) -> dict[int, Metrics]:
-    if torch.device(device).type == "cuda":
-        counts, average_precision = evaluation_gpu.rank(*queries, gallery, ascending, top_k, torch.device(device))
-    else:
-        counts, average_precision = evaluation_cpu.rank(*queries, gallery, ascending, top_k)
+    on_gpu = torch.device(device).type == "cuda"
+    rank = partial(evaluation_gpu.rank, device=torch.device(device)) if on_gpu else evaluation_cpu.rank
     narrow = np.int32 if len(gallery) < 2**31 else np.int64
-    return {
-        length: Metrics(average_precision[k], RelevanceCounts(counts[k, :, : length + 1].astype(narrow)), top_k)
-        for k, length in enumerate(ascending)
-    }
+    block = max(1, _CELLS // (len(ascending) * (ascending[-1] + 1)))  # queries at once
+    parts: dict[int, list[Metrics]] = {length: [] for length in ascending}
+    for first in range(0, len(queries[0]), block):
+        codes, labels = (of_queries[first : first + block] for of_queries in queries)
+        counts, average_precision = rank(codes, labels, gallery, ascending, top_k)
+        for k, length in enumerate(ascending):
+            found = RelevanceCounts(counts[k, :, : length + 1].astype(narrow))
+            parts[length].append(Metrics(average_precision[k], found, top_k))
+    return {length: Metrics.joined(of_length) for length, of_length in parts.items()}
 
 
 def _check(codes: NDArray[np.uint8], labels: NDArray[np.generic], name: str) -> None:

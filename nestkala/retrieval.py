@@ -1,15 +1,18 @@
 """Codes of queries and gallery, as a head gives them, scored at every length."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from .codes import columns
 from .evaluation import Metrics, evaluate
 from .heads import HashHead
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Codes = NDArray[np.uint8]
 Labels = NDArray[np.generic]
@@ -24,7 +27,7 @@ def score_lengths(
     top_k: int | None = None,
     lengths: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
-    accelerator: Accelerator | None = None,
+    accelerator: "Accelerator | None" = None,
 ) -> dict[int, Metrics]:
     """`evaluate` for codes of any head.
 

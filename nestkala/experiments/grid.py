@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ class Trial:
     seed: int
     runs: tuple[Run, ...]
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """{bits: {measure: value in 0..1}}; a length whose run diverged is not there."""
+        """{bits: {measure: value in 0..1}}, once the runs are finished; a length whose run diverged is not there."""
         return {
             bits: scores for run in self.runs if not run.has_diverged for bits, scores in run.metrics["lengths"].items()
         }

@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import replacing
-from ..plots import new_figure
+from ..plots import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Told apart by the colour-blind (Okabe and Ito, Color Universal Design, 2008), and visible on white and on black."""
-
+_COLOURS = COLOURS[:6]  # those that are visible on white and on black
 _INK = "#14181d"
 _GREY = "#8a94a0"
 _LONGEST = 28  # letters of a name in a legend
@@ -94,7 +92,7 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False) -
     figure, axes = _figure(5.2, 4.0)
     for number, line in enumerate(lines):
         look: dict[str, Any] = {
-            "color": COLOURS[number % len(COLOURS)],
+            "color": _COLOURS[number % len(_COLOURS)],
             "linestyle": _DASHES[number % len(_DASHES)],
             "marker": _MARKERS[number % len(_MARKERS)] if markers else None,
             "linewidth": 2,
@@ -133,7 +131,7 @@ def scatter_chart(places: NDArray[np.float64], names: Sequence[str], numbers: ND
     shown = []
     for number in range(len(names)):
         x, y = places[numbers == number].T
-        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         shown.append(axes.scatter(x, y, s=20, color=colour, marker=marker, alpha=0.85, linewidths=0))
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(False)
@@ -147,7 +145,7 @@ def balance_chart(shares: Sequence[float]) -> "Figure":
     """The share of ones of each bit, against a half."""
     figure, axes = _figure(5.2, 4.0)
     bits = np.arange(len(shares))
-    axes.bar(bits, np.array(shares) - 0.5, bottom=0.5, color=COLOURS[0], width=0.8)
+    axes.bar(bits, np.array(shares) - 0.5, bottom=0.5, color=_COLOURS[0], width=0.8)
     axes.axhline(0.5, color=_INK, linewidth=1)
     axes.set(xlabel="bit", ylabel="share of ones", ylim=(0, 1), xlim=(-0.7, len(shares) - 0.3))
     axes.grid(axis="y", color=_INK, alpha=0.15)

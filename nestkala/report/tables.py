@@ -26,7 +26,8 @@ def score_table(groups: Sequence[Group]) -> str:
             low, high = found[0].scores.map_interval
             interval = f"{100 * low:.1f} to {100 * high:.1f}" if len(found) == 1 else _NONE
             rows.append({"bits": str(bits), "run": as_line(group.name), **cells, "95 % interval": interval})
-    titles = ["mAP", "mAP tie-aware", "95 % interval", *list(SCORE_TITLES.values())[2:], "silhouette"]
+    protocol, tie_aware, *others = SCORE_TITLES.values()
+    titles = [protocol, tie_aware, "95 % interval", *others, "silhouette"]
     left_out = {"95 % interval"} if several else set()
     left_out |= {title for title in titles if all(row[title] == _NONE for row in rows)}
     columns = ["bits", *([] if alone else ["run"]), *(title for title in titles if title not in left_out)]
