@@ -1,9 +1,8 @@
 """All comparisons with plain baselines: python -m benchmarks --cifar10 cifar10"""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +11,12 @@ import tyro
 from tabulate import tabulate
 from tyro.conf import Positional, arg
 
-from nestkala.errors import NestKALAError, unknown_name
+from nestkala.errors import NestKALAError
 from nestkala.files import write_text
 
 from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, trunk_cut
-from .comparison import Row, machine, revision
+from .comparison import Row
+from .ledger import machines, measure
 
 PAGE = """# Against plain baselines
 
@@ -57,20 +57,9 @@ def main(given: Benchmarks) -> None:
         "first_encoding": partial(first_encoding.run, given.cifar10),
         "cost_growth": partial(cost_growth.run, figure),
     }
-    for name in given.names:
-        if name not in known:
-            raise unknown_name("benchmark", name, known)
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")
-    saved = given.output.with_suffix(".json")
-    found = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    for name in given.names or known:
-        rows = [asdict(row) for row in known[name]()]
-        for row in rows:
-            print(f"{row['what']}: {row['measured']} (target: {row['target']})", flush=True)
-        found[name] = {"machine": machine(), "revision": revision(), "rows": rows}
-        saved.parent.mkdir(parents=True, exist_ok=True)
-        write_text(saved, json.dumps(found, indent=1) + "\n")
+    found = measure("benchmark", known, given.names, given.output.with_suffix(".json"))
     write_text(given.output.with_suffix(".md"), page(found, list(known)))
     print(f"{given.output}.md and .json")
 
@@ -84,9 +73,8 @@ def page(found: dict[str, Any], names: Sequence[str]) -> str:
         for row in of_one["rows"]
     ]
     table = tabulate(lines, ("what", "against", "measured", "target", "met"), tablefmt="github", disable_numparse=True)
-    machines = "; ".join(dict.fromkeys(of_one["machine"] for of_one in measured))
     figure = FIGURE if "cost_growth" in found else ""
-    return PAGE.format(machine=machines, table=table, figure=figure).rstrip() + "\n"
+    return PAGE.format(machine=machines(found), table=table, figure=figure).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,9 @@
 """How a benchmark times two ways of doing one thing, and what it reports."""
 
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import torch
 
 Work = Callable[[], object]
 
@@ -73,21 +68,3 @@ def seconds(work: Work) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def machine() -> str:
-    """Processor, cores, threads, system and versions."""
-    info = Path("/proc/cpuinfo")
-    found = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-    processor = found[0] if found else platform.processor() or platform.machine()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
-        f"{len(found) or '?'} cores of {processor}, {torch.get_num_threads()} threads, {gpu}, {platform.system()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
-
-
-def revision() -> str:
-    """The commit that is measured, and whether files differ from it."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return told.stdout.strip() or "unknown"

@@ -66,9 +66,7 @@ def load_checkpoint(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
-        raise NestKALAError(
-            f"there is no checkpoint {path} to go on from: the run ended before its first one"
-        ) from None
+        raise NestKALAError(f"there is no checkpoint {path}") from None
     except (SafetensorError, OSError) as error:
         raise NestKALAError(f"the checkpoint {path} is damaged: {error}") from None
     if {key: metadata.get(key) for key in _FORMAT} != _FORMAT:

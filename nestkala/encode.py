@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 from tqdm import tqdm
 
 from .errors import NestKALAError, one_line
-from .files import TEMPORARY, replacing, write_text
+from .files import TEMPORARY, remove_unfinished, replacing, write_text
 from .hasher import Hasher
 from .image_folder import encoded, images_below
 from .index import PrefixIndex
@@ -161,12 +161,12 @@ def _planned(
         for what, asked in (about | {"shard size": shard_size}).items():
             if what != "model" and begun.get(what) != asked:  # which may have moved
                 raise NestKALAError(f"{output} was begun with {what.replace('_', ' ')} {begun.get(what)}, not {asked}")
-        _clear(output)
+        remove_unfinished(output)
         return plan
     there = output.iterdir() if output.is_dir() else [output] if output.exists() else []
     if not all(path.name == _LIST or path.name.startswith(TEMPORARY) for path in there):
         raise NestKALAError(f"{output} exists, and holds no encoded images: name another folder")
-    _clear(output)
+    remove_unfinished(output)
     count = 0
     with replacing(output / _LIST) as temporary, temporary.open("w", encoding="utf-8") as file:
         for image in tqdm(images_below(folder), desc="listing", unit="img", disable=not progress):
@@ -175,12 +175,6 @@ def _planned(
     plan = Plan(about, lengths, count, shard_size)
     write_text(output / _PLAN, json.dumps(asdict(plan), indent=2) + "\n")
     return plan
-
-
-def _clear(output: Path) -> None:
-    """Remove what one that was killed had begun to write."""
-    for left in output.glob(f"{TEMPORARY}*"):
-        left.unlink(missing_ok=True)
 
 
 def _path(output: Path, shard: int) -> Path:

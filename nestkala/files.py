@@ -1,9 +1,10 @@
 """Files that are whole or not there, written to a temporary name and then renamed; arrays that are read."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from .errors import NestKALAError, one_line
 
 TEMPORARY = ".writing-"
 """How names of unfinished files begin."""
+
+ABANDONED_SECONDS = 3600.0
+"""An unfinished file in a folder that others may write to is taken for one of a killed process after so long."""
 
 
 @contextmanager
@@ -34,6 +38,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, names: str = "*", older_than: float = 0.0) -> None:
+    """Delete what processes that were killed had begun to write.
+
+    Args:
+        folder: it is in.
+        names: pattern of what would have been written, which may name subfolders.
+        older_than: seconds since it was last written to, where others may be writing now.
+    """
+    *subfolders, name = names.split("/")
+    for left in folder.glob("/".join([*subfolders, f"{TEMPORARY}*-{name}"])):
+        with suppress(OSError):  # gone by now, or in a folder that may only be read
+            if time.time() - left.stat().st_mtime >= older_than:
+                left.unlink()
 
 
 def load_array(path: Path, called: str, mmap: bool = False) -> np.ndarray:

@@ -12,7 +12,8 @@ from .errors import NestKALAError
 from .hasher import Hasher
 from .images import looks_like_image
 
-_CHUNK = 1024
+CHUNK = 1024
+"""Images that are encoded at a time."""
 
 
 def images_below(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -38,11 +39,11 @@ def images_below(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def encoded(
-    hasher: Hasher, folder: Path, names: Sequence[str], workers: int
+    hasher: Hasher, folder: Path, names: Sequence[str], workers: int, chunk_size: int = CHUNK
 ) -> Iterator[tuple[Sequence[str], NDArray[np.uint8], list[str]]]:
     """Names, their packed codes, and the names of those that cannot be read, a chunk at a time."""
-    for start in range(0, len(names), _CHUNK):
-        chunk, broken = names[start : start + _CHUNK], list[str]()
+    for start in range(0, len(names), chunk_size):
+        chunk, broken = names[start : start + chunk_size], list[str]()
         try:
             codes = hasher.encode([folder / name for name in chunk], workers=workers)
         except NestKALAError:  # which is rare: only then is each tried by itself

@@ -25,7 +25,7 @@ from .data import FeatureDataset, ImageDataset, load_dataset, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
-from .files import write_text
+from .files import TEMPORARY, remove_unfinished, write_text
 from .history import history_as_json
 from .losses import NestedLoss
 from .machine import cores_per_process, decoding_workers
@@ -104,6 +104,7 @@ def train(config: Config) -> Path:
 
     if main:  # only now, so that a mistake in the settings leaves no folder behind
         folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
         write_text(folder / "config.yaml", dump_config(config))
         save_split(folder / "split.json", split, dataset)
         _announce(config, dataset, split, result, accelerator)
@@ -126,8 +127,10 @@ def train(config: Config) -> Path:
     if config.trains:
         loss, checkpoint = make_loss(config, model.head, targets, centres), folder / "checkpoint.safetensors"
         trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
-        if config.resume is not None:
+        if checkpoint.exists():
             trainer.resume()
+        elif config.resume is not None and main:
+            print("note: the run ended before its first checkpoint, and begins anew")
         trainer.fit()
         result.seconds["train"] = trainer.seconds
         if main:
@@ -208,7 +211,8 @@ def _run_folder(config: Config) -> Path:
         return config.resume
     name = f"{Path(config.data).name}-{config.shots}shot-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder: Path = broadcast_object_list([config.output or Path("runs", name)])[0]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
+    if not all(path.name.startswith(TEMPORARY) for path in there):
         raise NestKALAError(f"{folder} exists already: go on with --resume {folder}, or name another --output")
     return folder
 
@@ -254,9 +258,10 @@ def _check_pair(config: Config, dataset: ImageDataset) -> None:
 
 
 def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:
-    if config.resume is not None:
-        return load_split(folder / "split.json", dataset)
-    if config.split is not None:
+    drawn = folder / "split.json"
+    if config.resume is not None and drawn.exists():  # else it was killed before
+        split = load_split(drawn, dataset)
+    elif config.split is not None:
         split = load_split(config.split, dataset)
     else:
         split = draw_split(

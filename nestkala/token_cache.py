@@ -8,7 +8,6 @@ runs and kills do no harm: at worst two runs compute the same tokens, or the seg
 
 import logging
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .files import TEMPORARY, replacing
+from .files import ABANDONED_SECONDS, remove_unfinished, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,6 @@ _DIGEST = "[0-9a-f]" * 32
 _KINDS, _SEGMENT = f"{_DIGEST}/", f"{_DIGEST}.safetensors"
 _HEADER_BYTES = 1024  # more than a segment's header takes
 _SEGMENT_BYTES = 256 * 2**20
-_ABANDONED_SECONDS = 3600.0
 
 
 def default_folder() -> Path:
@@ -62,7 +60,7 @@ def clear_cache(folder: Path) -> CacheSize:
     size = cache_size(folder)
     for path, _, _ in _segments(folder):
         path.unlink(missing_ok=True)
-    _delete_unfinished(folder, older_than=0.0)
+    remove_unfinished(folder, _KINDS + "*")
     for kind in folder.glob(_KINDS):
         with suppress(OSError):  # of a folder that another process is writing to, or that holds other files
             kind.rmdir()
@@ -87,7 +85,7 @@ class TokenCache:
         self._pending: dict[bytes, Tensor] = {}
         self._pending_bytes = 0
         self._full = False
-        _delete_unfinished(folder, older_than=_ABANDONED_SECONDS)
+        remove_unfinished(folder, _KINDS + "*", ABANDONED_SECONDS)
         self.refresh()
 
     def refresh(self) -> None:
@@ -179,10 +177,3 @@ def _segments(folder: Path) -> list[tuple[Path, int, float]]:
             continue
         found.append((path, status.st_size, status.st_mtime))
     return found
-
-
-def _delete_unfinished(folder: Path, older_than: float) -> None:
-    for path in folder.glob(f"{_KINDS}{TEMPORARY}*"):
-        with suppress(OSError):  # gone by now, or in a cache that may only be read
-            if time.time() - path.stat().st_mtime >= older_than:
-                path.unlink()

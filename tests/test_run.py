@@ -144,6 +144,21 @@ def test_interrupted_run_resumes_to_the_same_bits(
     assert (whole / "history.json").read_bytes() == (interrupted / "history.json").read_bytes()
 
 
+@pytest.mark.parametrize("begun", [[], ["config.yaml"], ["config.yaml", "split.json"]], ids=len)
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    run: Path, tmp_path: Path, begun: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in begun:
+        shutil.copy(run / name, folder)
+    (folder / ".writing-0123-split.json").write_text("half")
+    train(settings(folder, **({"resume": folder} if begun else {})))
+    assert ("begins anew" in capsys.readouterr().out) == bool(begun)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in run.iterdir()}
+    assert_equal(trained(folder), trained(run))
+
+
 def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp_path: Path) -> None:
     folder = train(settings(tmp_path / "run", shots=0))
     assert not (folder / "checkpoint.safetensors").exists()

@@ -33,6 +33,9 @@ class Index:
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
+    save_every: int = 10_000
+    """images encoded between saves: so many are lost at most by an interruption"""
+
     json: bool = False
     """print what changed as JSON"""
 
@@ -72,6 +75,7 @@ class Index:
             workers=decoding_workers(self.workers),
             progress=not self.json,
             keep=lambda: save_index(index, self.index),
+            keep_every=self.save_every,
         )
         if self.json:
             print(json.dumps({"index": self.index, "images": len(index), **asdict(changes)}))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..errors import NestKALAError
 from ..hasher import Hasher
-from ..image_folder import encoded, images_below
+from ..image_folder import CHUNK, encoded, images_below
 from .contract import SearchIndex
 
 
@@ -55,13 +55,16 @@ def update_from_folder(
         keep: called after every `keep_every` images that were encoded, and at the end: to save the index.
 
     Raises:
-        NestKALAError: no such folder, or a hasher whose codes are of other length than the index's, or do not nest.
+        NestKALAError: no such folder, keep_every below 1, or a hasher whose codes are of other length than the
+            index's, or do not nest.
     """
     if not hasher.model.head.nested or hasher.lengths[-1] != index.bits:
         raise NestKALAError(
             f"the index holds nested codes of {index.bits} bits, and the model gives "
             f"{'' if hasher.model.head.nested else 'codes that do not nest, '}{hasher.lengths[-1]} bits"
         )
+    if keep_every < 1:
+        raise NestKALAError(f"images between saves must be 1 or more, not {keep_every}")
     here = dict(images_below(folder))
     index.check_ids(here)
     known = dict(index.items())
@@ -76,7 +79,7 @@ def update_from_folder(
     waiting: list[tuple[Sequence[str], NDArray[np.uint8]]] = []
     todo = [*changes.added, *changes.changed]
     with tqdm(total=len(todo), desc="encoding", unit="img", disable=not (progress and todo)) as bar:
-        for names, codes, broken in encoded(hasher, folder, todo, workers):
+        for names, codes, broken in encoded(hasher, folder, todo, workers, min(CHUNK, keep_every)):
             waiting.append((names, codes))
             changes.broken += broken
             bar.update(len(names) + len(broken))

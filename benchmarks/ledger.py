@@ -1,0 +1,67 @@
+"""What was measured, where and at which commit, kept in a JSON file entry by entry."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nestkala.errors import unknown_name
+from nestkala.files import write_text
+
+Measure = Callable[[], Sequence[Any]]
+
+
+def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], saved: Path) -> dict[str, Any]:
+    """Measure those named, or all, and keep what they report; what the file has of others stays.
+
+    Args:
+        kind: what errors call one of them.
+        known: {name: what measures it and gives rows, dataclasses with `what` and `measured`}.
+        names: which; none for all.
+        saved: the JSON file.
+
+    Returns:
+        {name: {"machine", "revision", "rows"}} of all that has been measured.
+
+    Raises:
+        NestKALAError: a name that is not known.
+    """
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    found: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    for name in names or known:
+        rows = [asdict(row) for row in known[name]()]
+        for row in rows:
+            print(f"{row['what']}: {row['measured']}", flush=True)
+        found[name] = {"machine": machine(), "revision": revision(), "rows": rows}
+        write_text(saved, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def machines(found: Mapping[str, Any]) -> str:
+    """All machines that something was measured on."""
+    return "; ".join(dict.fromkeys(entry["machine"] for entry in found.values()))
+
+
+def machine() -> str:
+    """Processor, cores, threads, system and versions."""
+    info = Path("/proc/cpuinfo")
+    found = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+    processor = found[0] if found else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{len(found) or '?'} cores of {processor}, {torch.get_num_threads()} threads, {gpu}, {platform.system()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def revision() -> str:
+    """The commit that is measured, and whether files differ from it."""
+    told = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return told.stdout.strip() or "unknown"

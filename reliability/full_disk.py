@@ -1,0 +1,179 @@
+"""Work on a disk that runs full, and goes on once there is room again."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+
+from nestkala.files import TEMPORARY
+from nestkala.index import PrefixIndex
+from nestkala.token_cache import cache_size
+
+from .figure import Figure
+from .kills import BATCH, cached, fill_cache, index_content, make_images, run_files, shard_files, training
+from .workers import Call, Workers, command, done
+
+DISK, IMAGES = "64m", 100
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    """A small file system in memory, at a folder of its own.
+
+    Raises:
+        PermissionError: this process may not mount one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            raise PermissionError("a small disk to fill cannot be mounted here: that takes a superuser")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def filled(disk: Path, but_for: int) -> Iterator[None]:
+    """While inside, all of the disk is taken but for so many bytes."""
+    ballast, state = disk / "ballast", os.statvfs(disk)
+    ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - but_for))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Work that meets a full disk.
+
+    Attributes:
+        what: it is, for the table.
+        before: what to do while there is room, given the folder.
+        call: that meets the full disk, and is repeated once there is room.
+        room: bytes that are left for it.
+        kept: how much of the work there is, and can be read.
+        unit: that it is counted in.
+        result: what must be the same as where there was room all the time.
+        code: exit code that the full disk must give; 0 where the work can be done without.
+    """
+
+    what: str
+    before: Callable[[Path], object]
+    call: Callable[[Path], Call]
+    room: int
+    kept: Callable[[Path], int]
+    unit: str
+    result: Callable[[Path], object]
+    code: int = 2
+
+
+def run(folder: Path) -> list[Figure]:
+    """Fill the disk under training, encoding, indexing and the token cache."""
+    images, model, log = make_images(folder / "images", IMAGES), folder / "model", folder / "log"
+    done([training(images, model, epochs=1)], log)
+    return [run_full(attempt, log) for attempt in all_attempts(images, model, log)]
+
+
+def run_full(attempt: Attempt, log: Path) -> Figure:
+    """Do the work once with room, once on a disk that runs full and has room again.
+
+    Raises:
+        PermissionError: no small disk can be mounted.
+        RuntimeError: the work fails though there is room.
+    """
+    with small_disk() as disk:
+        place = disk / "place"  # the same for both: files may name it
+        attempt.before(place)
+        done([attempt.call(place)], log)
+        expected = attempt.result(place)
+        shutil.rmtree(place)
+
+        attempt.before(place)
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        log.unlink()
+        with filled(disk, attempt.room):
+            workers = Workers([attempt.call(place)], log)
+            code, said = workers.wait(), workers.said
+        told = [line for line in said.splitlines() if "No space left on device" in line]
+        kept, left = attempt.kept(place), list(place.rglob(f"{TEMPORARY}*"))
+        unharmed = all(path.read_bytes() == content for path, content in before.items())
+        done([attempt.call(place)], log)
+        same = attempt.result(place) == expected
+    clear = code == attempt.code and len(told) == 1 and "Traceback" not in said
+    return Figure(
+        attempt.what,
+        f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written left; "
+        f"with room again {'ended the same to the bit' if same else 'ended otherwise'}",
+        "one clear line, the last good state kept, the same end",
+        clear and kept > 0 and not left and unharmed and same,
+        {"said": told, "code": code},
+    )
+
+
+def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
+    """Training, encoding, indexing and the token cache."""
+    made_with = ("--model", model, "--workers", 0)
+
+    def index(place: Path) -> Call:
+        return command("index", place / "photos", place / "photos.index", *made_with, "--save-every", 1000)
+
+    def index_of_half(place: Path) -> None:
+        shutil.copytree(images, place / "photos")
+        half = sorted((place / "photos").rglob("*.png"))[::2]
+        hidden = [path.rename(path.with_name(f".{path.name}")) for path in half]
+        done([index(place)], log)
+        for path in hidden:
+            path.rename(path.with_name(path.name[1:]))
+
+    return [
+        Attempt(
+            "training, the disk full at the second checkpoint",
+            lambda place: place.mkdir(),
+            lambda place: training(images, place / "run", 3),
+            4_500_000,
+            lambda place: _epoch(place / "run" / "checkpoint.safetensors"),
+            "epoch",
+            run_files,
+        ),
+        Attempt(
+            "encoding, the disk full after some shards",
+            lambda place: place.mkdir(),
+            lambda place: command("encode", images, place, *made_with, "--shard-size", 5),
+            50_000,
+            lambda place: sum(len(PrefixIndex.load(path)) for path in place.glob("*.index")),
+            "images",
+            shard_files,
+        ),
+        Attempt(
+            "updating an index",
+            index_of_half,
+            index,
+            4_000,
+            lambda place: len(PrefixIndex.load(place / "photos.index")),
+            "images",
+            lambda place: index_content(place / "photos.index"),
+        ),
+        Attempt(
+            "filling the token cache",
+            lambda place: place.mkdir(),
+            lambda place: Call(fill_cache, (images, place)),
+            300_000,
+            lambda place: BATCH * cache_size(place).segments,
+            "images' tokens",
+            lambda place: cached(images, place),
+            code=0,
+        ),
+    ]
+
+
+def _epoch(checkpoint: Path) -> int:
+    with safe_open(checkpoint, framework="np") as file:
+        return int(file.metadata()["epoch"])

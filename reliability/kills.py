@@ -1,0 +1,200 @@
+"""Work that is killed at random moments, gone on with, and compared with work that was left in peace."""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors import safe_open
+
+from nestkala.backbones import load_backbone
+from nestkala.data import FileDataset
+from nestkala.encode import read_shards
+from nestkala.files import TEMPORARY
+from nestkala.index.storage import read_index
+from nestkala.token_cache import TokenCache, image_key
+from nestkala.tokens import TokenSource
+
+from .figure import Figure
+from .workers import Call, Workers, command, done, launched
+
+CLASSES, BATCH = ("circle", "square", "star", "stripe"), 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that takes a while and leaves files in a folder.
+
+    Attributes:
+        what: it is, for the table.
+        calls: the processes that do it, or go on with it, given the folder and what lies there.
+        result: what must be the same, whether it was killed or not.
+        victims: how many of the processes are killed; None for all.
+    """
+
+    what: str
+    calls: Callable[[Path], Sequence[Call]]
+    result: Callable[[Path], object]
+    victims: int | None = None
+
+
+def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
+    """Kill work so many times, each time from its beginning and at a moment drawn anew, and go on with it.
+
+    Args:
+        work: to kill.
+        kills: how many.
+        folder: to work in; must not exist.
+        seed: draws the moments, uniformly between start and end.
+
+    Raises:
+        RuntimeError: the work fails when it is left in peace, or after a kill.
+    """
+    folder.mkdir(parents=True)
+    done(work.calls(folder / "warm"), folder / "log")  # which fills the caches of compiled code
+    started = time.perf_counter()
+    done(work.calls(folder / "peace"), folder / "log")
+    seconds = time.perf_counter() - started
+    expected = work.result(folder / "peace")
+
+    rng, killed, equal, cut = random.Random(seed), 0, 0, 0
+    while killed < kills:
+        place = folder / "killed"
+        shutil.rmtree(place, ignore_errors=True)
+        workers = Workers(work.calls(place), folder / "log")
+        time.sleep(rng.uniform(0, seconds))
+        hit = workers.kill(work.victims)
+        workers.wait() if work.victims is not None else None
+        if not hit:  # it was quicker this time
+            continue
+        killed += 1
+        cut += any(place.rglob(f"{TEMPORARY}*"))
+        done(work.calls(place), folder / "log")
+        equal += work.result(place) == expected
+    shutil.rmtree(folder)
+    return Figure(
+        work.what,
+        f"{equal} of {killed} ended the same to the bit; {cut} kills left a half-written file",
+        "all the same to the bit",
+        equal == killed,
+        {"kills": killed, "equal": equal, "cut_writes": cut, "seconds_in_peace": seconds},
+    )
+
+
+def run(folder: Path, kills: int = 30) -> list[Figure]:
+    """Kill everything that takes long, alone and with two processes."""
+    images, model = make_images(folder / "images", 200), folder / "model"
+    done([training(images, model, epochs=1)], folder / "log")
+    return [survive(work, kills, folder / "work") for work in all_work(images, model)]
+
+
+def all_work(images: Path, model: Path) -> list[Work]:
+    """Training, encoding, indexing and the token cache, by one process and by two."""
+    encode = ("encode", images, "--model", model, "--shard-size", 5, "--workers", 0)
+    index = ("index", images, "--model", model, "--save-every", 5, "--workers", 0)
+
+    def encoding(place: Path, processes: int) -> list[Call]:
+        return launched(command(*encode[:2], place, *encode[2:]), processes)
+
+    return [
+        Work("training", lambda place: _training(images, place, 1), run_files),
+        Work("training in two processes, both killed", lambda place: _training(images, place, 2), run_files),
+        Work("encoding a folder", lambda place: encoding(place, 1), shard_files),
+        Work("encoding in two processes, both killed", lambda place: encoding(place, 2), shard_files),
+        Work(
+            "building an index",
+            lambda place: [command(*index[:2], place / "photos.index", *index[2:])],
+            lambda place: index_content(place / "photos.index"),
+        ),
+        Work(
+            "filling the token cache",
+            lambda place: [Call(fill_cache, (images, place))],
+            lambda place: cached(images, place),
+        ),
+        Work(
+            "two processes filling one token cache, one killed",
+            lambda place: [Call(fill_cache, (images, place, backwards)) for backwards in (False, True)],
+            lambda place: cached(images, place),
+            victims=1,
+        ),
+    ]
+
+
+def make_images(folder: Path, count: int) -> Path:
+    """A class-folder tree of small images of noise."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / CLASSES[number % len(CLASSES)] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+def training(images: Path, run: Path, epochs: int = 20, *more: object) -> Call:
+    """Training on those images, with a checkpoint after every epoch; it goes on where it was killed."""
+    if (run / "config.yaml").exists():
+        return command("train", "--resume", run, "--epochs", epochs)
+    small = ("--shots", 8, "--lengths", "4,12,20", "--head-init", "random", "--checkpoint-every", 1)
+    cache = ("--cache", run.parent / "cache", "--workers", 0, "--threads", 1)
+    return command("train", "--data", images, "--output", run, "--epochs", epochs, *small, *cache, *more)
+
+
+def _training(images: Path, place: Path, processes: int) -> list[Call]:
+    return launched(training(images, place / "run"), processes)
+
+
+def run_files(place: Path) -> object:
+    """All that a run folder holds, but for times and its own place."""
+    run, found = place / "run", dict[str, object]()
+    for path in run.iterdir():
+        if path.name == "checkpoint.safetensors":
+            with safe_open(path, framework="np") as file:
+                tensors = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118 - not a mapping
+                found[path.name] = tensors | file.metadata() | {"seconds": None, "checksum": None}
+        elif path.name == "metrics.json":
+            found[path.name] = json.loads(path.read_text(encoding="utf-8")) | {"seconds": None}
+        else:
+            found[path.name] = path.read_bytes().replace(os.fsencode(place), b"")
+    return found
+
+
+def shard_files(place: Path) -> object:
+    """All that a folder of shards holds, once every image is in them exactly once."""
+    listed = [json.loads(line)[0] for line in (place / "images.jsonl").read_text(encoding="utf-8").splitlines()]
+    held = [name for shard in read_shards(place) for name in shard.ids]
+    if sorted(held) != sorted(listed):
+        raise AssertionError(f"{len(listed)} images were listed, and the shards hold {len(held)}")
+    indexes = {path.name: index_content(path) for path in place.glob("*.index")}
+    return {path.name: path.read_bytes() for path in place.iterdir()} | indexes
+
+
+def index_content(path: Path) -> object:
+    """What an index file holds; its bytes may differ, because safetensors writes metadata in any order."""
+    bits, about, arrays = read_index(path, verify=True)
+    return bits, about, [(array.shape, array.tobytes()) for array in arrays]
+
+
+def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:
+    """Put the tokens of all images into a cache, a few at a time."""
+    dataset = _dataset(images)
+    source = TokenSource(load_backbone("tiny", 1), "fp32", BATCH, 0, TokenCache(cache, "images", 1e9))
+    starts = range(0, len(dataset), BATCH)
+    for start in reversed(starts) if backwards else starts:
+        list(source.batches(dataset, range(start, min(start + BATCH, len(dataset)))))
+
+
+def cached(images: Path, cache: Path) -> object:
+    """The tokens of all images, from the cache alone."""
+    kept, dataset = TokenCache(cache, "images", 1e9), _dataset(images)
+    return [kept[image_key(dataset.read(index))].numpy().tobytes() for index in range(len(dataset))]
+
+
+def _dataset(images: Path) -> FileDataset:
+    names = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    return FileDataset(names=names, targets=np.ones((len(names), 1), bool), class_names=("image",), root=images)
