@@ -16,7 +16,8 @@ from tqdm import tqdm
 from nestkala.cli import main
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["nestkala.encode", "nestkala.index.folder", "nestkala.run", __name__])
+# What a command imports on its way as well, so that time goes by in its work.
+_context.set_forkserver_preload(["torchvision", "nestkala.encode", "nestkala.index.folder", "nestkala.run", __name__])
 
 
 @dataclass(frozen=True)
