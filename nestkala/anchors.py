@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .config import Config
-from .errors import NestKALAError, nearest, one_line
+from .errors import NestKALAError, nearest
 from .files import load_array
 from .seeding import seeded
+from .text_files import read_yaml
 
 
 def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]) -> Tensor:
@@ -51,12 +51,7 @@ def class_sentences(
     """
     if descriptions is None:
         return [[prompt.replace("{}", name.replace("_", " ")) for prompt in prompts] for name in class_names]
-    try:
-        table = yaml.safe_load(descriptions.read_text(encoding="utf-8"))  # JSON is YAML
-    except OSError as error:
-        raise NestKALAError(f"cannot read descriptions {descriptions}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NestKALAError(f"{descriptions} is neither YAML nor JSON: {one_line(error)}") from None
+    table = read_yaml(descriptions)  # JSON is YAML
     if not isinstance(table, dict):
         raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")
     table = {str(name): said for name, said in table.items()}

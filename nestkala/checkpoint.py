@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .errors import DivergedError, NestKALAError, one_line
-from .files import save_tensors
+from .files import load_tensors, save_tensors
 from .history import Epoch, history_as_json, history_from_json
 
 _FORMAT = {"format": "nestkala-checkpoint", "version": "3"}
@@ -62,26 +61,32 @@ def load_checkpoint(
         NestKALAError: no such file, damaged, or from a run with other settings.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors, metadata = load_tensors(path, f"the checkpoint {path}")
     except FileNotFoundError:
         raise NestKALAError(f"there is no checkpoint {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise NestKALAError(f"the checkpoint {path} is damaged: {error}") from None
     if {key: metadata.get(key) for key in _FORMAT} != _FORMAT:
         raise NestKALAError(f"{path} is not a checkpoint of version {_FORMAT['version']}")
+    try:
+        epoch, seconds = int(metadata["epoch"]), float(metadata["seconds"])
+    except (KeyError, ValueError) as error:
+        raise NestKALAError(f"the checkpoint {path} does not say how far it is: {error!r}") from None
+    history = history_from_json(metadata.get("history", ""), str(path))
     model.load_trained_state(_below(tensors, "model."))
     try:
         loss.load_state_dict(_below(tensors, "loss."))
     except RuntimeError as error:
         raise NestKALAError(f"the checkpoint {path} is of another loss: {one_line(error)}") from None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Any]] = {}
     for name, value in _below(tensors, "optimizer.").items():
         index, _, key = name.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise NestKALAError(f"the checkpoint {path} is of another run: it has a state of parameter {index}")
+        if value.shape not in (torch.Size(), parameters[int(index)].shape):
+            raise NestKALAError(f"the checkpoint {path} is of another run: {name} is {tuple(value.shape)}")
         states.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
-    return int(metadata["epoch"]), float(metadata["seconds"]), history_from_json(metadata["history"], str(path))
+    return epoch, seconds, history
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

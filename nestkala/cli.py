@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import tyro
@@ -99,6 +100,8 @@ _GOES_ON = {
 
 def _guarded(action: Callable[[], object], command: Sequence[str]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name that is no text is printed as it is
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         action()
         sys.stdout.flush()

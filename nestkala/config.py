@@ -15,6 +15,8 @@ from .plugins import find_plugin
 from .settings_files import in_words, read_settings
 
 MAX_LENGTH = 512
+MAX_RANK = 4096
+MAX_PROMPT_LENGTH = 1000
 
 
 def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
@@ -164,9 +166,14 @@ class Config(BaseModel):
         ("k", "v"), min_length=1, description="attention projections that are adapted"
     )
     rank: int = Field(
-        1, ge=1, description="clora: directions per image, at most the number of classes; lora: rank (1 or more)"
+        1,
+        ge=1,
+        le=MAX_RANK,
+        description=f"clora: directions per image, at most the number of classes; lora: rank (1 to {MAX_RANK})",
     )
-    prompt_length: int = Field(8, ge=1, description="prompts: learned tokens a block (1 or more)")
+    prompt_length: int = Field(
+        8, ge=1, le=MAX_PROMPT_LENGTH, description=f"prompts: learned tokens a block (1 to {MAX_PROMPT_LENGTH})"
+    )
     adapter_scale: float = Field(
         1.0, allow_inf_nan=False, description="clora, lora: the adapter's strength; 0 is the frozen model"
     )

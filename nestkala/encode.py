@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
+from .config import MAX_LENGTH
 from .errors import NestKALAError, one_line
 from .files import TEMPORARY, remove_unfinished, replacing, write_text
 from .hasher import Hasher
@@ -27,6 +28,7 @@ from .image_folder import encoded, images_below
 from .index import PrefixIndex
 from .index.model import about_model
 from .machine import cores_per_process, decoding_workers
+from .text_files import parsed_json, read_json
 
 _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 _PATIENCE = timedelta(days=30)
@@ -46,7 +48,7 @@ class Plan:
     """
 
     about: dict[str, str]
-    lengths: tuple[int, ...]
+    lengths: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_LENGTH)], ...], Field(min_length=1)]
     images: Annotated[int, Field(ge=0)]
     shard_size: Annotated[int, Field(ge=1)]
     version: int = _VERSION
@@ -115,11 +117,14 @@ def read_plan(output: Path) -> Plan:
         NestKALAError: it is none, is damaged, or of another version.
     """
     try:
-        plan = TypeAdapter(Plan).validate_json((output / _PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NestKALAError(f"{output} holds no encoded images: {one_line(error)}") from None
+        plan = TypeAdapter(Plan).validate_python(read_json(output / _PLAN))
+    except ValidationError as error:
+        raise NestKALAError(f"{output / _PLAN} is damaged: {one_line(error)}") from None
     if plan.version != _VERSION:
         raise NestKALAError(f"{output} holds images encoded in version {plan.version}, known is {_VERSION}")
+    listed = (output / _LIST).stat().st_size if (output / _LIST).is_file() else 0
+    if plan.images > listed:  # a line an image: else a number that is wrong could keep us busy for ever
+        raise NestKALAError(f"{output / _LIST} is too short for the {plan.images} images of {output / _PLAN}")
     return plan
 
 
@@ -147,7 +152,9 @@ def _read_shard(path: Path, verify: bool) -> PrefixIndex:
 
 def unreadable(shard: PrefixIndex) -> list[str]:
     """The images of a shard that could not be read, and have no code."""
-    names: list[str] = json.loads(shard.about["unreadable"])
+    names = parsed_json(shard.about.get("unreadable", "null"), "what a shard says of unreadable images")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise NestKALAError("a shard does not say which images were unreadable: it is damaged, or no shard")
     return names
 
 
@@ -195,13 +202,20 @@ def _shards(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[int, d
         for shard in range(max(wanted, default=-1) + 1):
             lines = list(islice(file, plan.shard_size))
             if shard in wanted:
-                try:
-                    images = dict(map(json.loads, lines))
-                except (ValueError, TypeError):
-                    images = {}
+                images = dict(filter(None, map(_listed, lines)))
                 if len(images) != _size(plan, shard):
                     raise NestKALAError(f"the list {output / _LIST} is damaged: encode to another folder")
                 yield shard, images
+
+
+def _listed(line: str) -> tuple[str, dict[str, Any]] | None:
+    """Name and metadata of an image, as a line of the list has them; None where it does not."""
+    try:
+        name, metadata = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_below = isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+    return (name, metadata) if is_below and isinstance(metadata, dict) else None
 
 
 def _encode_shard(

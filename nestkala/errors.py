@@ -14,7 +14,12 @@ class DivergedError(NestKALAError):
 
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return as_line(" ".join(str(error).split())) or type(error).__name__
+
+
+def as_line(text: str) -> str:
+    """Text, such as a file's name, for a terminal: what is no text or does not print is told by its code."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,5 +1,7 @@
-"""Files that are whole or not there, written to a temporary name and then renamed; arrays that are read."""
+"""Files that are whole or not there, written to a temporary name and then renamed; arrays and tensors that are read."""
 
+import hashlib
+import json
 import os
 import time
 import uuid
@@ -8,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,6 +19,7 @@ from .errors import NestKALAError, one_line
 
 TEMPORARY = ".writing-"
 """How names of unfinished files begin."""
+_CHECKSUM = "checksum"
 
 ABANDONED_SECONDS = 3600.0
 """An unfinished file in a folder that others may write to is taken for one of a killed process after so long."""
@@ -55,15 +59,15 @@ def remove_unfinished(folder: Path, names: str = "*", older_than: float = 0.0) -
                 left.unlink()
 
 
-def load_array(path: Path, called: str, mmap: bool = False) -> np.ndarray:
-    """The array in a .npy file, `called` so in errors; with mmap it stays on the disk.
+def load_array(path: Path, called: str) -> np.ndarray:
+    """The array in a .npy file, `called` so in errors; it stays on the disk.
 
     Raises:
         NestKALAError: it cannot be read, or is an archive of several.
     """
     try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy raises nearly every type on broken headers
         raise NestKALAError(f"cannot read {called}: {one_line(error)}") from None
     if not isinstance(array, np.ndarray):
         raise NestKALAError(f"{called} must be one array, not an archive of several")
@@ -71,13 +75,48 @@ def load_array(path: Path, called: str, mmap: bool = False) -> np.ndarray:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file with a checksum, whole or not at all.
 
     Raises:
         OSError: it cannot be written, for want of room as a rule.
     """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    checksum = {_CHECKSUM: _digest(plain, metadata or {})}
     with replacing_safetensors(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+        save_file(plain, temporary, (metadata or {}) | checksum)
+
+
+def load_tensors(path: Path, called: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata that `save_tensors` wrote; a file without a checksum is taken as it is.
+
+    Args:
+        path: of the file.
+        called: what errors call it.
+
+    Raises:
+        NestKALAError: it is no safetensors file, cannot be read, or is not what was written.
+        FileNotFoundError: there is none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch refuses what safetensors lets pass, such as numbers of half a byte
+        raise NestKALAError(f"{called} is damaged: {one_line(error)}") from None
+    checksum = metadata.pop(_CHECKSUM, None)
+    if checksum not in (None, _digest(tensors, metadata)):
+        raise NestKALAError(f"{called} is damaged: its content is not what was written")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16)
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What a finished run's model makes of its own queries and gallery, and how well that does at any length."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from .errors import NestKALAError
 from .evaluation import Metrics
 from .hasher import Hasher, nearest_classes
 from .relevance import bootstrap_interval
+from .result import load_result
 from .retrieval import score_lengths
 from .run import token_source
 
@@ -88,11 +88,11 @@ class FinishedRun:
         Warns where training searched learned codes: the gallery's are those of the network here.
 
         Raises:
-            NestKALAError: data that is no longer there.
+            NestKALAError: data that is no longer there, or a damaged metrics.json.
         """
         config, hasher = self.config, self.hasher
-        metrics = self.folder / "metrics.json"
-        if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("searched") == "learned codes":
+        result = load_result(self.folder)
+        if result is not None and result.searched == "learned codes":
             logger.warning(
                 "%s searched codes that it learned for the gallery; here the network makes them", self.folder
             )

@@ -21,6 +21,7 @@ from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError, one_line
 from .index import Hits, SearchIndex
 from .model import HashModel
+from .result import load_result
 from .saved_model import MODEL_FILES, ModelSpec, load_model
 from .tokens import TokenSource
 
@@ -69,8 +70,6 @@ class Hasher:
                 f"{folder} was trained on another {spec.backbone}: the backbone's weights or preprocessing here have "
                 f"fingerprint {frozen.fingerprint}, not {spec.fingerprint}"
             )
-        if "anchors" not in state:
-            raise NestKALAError(f"the saved model in {folder} does not fit: anchors are absent")
         model = spec.build(frozen.tower, torch.zeros_like(state["anchors"]))
         if spec.precision == "fp64":
             model = model.double()
@@ -258,11 +257,10 @@ class Hasher:
             f"Trained on {len(self.class_names)} classes: {', '.join(self.class_names)}.",
             "",
         ]
-        metrics = self._folder / "metrics.json"
-        if metrics.is_file():
-            found = json.loads(metrics.read_text(encoding="utf-8"))
-            lines += ["```json", json.dumps(found["lengths"], indent=2), "```", ""]
-            if found.get("searched") == "learned codes":
+        result = load_result(self._folder)
+        if result is not None:
+            lines += ["```json", json.dumps(result.lengths, indent=2), "```", ""]
+            if result.searched == "learned codes":
                 lines += ["The gallery's codes were learned beside the model and are not included here.", ""]
         return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """The images below a folder, and their codes a chunk at a time."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ CHUNK = 1024
 def images_below(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The images below a folder by path relative to it, with size and time of modification, in a stable order.
 
-    Hidden files and folders, links to folders, and files without an image's suffix are left out.
+    Hidden files and folders, links to folders or to nothing, pipes and devices, and files without an image's suffix are
+    left out.
 
     Raises:
         NestKALAError: no such folder.
@@ -34,6 +36,8 @@ def images_below(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 try:
                     found = path.stat()
                 except OSError:  # a link to nothing, or gone meanwhile
+                    continue
+                if not stat.S_ISREG(found.st_mode):  # a pipe would be read for ever
                     continue
                 yield path.relative_to(folder).as_posix(), {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 

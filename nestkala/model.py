@@ -93,7 +93,7 @@ class HashModel(nn.Module):
         """Take what `trained_state` gave.
 
         Raises:
-            NestKALAError: other names or shapes than this model's.
+            NestKALAError: other names, shapes or types of number than this model's, or values that are not finite.
         """
         own = self.trained_state()
         for name in sorted(own.keys() | state.keys()):
@@ -103,6 +103,10 @@ class HashModel(nn.Module):
                     f"the saved model does not fit: {name} is {'absent' if theirs is None else tuple(theirs.shape)}, "
                     f"expected {'absent' if ours is None else tuple(ours.shape)}"
                 )
+            if ours.dtype != theirs.dtype:
+                raise NestKALAError(f"the saved model does not fit: {name} is {theirs.dtype}, expected {ours.dtype}")
+            if not torch.isfinite(theirs).all():
+                raise NestKALAError(f"the saved model does not fit: {name} is not finite")
         self.load_state_dict(state, strict=False)
 
 

@@ -1,11 +1,10 @@
 """A training run from settings to run folder."""
 
-import json
 import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from .losses import NestedLoss
 from .machine import cores_per_process, decoding_workers
 from .model import HashModel
 from .objective import check_objective, make_loss
+from .result import Result, save_result
 from .retrieval import score_lengths
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
@@ -40,25 +40,6 @@ from .trainer import Trainer, check_batch_size
 from .zero_shot import start_from_text
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Result:
-    """What metrics.json holds.
-
-    Attributes:
-        lengths: {bits: {"map", "map_tie_aware"}}.
-        searched: what the gallery was made of: "codes of the network", or "learned codes" of a labelled database.
-        seconds: of loading the tokens of the training images, training all lengths, and evaluating.
-        constant_bits: bits of the longest code that are the same on all training images, numbered from 0.
-        broken_images: names of unreadable images that were left out.
-    """
-
-    lengths: dict[str, dict[str, float]] = field(default_factory=dict)
-    searched: str = "codes of the network"
-    seconds: dict[str, float] = field(default_factory=dict)
-    constant_bits: list[int] = field(default_factory=list)
-    broken_images: list[str] = field(default_factory=list)
 
 
 def train(config: Config) -> Path:
@@ -164,7 +145,7 @@ def train(config: Config) -> Path:
         result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
         result.constant_bits = constant_bits(columns(train_codes, model.head.columns(longest)), longest)
         result.seconds["evaluate"] = time.perf_counter() - started
-        write_text(folder / "metrics.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
+        save_result(folder, result)
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
     accelerator.end_training()
     return folder

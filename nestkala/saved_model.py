@@ -1,25 +1,27 @@
 """A trained model on disk: model.json says what it is, model.safetensors holds what was trained."""
 
 import json
+import reprlib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
 from .adapters import Adapter, CLoRA, LoRA, Prompts
 from .backbones import Backbone, Projection, Tower
-from .config import Config
+from .config import MAX_LENGTH, MAX_PROMPT_LENGTH, MAX_RANK, Config
 from .errors import NestKALAError
-from .files import save_tensors, write_text
+from .files import load_tensors, save_tensors, write_text
 from .heads import check_lengths
 from .model import HashModel
 from .objective import loss_class
 from .plugins import find_plugin
+from .text_files import read_json
 
 MODEL_FILES = ("model.json", "model.safetensors")
+MAX_ANCHOR_WIDTH = 2**16
+"""Of a saved model's anchors; no text tower comes near it."""
 
 
 class ModelSpec(BaseModel):
@@ -47,11 +49,11 @@ class ModelSpec(BaseModel):
     batch_norm: bool
     head: str = "nested"
     adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"]
-    adapt_blocks: int
+    adapt_blocks: Annotated[int, Field(ge=1)]
     projections: tuple[Projection, ...]
-    rank: int
-    prompt_length: int = 8
-    adapter_scale: float
+    rank: Annotated[int, Field(ge=1, le=MAX_RANK)]
+    prompt_length: Annotated[int, Field(ge=1, le=MAX_PROMPT_LENGTH)] = 8
+    adapter_scale: Annotated[float, Field(allow_inf_nan=False)]
     adapter_init: Literal["linear", "zero"]
 
     @classmethod
@@ -71,6 +73,8 @@ class ModelSpec(BaseModel):
     @field_validator("lengths")
     @classmethod
     def _ascending(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if max(lengths, default=1) > MAX_LENGTH:
+            raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each")
         return check_lengths(lengths)
 
     @property
@@ -122,17 +126,18 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     for name in MODEL_FILES:
         if not (folder / name).is_file():
             raise NestKALAError(f"{folder} holds no trained model: there is no {name}")
-    values: Any = None
+    path = folder / "model.json"
     try:
-        values = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        spec = ModelSpec(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise NestKALAError(f"{folder / 'model.json'} is damaged: {error}") from None
+        spec = ModelSpec.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise NestKALAError(f"{folder / 'model.json'}: {where}: {first['msg']}, not {first['input']!r}") from None
-    try:
-        return spec, load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise NestKALAError(f"{folder / 'model.safetensors'} is damaged: {error}") from None
+        raise NestKALAError(f"{path}: {where}: {first['msg']}, not {reprlib.repr(first['input'])}") from None
+    state, _ = load_tensors(folder / "model.safetensors", str(folder / "model.safetensors"))
+    anchors = state.get("anchors")
+    if anchors is None or anchors.ndim != 2 or not 1 <= anchors.shape[1] <= MAX_ANCHOR_WIDTH:
+        found = "absent" if anchors is None else tuple(anchors.shape)
+        raise NestKALAError(f"the saved model in {folder} does not fit: anchors are {found}, not (classes, width)")
+    if len(spec.class_names) != len(anchors):
+        raise NestKALAError(f"{path}: class_names: {len(spec.class_names)} names of {len(anchors)} classes")
+    return spec, state

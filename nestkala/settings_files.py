@@ -1,15 +1,19 @@
 """YAML files of settings, shipped with the package or given by path, and what is wrong with them in words."""
 
 import os
+import reprlib
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from .errors import NestKALAError, nearest, one_line, unknown_name
+from .errors import NestKALAError, nearest, unknown_name
+from .text_files import read_yaml
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 120
 
 
 def shipped_files(package: str) -> dict[str, Path]:
@@ -35,13 +39,13 @@ def read_settings(kind: str, name: str, package: str) -> tuple[Path, dict[str, A
         if os.sep in name or name.endswith((".yaml", ".yml")):
             raise NestKALAError(f"there is no {kind} file {name}")
         raise unknown_name(kind, name, shipped)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NestKALAError(f"{path} is not YAML: {one_line(error)}") from None
+    values = read_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
+    for key in values:
+        if not isinstance(key, str):
+            raise NestKALAError(f"{path}: a key must be a word, not {key!r}")
     return path, values
 
 
@@ -59,5 +63,5 @@ def in_words(error: ValidationError, known: Iterable[str]) -> str:
             sentences.append(str(detail["ctx"]["error"]))
         else:
             message = detail["msg"].removeprefix("Input ")
-            sentences.append(f"{key} {message}, not {detail['input']!r}")
+            sentences.append(f"{key} {message}, not {_shortened.repr(detail['input'])}")
     return "; ".join(sentences)

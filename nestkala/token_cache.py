@@ -97,11 +97,12 @@ class TokenCache:
             try:
                 with safe_open(path, framework="pt") as segment:
                     keys, tokens = segment.get_tensor("keys"), segment.get_tensor("tokens")
+                _check(path, keys, tokens)
                 with suppress(OSError):  # of a cache that may only be read
                     os.utime(path)  # so that it counts as recently used
             except FileNotFoundError:
                 continue
-            except (SafetensorError, OSError) as error:
+            except (SafetensorError, OSError, ValueError, RuntimeError) as error:
                 logger.warning("leaving out a damaged part of the token cache, %s: %s", path, error)
                 continue
             packed = keys.numpy().tobytes()
@@ -131,7 +132,7 @@ class TokenCache:
             return
         keys = torch.frombuffer(bytearray(b"".join(self._pending)), dtype=torch.uint8).view(-1, _KEY_BYTES)
         tokens = torch.stack(list(self._pending.values()))
-        name = blake2b(keys.numpy().tobytes(), digest_size=16).hexdigest() + ".safetensors"
+        name = _segment_name(keys)
         self._pending, self._pending_bytes = {}, 0
         if not self._make_room(keys.nbytes + tokens.nbytes + _HEADER_BYTES):
             self._full = True
@@ -165,6 +166,20 @@ class TokenCache:
                 return False
             excess -= bytes_
         return True
+
+
+def _check(path: Path, keys: Tensor, tokens: Tensor) -> None:
+    """Raise ValueError for a segment whose keys are not those it was named by, or that has tokens of another number."""
+    if keys.dtype != torch.uint8 or keys.ndim != 2 or keys.shape[1] != _KEY_BYTES or len(keys) != len(tokens):
+        raise ValueError(f"it has keys {tuple(keys.shape)} of tokens {tuple(tokens.shape)}")
+    if _segment_name(keys) != path.name:
+        raise ValueError("its keys are not those that were written")
+    if tokens.ndim < 2 or not tokens.is_floating_point():
+        raise ValueError(f"{tokens.dtype} {tuple(tokens.shape)} are no tokens")
+
+
+def _segment_name(keys: Tensor) -> str:
+    return blake2b(keys.numpy().tobytes(), digest_size=16).hexdigest() + ".safetensors"
 
 
 def _segments(folder: Path) -> list[tuple[Path, int, float]]:

@@ -188,7 +188,7 @@ def test_anchors_from_a_file_are_taken_as_they_are(dtype: str, order: str, tmp_p
         (np.ones((3, 5), int), "int64"),
         (np.ones((3, 5), complex), "complex128"),
         (np.full((3, 5), "a"), "<U1"),
-        (np.array([[None] * 5] * 3), "allow_pickle=False"),
+        (np.array([[None] * 5] * 3), "Python objects"),
         (np.full((3, 5), np.nan), "not finite"),
         (np.full((3, 5), np.inf), "not finite"),
         (np.full((3, 5), 1e300), "not finite"),

@@ -339,7 +339,7 @@ def test_malformed_split_files(tmp_path: Path, content: object, message: str) ->
 
 
 def test_missing_split_file(tmp_path: Path) -> None:
-    with pytest.raises(NestKALAError, match=r"cannot read split '.*lost.json': No such file"):
+    with pytest.raises(NestKALAError, match=r"cannot read .*lost.json: No such file"):
         load_split(tmp_path / "lost.json", single_label())
 
 

@@ -30,8 +30,8 @@ class Classify:
     def run(self) -> None:
         from tabulate import tabulate
 
+        from ..errors import as_line
         from ..hasher import Hasher
-        from ..index.strings import as_line
         from ..machine import decoding_workers
 
         images = [image for path in self.images for image in _images(path)]
@@ -41,7 +41,7 @@ class Classify:
         if self.json:
             print(json.dumps(by_image))
         else:
-            rows = [(as_line(image), name) for image, name in by_image.items()]
+            rows = [(as_line(image), as_line(name)) for image, name in by_image.items()]
             print(tabulate(rows, ("image", "class"), tablefmt="simple"))
 
 

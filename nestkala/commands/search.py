@@ -51,10 +51,10 @@ class Search:
         from tabulate import tabulate
 
         from ..codes import pack
+        from ..errors import as_line
         from ..files import write_text
         from ..index.model import folder_of, hasher_of
         from ..index.opening import open_index
-        from ..index.strings import as_line
         from ..result_page import result_page
 
         if (self.image is None) == (self.text is None):

@@ -13,6 +13,7 @@ from .dataset import ImageDataset
 from .lists import CLASS_NAMES, read_class_names
 
 _FEATURES, _LABELS = "features.npy", "labels.npy"
+_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,9 +51,14 @@ def load_features(folder: Path) -> FeatureDataset:
             f"not {labels.dtype} {labels.shape}"
         )
     least, most = int(labels.min(initial=0)), int(labels.max(initial=0))
-    if least < 0 or (labels.ndim == 2 and most > 1):
-        raise NestKALAError(f"{folder / _LABELS} holds {least if least < 0 else most}, which is no label")
+    highest = 1 if labels.ndim == 2 else _MOST_CLASSES - 1
+    if least < 0 or most > highest:
+        raise NestKALAError(
+            f"{folder / _LABELS} holds {least if least < 0 else most}, which is no label: 0 to {highest} are"
+        )
     num_classes = labels.shape[1] if labels.ndim == 2 else most + 1
+    if not 1 <= num_classes <= _MOST_CLASSES:
+        raise NestKALAError(f"{folder / _LABELS} has {num_classes} classes, not 1 to {_MOST_CLASSES}")
     named = folder / CLASS_NAMES
     class_names = read_class_names(named) if named.is_file() else tuple(f"class {c}" for c in range(num_classes))
     if len(class_names) < num_classes or (labels.ndim == 2 and len(class_names) > num_classes):
@@ -68,4 +74,4 @@ def load_features(folder: Path) -> FeatureDataset:
 def _array(path: Path) -> npt.NDArray[Any]:
     if not path.is_file():
         raise NestKALAError(f"there is no {path}: own features need {_FEATURES} and {_LABELS}")
-    return load_array(path, str(path), mmap=True)
+    return load_array(path, str(path))

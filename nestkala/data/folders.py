@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import NestKALAError
 from ..images import looks_like_image
+from .class_names import check_class_names
 from .dataset import FileDataset
 
 
@@ -13,10 +14,11 @@ def load_folders(root: Path) -> FileDataset:
     """The images of a class-folder tree, single-label, sorted; the names are paths relative to `root`.
 
     Where the first level holds nothing but folders of folders, it is taken for parts: the images of all parts
-    form one set, classes of the same name being one. Hidden files, files without an image's suffix and links
-    back to a folder above are left out.
+    form one set, classes of the same name being one. Hidden files, files without an image's suffix, pipes, devices and
+    links back to a folder above are left out.
 
-    Raises NestKALAError where there are no class folders, only one, or one without an image.
+    Raises NestKALAError where there are no class folders, only one, or one without an image, and for names that
+    `check_class_names` refuses.
     """
     folders = _folders(root)
     if folders and all(_folders(folder) and not _images(folder) for folder in folders):
@@ -34,6 +36,7 @@ def load_folders(root: Path) -> FileDataset:
             f"{found} found in {str(root)!r}; at least two are needed, as FOLDER/CLASS or FOLDER/PART/CLASS"
         )
     class_names = tuple(sorted(filled))
+    check_class_names(class_names, str(root))
     column = {name: number for number, name in enumerate(class_names)}
     labels = [column[folder.name] for folder in folders for _ in images[folder]]
     return FileDataset(
@@ -54,4 +57,5 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if looks_like_image(path) and not path.is_dir())
+    # A link to nothing is told where it is read; pipes and devices would be read for ever.
+    return sorted(path for path in folder.iterdir() if looks_like_image(path) and (path.is_file() or not path.exists()))

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import NestKALAError
+from .class_names import check_class_names
 from .dataset import FileDataset
 
 CLASS_NAMES = "classnames.txt"
@@ -68,7 +69,10 @@ def load_lists(root: Path) -> FileDataset:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names in the file, one a line. Raises NestKALAError where it is absent or empty, or repeats a name."""
+    """The names in the file, one a line.
+
+    Raises NestKALAError where it is absent or empty, repeats a name, or has one that `check_class_names` refuses.
+    """
     if not path.is_file():
         raise NestKALAError(f"no {str(path)!r}: one class name a line, in the order of the lists' columns")
     names = tuple(line.strip() for _, line in _lines(path))
@@ -77,6 +81,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise NestKALAError(f"{str(path)!r} names the class {name!r} more than once")
+    check_class_names(names, str(path))
     return names
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import NestKALAError
 from ..files import write_text
+from ..text_files import read_json
 from .dataset import ImageDataset
 
 Indices = npt.NDArray[np.int64]
@@ -109,12 +110,7 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
     lacks, empty parts, names repeated in a part, and queries that are also in the train part or the gallery.
     """
     where = f"split {str(path)!r}"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NestKALAError(f"cannot read {where}: {error.strerror}") from error
-    except ValueError as error:
-        raise NestKALAError(f"{where} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise NestKALAError(f'{where} lacks "format": "{_FORMAT}"')
     if content.get("version") != _VERSION:

@@ -1,10 +1,9 @@
 """Many training runs for a table: each in its own folder, resumed where it stopped, never repeated."""
 
-import json
 import shutil
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from ..config import FREE_ON_RESUME, Config, load_config
 from ..errors import DivergedError, NestKALAError, one_line
 from ..files import write_text
+from ..result import load_result
 from ..run import train
 
 
@@ -42,15 +42,17 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json of a finished run holds (`nestkala.run.Result`).
+        """What metrics.json of a finished run holds (`nestkala.result.Result`).
 
         Raises:
-            NestKALAError: it has diverged; says where.
+            NestKALAError: it has diverged, is not finished, or the file is damaged; says where.
         """
         if self.has_diverged:
             raise NestKALAError(f"{self.folder}: {(self.folder / 'diverged.txt').read_text(encoding='utf-8').strip()}")
-        content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
-        return content
+        result = load_result(self.folder)
+        if result is None:
+            raise NestKALAError(f"{self.folder} is not finished")
+        return asdict(result)
 
     def check(self) -> None:
         """Raise NestKALAError if the folder holds a run with other settings."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..codes import check_packed, pack, prefix
 from ..errors import NestKALAError
 from ..errors import nearest as nearest_name
+from ..text_files import parsed_json
 from ..words import Words, ordered_words, packed_bytes
 from .contract import Hits, check_queries, check_radius, checked_shortlist
 from .scan import scan_prefixes
@@ -28,7 +29,7 @@ from .slices import (
     shared_prefixes,
     soft_distances_to,
 )
-from .storage import read_index, write_index
+from .storage import MAX_BITS, read_index, write_index
 from .strings import Strings
 
 Method = Literal["auto", "slices", "scan"]
@@ -94,10 +95,10 @@ class PrefixIndex:
         """An index of no items yet, for codes of this many bits; `about` as for `build`.
 
         Raises:
-            NestKALAError: bits below 1.
+            NestKALAError: bits out of 1 to `MAX_BITS`.
         """
-        if bits < 1:
-            raise NestKALAError(f"bits must be 1 or more, not {bits}")
+        if not 1 <= bits <= MAX_BITS:
+            raise NestKALAError(f"bits must be 1 to {MAX_BITS}, not {bits}")
         none = np.empty((0, -(-bits // 8)), np.uint8)
         return cls(ordered_words(none), bits, Strings.of([]), Strings.of([]), about)
 
@@ -146,8 +147,12 @@ class PrefixIndex:
         """Any string will do."""
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The ids with their metadata, in the index's order."""
-        return zip(self._ids, map(json.loads, self._metadata), strict=True)
+        """The ids with their metadata, in the index's order. Raises NestKALAError for metadata that is no mapping."""
+        for name, text in zip(self._ids, self._metadata, strict=True):
+            metadata = parsed_json(text, f"the metadata of {name!r} in the index")
+            if not isinstance(metadata, dict):
+                raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
+            yield name, metadata
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from safetensors.numpy import save_file
 
 from ..errors import NestKALAError
 from ..files import replacing_safetensors
+from ..words import ordered_words
 
 _FORMAT, _VERSION = "nestkala-index", "1"
+MAX_BITS = 2**16 - 2
+"""Of a code: distances are counted in 16 bits."""
 _LONGEST_HEADER = 100_000_000  # safetensors writes no longer one
 _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 
@@ -28,7 +32,10 @@ def write_index(path: Path, bits: int, about: Mapping[str, str], arrays: Sequenc
 
 
 def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDArray[Any]]]:
-    """The bits, what was told, and the memory-mapped arrays that `write_index` wrote: see `PrefixIndex.load`."""
+    """The bits, what was told, and the memory-mapped arrays that `write_index` wrote: see `PrefixIndex.load`.
+
+    Arrays that do not fit together are refused whatever the checksum says, which is no secret: the search trusts them.
+    """
     header, begin = _header(path)
     settings = header.pop("__metadata__", {})
     if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
@@ -38,7 +45,8 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
     try:
         arrays = {name: _mapped(path, begin, header[name]) for name in _ARRAYS}
         bits, about = int(settings["bits"]), json.loads(settings["about"])
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        _check(bits, about, *arrays.values())
+    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise NestKALAError(f"the index {path} is damaged: {error!r}") from None
     checksum = settings.pop("checksum", None)
     if verify and _checksum(settings, arrays) != checksum:
@@ -56,7 +64,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         raise NestKALAError(f"cannot read index {path}: {error.strerror}") from None
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise NestKALAError(f"{path} is no index of NestKALA")
@@ -66,11 +74,40 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 def _mapped(path: Path, begin: int, entry: dict[str, Any]) -> NDArray[Any]:
     start, end = entry["data_offsets"]
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
-    if end - start != dtype.itemsize * int(np.prod(shape)) or begin + end > path.stat().st_size or start < 0:
+    if any(type(number) is not int or number < 0 for number in (start, end, *shape)):
+        raise ValueError("an array's place is no whole number")
+    if end - start != dtype.itemsize * math.prod(shape) or begin + end > path.stat().st_size:
         raise ValueError("an array reaches beyond its end")
+    if (begin + start) % dtype.itemsize:
+        raise ValueError("an array does not begin at a multiple of its items' size")
     if not end - start:
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, "r", begin + start, shape)
+
+
+def _check(
+    bits: int,
+    about: Any,
+    words: NDArray[Any],
+    ids_text: NDArray[Any],
+    ids_ends: NDArray[Any],
+    metadata_text: NDArray[Any],
+    metadata_ends: NDArray[Any],
+) -> None:
+    """Raise ValueError for what no index is made of."""
+    if not 1 <= bits <= MAX_BITS:
+        raise ValueError(f"it has codes of {bits} bits, 1 to {MAX_BITS} are possible")
+    if not isinstance(about, dict) or not all(isinstance(said, str) for said in about.values()):
+        raise ValueError("what it tells of itself is no mapping of words")
+    expected = ordered_words(np.empty((0, -(-bits // 8)), np.uint8))
+    if words.dtype != expected.dtype or words.ndim != 2 or words.shape[1] != expected.shape[1]:
+        raise ValueError(f"{words.dtype} {words.shape} are no codes of {bits} bits")
+    for text, ends in ((ids_text, ids_ends), (metadata_text, metadata_ends)):
+        if text.dtype != np.uint8 or text.ndim != 1 or ends.dtype != np.int64 or ends.shape != (len(words),):
+            raise ValueError(f"{ends.dtype} {ends.shape} do not divide a text among {len(words)} items")
+        bounds = (ends[0], ends[-1]) if len(ends) else (0, 0)
+        if bounds[0] < 0 or bounds[1] != len(text) or (ends[1:] < ends[:-1]).any():
+            raise ValueError("an item's text ends beyond the whole, or before it begins")
 
 
 _DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}

@@ -125,11 +125,6 @@ def fnv1a(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint64
     return hashes
 
 
-def as_line(name: str) -> str:
-    """A file's name for a terminal: what is no text or does not print is told by its code."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
-
-
 def as_text(name: str) -> str:
     """A file's name for people and JSON: what is no text in it becomes a question mark in a box."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import FREE_ON_RESUME, Config
-from ..errors import NestKALAError
-from ..index.strings import as_line
+from ..errors import NestKALAError, as_line
 from .figures import RunFigures
 
 _MOST_IN_A_NAME = 3

@@ -1,0 +1,18 @@
+"""Which class names can be put into sentences, files and pages."""
+
+from collections.abc import Iterable
+
+from ..errors import NestKALAError
+
+MAX_LETTERS = 1000
+
+
+def check_class_names(names: Iterable[str], where: str) -> None:
+    """Raise NestKALAError, which says `where`, for a name that is no text in UTF-8, or has more than `MAX_LETTERS`."""
+    for name in names:
+        if len(name) > MAX_LETTERS:
+            raise NestKALAError(
+                f"{where} has a class name of {len(name)} letters, '{name[:20]}...': {MAX_LETTERS} at most are taken"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise NestKALAError(f"{where} has the class name {name!r}, which is no text in UTF-8")

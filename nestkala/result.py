@@ -1,0 +1,55 @@
+"""What a run found: metrics.json of its folder."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from .errors import NestKALAError
+from .files import write_text
+from .text_files import read_json
+
+_NAME = "metrics.json"
+
+
+@dataclass
+class Result:
+    """What metrics.json holds.
+
+    Attributes:
+        lengths: {bits: {"map", "map_tie_aware"}}.
+        searched: what the gallery was made of: "codes of the network", or "learned codes" of a labelled database.
+        seconds: of loading the tokens of the training images, training all lengths, and evaluating.
+        constant_bits: bits of the longest code that are the same on all training images, numbered from 0.
+        broken_images: names of unreadable images that were left out.
+    """
+
+    lengths: dict[str, dict[str, float]] = field(default_factory=dict)
+    searched: str = "codes of the network"
+    seconds: dict[str, float] = field(default_factory=dict)
+    constant_bits: list[int] = field(default_factory=list)
+    broken_images: list[str] = field(default_factory=list)
+
+
+def save_result(run: Path, result: Result) -> None:
+    """Write metrics.json into a run folder, whole or not at all."""
+    write_text(run / _NAME, json.dumps(asdict(result), indent=2) + "\n")
+
+
+def load_result(run: Path) -> Result | None:
+    """What `save_result` wrote into a run folder, None where there is none yet; raises NestKALAError for another."""
+    path = run / _NAME
+    if not path.is_file():
+        return None
+    try:
+        result = TypeAdapter(Result).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"])
+        raise NestKALAError(f"{path} holds no scores: {place} {first['msg']}") from None
+    if "train" not in result.seconds or any(
+        not bits.isdecimal() or not {"map", "map_tie_aware"} <= scores.keys() for bits, scores in result.lengths.items()
+    ):
+        raise NestKALAError(f"{path} holds no scores: it lacks the seconds of training, or the mAP of a length")
+    return result
