@@ -19,6 +19,9 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 """Suffixes, in lower case, by which image files in folders are told from others."""
 
+FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+"""Those that are decoded, whatever a file is called. Pillow knows others, some of which start other programs."""
+
 _NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 
 
@@ -28,7 +31,7 @@ def looks_like_image(path: Path) -> bool:
 
 
 def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
-    """Decode the bytes of an image file, in any format that Pillow reads, to an 8-bit RGB image.
+    """Decode the bytes of an image file, in one of `FORMATS`, to an 8-bit RGB image.
 
     An image that Pillow has opened already is treated by the same rules, and left as it is.
 
@@ -41,7 +44,7 @@ def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
     of no pixels or more than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
-        with _muted, Image.open(BytesIO(data)) if isinstance(data, bytes) else data.copy() as image:
+        with _muted, Image.open(BytesIO(data), formats=FORMATS) if isinstance(data, bytes) else data.copy() as image:
             image.load()
             if 0 in image.size:
                 raise ValueError("it has no pixels")
@@ -80,7 +83,7 @@ def _reason(data: bytes | Image.Image, error: Exception) -> str:
     if data == b"":
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a format that Pillow reads"
+        return f"not an image of a format that is read ({', '.join(FORMATS)})"
     return one_line(error)
 
 
