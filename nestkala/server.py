@@ -5,20 +5,19 @@ import json
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection
 from functools import lru_cache
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from string import Template
-from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -27,17 +26,19 @@ from .hasher import Hasher
 from .images import thumbnail
 from .index import SearchIndex
 from .index.strings import as_text
+from .server_guard import Guard
+from .server_turns import Turns
+from .server_uploads import body, check_upload
 
-MAX_UPLOAD_BYTES = 20_000_000
-MAX_UPLOAD_PIXELS = 50_000_000
 MAX_TEXT = 500
 MAX_RESULTS = 200
 MAX_SHORTLIST = 10_000
 _THUMBNAIL = 320
 _SHORTEST = 4
+_UPLOADS = 8
 
 
-def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
+def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection[str] | None = None) -> Starlette:
     """The application, for any ASGI server.
 
     Routes:
@@ -46,38 +47,44 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
         GET /search?code=...&bits=...&k=...&shortlist=...: {"results": [{"image", "distance", "thumbnail"}], "ms"}.
         GET /thumbnail/TICKET, as a result names it: no file is served that was in no result.
 
+    Errors are answered by {"error": a sentence}: 400 for what cannot be asked, 403 and 400 by `Guard`, 404, 405, 408,
+    413 and 415 for uploads that are too slow, too large or no images, 503 where many wait.
+
     Args:
         index: that is searched, and stays as it is.
         hasher: which made its codes.
         folder: where its images are.
+        hosts: names that the server may be called by, as `server_guard.own_names` gives them; None for any.
     """
     root, tickets, images = folder.resolve(), Tickets(), f"{len(index):,}"
-    one_at_a_time = Lock()  # a search takes all processors, and not every threading layer of numba bears two
+    template = Template(files("nestkala").joinpath("pages/search.html").read_text(encoding="utf-8"))
+    # One search takes all processors, and not every threading layer of numba bears two; one image takes much memory.
+    searching, reading, looking, shrinking, uploading = Turns(1), Turns(1), Turns(1), Turns(1), Turns(_UPLOADS)
 
-    @lru_cache(maxsize=4096)
+    @lru_cache(maxsize=1024)
     def small(name: str) -> bytes | None:
-        path = (root / name).resolve()
-        # A link out of the folder is no image of the folder.
-        return thumbnail(path, _THUMBNAIL) if path.is_relative_to(root) else None
+        path = _inside(root, name)
+        return None if path is None else thumbnail(path, _THUMBNAIL)
 
     async def page(_: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
-        text = Template(files("nestkala").joinpath("pages/search.html").read_text(encoding="utf-8"))
         policy = f"default-src 'none'; img-src 'self' blob:; connect-src 'self'; style-src 'nonce-{nonce}'; "
-        policy += f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
+        policy += f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]
         values = {"nonce": nonce, "bits": index.bits, "lengths": json.dumps(lengths), "images": images}
-        return HTMLResponse(text.substitute(values), headers={"Content-Security-Policy": policy})
+        return HTMLResponse(template.substitute(values), headers={"Content-Security-Policy": policy})
 
     async def encode(request: Request) -> Response:
         if request.method == "GET":
             text = request.query_params.get("text", "")
             if not 0 < len(text.strip()) <= MAX_TEXT:
                 raise HTTPException(400, f"text must have 1 to {MAX_TEXT} characters")
-            code = await run_in_threadpool(hasher.encode_text, text.strip())
+            async with reading.turn():
+                code = await run_in_threadpool(hasher.encode_text, text.strip())
         else:
-            image = await run_in_threadpool(_uploaded, await _body(request))
-            code = await run_in_threadpool(hasher.encode, image)
+            async with body(request, uploading) as image, looking.turn():
+                await run_in_threadpool(check_upload, image)
+                code = await run_in_threadpool(hasher.encode, image)
         return JSONResponse({"code": code[0].tobytes().hex()})
 
     async def search(request: Request) -> Response:
@@ -91,24 +98,27 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
             raise HTTPException(400, f"shortlist must be {MAX_SHORTLIST} at most, not {shortlist}")
 
         def found() -> dict[str, Any]:
-            with one_at_a_time:
-                started = time.perf_counter()
-                hits = index.search(code, k, bits, shortlist=shortlist)
-                ms = 1000 * (time.perf_counter() - started)
+            started = time.perf_counter()
+            hits = index.search(code, k, bits, shortlist=shortlist)
+            ms = 1000 * (time.perf_counter() - started)
             results = [
                 {"image": as_text(name), "distance": distance, "thumbnail": f"thumbnail/{tickets.of(name)}"}
                 for name, distance in zip(hits.ids[0], hits.distances[0].tolist(), strict=True)
             ]
             return {"results": results, "ms": ms}
 
-        return JSONResponse(await run_in_threadpool(found))
+        async with searching.turn():
+            return JSONResponse(await run_in_threadpool(found))
 
     async def image(request: Request) -> Response:
         name = tickets.name_of(request.path_params["ticket"])
-        jpeg = None if name is None else await run_in_threadpool(small, name)
+        jpeg = None
+        if name is not None:
+            async with shrinking.turn():
+                jpeg = await run_in_threadpool(small, name)
         if jpeg is None:
             raise HTTPException(404, "there is no such image")
-        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return Starlette(
         routes=[
@@ -117,7 +127,13 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path) -> Starlette:
             Route("/search", search),
             Route("/thumbnail/{ticket}", image),
         ],
-        exception_handlers={HTTPException: _refused, NestKALAError: _mistaken},
+        middleware=[Middleware(Guard, hosts=hosts)],
+        exception_handlers={
+            HTTPException: _refused,
+            NestKALAError: _mistaken,
+            ClientDisconnect: _gone,
+            Exception: _failed,
+        },
     )
 
 
@@ -145,35 +161,30 @@ class Tickets:
         return hmac.digest(self._secret, data, "sha256")[:16]
 
 
+def _inside(root: Path, name: str) -> Path | None:
+    """The file of a name in a folder; None for one elsewhere, by whatever name or link, and for what is no file."""
+    try:
+        path = (root / name).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # names that no file can have, links in a circle
+        return None
+
+
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _mistaken(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
-async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_UPLOAD_BYTES:
-            raise HTTPException(413, f"the image is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB")
-        parts.append(part)
-    return b"".join(parts)
+async def _gone(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "the request was broken off"}, 400)
 
 
-def _uploaded(data: bytes) -> bytes:
-    """The image's bytes, if it has not too many pixels to be decoded."""
-    try:
-        with Image.open(BytesIO(data)) as image:
-            pixels = image.width * image.height
-    except Exception as error:  # Pillow raises nearly every type on broken files
-        raise NestKALAError("this is no image that can be read") from error
-    if pixels > MAX_UPLOAD_PIXELS:
-        raise NestKALAError(f"the image has more than {MAX_UPLOAD_PIXELS // 1_000_000} million pixels")
-    return data
+async def _failed(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "the server failed at this; what it printed says why"}, 500)
 
 
 def _code(text: str, bits: int) -> np.ndarray:

@@ -29,9 +29,9 @@ class Serve:
         if not 0 <= self.port <= 65_535:
             raise NestKALAError(f"port must be 0 (any that is free) to 65535, not {self.port}")
         try:
-            import uvicorn
-
             from ..server import make_app
+            from ..server_connections import make_server
+            from ..server_guard import own_names
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
         from ..index.model import folder_of, hasher_of
@@ -39,10 +39,10 @@ class Serve:
 
         index = open_index(self.index)
         folder = folder_of(index)
-        app = make_app(index, hasher_of(index, self.model), folder)
+        app = make_app(index, hasher_of(index, self.model), folder, own_names(self.host))
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
         address = f"http://{host}:{listening.getsockname()[1]}"
         print(f"{len(index)} images of {folder}: {address} (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+        make_server(app).run(sockets=[listening])

@@ -1,0 +1,67 @@
+"""Who may ask the server: the page that it gave, under a name that is its own."""
+
+from collections.abc import Collection
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def own_names(host: str) -> Collection[str] | None:
+    """What a server that listens at `host` is called; None for any name, where it serves other machines, too."""
+    try:
+        alone = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        alone = False
+    return sorted({"localhost", "127.0.0.1", "::1", host}) if alone else None
+
+
+class Guard:
+    """ASGI middleware that refuses requests of other sites' pages, and tells browsers to keep these away, too.
+
+    Args:
+        app: behind it.
+        hosts: as `own_names` gives them. They keep out a page whose own name was made to lead here (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        refusal = self._refusal(Headers(scope=scope))
+        app = self._app if refusal is None else refusal
+        return await app(scope, receive, send_guarded)
+
+    def _refusal(self, headers: Headers) -> JSONResponse | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            return JSONResponse(
+                {"error": f"this server is called {' or '.join(sorted(self._hosts))}, not {host[:100]!r}"}, 400
+            )
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+            return JSONResponse({"error": "another site's page may not ask this server"}, 403)
+        return None
+
+
+def _name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

@@ -1,0 +1,98 @@
+"""Small files that ask an image decoder for much: for memory, or for another program."""
+
+import struct
+import zlib
+from io import BytesIO
+
+from PIL import Image
+
+
+def bombs() -> dict[str, bytes]:
+    """{what it is: the file}, each to be refused before it is decoded."""
+    return {
+        "PNG, 30,000 x 30,000": _png(30_000, 30_000),
+        "PNG, 2**31 - 1 pixels wide": _png(2**31 - 1, 1),
+        "PNG, 8,000 x 8,000": _png(8_000, 8_000),
+        "PNG, a text of 200 MB": _png(10, 10, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9))),
+        "JPEG, 65,500 x 65,500": _jpeg(65_500),
+        "JPEG 2000, 60,000 x 60,000": _jpeg2000(60_000),
+        "GIF, 65,535 x 65,535": _gif(65_535),
+        "WebP, 16,384 x 16,384": _webp(16_384),
+        "TIFF, 60,000 x 60,000": _tiff(60_000),
+        "BMP, 100,000 x 100,000": _bmp(100_000),
+        "PPM, 100,000 x 100,000": b"P6 100000 100000 255\n" + bytes(50),
+        "EPS, which calls Ghostscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n",
+        "PDF": b"%PDF-1.7\n",
+        "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        "PSD, 30,000 x 30,000": b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 30_000, 30_000, 8, 3) + bytes(50),
+        "ICNS": b"icns" + bytes(50),
+        "a pickle": b"cposix\nsystem\n(S'false'\ntR.",
+        "text": b"no image at all",
+        "nothing": b"",
+    }
+
+
+def largest_taken() -> dict[str, bytes]:
+    """Images just below the server's limit of 50 million pixels, that cost the most memory for their bytes."""
+    return {
+        "PNG of 16-bit grey": _png(7_071, 7_071, depth=16, colour=0),
+        "PNG with transparency": _png(7_071, 7_071, depth=8, colour=6),
+        "GIF": _saved(Image.new("L", (7_071, 7_071)), "GIF"),
+        "TIFF of floating-point numbers": _saved(
+            Image.new("F", (7_071, 7_071)), "TIFF", compression="tiff_adobe_deflate"
+        ),
+    }
+
+
+def _png(width: int, height: int, before: bytes = b"", depth: int = 1, colour: int = 0) -> bytes:
+    """Black; of large ones, whose size is told in the header, the first rows alone where they would not be decoded."""
+    channels = {0: 1, 6: 4}[colour]
+    row = 1 + -(-width * depth * channels // 8)
+    packer = zlib.compressobj(9)
+    rows = height if width * height <= 50_000_000 else 1
+    packed = b"".join(packer.compress(bytes(min(row, 1_000_000))) for _ in range(rows)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header) + before + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _jpeg(size: int) -> bytes:
+    small = _saved(Image.new("L", (16, 16)), "JPEG")
+    return small.replace(struct.pack(">BHH", 8, 16, 16), struct.pack(">BHH", 8, size, size))
+
+
+def _jpeg2000(size: int) -> bytes:
+    small = _saved(Image.new("L", (16, 16)), "JPEG2000")
+    return small.replace(struct.pack(">II", 16, 16), struct.pack(">II", size, size))
+
+
+def _gif(size: int) -> bytes:
+    screen = struct.pack("<HHBBB", size, size, 0, 0, 0)
+    return b"GIF89a" + screen + b"," + struct.pack("<HHHHB", 0, 0, size, size, 0) + b"\x08" + bytes(50)
+
+
+def _webp(size: int) -> bytes:
+    image = b"\x2f" + struct.pack("<I", (size - 1) | (size - 1) << 14) + bytes(51)
+    return b"RIFF" + struct.pack("<I", 12 + len(image)) + b"WEBPVP8L" + struct.pack("<I", len(image)) + image
+
+
+def _tiff(size: int) -> bytes:
+    small = _saved(Image.new("L", (999, 999)), "TIFF", compression="tiff_adobe_deflate")
+    return small.replace(struct.pack("<HHIHH", 256, 3, 1, 999, 0), struct.pack("<HHII", 256, 4, 1, size)).replace(
+        struct.pack("<HHIHH", 257, 3, 1, 999, 0), struct.pack("<HHII", 257, 4, 1, size)
+    )
+
+
+def _bmp(size: int) -> bytes:
+    small = _saved(Image.new("RGB", (999, 999)), "BMP")[:100]
+    return small.replace(struct.pack("<ii", 999, 999), struct.pack("<ii", size, size))
+
+
+def _saved(image: Image.Image, kind: str, **options: str) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

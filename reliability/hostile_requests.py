@@ -1,0 +1,217 @@
+"""What strangers may send to `nestkala serve`: paths out of the folder, bombs, slow requests, many at once."""
+
+import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from .bombs import bombs, largest_taken
+from .figure import Figure
+from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
+
+
+def run(folder: Path) -> list[Figure]:
+    """Start the server over a small index that is made in `folder`, send everything, and report."""
+    with serving(make_index(folder)) as server:
+        port = server.port
+        ask(port, "/encode?text=a%20dog")  # the first sentence loads the text encoder
+        return [
+            refused_paths(port, folder / "photos" / "secret.txt"),
+            served_images(port),
+            refused_images(port),
+            refused_sizes(port),
+            refused_pages(port),
+            slow_clients(port, clients=150, patience=40),
+            *parallel_requests(server, 200),
+        ]
+
+
+def refused_paths(port: int, secret: Path) -> Figure:
+    """Paths to files, in all spellings, whatever route they begin with, and tickets that nobody gave."""
+    answers = {target: ask(port, target) for target in _spellings(port, secret)}
+    let_in = [target for target, answer in answers.items() if answer.status not in (400, 404) or SECRET in answer.body]
+    return Figure(
+        "paths to files in all spellings, and forged tickets",
+        f"{len(answers) - len(let_in)} of {len(answers)} refused",
+        "all",
+        not let_in,
+        {"let in": let_in},
+    )
+
+
+def _spellings(port: int, secret: Path) -> list[str]:
+    whole = secret.resolve().as_posix()
+    slashes = ["/", "%2f", "%252f", "\\", "%5c", "%255c", "%c0%af", "%u2215", "//", "/./", "/;/"]
+    dots = ["..", "%2e%2e", ".%2e", "%252e%252e", "..%00", "....", "%c0%ae%c0%ae", "..;"]
+    climbs = [(dot + slash) * depth for dot in dots for slash in slashes for depth in (1, 6)]
+    files = ["secret.png", "photos/secret.txt", whole.lstrip("/"), "etc/passwd"]
+    paths = [climb + name for climb in climbs for name in files]
+    paths += [whole, f"/{whole}", f"file://{whole}", quote(whole, safe=""), "0.png", "a/0.png", "%00", "A" * 60_000]
+    ticket = entries(port)[0]["thumbnail"].removeprefix("thumbnail/")
+    others = "Lp0fxa4kCN0fAqSPu3bC42EvMC5wbmc="  # of another server, for a/0.png
+    tickets = [ticket[:-4], ticket[:8], f"AAAA{ticket}", f"{ticket}/..", f"{ticket}%2f..%2fsecret.png", others]
+    return [f"{route}{path}" for path in paths for route in ("/", "/thumbnail/")] + [f"/thumbnail/{t}" for t in tickets]
+
+
+def served_images(port: int) -> Figure:
+    """Of the entries of the index, images in its folder are served, and nothing else is."""
+    found = entries(port)
+    served = sorted(result["image"] for result in found if ask(port, f"/{result['thumbnail']}").status == 200)
+    return Figure(
+        "entries of the index that lead out of its folder, by name or link, or to no image",
+        f"{len(found) - len(served)} of {OUTSIDE} refused; {len(served)} of {len(INSIDE)} images served",
+        "no file outside, every image inside",
+        len(found) == len(INSIDE) + OUTSIDE and served == INSIDE,
+        {"served": served},
+    )
+
+
+def refused_images(port: int) -> Figure:
+    """What is no image, or too large a one, is refused with a sentence."""
+    return _refused(
+        "decompression bombs, formats that start other programs, what is no image",
+        {name: ask(port, "/encode", data) for name, data in bombs().items()},
+        {400, 413, 415},
+    )
+
+
+def refused_sizes(port: int) -> Figure:
+    """Uploads that say, or turn out, to be larger than is taken."""
+    chunks = (b"f4240\r\n" + bytes(1_000_000) + b"\r\n") * 30 + b"0\r\n\r\n"
+    answers = {
+        "said to be 100 GB": ask(port, "/encode", b"", {"Content-Length": "99999999999"}),
+        "30 MB": ask(port, "/encode", bytes(30_000_000)),
+        "30 MB in chunks": ask(port, "/encode", chunks, {"Transfer-Encoding": "chunked"}),
+    }
+    return _refused("uploads of 30 MB and more", answers, {413})
+
+
+def refused_pages(port: int) -> Figure:
+    """Requests of other sites' pages, and by names that are not the server's."""
+    answers = {
+        "another name": ask(port, "/", None, {"Host": f"stranger.example:{port}"}),
+        "a name that begins as ours": ask(port, "/", None, {"Host": f"127.0.0.1.stranger.example:{port}"}),
+        "no name": ask(port, "/", None, {"Host": ""}),
+        "another site's page": ask(port, "/encode", b"", {"Origin": "https://stranger.example"}),
+        "a page of no site": ask(port, "/encode", b"", {"Origin": "null"}),
+        "another port's page": ask(port, "/encode", b"", {"Origin": "http://127.0.0.1:1"}),
+    }
+    return _refused("requests by other names, and of other sites' pages", answers, {400, 403})
+
+
+def _refused(what: str, answers: dict[str, Answer], statuses: set[int]) -> Figure:
+    taken = [name for name, answer in answers.items() if answer.status not in statuses or not answer.said]
+    return Figure(
+        what,
+        f"{len(answers) - len(taken)} of {len(answers)} refused, the slowest in "
+        f"{max(answer.seconds for answer in answers.values()):.2f} s",
+        "all",
+        not taken,
+        {name: f"{answer.status} {answer.said}" for name, answer in answers.items()},
+    )
+
+
+def slow_clients(port: int, clients: int, patience: float) -> Figure:
+    """Clients send heads and bodies a byte at a time, or read no answers; others are answered meanwhile.
+
+    Args:
+        port: of the server.
+        clients: a third of each kind.
+        patience: seconds in which all are to be closed.
+    """
+    head, body = (
+        b"GET / HTTP/1.1\r\nX: ",
+        b"POST /encode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n",
+    )
+    unread = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.socket()) for _ in range(clients)]
+        for number, connection in enumerate(slow):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # few answers that are not read suffice
+            connection.connect(("127.0.0.1", port))
+            connection.setblocking(False)
+            connection.send((head, body, unread)[number % 3])
+        started, held, answers, image = time.perf_counter(), slow, list[Answer](), _photograph(0, 300)
+        while held and time.perf_counter() - started < patience:
+            held = [connection for connection in held if _still_open(connection)]
+            answers += [ask(port, "/"), ask(port, "/encode?text=a%20dog"), ask(port, "/encode", image)]
+            time.sleep(0.25)
+        seconds = time.perf_counter() - started
+    answered = sum(answer.status == 200 for answer in answers)
+    return Figure(
+        f"{clients} clients that send a byte at a time or read no answer, and others meanwhile",
+        f"{clients - len(held)} closed in {seconds:.0f} s; {answered} of {len(answers)} others answered, the slowest "
+        f"in {max(answer.seconds for answer in answers):.2f} s",
+        f"all closed in {patience:g} s, all others answered",
+        not held and answered == len(answers),
+    )
+
+
+def _still_open(connection: socket.socket) -> bool:
+    try:
+        connection.send(b"a")
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def parallel_requests(server: Server, count: int) -> list[Figure]:
+    """Uploads of several MB and the costliest that are taken, sentences, searches and thumbnails, all at once."""
+    port = server.port
+    photographs = [_photograph(seed, 1500) for seed in range(4)]
+    uploads = [*largest_taken().values(), *photographs * count]
+    thumbnails = [result["thumbnail"] for result in entries(port) if result["image"] in INSIDE]
+
+    def request(number: int) -> Answer:
+        match number % 4:
+            case 0:
+                return ask(port, "/encode", uploads[number // 4])
+            case 1:
+                return ask(port, "/encode?text=a%20photo%20of%20a%20dog")
+            case 2:
+                return ask(port, "/search?code=0f0f0f&bits=8")
+        return ask(port, f"/{thumbnails[number % len(thumbnails)]}")
+
+    before = server.memory("VmRSS")
+    with ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(request, range(count)))
+    worst = server.memory("VmHWM")
+    time.sleep(1)
+    after = server.memory("VmRSS")
+    statuses = Counter(answer.status for answer in answers)
+    size = len(photographs[0]) / 2**20
+    return [
+        Figure(
+            f"{count} requests at once, a quarter of them uploads of {size:.0f} MiB or 50 million pixels",
+            f"{statuses[200]} answered, {statuses[503]} asked to come again, {count - statuses[200] - statuses[503]} "
+            f"lost; the slowest in {max(answer.seconds for answer in answers):.1f} s",
+            "none lost, the page answers afterwards, no traceback was printed",
+            statuses[200] + statuses[503] == count
+            and ask(port, "/").status == 200
+            and "Traceback" not in server.errors.read_text(),
+            {"statuses": dict(statuses)},
+        ),
+        Figure(
+            "the server's memory before, at worst, and after",
+            f"{before}, {worst} and {after} MiB",
+            "2,048 MiB more at worst, 128 MiB more after",
+            worst - before <= 2048 and after - before <= 128,
+        ),
+    ]
+
+
+def _photograph(seed: int, side: int) -> bytes:
+    """A PNG of noise, which no compression makes smaller."""
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()

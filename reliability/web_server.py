@@ -1,0 +1,127 @@
+"""A real `nestkala serve` of a small index, some of whose entries lead out of its folder; requests sent as they are."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nestkala.config import Config
+from nestkala.hasher import Hasher
+from nestkala.index import PrefixIndex
+from nestkala.index.folder import update_from_folder
+from nestkala.index.model import about_model
+from nestkala.run import train
+
+INSIDE = sorted(f"{'ab'[number % 2]}/{number}.png" for number in range(24))
+"""Images of the index."""
+OUTSIDE = 7
+"""Entries that lead out of its folder, to what is no image, or nowhere."""
+SECRET = b"nobody may read this"
+
+
+def make_index(folder: Path) -> Path:
+    """Images of noise in folder/photos, a model of 20 bits and an index of them; secrets are beside the images."""
+    photos, rng = folder / "photos", np.random.default_rng(0)
+    for name in INSIDE:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        noise.resize((600, 400)).save(photos / name)
+    noise.save(folder / "secret.png")
+    (photos / "secret.txt").write_bytes(SECRET)
+    small = {"queries": 2, "shots": 4, "lengths": (4, 20), "epochs": 2, "workers": 0, "cache_gb": 0}
+    model = train(Config(data=str(photos), output=folder / "model", head_init="random", **small))
+    hasher = Hasher.from_pretrained(model, "cpu")
+    index = PrefixIndex.empty(20, {**about_model(hasher, str(model)), "folder": str(photos.resolve())})
+    update_from_folder(index, photos, hasher)
+    (photos / "link.png").symlink_to(folder / "secret.png")
+    (photos / "circle.png").symlink_to("circle.png")
+    absolute = str((folder / "secret.png").resolve())
+    names = ["../secret.png", absolute, "a/../../secret.png", "link.png", "circle.png", "no\0thing.png", "secret.txt"]
+    index.add(hasher.encode([folder / "secret.png"] * OUTSIDE), names, [{}] * OUTSIDE)
+    index.save(folder / "photos.index")
+    return folder / "photos.index"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server on 127.0.0.1, a process of its own, and the file that it prints its errors to."""
+
+    port: int
+    pid: int
+    errors: Path
+
+    def memory(self, kind: str) -> int:
+        """MiB that it has (VmRSS), or had at most (VmHWM); Linux alone tells."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(kind)) // 1024
+
+
+@contextmanager
+def serving(index: Path) -> Iterator[Server]:
+    """The server of an index, until the context ends."""
+    command = [sys.executable, "-m", "nestkala", "serve", str(index), "--port", "0"]
+    errors = index.with_suffix(".errors")
+    with errors.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            if "http://" not in said:
+                raise RuntimeError(f"the server did not start: {errors.read_text()}")
+            yield Server(int(said.partition("http://")[2].split()[0].rpartition(":")[2]), process.pid, errors)
+        finally:
+            process.terminate()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said: a status, 0 where it closed the connection, and a body; in how many seconds."""
+
+    status: int
+    body: bytes
+    seconds: float
+
+    @property
+    def said(self) -> str | None:
+        """The sentence of an error; None where there is no such thing."""
+        try:
+            content = json.loads(self.body)
+        except ValueError:
+            return None
+        return content.get("error") if isinstance(content, dict) else None
+
+
+def ask(port: int, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """A GET, or a POST of a body, its target sent as it is; `headers` win over the usual ones."""
+    usual = {"Host": f"127.0.0.1:{port}"}
+    if body is not None and "Transfer-Encoding" not in (headers or {}):
+        usual["Content-Length"] = str(len(body))
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**usual, **(headers or {})}.items())
+    method = "GET" if body is None else "POST"
+    started, status, content = time.perf_counter(), 0, b""
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+        try:
+            connection.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + (body or b""))
+            response = HTTPResponse(connection)
+            response.begin()
+            status, content = response.status, response.read()
+        except (OSError, HTTPException):  # closed, before or while it answered
+            pass
+    return Answer(status, content, time.perf_counter() - started)
+
+
+def entries(port: int) -> list[dict[str, Any]]:
+    """All entries of the index, as a search gives them."""
+    found: list[dict[str, Any]] = json.loads(ask(port, f"/search?code=000000&k={len(INSIDE) + OUTSIDE}").body)[
+        "results"
+    ]
+    return found
