@@ -1,5 +1,7 @@
+import hashlib
 import os
 import pickle
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
-import torchvision
 from PIL import Image
 
-from nestkala.data import ImageDataset, load_dataset, without_broken
+from nestkala.data import ImageDataset, cifar10, load_dataset, without_broken
 from nestkala.errors import NestKALAError
 from nestkala.images import decode_image
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def load(folder: Path) -> ImageDataset:
@@ -61,29 +64,36 @@ def test_digits() -> None:
             assert np.abs(np.asarray(image) / 255 - reference.images[index] / 16).max() <= 0.5 / 255
 
 
-class SmallCIFAR10:
-    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+@pytest.fixture
+def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.ndarray, np.ndarray]:
+    """An archive as CIFAR-10's, of two images a batch: its path, their labels (12,) and pixels (12, 32, 32, 3)."""
+    rng = np.random.default_rng(0)
+    classes, colours = rng.integers(0, 10, 12), rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    path = tmp_path / "downloads" / "cifar-10-binary.tar.gz"
+    path.parent.mkdir()
+    batches = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    with tarfile.open(path, "w:gz") as tar:
+        for number, batch in reversed(list(enumerate(batches))):
+            content = b""
+            for image in (2 * number, 2 * number + 1):  # the label, then 1,024 bytes of red, of green and of blue
+                content += bytes([classes[image]]) + b"".join(colours[image, :, :, c].tobytes() for c in range(3))
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{batch}")
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    monkeypatch.setattr(cifar10, "MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    return path, classes, colours
 
-    def __init__(self, root: Path, train: bool, download: bool) -> None:
-        assert download
-        assert root == Path("downloads")
-        count, shade = (5, 10) if train else (2, 200)
-        self.data = np.full((count, 32, 32, 3), shade, dtype=np.uint8)
-        self.targets = [9] * count if train else [0] * count
 
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-def test_cifar10_joins_training_and_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", SmallCIFAR10)
-    cifar = load_dataset("cifar10", Path("downloads"))
-    assert cifar.names == [*(f"train/{i}" for i in range(5)), "test/0", "test/1"]
-    assert labels(cifar)["train/4"] == {"truck"}
-    assert labels(cifar)["test/0"] == {"airplane"}
+def test_cifar10_joins_training_and_test_images(small_cifar10: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    path, classes, colours = small_cifar10
+    cifar = load_dataset("cifar10", path.parent)
+    assert cifar.names == [*(f"train/{i}" for i in range(10)), "test/0", "test/1"]
+    assert cifar.class_names == CIFAR10_CLASSES
+    assert (cifar.targets.argmax(axis=1) == classes).all()
+    assert (cifar.targets.sum(axis=1) == 1).all()
     assert not cifar.parts
-    assert (pixels(cifar, 4) == 10).all()
-    assert (pixels(cifar, 5) == 200).all()
+    for index in range(12):
+        assert (pixels(cifar, index) == colours[index]).all()
 
 
 @pytest.fixture
@@ -99,18 +109,21 @@ def broken_server() -> Iterator[str]:
 
     server = HTTPServer(("127.0.0.1", 0), Refuse)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz"
+    yield f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz"
     server.shutdown()
     server.server_close()
 
 
+@pytest.mark.parametrize("there_is_another", [False, True])
 def test_failed_download_says_what_to_fetch_and_where_to_put_it(
-    broken_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_is_another: bool
 ) -> None:
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", broken_server)
+    monkeypatch.setattr(cifar10, "URL", broken_server)
+    if there_is_another:
+        (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"another archive")
     with pytest.raises(NestKALAError) as error:
         load_dataset("cifar10", tmp_path)
-    for part in (broken_server, "cifar-10-python.tar.gz into", str(tmp_path), "503"):
+    for part in (broken_server, "cifar-10-binary.tar.gz into", str(tmp_path), "503"):
         assert part in str(error.value)
     assert one_line(error)
 
@@ -432,7 +445,7 @@ def test_coco256(coco256: Path) -> None:
 
 def test_cifar10_folders(cifar10: Path) -> None:
     dataset = load(cifar10)
-    assert dataset.class_names == SmallCIFAR10.classes
+    assert dataset.class_names == CIFAR10_CLASSES
     assert dataset.targets.sum(axis=0).tolist() == [6000] * 10
     assert dataset.names[0] == "test/airplane/0000.jpg"
     assert pixels(dataset, 59_999).shape == (32, 32, 3)
