@@ -1,5 +1,8 @@
 """Cut towers against the libraries' own forward passes, and the names and errors of loading them."""
 
+import pickle
+from pathlib import Path
+
 import huggingface_hub
 import numpy as np
 import open_clip
@@ -484,6 +487,37 @@ def test_a_file_that_holds_no_weights_is_an_error_in_one_line(tmp_path, suffix):
     with pytest.raises(NestKALAError, match=f"does not hold weights of open_clip/{SMALL_CLIP}") as error:
         load_backbone(f"open_clip/{SMALL_CLIP}:{path}", 1)
     assert "\n" not in str(error.value)
+
+
+def pickled(harmful, path):
+    path.write_bytes(pickle.dumps(harmful))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("weights.pt", pickled),
+        ("weights.safetensors", pickled),
+        ("weights.npz", pickled),
+        ("weights.bin", lambda harmful, path: torch.save({"state_dict": harmful}, path)),
+        ("old.pt", lambda harmful, path: torch.save(harmful, path, _use_new_zipfile_serialization=False)),
+        ("weights.npy", lambda harmful, path: np.save(path, np.array([harmful], dtype=object))),
+    ],
+)
+def test_a_pickle_in_disguise_is_refused_and_not_run(tmp_path, name, write):
+    class Harmful:
+        def __reduce__(self):
+            return (Path.mkdir, (tmp_path / "run",))
+
+    write(Harmful(), tmp_path / name)
+    with pytest.raises(NestKALAError, match=r"does not hold weights of open_clip/.* as tensors alone") as error:
+        load_backbone(f"open_clip/{SMALL_CLIP}:{tmp_path / name}", 1)
+    assert "\n" not in str(error.value)
+    assert "False" not in str(error.value).replace("allow_pickle=False", "")  # no advice to allow what is refused
+    assert not (tmp_path / "run").exists()
+    if name == "weights.pt":  # so that the test can fail
+        pickle.loads((tmp_path / name).read_bytes())
+        assert (tmp_path / "run").exists()
 
 
 def test_a_file_that_lacks_a_weight_is_an_error_in_one_line_that_names_it(clip, tmp_path):

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -70,7 +71,11 @@ def _create(model: str, weights: str | None) -> Any:
                 f"(HF_HOME), or name its file: --backbone open_clip/{model}:/path/to/weights.safetensors "
                 f"({one_line(error)})"
             ) from error
-        raise NestKALAError(f"{weights} does not hold weights of open_clip/{model}: {one_line(error)}") from error
+        reason = shorten(one_line(error).partition(". ")[0], 200)  # torch goes on to advise what must not be done
+        raise NestKALAError(
+            f"{weights} does not hold weights of open_clip/{model}, as tensors alone in safetensors or torch's format: "
+            f"{reason}"
+        ) from error
 
 
 @contextmanager
