@@ -15,8 +15,8 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: names the lengths that are not so.
     """
-    ascending = all(a < b for a, b in itertools.pairwise(lengths))
-    if not lengths or not ascending or any(type(b) is not int or b < 1 for b in lengths):
+    whole = all(type(b) is int and b >= 1 for b in lengths)
+    if not (len(lengths) and whole and all(a < b for a, b in itertools.pairwise(lengths))):
         raise ValueError(f"lengths must be ascending whole numbers of bits, 1 or more, not {list(lengths)}")
     return tuple(lengths)
 

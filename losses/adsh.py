@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import LARGEST_SEED, not_negative, whole
 from .contract import TrainingSet
 from .dcc import dcc
-from .discrete import DiscreteLoss, whole
+from .discrete import DiscreteLoss
 from .pairwise import shares_label
 
 
@@ -38,7 +39,8 @@ class ADSH(DiscreteLoss):
         seed: draws the queries; the same at every length.
 
     Raises:
-        ValueError: targets and codes of different row numbers, or a number out of its range.
+        ValueError: targets and codes of different row numbers, or a number out of its range; on call, sizes that do
+            not fit the training set.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -63,11 +65,9 @@ class ADSH(DiscreteLoss):
         seed: int = 0,
     ) -> None:
         super().__init__(targets, codes)
-        if gamma < 0:
-            raise ValueError(f"gamma must be 0 or more, not {gamma}")
-        self.gamma = gamma
+        self.gamma = not_negative("gamma", gamma)
         self.queries, self.round_epochs = whole("queries", queries, 1), whole("round_epochs", round_epochs, 1)
-        self.sweeps, self.seed = whole("sweeps", sweeps, 0), whole("seed", seed, 0)
+        self.sweeps, self.seed = whole("sweeps", sweeps, 0), whole("seed", seed, 0, most=LARGEST_SEED)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=codes.device))
         self._single_label = bool((targets.sum(dim=1) <= 1).all())
         similar = self._sums_over_similar(codes.new_ones(len(codes), 1)).sum(dtype=torch.float64).item()
@@ -77,7 +77,7 @@ class ADSH(DiscreteLoss):
     epochs: Tensor  # how many have ended
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        self.remember(h, indices)
+        self.remember(h, targets, indices)
         codes, bits = self.codes.to(h.dtype), h.shape[1]
         wanted = (1 + self.ratio) * shares_label(targets, self.targets) - self.ratio  # S (B, N)
         return {

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .arguments import whole
 from .dcc import dcc, random_codes
 
 
@@ -19,10 +20,14 @@ def nested_centres(num_classes: int, bits: int, generator: torch.Generator, rest
         generator: draws the starts.
         restarts: local searches a bit.
 
+    Raises:
+        ValueError: no classes, or no bits.
+
     Example:
         >>> centres = nested_centres(10, 64, torch.Generator().manual_seed(0))
         >>> short = centres[:, :8]  # good centres, too
     """
+    num_classes, bits = whole("num_classes", num_classes, 1), whole("bits", bits, 1)
     distances = torch.zeros(num_classes, num_classes).fill_diagonal_(torch.inf)
     columns = []
     for _ in range(bits):

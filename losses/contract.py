@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from .precision import at_least_single
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -54,18 +56,20 @@ class HashLoss(nn.Module, ABC):
         """The summands of the loss, by name, weighted already. A loss with a memory takes note of h, in any mode.
 
         Args:
-            h: relaxed codes (B, b) in (-1, 1).
+            h: relaxed codes (B, b) in (-1, 1), in single precision or double.
             targets: multi-hot labels (B, C), 0 or 1, in h's dtype.
             indices: int64 (B,), which training images these are, 0..N-1.
-            anchors: the classes' text anchors in code space (C, b), for losses that use them.
+            anchors: the classes' text anchors in code space (C, b), in h's dtype, for losses that use them.
 
         Returns:
             Scalars that sum to the loss.
         """
 
     def forward(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> Tensor:
-        """The loss, a scalar: the sum of `terms`, which takes the same arguments."""
-        return sum(self.terms(h, targets, indices, anchors).values(), start=h.new_zeros(()))
+        """The loss, a scalar: the sum of `terms`, which takes the same arguments. Here they may be of any dtype."""
+        h = at_least_single(h)
+        anchors = None if anchors is None else anchors.to(h.dtype)
+        return sum(self.terms(h, targets.to(h.dtype), indices, anchors).values(), start=h.new_zeros(()))
 
     @property
     def database_codes(self) -> Tensor | None:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from .arguments import not_negative
 from .central import CentralLoss
 from .pairwise import masked_mean
 
@@ -25,7 +26,7 @@ class CSQ(CentralLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: on call, h, targets and centres of sizes that do not fit together.
+        ValueError: a number out of its range; on call, h, targets and centres of sizes that do not fit together.
 
     Example:
         >>> loss = CSQ(hash_centres(10, 16, torch.Generator().manual_seed(0)))
@@ -36,7 +37,7 @@ class CSQ(CentralLoss):
 
     def __init__(self, centres: Tensor, quantization: float = 1e-4) -> None:
         super().__init__(centres)
-        self.quantization = quantization
+        self.quantization = not_negative("quantization", quantization)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         own = self.own_centres(h, targets)  # (B, b)

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from .arguments import not_negative
 from .contract import HashLoss
 from .pairwise import pairwise_likelihood
 from .signs import sign_through
@@ -22,7 +23,7 @@ class DBDH(HashLoss):
         alpha: weight of the balance, 0 or more.
 
     Raises:
-        ValueError: on call, h and targets of different row numbers.
+        ValueError: a number out of its range; on call, h and targets of different row numbers.
 
     Example:
         >>> value = DBDH()(h, targets, indices)  # h (B, b), targets (B, C)
@@ -32,7 +33,7 @@ class DBDH(HashLoss):
 
     def __init__(self, alpha: float = 0.1) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.alpha = not_negative("alpha", alpha)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         codes = sign_through(h)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .precision import at_least_single
+
 _BLOCK = 8
 
 
@@ -35,7 +37,7 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
         The new codes (N, b).
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, codes other than -1 and +1, or numbers that are not finite.
     """
     num, bits = codes.shape
     if linear.shape != (num, bits) or gram.shape != (bits, bits):
@@ -43,6 +45,13 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
             f"codes {tuple(codes.shape)} need linear of the same shape and gram ({bits}, {bits}), "
             f"not {tuple(linear.shape)} and {tuple(gram.shape)}"
         )
+    if not (codes.abs() == 1).all():
+        raise ValueError("codes must be -1 or +1")
+    for name, given in (("linear", linear), ("gram", gram)):
+        if not torch.isfinite(given).all():
+            raise ValueError(f"{name} must be finite, and holds {given[~torch.isfinite(given)][0]}")
+    linear = at_least_single(linear)
+    gram = gram.to(linear.dtype)
     # (b, N), so that a bit of all codes lies in one piece; a copy even where the transpose is contiguous already
     rows = codes.to(linear.dtype).T.clone(memory_format=torch.contiguous_format)
     linear, within = linear.T.contiguous(), -gram.clone().fill_diagonal_(0)

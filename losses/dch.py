@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative, positive
 from .contract import HashLoss
 from .pairwise import balanced_mean, off_diagonal, similar_pairs
 from .signs import signs
@@ -31,7 +32,7 @@ class DCH(HashLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: on call, h and targets of different row numbers.
+        ValueError: a number out of its range; on call, h and targets of different row numbers.
 
     Example:
         >>> value = DCH()(h, targets, indices)  # h (B, b), targets (B, C)
@@ -41,7 +42,7 @@ class DCH(HashLoss):
 
     def __init__(self, gamma: float = 20.0, quantization: float = 0.1) -> None:
         super().__init__()
-        self.gamma, self.quantization = gamma, quantization
+        self.gamma, self.quantization = positive("gamma", gamma), not_negative("quantization", quantization)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar, bits = similar_pairs(h, targets), h.shape[1]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import check_batch, not_negative
 from .contract import HashLoss, TrainingSet
 from .pairwise import shares_label
 
@@ -28,7 +29,7 @@ class DHN(HashLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: on call, sizes that do not fit each other or the training set.
+        ValueError: a number out of its range; on call, sizes that do not fit each other or the training set.
 
     Example:
         >>> loss = DHN(targets, bits=16)
@@ -43,7 +44,7 @@ class DHN(HashLoss):
 
     def __init__(self, targets: Tensor, bits: int, quantization: float = 0.1) -> None:
         super().__init__()
-        self.quantization = quantization
+        self.quantization = not_negative("quantization", quantization)
         targets = targets if targets.is_floating_point() else targets.to(torch.get_default_dtype())
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("memory", targets.new_zeros(len(targets), bits))
@@ -52,7 +53,7 @@ class DHN(HashLoss):
     memory: Tensor  # (N, b), U
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        self._check(h, targets, indices)
+        check_batch(h, targets, indices, self.memory, self.targets)
         self.memory[indices] = h.detach().to(self.memory.dtype)
         memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass
         log_cosh = torch.sinh(h.abs() - 1).square().log1p() / 2  # (B, b); cosh would round small distances away
@@ -60,11 +61,3 @@ class DHN(HashLoss):
             "similarity": F.binary_cross_entropy_with_logits(h @ memory.T / 2, shares_label(targets, self.targets)),
             "quantization": self.quantization * log_cosh.mean(),
         }
-
-    def _check(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
-        if not len(h) == len(targets) == len(indices):
-            raise ValueError(f"{len(h)} rows of h do not fit {len(targets)} rows of targets and {len(indices)} indices")
-        if h.shape[1] != self.memory.shape[1]:
-            raise ValueError(f"h has {h.shape[1]} columns, the loss is for {self.memory.shape[1]} bits")
-        if targets.shape[1] != self.targets.shape[1]:
-            raise ValueError(f"targets of {targets.shape[1]} classes, the training set has {self.targets.shape[1]}")

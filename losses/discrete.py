@@ -5,6 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from .arguments import check_batch
 from .contract import HashLoss, TrainingSet
 
 
@@ -36,17 +37,11 @@ class DiscreteLoss(HashLoss):
     codes: Tensor  # (N, b)
     memory: Tensor  # (N, b), U; 0 where nothing has been seen
 
-    def remember(self, h: Tensor, indices: Tensor) -> None:
-        """Take note of the batch's outputs (B, b), without gradient."""
+    def remember(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
+        """Take note of the batch's outputs (B, b), without gradient.
+
+        Raises:
+            ValueError: h, targets and indices that do not fit together, or the training set.
+        """
+        check_batch(h, targets, indices, self.memory, self.targets)
         self.memory[indices] = h.detach().to(self.memory.dtype)
-
-
-def whole(name: str, value: float, least: int) -> int:
-    """The whole number that an argument is, be it 3 or, as settings have it, 3.0.
-
-    Raises:
-        ValueError: it is none, or below `least`.
-    """
-    if not (value >= least and float(value).is_integer()):
-        raise ValueError(f"{name} must be a whole number of {least} or more, not {value}")
-    return int(value)

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from .arguments import positive
 from .central import CentralLoss
 from .pairwise import masked_mean
 
@@ -24,7 +25,7 @@ class DPN(CentralLoss):
         margin: above 0; from 1 on no output is ever far enough.
 
     Raises:
-        ValueError: on call, h, targets and centres of sizes that do not fit together.
+        ValueError: a number out of its range; on call, h, targets and centres of sizes that do not fit together.
 
     Example:
         >>> loss = DPN(hash_centres(10, 16, torch.Generator().manual_seed(0)))
@@ -35,7 +36,7 @@ class DPN(CentralLoss):
 
     def __init__(self, centres: Tensor, margin: float = math.tanh(1.0)) -> None:
         super().__init__(centres)
-        self.margin = margin
+        self.margin = positive("margin", margin)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         own = self.own_centres(h, targets)  # (B, b)

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative
 from .contract import HashLoss
 from .pairwise import pairwise_likelihood
 from .signs import signs
@@ -20,6 +21,9 @@ class DPSH(HashLoss):
     Args:
         eta: weight of the quantisation term, 0 or more.
 
+    Raises:
+        ValueError: eta out of its range; on call, h and targets of different row numbers.
+
     Example:
         >>> value = DPSH()(h, targets, indices)  # h (B, b), targets (B, C)
     """
@@ -28,7 +32,7 @@ class DPSH(HashLoss):
 
     def __init__(self, eta: float = 0.1) -> None:
         super().__init__()
-        self.eta = eta
+        self.eta = not_negative("eta", eta)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         return {

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative, positive, whole
 from .dcc import dcc
-from .discrete import DiscreteLoss, whole
+from .discrete import DiscreteLoss
 from .pairwise import shares_label
 
 
@@ -35,7 +36,8 @@ class DSDH(DiscreteLoss):
         rounds: how many times W and B take turns at the end of an epoch, 0 or more.
 
     Raises:
-        ValueError: targets and codes of different row numbers; nu of 0 or less.
+        ValueError: targets and codes of different row numbers, or a number out of its range; on call, sizes that do
+            not fit the training set.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -49,12 +51,12 @@ class DSDH(DiscreteLoss):
         self, targets: Tensor, codes: Tensor, mu: float = 1.0, nu: float = 0.1, eta: float = 0.1, rounds: int = 1
     ) -> None:
         super().__init__(targets, codes)
-        if nu <= 0:
-            raise ValueError(f"nu must be above 0, or the regression need not have one solution; it is {nu}")
-        self.mu, self.nu, self.eta, self.rounds = mu, nu, eta, whole("rounds", rounds, 0)
+        self.mu, self.eta = not_negative("mu", mu), not_negative("eta", eta)
+        self.nu = positive("nu", nu)  # or the regression need not have one solution
+        self.rounds = whole("rounds", rounds, 0)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        self.remember(h, indices)
+        self.remember(h, targets, indices)
         memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass
         theta = h @ memory.T / 2  # (B, N)
         return {

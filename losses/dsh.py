@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from .arguments import not_negative
 from .contract import HashLoss
 from .pairwise import masked_mean, off_diagonal, similar_pairs
 
@@ -23,7 +24,7 @@ class DSH(HashLoss):
         alpha: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: on call, h and targets of different row numbers.
+        ValueError: a number out of its range; on call, h and targets of different row numbers.
 
     Example:
         >>> value = DSH()(h, targets, indices)  # h (B, b), targets (B, C)
@@ -33,7 +34,8 @@ class DSH(HashLoss):
 
     def __init__(self, margin: float | None = None, alpha: float = 0.01) -> None:
         super().__init__()
-        self.margin, self.alpha = margin, alpha
+        self.margin = None if margin is None else not_negative("margin", margin)
+        self.alpha = not_negative("alpha", alpha)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar = similar_pairs(h, targets)

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative
 from .contract import HashLoss
 from .pairwise import masked_mean, off_diagonal, similar_pairs
 from .signs import signs
@@ -24,7 +25,7 @@ class DTSH(HashLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: on call, h and targets of different row numbers.
+        ValueError: a number out of its range; on call, h and targets of different row numbers.
 
     Example:
         >>> value = DTSH()(h, targets, indices)  # h (B, b), targets (B, C)
@@ -34,7 +35,7 @@ class DTSH(HashLoss):
 
     def __init__(self, alpha: float = 5.0, quantization: float = 1.0) -> None:
         super().__init__()
-        self.alpha, self.quantization = alpha, quantization
+        self.alpha, self.quantization = not_negative("alpha", alpha), not_negative("quantization", quantization)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar = similar_pairs(h, targets)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import LARGEST_SEED, not_negative, whole
 from .contract import HashLoss, TrainingSet
 from .signs import sign_through
 
@@ -25,7 +26,8 @@ class GreedyHash(HashLoss):
         seed: draws where W starts, uniformly from -1 / sqrt(b) to 1 / sqrt(b).
 
     Raises:
-        ValueError: on call, an image of several labels or none, or sizes that do not fit together.
+        ValueError: a number out of its range; on call, an image of several labels or none, or sizes that do not fit
+            together.
 
     Example:
         >>> loss = GreedyHash(num_classes=10, bits=16)
@@ -41,11 +43,12 @@ class GreedyHash(HashLoss):
 
     def __init__(self, num_classes: int, bits: int, quantization: float = 0.1, seed: int = 0) -> None:
         super().__init__()
-        self.quantization = quantization
+        self.quantization = not_negative("quantization", quantization)
         # Not nn.Linear's own start: it would take its numbers from the global generator.
         self.classifier = nn.utils.skip_init(nn.Linear, bits, num_classes, bias=False)
         bound = bits**-0.5
-        nn.init.uniform_(self.classifier.weight, -bound, bound, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(whole("seed", seed, 0, most=LARGEST_SEED))
+        nn.init.uniform_(self.classifier.weight, -bound, bound, generator=generator)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         classes, bits = self.classifier.weight.shape
@@ -56,7 +59,8 @@ class GreedyHash(HashLoss):
             )
         if (targets.sum(dim=1) != 1).any():
             raise ValueError("GreedyHash needs images of exactly one label; there is one with several or none")
+        scores = F.linear(sign_through(h), self.classifier.weight.to(h.dtype))  # (B, C)
         return {
-            "classification": F.cross_entropy(self.classifier(sign_through(h)), targets.argmax(dim=1)),
+            "classification": F.cross_entropy(scores, targets.argmax(dim=1)),
             "quantization": self.quantization * (1 - h.abs()).abs().pow(3).mean(),
         }

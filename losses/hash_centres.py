@@ -5,6 +5,7 @@ from math import comb
 import torch
 from torch import Tensor
 
+from .arguments import whole
 from .dcc import random_codes
 
 _ALL_WORDS = 16  # bits: up to here a search sees every word, beyond it a random choice
@@ -33,11 +34,15 @@ def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Ten
         bits: 1 or more.
         generator: draws all that is random.
 
+    Raises:
+        ValueError: no classes, or no bits.
+
     Example:
         >>> centres = hash_centres(80, 16, torch.Generator().manual_seed(0))
         >>> minimum_distance(centres)
         6
     """
+    num_classes, bits = whole("num_classes", num_classes, 1), whole("bits", bits, 1)
     if num_classes > 2**bits:
         words = _all_words(bits)
         rounds = [torch.randperm(len(words), generator=generator) for _ in range(-(-num_classes // len(words)))]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import positive, whole
 from .contract import HashLoss
 from .pairwise import balanced_mean, similar_pairs
 
@@ -26,7 +27,7 @@ class HashNet(HashLoss):
         continuation: epochs in a stage of equal beta, 1 or more.
 
     Raises:
-        ValueError: continuation below 1; on call, h and targets of different row numbers.
+        ValueError: a number out of its range; on call, h and targets of different row numbers.
 
     Example:
         >>> loss = HashNet()
@@ -38,9 +39,8 @@ class HashNet(HashLoss):
 
     def __init__(self, alpha: float | None = None, continuation: int = 20) -> None:
         super().__init__()
-        if continuation < 1:
-            raise ValueError(f"continuation must be 1 epoch or more, not {continuation}")
-        self.alpha, self.continuation = alpha, continuation
+        self.alpha = None if alpha is None else positive("alpha", alpha)
+        self.continuation = whole("continuation", continuation, 1)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
 
     epoch: Tensor  # whole epochs so far

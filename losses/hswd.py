@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .arguments import not_negative
 from .contract import HashLoss
 
 
@@ -43,6 +44,9 @@ class WithHSWD(HashLoss):
         base: the loss, at the length in question.
         weight: of the term "hswd", 0 or more.
 
+    Raises:
+        ValueError: weight out of its range.
+
     Example:
         >>> loss = WithHSWD(DPSH())
         >>> value = loss(h, targets, indices)  # h (B, b), targets (B, C)
@@ -53,7 +57,7 @@ class WithHSWD(HashLoss):
     def __init__(self, base: HashLoss, weight: float = 0.1) -> None:
         super().__init__()
         self.base = base
-        self.weight = weight
+        self.weight = not_negative("weight", weight)
         # the contract has them on the class, which cannot know the base
         self.paper = f"{base.paper} with {type(self).paper}"  # type: ignore[misc]
         self.multi_label = base.multi_label  # type: ignore[misc]

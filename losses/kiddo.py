@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative
 from .dcc import dcc
 from .discrete import DiscreteLoss
 from .pairwise import pairwise_likelihood
@@ -28,8 +29,8 @@ class KIDDO(DiscreteLoss):
         alpha, beta, gamma: the weights above, 0 or more.
 
     Raises:
-        ValueError: targets and codes of different row numbers.
-        ValueError: on call, without anchors.
+        ValueError: targets and codes of different row numbers, or a number out of its range; on call, without anchors,
+            or with sizes that do not fit the training set.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -44,12 +45,13 @@ class KIDDO(DiscreteLoss):
         self, targets: Tensor, codes: Tensor, alpha: float = 0.1, beta: float = 1.0, gamma: float = 3.0
     ) -> None:
         super().__init__(targets, codes)
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.alpha, self.beta = not_negative("alpha", alpha), not_negative("beta", beta)
+        self.gamma = not_negative("gamma", gamma)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         anchors = self._required(anchors)
-        self.remember(h, indices)
-        codes = self.codes[indices]  # (B, b)
+        self.remember(h, targets, indices)
+        codes = self.codes[indices].to(h.dtype)  # (B, b)
         return {
             "similarity": self.gamma * pairwise_likelihood(h, targets),
             "quantization": self.beta * F.mse_loss(h, codes),
@@ -59,14 +61,14 @@ class KIDDO(DiscreteLoss):
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Renew B by DCC, given the anchors (C, b), from U and the labels. Raises ValueError without anchors."""
-        anchors = self._required(anchors)
+        anchors = self._required(anchors).to(self.codes)
         linear = self.alpha * self.targets @ anchors + self.beta * self.memory  # (N, b)
         self.codes.copy_(dcc(self.codes, linear, self.alpha * anchors.T @ anchors))
 
     @torch.no_grad()
     def discrete_objective(self, anchors: Tensor | None = None) -> Tensor:
         """alpha |Y - B T^T|^2 + beta |U - B|^2. Raises ValueError without anchors."""
-        misfit = (self.targets - self.codes @ self._required(anchors).T).square().sum()
+        misfit = (self.targets - self.codes @ self._required(anchors).to(self.codes).T).square().sum()
         return self.alpha * misfit + self.beta * (self.memory - self.codes).square().sum()
 
     @staticmethod

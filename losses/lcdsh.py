@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative
 from .contract import HashLoss
 from .pairwise import pairwise_likelihood
 from .signs import signs
@@ -24,7 +25,7 @@ class LCDSH(HashLoss):
         quantization: weight of the second term, 0 or more; 3 as in published code.
 
     Raises:
-        ValueError: on call, h and targets of different row numbers.
+        ValueError: a number out of its range; on call, h and targets of different row numbers.
 
     Example:
         >>> value = LCDSH()(h, targets, indices)  # h (B, b), targets (B, C)
@@ -34,7 +35,7 @@ class LCDSH(HashLoss):
 
     def __init__(self, quantization: float = 3.0) -> None:
         super().__init__()
-        self.quantization = quantization
+        self.quantization = not_negative("quantization", quantization)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         codes = signs(h)

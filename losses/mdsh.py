@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import check_batch, not_negative
 from .central import CentralLoss, unit_rows
 from .contract import TrainingSet
 from .pairwise import masked_mean, shares_label
@@ -30,7 +31,8 @@ class MDSH(CentralLoss):
         beta, quantization: the weights above, 0 or more.
 
     Raises:
-        ValueError: centres and targets of different numbers of classes; on call, sizes that do not fit together.
+        ValueError: centres and targets of different numbers of classes, or a number out of its range; on call, sizes
+            that do not fit together.
 
     Example:
         >>> centres = hash_centres(targets.shape[1], 16, torch.Generator().manual_seed(0))
@@ -48,7 +50,7 @@ class MDSH(CentralLoss):
         super().__init__(centres)
         if targets.shape[1] != len(centres):
             raise ValueError(f"{len(centres)} centres do not fit targets of {targets.shape[1]} classes")
-        self.beta, self.quantization = beta, quantization
+        self.beta, self.quantization = not_negative("beta", beta), not_negative("quantization", quantization)
         self.register_buffer("targets", targets.to(centres.dtype), persistent=False)
         self.register_buffer("memory", centres.new_zeros(len(targets), centres.shape[1]))
 
@@ -57,6 +59,7 @@ class MDSH(CentralLoss):
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         cosines = self.cosines(h, targets)  # (B, C)
+        check_batch(h, targets, indices, self.memory, self.targets)
         self.memory[indices] = h.detach().to(self.memory.dtype)
         return {
             "central": self._cross_entropy(h.shape[1] ** 0.5 * cosines, targets),

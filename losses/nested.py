@@ -7,8 +7,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .arguments import not_negative
 from .contract import HashLoss
 from .distillation import distill
+from .precision import at_least_single
 from .weighting import dominance_weights, halving_weights
 
 
@@ -49,9 +51,9 @@ class NestedLoss(nn.Module):
             head whose codes do not nest: `head.columns`.
 
     Raises:
-        ValueError: an unknown weighting, lengths that do not ascend, or adaptive weighting of codes that are no
-            prefixes and so share nothing to balance; on call, h of another width, or adaptive weighting without
-            `weight`.
+        ValueError: an unknown weighting, lengths that do not ascend, a negative distillation, or adaptive weighting of
+            codes that are no prefixes and so share nothing to balance; on call, h of another width, or adaptive
+            weighting without `weight`.
 
     Example:
         >>> head = NestedHashHead(512, lengths=(8, 16, 32))
@@ -72,8 +74,11 @@ class NestedLoss(nn.Module):
         if weighting not in ("adaptive", "uniform", "halving"):
             raise ValueError(f"weighting must be 'adaptive', 'uniform' or 'halving', not '{weighting}'")
         self.lengths = tuple(lengths)
-        if not self.lengths or any(a >= b for a, b in pairwise(self.lengths)):
-            raise ValueError(f"lengths must be ascending, at least one, not {list(lengths)}")
+        whole = all(type(bits) is int and bits >= 1 for bits in self.lengths)
+        if not (self.lengths and whole and all(a < b for a, b in pairwise(self.lengths))):
+            raise ValueError(
+                f"lengths must be ascending whole numbers of bits, 1 or more, at least one, not {list(lengths)}"
+            )
         self.columns = {bits: columns(bits) for bits in self.lengths}
         if weighting == "adaptive" and any(where != prefix(bits) for bits, where in self.columns.items()):
             raise ValueError(
@@ -83,7 +88,7 @@ class NestedLoss(nn.Module):
         self.width: int = max(where.stop for where in self.columns.values())
         self.losses: Sequence[HashLoss] = nn.ModuleList(make_loss(bits) for bits in self.lengths)  # type: ignore[assignment]
         self.weighting = weighting
-        self.distillation = distillation
+        self.distillation = not_negative("distillation", distillation)
 
     def forward(
         self,
@@ -107,8 +112,8 @@ class NestedLoss(nn.Module):
         """The loss and what it is made of.
 
         Args:
-            h: relaxed codes (B, L) in (-1, 1), of the whole (global) batch; L is the longest length, or what
-                `columns` of all lengths make.
+            h: relaxed codes (B, L) in (-1, 1), of any dtype, of the whole (global) batch; L is the longest length, or
+                what `columns` of all lengths make.
             targets: multi-hot labels (B, C).
             indices: int64 (B,), which training images these are.
             anchors: text anchors in code space (C, L), for losses that use them.
@@ -120,7 +125,9 @@ class NestedLoss(nn.Module):
         """
         if h.shape[1] != self.width:
             raise ValueError(f"h has {h.shape[1]} columns, codes of {list(self.lengths)} bits need {self.width}")
+        h = at_least_single(h)
         targets = targets.to(h.dtype)
+        anchors = None if anchors is None else anchors.to(h.dtype)
         terms: dict[int, dict[str, Tensor]] = {}
         codes = {bits: h[:, where] for bits, where in self.columns.items()}
         for bits, loss in zip(self.lengths, self.losses, strict=True):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import not_negative, positive
 from .central import CentralLoss
 
 
@@ -27,13 +28,14 @@ class OrthoHash(CentralLoss):
             which that would be nothing.
 
     Raises:
-        ValueError: on call, h, targets and centres of sizes that do not fit together.
+        ValueError: a number out of its range; on call, h, targets and centres of sizes that do not fit together.
     """
 
     def __init__(self, centres: Tensor, margin: float = 0.2, scale: float | None = None) -> None:
         super().__init__(centres)
-        self.margin = margin
-        self.scale = math.sqrt(2) * math.log(max(len(centres), 3) - 1) if scale is None else scale
+        self.margin = not_negative("margin", margin)
+        usual = math.sqrt(2) * math.log(max(len(centres), 3) - 1)
+        self.scale = usual if scale is None else positive("scale", scale)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         log_p = F.log_softmax(self.scale * self.margined(self.cosines(h, targets), targets), dim=1)  # (B, C)

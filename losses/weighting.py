@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .precision import at_least_single
+
 
 @torch.no_grad()
 def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
@@ -27,10 +29,10 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
         lengths: ascending, bits, the last one L.
 
     Returns:
-        Weights (m,), positive or 0, of sum m, in the gradients' dtype and on their device.
+        Weights (m,), positive or 0, of sum m, in the gradients' dtype, at least single precision, and on their device.
     """
     m = len(lengths)
-    stacked = torch.stack(list(gradients))  # (m, L, d)
+    stacked = at_least_single(torch.stack(list(gradients)))  # (m, L, d)
     by_row = torch.einsum("krd,jrd->rkj", stacked, stacked)  # (L, m, m)
     own_rows = torch.tensor([b - 1 for b in lengths], device=stacked.device)
     dots = by_row.cumsum(0)[own_rows].double().tolist()  # [k][k'][j]: over k's own rows

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .arguments import is_whole_number
 from .errors import NestKALAError
 
 
@@ -16,10 +17,11 @@ def check_packed(codes: NDArray[np.uint8], name: str = "codes") -> None:
         raise NestKALAError(f"{name}: got shape {codes.shape}, need (N, bytes) with at least one byte")
 
 
-def _check_bits(bits: int, codes: NDArray[np.uint8]) -> None:
+def _checked_bits(bits: int, codes: NDArray[np.uint8]) -> int:
     available = 8 * codes.shape[1]
-    if bits not in range(1, available + 1):
+    if not is_whole_number(bits, 1, available):
         raise NestKALAError(f"bits: got {bits}, need an integer from 1 to {available}, the bits in the codes")
+    return int(bits)
 
 
 def pack(h: NDArray[np.floating | np.signedinteger] | torch.Tensor) -> NDArray[np.uint8]:
@@ -59,7 +61,7 @@ def unpack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.int8]:
         NestKALAError: `codes` are not packed codes, or `bits` is not in 1..8 * bytes.
     """
     check_packed(codes)
-    _check_bits(bits, codes)
+    bits = _checked_bits(bits, codes)
     return np.unpackbits(codes, axis=1, count=bits).astype(np.int8) * np.int8(2) - np.int8(1)
 
 
@@ -70,7 +72,7 @@ def prefix(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         NestKALAError: `codes` are not packed codes, or `bits` is not in 1..8 * bytes.
     """
     check_packed(codes)
-    _check_bits(bits, codes)
+    bits = _checked_bits(bits, codes)
     num_bytes = -(-bits // 8)
     shortened = np.array(codes[:, :num_bytes], order="C")
     shortened[:, -1] &= 0xFF << (8 * num_bytes - bits) & 0xFF

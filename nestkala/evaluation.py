@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import evaluation_cpu, evaluation_gpu
+from .arguments import is_whole_number
 from .codes import check_packed
 from .errors import NestKALAError
 from .relevance import RelevanceCounts, Values
@@ -110,12 +111,12 @@ def evaluate(
             )
     num_bits = 8 * q_codes.shape[1]
     for length in lengths:
-        if length not in range(1, num_bits + 1):
+        if not is_whole_number(length, 1, num_bits):
             raise NestKALAError(f"lengths: got {length}, need integers from 1 to {num_bits}, the codes' bits")
     if not len(lengths):
         raise NestKALAError(f"lengths: got none, need at least one from 1 to {num_bits}")
-    if top_k is not None and top_k < 1:
-        raise NestKALAError(f"top_k: got {top_k}, need at least 1, or None for the whole gallery")
+    if top_k is not None and not is_whole_number(top_k, 1):
+        raise NestKALAError(f"top_k: got {top_k}, need an integer of at least 1, or None for the whole gallery")
     top_k = len(g_codes) if top_k is None else min(top_k, len(g_codes))
 
     queries = q_codes, _packed_labels(q_labels, "query")

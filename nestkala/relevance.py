@@ -1,12 +1,14 @@
 """How many relevant items lie at each Hamming distance, and the metrics that follow from that alone."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
+from .arguments import is_whole_number
 from .errors import NestKALAError
 
 Values = NDArray[np.float64]
@@ -21,10 +23,20 @@ class RelevanceCounts:
     Metrics of a ranking are expectations over random order among items at equal distance, exactly.
 
     Attributes:
-        counts: int (Q, b + 1, 2): at each distance those that are not relevant, and those that are.
+        counts: int (Q, b + 1, 2), Q >= 1: at each distance those that are not relevant, and those that are.
+
+    Raises:
+        NestKALAError: counts of another shape or type, or of no query or no gallery.
     """
 
     counts: NDArray[np.signedinteger]
+
+    def __post_init__(self) -> None:
+        dtype, shape = self.counts.dtype, self.counts.shape
+        if dtype.kind not in "iu" or len(shape) != 3 or shape[2] != 2:
+            raise NestKALAError(f"counts must be whole numbers (queries, distances, 2), not {dtype} {shape}")
+        if not self.counts[:1].any():
+            raise NestKALAError(f"counts {shape} are of no query, or of no gallery")
 
     def average_precision(self, top_k: int | None = None) -> Values:
         """Expected average precision over the first `top_k` places, (Q,), as in `evaluate`; None, or more, means all.
@@ -32,8 +44,8 @@ class RelevanceCounts:
         Raises:
             NestKALAError: `top_k` below 1.
         """
-        if top_k is not None and top_k < 1:
-            raise NestKALAError(f"top_k must be 1 or more, or None for all, not {top_k}")
+        if top_k is not None and not is_whole_number(top_k, 1):
+            raise NestKALAError(f"top_k must be a whole number of 1 or more, or None for all, not {top_k}")
         top_k = self._num_gallery if top_k is None else min(top_k, self._num_gallery)
         blocks = range(0, len(self.counts), _BLOCK)
         return np.concatenate([_average_precision(self.counts[first : first + _BLOCK], top_k) for first in blocks])
@@ -89,11 +101,11 @@ class RelevanceCounts:
             NestKALAError: a negative radius.
         """
         bits = self.counts.shape[1] - 1
-        if max_radius is not None and max_radius < 0:
-            raise NestKALAError(f"max_radius must be 0 or more, or None for all, not {max_radius}")
+        if max_radius is not None and not is_whole_number(max_radius, 0):
+            raise NestKALAError(f"max_radius must be a whole number of 0 or more, or None for all, not {max_radius}")
         radii = range(1 + (bits if max_radius is None else min(max_radius, bits)))
-        buckets = np.cumsum([float(comb(bits, radius)) for radius in radii])
-        terms = [self.precision_within(radius) / cost for radius, cost in zip(radii, buckets, strict=True)]
+        buckets = accumulate(comb(bits, radius) for radius in radii)  # 1,030 bits have more than a float holds
+        terms = [self.precision_within(radius) * (1 / cost) for radius, cost in zip(radii, buckets, strict=True)]
         mean: Values = np.mean(terms, axis=0)
         return mean
 
@@ -107,16 +119,16 @@ class RelevanceCounts:
         return int(self.counts[0].sum())
 
     def _within(self, radius: int) -> tuple[Values, Values]:
-        if radius < 0:
-            raise NestKALAError(f"radius must be 0 or more, not {radius}")
+        if not is_whole_number(radius, 0):
+            raise NestKALAError(f"radius must be a whole number of 0 or more, not {radius}")
         found = self.counts[:, : radius + 1].sum(axis=1)  # (Q, 2)
         relevant = np.maximum(self.counts[:, :, 1].sum(axis=1), 1)
         return found[:, 1] / np.maximum(found.sum(axis=1), 1), found[:, 1] / relevant
 
     def _hits_at(self, n: int) -> Values:
         """Expected number of relevant items among the first n places, (Q,)."""
-        if n < 1:
-            raise NestKALAError(f"n must be 1 or more, not {n}")
+        if not is_whole_number(n, 1):
+            raise NestKALAError(f"n must be a whole number of 1 or more, not {n}")
         total = self.counts.sum(axis=2, dtype=np.int64)  # (Q, b + 1)
         before = total.cumsum(axis=1) - total
         places = np.clip(n - before, 0, total)  # of a distance among the first n
@@ -139,10 +151,14 @@ def bootstrap_interval(
         Its lower and upper end.
 
     Raises:
-        NestKALAError: no values, or a level out of range.
+        NestKALAError: no values, values that are not finite, or a level or number of resamples out of range.
     """
     if not len(values):
         raise NestKALAError("there are no values to take the interval of")
+    if not np.isfinite(values).all():
+        raise NestKALAError(f"values must be finite, and hold {values[~np.isfinite(values)][0]}")
+    if not is_whole_number(resamples, 1):
+        raise NestKALAError(f"resamples must be a whole number of 1 or more, not {resamples}")
     if not 0 < level < 1:
         raise NestKALAError(f"level must be between 0 and 1, not {level}")
     rng = np.random.default_rng(seed)

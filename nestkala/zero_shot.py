@@ -12,6 +12,8 @@ from .heads import NestedHashHead
 from .losses import majority_centres, nested_centres
 from .model import HashModel
 
+_LEAST_SPREAD = 1e-6  # of rows that differ, relative to their norms; what rounding makes of equal ones is less
+
 
 @torch.no_grad()
 def start_from_text(
@@ -37,8 +39,8 @@ def start_from_text(
         The centres (C, L), entries -1 or +1.
 
     Raises:
-        NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes, or
-            images that are all alike.
+        NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes,
+            anchors or images that are all alike, or features that are not finite.
     """
     head = model.head
     if not isinstance(head, NestedHashHead):
@@ -54,6 +56,8 @@ def start_from_text(
     centres = nested_centres(len(anchors), head.lengths[-1], torch.Generator().manual_seed(config.seed))
     centres = centres.to(weight)
     features, known = (_features(model, weight, tokens) for tokens in (unlabelled, labelled))
+    _check_spread("anchors", anchors)
+    _check_spread("images", features)
 
     text_mean, image_mean = anchors.mean(dim=0), features.mean(dim=0)
     texts, images, others = (
@@ -103,7 +107,19 @@ def _nearest(directions: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def _features(model: HashModel, weight: Tensor, tokens: Iterable[Tensor]) -> Tensor:
-    return torch.cat([weight.new_empty(0, weight.shape[1]), *(model.features(batch.to(weight)) for batch in tokens)])
+    features = [weight.new_empty(0, weight.shape[1]), *(model.features(batch.to(weight)) for batch in tokens)]
+    if wrong := sum(int((~torch.isfinite(batch)).any(dim=1).sum()) for batch in features):
+        raise NestKALAError(f"a start from text needs features that are finite, and those of {wrong} images are not")
+    return torch.cat(features)
+
+
+def _check_spread(what: str, rows: Tensor) -> None:
+    """Raise NestKALAError where the rows (n, d) differ by no more than rounding, or out of floating point's range."""
+    if len(rows) > 1:
+        spread = (rows - rows.mean(dim=0)).norm(dim=1).mean() / rows.norm(dim=1).mean()
+        if spread > _LEAST_SPREAD:
+            return
+    raise NestKALAError(f"a start from text needs {what} that differ, and these {len(rows)} do not")
 
 
 def _scale_to_labels(centres: Tensor, lengths: tuple[int, ...]) -> float:

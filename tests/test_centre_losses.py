@@ -63,7 +63,7 @@ def majority(labels, centres, k):
 
 
 def mean(values):
-    return sum(values) / len(values)
+    return sum(values) / max(len(values), 1)  # of nothing, 0
 
 
 def cosine(x, y):
@@ -74,7 +74,7 @@ def cosine(x, y):
 def slow_csq(h, targets, centres, quantization=1e-4, **_):
     central, spread = [], []
     for i in range(len(h)):
-        for k in range(BITS):
+        for k in range(h.shape[1]):
             c, p = majority(labels_of(targets[i]), centres, k), (h[i, k] + 1) / 2
             y = (c + 1) / 2
             if c:
@@ -86,7 +86,7 @@ def slow_csq(h, targets, centres, quantization=1e-4, **_):
 def slow_dpn(h, targets, centres, margin=0.7615941559557649, **_):
     costs = []
     for i in range(len(h)):
-        for k in range(BITS):
+        for k in range(h.shape[1]):
             if c := majority(labels_of(targets[i]), centres, k):
                 costs.append(max(margin - h[i, k] * c, h[i, k] * 0))
     return {"polarization": mean(costs)}
@@ -94,10 +94,10 @@ def slow_dpn(h, targets, centres, margin=0.7615941559557649, **_):
 
 def slow_ortho(h, targets, centres, margined, scale=None, **_):
     costs = []
-    scale = scale or math.sqrt(2) * math.log(CLASSES - 1)
+    scale = scale or math.sqrt(2) * math.log(max(len(centres), 3) - 1)
     for i in range(len(h)):
         labels = labels_of(targets[i])
-        logits = [scale * margined(cosine(h[i], centres[k]), k in labels) for k in range(CLASSES)]
+        logits = [scale * margined(cosine(h[i], centres[k]), k in labels) for k in range(len(centres))]
         total = sum(torch.exp(z) for z in logits)
         if labels:
             costs.append(sum(-torch.log(torch.exp(logits[k]) / total) / len(labels) for k in labels))
@@ -118,14 +118,14 @@ def slow_mdsh(h, targets, centres, training_targets, memory, beta=1.0, quantizat
     """`memory`: {image: its last seen h}."""
     central, pairs, spread = [], [], []
     for i in range(len(h)):
-        logits = [math.sqrt(BITS) * cosine(h[i], centres[k]) for k in range(CLASSES)]
-        for k in range(CLASSES):
+        logits = [math.sqrt(h.shape[1]) * cosine(h[i], centres[k]) for k in range(len(centres))]
+        for k in range(len(centres)):
             p = torch.exp(logits[k]) / sum(torch.exp(z) for z in logits)
             central.append(-torch.log(p) if targets[i, k] else -torch.log(1 - p))
         for j, u in memory.items():
             if set(labels_of(targets[i])) & set(labels_of(training_targets[j])):
                 pairs.append(torch.log(1 + torch.exp((1 - cosine(h[i], u)) / 2)))
-        for k in range(BITS):
+        for k in range(h.shape[1]):
             spread.append((abs(h[i, k]) - 1) ** 2)
     return {
         "central": mean(central),
@@ -138,11 +138,11 @@ def slow_greedyhash(h, targets, weight, quantization=0.1, **_):
     costs, spread = [], []
     for i in range(len(h)):
         # a step of the sign that has the slope of the identity
-        code = [h[i, k] - h[i, k].item() + (1 if h[i, k] >= 0 else -1) for k in range(BITS)]
+        code = [h[i, k] - h[i, k].item() + (1 if h[i, k] >= 0 else -1) for k in range(h.shape[1])]
         logits = [sum(w * c for w, c in zip(row, code, strict=True)) for row in weight]
         own = labels_of(targets[i])[0]
         costs.append(torch.log(sum(torch.exp(z) for z in logits)) - logits[own])
-        for k in range(BITS):
+        for k in range(h.shape[1]):
             spread.append(abs(abs(h[i, k]) - 1) ** 3)
     return {"classification": mean(costs), "quantization": quantization * mean(spread)}
 

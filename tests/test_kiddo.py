@@ -30,22 +30,22 @@ def random_anchors(seed=0, scale=1.0):
 
 
 def slow_terms(h, targets, codes, anchors, alpha, beta, gamma):
-    size = len(h)
+    (size, bits), classes = h.shape, targets.shape[1]
     similarity = quantization = alignment = 0.0
     for i in range(size):
         for j in range(size):
-            theta = sum(h[i, k] * h[j, k] for k in range(BITS)) / 2
+            theta = sum(h[i, k] * h[j, k] for k in range(bits)) / 2
             similar = any(a and b for a, b in zip(targets[i].tolist(), targets[j].tolist(), strict=True))
             similarity = similarity + torch.log(1 + torch.exp(theta)) - (theta if similar else 0)
-        for k in range(BITS):
+        for k in range(bits):
             quantization = quantization + (h[i, k] - codes[i, k].item()) ** 2
-        for c in range(CLASSES):
-            aligned = sum(codes[i, k].item() * anchors[c, k] for k in range(BITS))
+        for c in range(classes):
+            aligned = sum(codes[i, k].item() * anchors[c, k] for k in range(bits))
             alignment = alignment + (targets[i, c].item() - aligned) ** 2
     return {
         "similarity": gamma * similarity / size**2,
-        "quantization": beta * quantization / (size * BITS),
-        "alignment": alpha * alignment / (size * CLASSES),
+        "quantization": beta * quantization / (size * bits),
+        "alignment": alpha * alignment / (size * classes),
     }
 
 

@@ -185,7 +185,7 @@ def test_where_there_are_no_more_images_than_queries_all_are_passed_over() -> No
     ],
 )
 def test_a_number_out_of_its_range_is_named(argument: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"{argument} must be .* or more, not {value}"):
+    with pytest.raises(ValueError, match=rf"{argument} must be .*, not {value}"):
         ADSH(*database(), **{argument: value})
 
 

@@ -490,7 +490,7 @@ def test_hashnet_counts_epochs_across_checkpoints():
 
 
 def test_hashnet_wants_stages_of_an_epoch_or_more():
-    with pytest.raises(ValueError, match="continuation must be 1 epoch or more, not 0"):
+    with pytest.raises(ValueError, match="continuation must be a whole number of 1 or more, not 0"):
         HashNet(continuation=0)
 
 

@@ -81,11 +81,14 @@ def test_the_interval_is_that_of_the_mean() -> None:
 def test_numbers_out_of_range_are_told() -> None:
     counts, _, _ = counted(3, 5, 0)
     for ask, said in (
-        (lambda: counts.precision_at(0), "n must be 1 or more, not 0"),
-        (lambda: counts.average_precision(0), "top_k must be 1 or more, or None for all, not 0"),
-        (lambda: counts.recall_at(-1), "n must be 1 or more, not -1"),
-        (lambda: counts.precision_within(-1), "radius must be 0 or more, not -1"),
-        (lambda: counts.radius_aware_average_precision(-1), "max_radius must be 0 or more, or None for all, not -1"),
+        (lambda: counts.precision_at(0), "n must be a whole number of 1 or more, not 0"),
+        (lambda: counts.average_precision(0), "top_k must be a whole number of 1 or more, or None for all, not 0"),
+        (lambda: counts.recall_at(-1), "n must be a whole number of 1 or more, not -1"),
+        (lambda: counts.precision_within(-1), "radius must be a whole number of 0 or more, not -1"),
+        (
+            lambda: counts.radius_aware_average_precision(-1),
+            "max_radius must be a whole number of 0 or more, or None for all, not -1",
+        ),
         (lambda: bootstrap_interval(np.empty(0)), "no values"),
         (lambda: bootstrap_interval(np.ones(3), 1.0), "level must be between 0 and 1, not 1.0"),
     ):

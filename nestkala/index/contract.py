@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import is_whole_number
 from ..codes import check_packed
 from ..errors import NestKALAError
 
@@ -80,18 +81,18 @@ def checked_shortlist(k: int, shortlist: int | None, rescored: bool) -> int:
     Raises:
         NestKALAError: numbers out of their range.
     """
-    if type(k) is not int or k < 1:
+    if not is_whole_number(k, 1):
         raise NestKALAError(f"k must be a whole number of 1 or more, not {k!r}")
     if shortlist is None:
-        return 10 * k if rescored else k
-    if shortlist < k:
+        return int(10 * k if rescored else k)
+    if not is_whole_number(shortlist, k):
         raise NestKALAError(f"shortlist must be k, {k}, or more, not {shortlist}")
-    return shortlist
+    return int(shortlist)
 
 
 def check_radius(radius: int) -> None:
     """Raise NestKALAError unless it is a whole number of 0 or more."""
-    if type(radius) is not int or radius < 0:
+    if not is_whole_number(radius, 0):
         raise NestKALAError(f"radius must be a whole number of 0 or more, not {radius!r}")
 
 

@@ -9,8 +9,10 @@ from typing import Any, Literal, Self
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ..arguments import is_whole_number
 from ..codes import check_packed, pack, prefix
 from ..errors import NestKALAError
 from ..errors import nearest as nearest_name
@@ -97,10 +99,10 @@ class PrefixIndex:
         Raises:
             NestKALAError: bits out of 1 to `MAX_BITS`.
         """
-        if not 1 <= bits <= MAX_BITS:
-            raise NestKALAError(f"bits must be 1 to {MAX_BITS}, not {bits}")
+        if not is_whole_number(bits, 1) or bits > MAX_BITS:
+            raise NestKALAError(f"bits must be a whole number from 1 to {MAX_BITS}, not {bits!r}")
         none = np.empty((0, -(-bits // 8)), np.uint8)
-        return cls(ordered_words(none), bits, Strings.of([]), Strings.of([]), about)
+        return cls(ordered_words(none), int(bits), Strings.of([]), Strings.of([]), about)
 
     @classmethod
     def load(cls, path: Path | str, verify: bool = True) -> Self:
@@ -163,10 +165,12 @@ class PrefixIndex:
             NestKALAError: as `build` does, or an id that is there already; nothing is added then.
         """
         check_packed(codes)
-        new_ids = Strings.of(map(_checked_id, count(), ids))
+        new_ids = _checked_ids(ids)
         try:
             texts = Strings.of(
-                repeat("{}", len(codes)) if metadata is None else (json.dumps(dict(m)) for m in metadata)
+                repeat("{}", len(codes))
+                if metadata is None
+                else (json.dumps(dict(m), allow_nan=False) for m in metadata)
             )
         except (TypeError, ValueError) as error:
             raise NestKALAError(f"metadata must be what JSON can hold: {error}") from error
@@ -195,6 +199,7 @@ class PrefixIndex:
             NestKALAError: an id that is not there; nothing is removed then.
         """
         names = list(ids)
+        _checked_ids(names)
         gone = self._ids.find(names)
         for name, position in zip(names, gone.tolist(), strict=True):
             if position < 0:
@@ -217,7 +222,7 @@ class PrefixIndex:
         bits: int | None = None,
         *,
         shortlist: int | None = None,
-        rescore: NDArray[np.floating] | None = None,
+        rescore: NDArray[np.floating] | torch.Tensor | None = None,
         method: Method = "auto",
     ) -> Hits:
         """The k nearest items to each query.
@@ -287,8 +292,8 @@ class PrefixIndex:
             return _scan(queries, self._words, k)
         return scan_prefixes(self._words, queries, bits, k)
 
-    def _soft_distances(self, relaxed: NDArray[np.floating], near: Positions) -> NDArray[np.float32]:
-        h = np.asarray(relaxed)
+    def _soft_distances(self, relaxed: NDArray[np.floating] | torch.Tensor, near: Positions) -> NDArray[np.float32]:
+        h = np.asarray(relaxed.detach().cpu().float() if isinstance(relaxed, torch.Tensor) else relaxed)
         if h.shape != (len(near), self.bits):
             raise NestKALAError(f"rescore must be relaxed codes ({len(near)}, {self.bits}), not {h.shape}")
         width = 8 * self._words.dtype.itemsize
@@ -308,9 +313,9 @@ class PrefixIndex:
         """This prefix length, by default the whole one. Raises NestKALAError out of 1 to the index's."""
         if bits is None:
             return self.bits
-        if type(bits) is not int or not 1 <= bits <= self.bits:
+        if not is_whole_number(bits, 1, self.bits):
             raise NestKALAError(f"bits must be a whole number from 1 to {self.bits}, the index's, not {bits!r}")
-        return bits
+        return int(bits)
 
     def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
         """The first `bits` bits of packed codes as words of the index's form, the others 0."""
@@ -339,6 +344,13 @@ class PrefixIndex:
         """How many distinct prefixes of 0, 1, ... bits there are."""
         shared = shared_prefixes(self._words, 8 * self._words.dtype.itemsize)
         return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
+
+
+def _checked_ids(ids: Iterable[str]) -> Strings:
+    try:
+        return Strings.of(map(_checked_id, count(), ids))
+    except UnicodeEncodeError as error:
+        raise NestKALAError(f"id {error.object!r} is no text that can be written as UTF-8") from None
 
 
 def _checked_id(place: int, name: str) -> str:
