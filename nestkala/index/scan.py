@@ -24,7 +24,8 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
     near, distances = _scan(words, queries.astype(np.uint64), np.array(masks, np.uint64), bits, k, bounds)
     if parts == 1:
         return near[:, 0], distances[:, 0]
-    return best(near.reshape(len(queries), -1), distances.reshape(len(queries), -1), k)
+    together = len(queries), parts * k
+    return best(near.reshape(together), distances.reshape(together), k)
 
 
 @njit(parallel=True, cache=True)
