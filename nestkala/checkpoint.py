@@ -10,9 +10,10 @@ from torch.optim import Optimizer
 
 from .errors import DivergedError, NestKALAError, one_line
 from .files import load_tensors, save_tensors
+from .formats import check_version
 from .history import Epoch, history_as_json, history_from_json
 
-_FORMAT = {"format": "nestkala-checkpoint", "version": "3"}
+_FORMAT, _VERSION = "nestkala-checkpoint", 3
 
 
 class Trained(Protocol):
@@ -49,7 +50,7 @@ def save_checkpoint(
         if not torch.isfinite(value).all():
             raise DivergedError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
     progress = {"epoch": str(epoch), "seconds": repr(seconds), "history": history_as_json(history)}
-    save_tensors(path, tensors, _FORMAT | progress)
+    save_tensors(path, tensors, {"format": _FORMAT, "version": str(_VERSION)} | progress)
 
 
 def load_checkpoint(
@@ -64,8 +65,10 @@ def load_checkpoint(
         tensors, metadata = load_tensors(path, f"the checkpoint {path}")
     except FileNotFoundError:
         raise NestKALAError(f"there is no checkpoint {path}") from None
-    if {key: metadata.get(key) for key in _FORMAT} != _FORMAT:
-        raise NestKALAError(f"{path} is not a checkpoint of version {_FORMAT['version']}")
+    if metadata.get("format") != _FORMAT:
+        raise NestKALAError(f"{path} is no checkpoint of NestKALA")
+    anew = f"nestkala train --config {path.parent / 'config.yaml'} --output NEW trains anew"
+    check_version(f"the checkpoint {path}", metadata.get("version"), _VERSION, anew)
     try:
         epoch, seconds = int(metadata["epoch"]), float(metadata["seconds"])
     except (KeyError, ValueError) as error:

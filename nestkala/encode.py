@@ -23,6 +23,7 @@ from tqdm import tqdm
 from .config import MAX_LENGTH
 from .errors import NestKALAError, one_line
 from .files import TEMPORARY, remove_unfinished, replacing, write_text
+from .formats import check_version
 from .hasher import Hasher
 from .image_folder import encoded, images_below
 from .index import PrefixIndex
@@ -117,11 +118,12 @@ def read_plan(output: Path) -> Plan:
         NestKALAError: it is none, is damaged, or of another version.
     """
     try:
-        plan = TypeAdapter(Plan).validate_python(read_json(output / _PLAN))
+        found = read_json(output / _PLAN)
+        if isinstance(found, dict):
+            check_version(str(output / _PLAN), found.get("version"), _VERSION)
+        plan = TypeAdapter(Plan).validate_python(found)
     except ValidationError as error:
         raise NestKALAError(f"{output / _PLAN} is damaged: {one_line(error)}") from None
-    if plan.version != _VERSION:
-        raise NestKALAError(f"{output} holds images encoded in version {plan.version}, known is {_VERSION}")
     listed = (output / _LIST).stat().st_size if (output / _LIST).is_file() else 0
     if plan.images > listed:  # a line an image: else a number that is wrong could keep us busy for ever
         raise NestKALAError(f"{output / _LIST} is too short for the {plan.images} images of {output / _PLAN}")

@@ -13,12 +13,14 @@ from .backbones import Backbone, Projection, Tower
 from .config import MAX_LENGTH, MAX_PROMPT_LENGTH, MAX_RANK, Config
 from .errors import NestKALAError
 from .files import load_tensors, save_tensors, write_text
+from .formats import check_version
 from .heads import check_lengths
 from .model import HashModel
 from .objective import loss_class
 from .plugins import find_plugin
 from .text_files import read_json
 
+_VERSION: Literal[1] = 1
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16
 """Of a saved model's anchors; no text tower comes near it."""
@@ -38,7 +40,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nestkala-model"] = "nestkala-model"
-    version: Literal[1] = 1
+    version: Literal[1] = _VERSION
     backbone: str
     fingerprint: str
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
@@ -128,7 +130,10 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
             raise NestKALAError(f"{folder} holds no trained model: there is no {name}")
     path = folder / "model.json"
     try:
-        spec = ModelSpec.model_validate(read_json(path))
+        found = read_json(path)
+        if isinstance(found, dict) and "version" in found:
+            check_version(str(path), found["version"], _VERSION)
+        spec = ModelSpec.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

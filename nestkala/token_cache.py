@@ -19,9 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .files import ABANDONED_SECONDS, remove_unfinished, replacing
+from .formats import check_version
 
 logger = logging.getLogger(__name__)
 
+_FORMAT, _VERSION = "nestkala-tokens", 1
 _KEY_BYTES = 16
 _DIGEST = "[0-9a-f]" * 32
 _KINDS, _SEGMENT = f"{_DIGEST}/", f"{_DIGEST}.safetensors"
@@ -80,6 +82,7 @@ class TokenCache:
     def __init__(self, folder: Path, kind: str, max_bytes: float) -> None:
         self._root, self._max_bytes = folder, max_bytes
         self._folder = folder / blake2b(kind.encode(), digest_size=16).hexdigest()
+        self._written_as = {"format": _FORMAT, "version": str(_VERSION), "kind": kind}
         self._places: dict[bytes, tuple[Tensor, int]] = {}
         self._known: set[Path] = set()
         self._pending: dict[bytes, Tensor] = {}
@@ -96,6 +99,8 @@ class TokenCache:
             self._known.add(path)
             try:
                 with safe_open(path, framework="pt") as segment:
+                    written_as = segment.metadata() or {"version": _VERSION}  # the first segments do not say it
+                    check_version("it", written_as.get("version"), _VERSION)
                     keys, tokens = segment.get_tensor("keys"), segment.get_tensor("tokens")
                 _check(path, keys, tokens)
                 with suppress(OSError):  # of a cache that may only be read
@@ -103,7 +108,7 @@ class TokenCache:
             except FileNotFoundError:
                 continue
             except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-                logger.warning("leaving out a damaged part of the token cache, %s: %s", path, error)
+                logger.warning("leaving out a part of the token cache, %s: %s", path, error)
                 continue
             packed = keys.numpy().tobytes()
             for row in range(len(keys)):
@@ -144,7 +149,7 @@ class TokenCache:
             return
         try:
             with replacing(self._folder / name) as temporary:
-                save_file({"keys": keys, "tokens": tokens}, temporary)
+                save_file({"keys": keys, "tokens": tokens}, temporary, self._written_as)
         except (OSError, SafetensorError) as error:
             self._full = True
             logger.warning("cannot write to the token cache %s: %s; further tokens are not kept", self._root, error)

@@ -58,7 +58,7 @@ class Attempt:
         what: it is, for the table.
         before: what to do while there is room, given the folder.
         call: that meets the full disk, and is repeated once there is room.
-        room: bytes that are left for it.
+        room: bytes that are left for it, given the folder where it has been done.
         kept: how much of the work there is, and can be read.
         unit: that it is counted in.
         result: what must be the same as where there was room all the time.
@@ -68,7 +68,7 @@ class Attempt:
     what: str
     before: Callable[[Path], object]
     call: Callable[[Path], Call]
-    room: int
+    room: Callable[[Path], int]
     kept: Callable[[Path], int]
     unit: str
     result: Callable[[Path], object]
@@ -93,13 +93,13 @@ def run_full(attempt: Attempt, log: Path) -> Figure:
         place = disk / "place"  # the same for both: files may name it
         attempt.before(place)
         done([attempt.call(place)], log)
-        expected = attempt.result(place)
+        expected, room = attempt.result(place), attempt.room(place)
         shutil.rmtree(place)
 
         attempt.before(place)
         before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
         log.unlink()
-        with filled(disk, attempt.room):
+        with filled(disk, room):
             workers = Workers([attempt.call(place)], log)
             code, said = workers.wait(), workers.said
         told = [line for line in said.splitlines() if "No space left on device" in line]
@@ -138,7 +138,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
             "training, the disk full at the second checkpoint",
             lambda place: place.mkdir(),
             lambda place: training(images, place / "run", 3),
-            4_500_000,
+            lambda place: (3 * (place / "run" / "checkpoint.safetensors").stat().st_size) // 2,
             lambda place: _epoch(place / "run" / "checkpoint.safetensors"),
             "epoch",
             run_files,
@@ -147,7 +147,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
             "encoding, the disk full after some shards",
             lambda place: place.mkdir(),
             lambda place: command("encode", images, place, *made_with, "--shard-size", 5),
-            50_000,
+            lambda _: 50_000,
             lambda place: sum(len(PrefixIndex.load(path)) for path in place.glob("*.index")),
             "images",
             shard_files,
@@ -156,7 +156,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
             "updating an index",
             index_of_half,
             index,
-            4_000,
+            lambda _: 4_000,
             lambda place: len(PrefixIndex.load(place / "photos.index")),
             "images",
             lambda place: index_content(place / "photos.index"),
@@ -165,7 +165,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
             "filling the token cache",
             lambda place: place.mkdir(),
             lambda place: Call(fill_cache, (images, place)),
-            300_000,
+            lambda _: 300_000,
             lambda place: BATCH * cache_size(place).segments,
             "images' tokens",
             lambda place: cached(images, place),

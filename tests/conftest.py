@@ -14,7 +14,9 @@ from nestkala.config import Config
 from nestkala.run import train
 
 # The same examples every time; `pytest --hypothesis-profile=thorough` tries many more, and others each time.
-settings.register_profile("steady", derandomize=True, database=None, deadline=None, max_examples=12, stateful_step_count=20)
+settings.register_profile(
+    "steady", derandomize=True, database=None, deadline=None, max_examples=12, stateful_step_count=20
+)
 settings.register_profile("thorough", database=None, deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("steady")
 

@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused(
         (out / "encoding.json").write_text(json.dumps(wrong))
         assert "holds no encoded images" in refused("index", out, tmp_path / "photos.index")
     (out / "encoding.json").write_text(json.dumps(plan | {"version": 2}))
-    assert "encoded in version 2, known is 1" in refused("index", out, tmp_path / "photos.index")
+    assert "is of version 2, known is 1" in refused("index", out, tmp_path / "photos.index")
     assert not (tmp_path / "photos.index").exists()
 
 

@@ -324,7 +324,7 @@ def test_a_foreign_file_is_no_index(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_of_a_later_version_and_one_that_is_not_there(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes().replace(b'"version":"1"', b'"version":"9"'))
-    with pytest.raises(NestKALAError, match="is an index of version 9, known is 1"):
+    with pytest.raises(NestKALAError, match="is of version 9, known is 1"):
         PrefixIndex.load(saved)
     with pytest.raises(NestKALAError, match=r"cannot read index .*absent"):
         PrefixIndex.load(saved.with_name("absent"))

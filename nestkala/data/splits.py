@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import NestKALAError
 from ..files import write_text
+from ..formats import check_version
 from ..text_files import read_json
 from .dataset import ImageDataset
 
@@ -113,8 +114,7 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise NestKALAError(f'{where} lacks "format": "{_FORMAT}"')
-    if content.get("version") != _VERSION:
-        raise NestKALAError(f"{where} has version {content.get('version')!r}, known is {_VERSION}")
+    check_version(where, content.get("version"), _VERSION)
     parts: dict[str, list[str]] = {}
     for part in _PARTS:
         names = content.get(part)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..codes import prefix
 from ..errors import NestKALAError, one_line
+from ..formats import check_version
 from .contract import Hits, check_queries, check_radius, checked_shortlist
 from .prefix_index import PrefixIndex
 from .strings import as_text
@@ -110,10 +111,7 @@ class MilvusIndex:
             lengths, about = description["lengths"], description["about"]
         except (ValueError, KeyError, TypeError):
             raise NestKALAError(f"the collection '{collection}' at {address} is no index of NestKALA") from None
-        if description.get("version") != _VERSION:
-            raise NestKALAError(
-                f"the collection '{collection}' is of version {description.get('version')}, known is {_VERSION}"
-            )
+        check_version(f"the collection '{collection}' at {address}", description.get("version"), _VERSION)
         return cls(client, collection, lengths, about)
 
     def close(self) -> None:

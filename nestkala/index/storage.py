@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from ..errors import NestKALAError
 from ..files import replacing_safetensors
+from ..formats import check_version
 from ..words import ordered_words
 
-_FORMAT, _VERSION = "nestkala-index", "1"
+_FORMAT, _VERSION = "nestkala-index", 1
 MAX_BITS = 2**16 - 2
 """Of a code: distances are counted in 16 bits."""
 _LONGEST_HEADER = 100_000_000  # safetensors writes no longer one
@@ -25,7 +26,7 @@ _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 def write_index(path: Path, bits: int, about: Mapping[str, str], arrays: Sequence[NDArray[Any]]) -> None:
     """Write what an index is made of, whole or not at all: see `PrefixIndex.save`."""
     named = dict(zip(_ARRAYS, arrays, strict=True))
-    settings = {"format": _FORMAT, "version": _VERSION, "bits": str(bits), "about": json.dumps(about)}
+    settings = {"format": _FORMAT, "version": str(_VERSION), "bits": str(bits), "about": json.dumps(about)}
     checksum = _checksum(settings, named)
     with replacing_safetensors(path) as temporary:
         save_file(named, temporary, settings | {"checksum": checksum})
@@ -40,8 +41,7 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
     settings = header.pop("__metadata__", {})
     if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
         raise NestKALAError(f"{path} is no index of NestKALA")
-    if settings.get("version") != _VERSION:
-        raise NestKALAError(f"{path} is an index of version {settings.get('version')}, known is {_VERSION}")
+    check_version(f"the index {path}", settings.get("version"), _VERSION)
     try:
         arrays = {name: _mapped(path, begin, header[name]) for name in _ARRAYS}
         bits, about = int(settings["bits"]), json.loads(settings["about"])

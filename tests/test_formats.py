@@ -1,0 +1,181 @@
+"""Files that earlier versions wrote: they load, or are refused with the command that makes them anew."""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from nestkala.cli import main
+from nestkala.encode import read_shards, unreadable
+from nestkala.errors import NestKALAError
+from nestkala.formats import check_version
+from nestkala.hasher import Hasher
+from nestkala.history import load_history
+from nestkala.index import PrefixIndex
+from nestkala.token_cache import TokenCache, image_key
+
+# What each file held, as told by the code that wrote it.
+FEATURE_CODES = [
+    77,
+    242,
+    23,
+    77,
+    242,
+    22,
+    77,
+    242,
+    23,
+    77,
+    242,
+    23,
+    77,
+    242,
+    18,
+    77,
+    242,
+    146,
+    77,
+    242,
+    146,
+    77,
+    242,
+    22,
+]
+PHOTO_CODES = {
+    "a.png": [173, 146, 192],
+    "b/c.png": [172, 146, 192],
+    "b/d.png": [173, 146, 192],
+    "e.png": [172, 146, 192],
+}
+
+
+@pytest.fixture
+def formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the files, as working folder."""
+    folder = shutil.copytree(Path(__file__).parent / "formats", tmp_path / "formats")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_finished_runs_give_their_codes_and_are_scored(
+    formats: Path, version: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = formats / f"run-{version}"
+    codes = Hasher.from_pretrained(run).encode(np.load(formats / "own" / "features.npy"))
+    assert codes.ravel().tolist() == FEATURE_CODES
+    assert main(["eval", str(run), "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    kept = json.loads((run / "metrics.json").read_text())["lengths"]
+    assert [score["map"] for score in scored[0]["lengths"]] == pytest.approx([each["map"] for each in kept.values()])
+    history = load_history(run)
+    assert (history is None) == (version < 3)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_unfinished_runs_of_earlier_versions_name_the_command_that_trains_anew(
+    formats: Path, version: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = f"run-{version}"
+    assert main(["train", "--resume", run, "--epochs", "3"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: the checkpoint {run}/checkpoint.safetensors is of version {version}, known is 3: " in said
+    command = re.search(r"nestkala (train .*) trains anew", said)
+    assert command is not None
+    assert main([*shlex.split(command.group(1)), "--lengths", "4,8"]) == 0
+    assert (formats / "NEW" / "model.safetensors").is_file()
+
+
+def test_an_unfinished_run_goes_on(formats: Path) -> None:
+    before = load_history(formats / "run-3")
+    assert main(["train", "--resume", "run-3", "--epochs", "3"]) == 0
+    after = load_history(formats / "run-3")
+    assert before is not None
+    assert after is not None
+    assert (len(before), after[:2]) == (2, before)
+    assert len(after) == 3
+
+
+def test_an_index_is_searched(formats: Path) -> None:
+    index = PrefixIndex.load(formats / "photos-1.index")
+    assert index.about["folder"] == "/photos"
+    assert {name: code.tolist() for name, code in zip(index.ids, index.codes, strict=True)} == PHOTO_CODES
+    assert all(about["size"] == 268 for _, about in index.items())
+    hits = index.search(np.array([PHOTO_CODES["a.png"]], np.uint8), k=4)
+    assert set(hits.ids[0][:2]) == {"a.png", "b/d.png"}
+    assert hits.distances[0].tolist() == [0, 0, 1, 1]
+
+
+def test_shards_make_an_index(formats: Path) -> None:
+    shards = list(read_shards(formats / "encoding-1"))
+    assert [name for shard in shards for name in unreadable(shard)] == ["broken.png"]
+    assert main(["index", "encoding-1", "made.index"]) == 0
+    made = PrefixIndex.load(formats / "made.index")
+    assert {name: code.tolist() for name, code in zip(made.ids, made.codes, strict=True)} == PHOTO_CODES
+
+
+@pytest.mark.parametrize("kind", ["a kind", "an older kind"])
+def test_cached_tokens_are_read(formats: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TokenCache(formats / "tokens-1", kind, 1e9)
+    for number in range(3):
+        assert cache[image_key(bytes([number]))].tolist() == [
+            [number, number + 1, number + 2],
+            [number + 3, number + 4, number + 5],
+        ]
+    assert not caplog.records
+
+
+def of_version(path: Path, version: object) -> None:
+    """Make a file say that it is of this version."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": version, "what it will have": 0}))
+        return
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        metadata = file.metadata() or {}
+    metadata.pop("checksum", None)
+    save_file(tensors, path, metadata | {"version": str(version)})
+
+
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [
+        ("run-3/model.json", lambda folder: Hasher.from_pretrained(folder / "run-3")),
+        ("run-3/split.json", lambda _: main(["train", "--resume", "run-3"])),
+        ("run-3/checkpoint.safetensors", lambda _: main(["train", "--resume", "run-3"])),
+        ("photos-1.index", lambda folder: PrefixIndex.load(folder / "photos-1.index")),
+        ("encoding-1/encoding.json", lambda folder: read_shards(folder / "encoding-1")),
+    ],
+)
+def test_files_of_newer_versions_ask_for_an_upgrade(
+    formats: Path, file: str, read: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_version(formats / file, 9)
+    try:
+        assert read(formats) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+    except NestKALAError as error:
+        said = str(error)
+    assert file in said
+    assert "is of version 9, known is " in said
+    assert "a newer NestKALA wrote it, so upgrade yours" in said
+
+
+def test_cached_tokens_of_a_newer_version_are_left_out(formats: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for segment in (formats / "tokens-1").rglob("*.safetensors"):
+        of_version(segment, 2)
+    assert image_key(bytes([0])) not in TokenCache(formats / "tokens-1", "a kind", 1e9)
+    assert "is of version 2, known is 1: a newer NestKALA wrote it" in caplog.text
+
+
+@pytest.mark.parametrize("found", [None, "0", 0, "-1", "x", 1.5, []])
+def test_versions_that_never_were_are_damage(found: object) -> None:
+    with pytest.raises(NestKALAError, match=r"F is of version .*, known is 1: there never was such a version"):
+        check_version("F", found, 1)
