@@ -12,6 +12,8 @@ HALF_TO_DOUBLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 @st.composite
 def multi_hot(draw: st.DrawFn, num: int, classes: int, single: bool = False) -> Tensor:
     """Labels (num, classes): none, all, one each, or any, rows repeated among them; with `single` one each."""
+    if not num:
+        return torch.zeros(0, classes)
     kind = "one each" if single else draw(st.sampled_from(["any", "one each", "none", "all"]))
     if kind in ("none", "all"):
         return torch.full((num, classes), float(kind == "all"))
