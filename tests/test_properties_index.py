@@ -144,3 +144,11 @@ def test_ids_and_metadata_that_a_file_cannot_hold_are_refused() -> None:
         PrefixIndex.build(codes, metadata=[{}, {"score": float("nan")}, {}])
     with pytest.raises(NestKALAError, match="ids must be strings, not int"):
         PrefixIndex.build(codes).remove([1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("queries", [0, 1])
+def test_an_empty_index_finds_nothing_for_any_number_of_queries(queries: int, method: str) -> None:
+    hits = PrefixIndex.empty(12).search(drawn(queries, 12, seed=0), 5, 7, method=method)  # type: ignore[arg-type]
+    assert hits.ids == [[]] * queries
+    assert hits.distances.shape == (queries, 0)

@@ -1,0 +1,45 @@
+"""What must hold for any lengths, shapes, labels and numbers: the property tests of tests/, with many examples each."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .figure import Figure
+
+TESTS = Path(__file__).parents[1] / "tests"
+_EXAMPLES = re.compile(r"- (\d+) passing, (\d+) failing")
+
+
+def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[Figure]:
+    """Run them by pytest, a figure a file.
+
+    Args:
+        profile: of tests/conftest.py, which says how many examples each gets.
+        tests: files, by default all test_properties_*.py.
+    """
+    return [
+        _of_file(path, profile) for path in (sorted(TESTS.glob("test_properties_*.py")) if tests is None else tests)
+    ]
+
+
+def _of_file(path: Path, profile: str) -> Figure:
+    flags = "-q", f"--hypothesis-profile={profile}", "--hypothesis-show-statistics"
+    command = [sys.executable, "-m", "pytest", *flags, str(path)]
+    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    properties = len(re.findall(r"^\S+::.*:$", done.stdout, re.MULTILINE))
+    passing, failing = (
+        sum(map(int, column)) for column in zip(("0", "0"), *_EXAMPLES.findall(done.stdout), strict=True)
+    )
+    return Figure(
+        what=f"properties of {path.stem.removeprefix('test_properties_')}",
+        measured=f"{properties} properties, {passing + failing:,} examples, {failing} failing",
+        promised="a finite result or a clear error, for every example",
+        held=done.returncode == 0 and properties > 0,
+        details={
+            "properties": properties,
+            "examples": passing + failing,
+            "pytest": done.stdout.strip().split("\n")[-1],
+        },
+    )
