@@ -71,6 +71,8 @@ def load_checkpoint(
     check_version(f"the checkpoint {path}", metadata.get("version"), _VERSION, anew)
     try:
         epoch, seconds = int(metadata["epoch"]), float(metadata["seconds"])
+        if epoch < 0:
+            raise ValueError(f"after {epoch} epochs")
     except (KeyError, ValueError) as error:
         raise NestKALAError(f"the checkpoint {path} does not say how far it is: {error!r}") from None
     history = history_from_json(metadata.get("history", ""), str(path))

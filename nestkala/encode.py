@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from .config import MAX_LENGTH
-from .errors import NestKALAError, one_line
+from .errors import NestKALAError
 from .files import TEMPORARY, remove_unfinished, replacing, write_text
 from .formats import check_version
 from .hasher import Hasher
@@ -123,10 +123,12 @@ def read_plan(output: Path) -> Plan:
             check_version(str(output / _PLAN), found.get("version"), _VERSION)
         plan = TypeAdapter(Plan).validate_python(found)
     except ValidationError as error:
-        raise NestKALAError(f"{output / _PLAN} is damaged: {one_line(error)}") from None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise NestKALAError(f"{output} holds no encoded images: {_PLAN}: {where}: {first['msg']}") from None
     listed = (output / _LIST).stat().st_size if (output / _LIST).is_file() else 0
     if plan.images > listed:  # a line an image: else a number that is wrong could keep us busy for ever
-        raise NestKALAError(f"{output / _LIST} is too short for the {plan.images} images of {output / _PLAN}")
+        raise NestKALAError(f"{output / _LIST} is damaged: {plan.images} images make a longer list")
     return plan
 
 

@@ -83,11 +83,14 @@ def train(config: Config) -> Path:
     if config.trains:
         check_objective(config, model.head, targets)
 
-    if main:  # only now, so that a mistake in the settings leaves no folder behind
-        folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.safetensors"
+    resumes = checkpoint.exists()
+    if main:
+        if not resumes:  # only now, so that a mistake in the settings leaves no folder behind
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "config.yaml", dump_config(config))
+            save_split(folder / "split.json", split, dataset)
         remove_unfinished(folder)
-        write_text(folder / "config.yaml", dump_config(config))
-        save_split(folder / "split.json", split, dataset)
         _announce(config, dataset, split, result, accelerator)
     accelerator.wait_for_everyone()
     if config.tracker != "none":
@@ -106,10 +109,12 @@ def train(config: Config) -> Path:
     result.seconds["train"] = 0.0
     learned: dict[int, np.ndarray] | None = None
     if config.trains:
-        loss, checkpoint = make_loss(config, model.head, targets, centres), folder / "checkpoint.safetensors"
+        loss = make_loss(config, model.head, targets, centres)
         trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
-        if checkpoint.exists():
+        if resumes:
             trainer.resume()
+            if main:  # only now, so that a damaged checkpoint leaves the run as it was
+                write_text(folder / "config.yaml", dump_config(config))
         elif config.resume is not None and main:
             print("note: the run ended before its first checkpoint, and begins anew")
         trainer.fit()

@@ -15,6 +15,8 @@ Measure = Literal["map", "map_tie_aware"]
 Shots = Annotated[StrictInt, Field(ge=0)]
 Length = Annotated[StrictInt, Field(ge=1, le=MAX_LENGTH)]
 
+MOST_SEEDS = 1000
+
 GRID_KEYS = {"config", "resume", "output", "seed", "shots", "lengths"}
 """Settings of a run that the grid gives."""
 _SETTINGS = Config.model_fields.keys() - GRID_KEYS
@@ -72,7 +74,7 @@ class Experiment(BaseModel):
     data: dict[str, Settings] = Field(min_length=1, description="{name: where a data set is and what differs on it}")
     shots: tuple[Shots, ...] = Field(min_length=1)
     lengths: tuple[Length, ...] = Field(min_length=1, description="in bits")
-    seeds: StrictInt = Field(3, ge=1, description="how many: 0, 1, ...")
+    seeds: StrictInt = Field(3, ge=1, le=MOST_SEEDS, description="how many: 0, 1, ...")
     measures: tuple[Measure, ...] = Field(("map_tie_aware",), min_length=1)
     seconds: bool = Field(False, description="show how long training took, all lengths together")
     methods: dict[str, Method] = Field(min_length=1)
@@ -113,8 +115,8 @@ class Experiment(BaseModel):
         for name in methods:
             if name not in self.methods:
                 raise unknown_name(f"method in {self.name}", name, self.methods)
-        if seeds is not None and seeds < 1:
-            raise NestKALAError(f"seeds must be 1 or more, not {seeds}")
+        if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+            raise NestKALAError(f"seeds must be 1 to {MOST_SEEDS}, not {seeds}")
         known = sorted({count for name in self.methods for count in self.shots_of(name)})
         if unknown := sorted(set(shots) - set(known)):
             raise NestKALAError(f"{self.name} has no runs at {unknown[0]} shots (known: {_listed(known)})")

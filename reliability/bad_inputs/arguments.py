@@ -1,0 +1,75 @@
+"""Arguments that are out of their range, or do not go together."""
+
+from pathlib import Path
+
+from .case import Case, Make, refused
+from .good import Good
+
+
+def _said(*words: str) -> Make:
+    """A command line, in which capitals stand for good things."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        places = {
+            "IMAGES": good.images,
+            "IMAGE": good.image,
+            "RUN": good.run,
+            "INDEX": good.index,
+            "SHARDS": good.shards,
+            "FEATURE_RUN": good.feature_run,
+            "OUT": here / "out",
+            "NEW": here / "out.index",
+        }
+        return [places.get(word, word) for word in words]
+
+    return make
+
+
+def _into_a_file(here: Path, good: Good) -> list[str | Path]:
+    (here / "file").write_text("mine")
+    return ["encode", good.images, here / "file", "--model", good.run]
+
+
+_COMMANDS = {
+    "search INDEX IMAGE --bits 0": "bits must be",
+    "search INDEX IMAGE --bits 21": "1 to 20",
+    "search INDEX IMAGE -k 0": "k must be",
+    "search INDEX IMAGE --radius -1": "radius must be",
+    "search INDEX IMAGE --shortlist 5": "shortlist must be",
+    "search INDEX IMAGE --text dog": "--text",
+    "search INDEX": "--text",
+    "search INDEX IMAGE --radius 1 --rescore": "--radius",
+    "search INDEX IMAGE --model FEATURE_RUN": "feature-run",
+    "classify RUN IMAGE --bits 0": "0",
+    "classify RUN IMAGE --bits 99": "99",
+    "classify FEATURE_RUN IMAGE": "0.png",
+    "eval RUN --lengths 4,99": "99",
+    "eval IMAGES": "images",
+    "eval": "run folder",
+    "report IMAGES": "images",
+    "advise IMAGES": "images",
+    "export INDEX OUT/codes.txt": "codes.txt",
+    "export INDEX OUT --bits 99": "99",
+    "export IMAGE NEW": "0.png",
+    "encode IMAGES OUT --model RUN --shard-size 0": "shard size",
+    "encode nowhere OUT --model RUN": "nowhere",
+    "encode IMAGES SHARDS --model RUN": "shard size",
+    "encode IMAGES RUN --model RUN": "run exists",
+    "index nowhere NEW --model RUN": "nowhere",
+    "index IMAGES NEW": "--model",
+    "index SHARDS NEW --model RUN": "--model",
+    "train --output RUN": "run exists",
+    "train --resume RUN --config digits": "--config",
+    "train --resume RUN --lengths 8": "lengths",
+    "train --resume IMAGES": "images",
+    "train --config nope": "'nope'",
+    "experiment nope": "'nope'",
+    "experiment cifar10 --seeds 0": "seeds",
+    "experiment cifar10 --seeds 1000000000000": "seeds",
+    "experiment cifar10 --data CIFAR=x": "'CIFAR'",
+}
+
+CASES: list[Case] = [
+    *(refused(f"nestkala {line}", _said(*line.split()), culprit) for line, culprit in _COMMANDS.items()),
+    refused("a file to encode into", _into_a_file, "file exists"),
+]

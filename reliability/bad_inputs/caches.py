@@ -1,0 +1,66 @@
+"""The cache of tokens: what is wrong with it is never an error, nor does it change a result."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from nestkala.cli import main
+
+from .case import Case, Make, accepted
+from .good import Good, quietly
+from .spoiling import PICKLE, Spoil, cut, replaced
+
+
+def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
+    few = ("--shots", "2", "--queries", "2", "--lengths", "4", "--batch-size", "2", "--epochs", "0", "--workers", "0")
+    return ["train", "--data", good.images, "--output", here / output, "--cache", here / "out-cache", *few]
+
+
+def _spoilt(spoil: Spoil) -> Make:
+    """Training whose segments are spoilt, after the same with good ones."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        quietly(lambda: main([str(word) for word in _trained(here, good, "first")]))
+        for segment in (here / "out-cache").glob("*/*.safetensors"):
+            spoil(segment)
+        return _trained(here, good, "out")
+
+    return make
+
+
+def _same_scores(here: Path, _: Good, __: str) -> bool:
+    first, second = (json.loads((here / name / "metrics.json").read_text())["lengths"] for name in ("first", "out"))
+    return first == second
+
+
+def _other_keys(path: Path) -> None:
+    held = load_file(path)
+    save_file(held | {"keys": held["keys"] ^ 1}, path)
+
+
+def _fewer_tokens(path: Path) -> None:
+    held = load_file(path)
+    save_file(held | {"tokens": held["tokens"][:1].clone()}, path)
+
+
+def _left_alone(here: Path, _: Good) -> list[str | Path]:
+    (here / "folder" / ("0" * 32)).mkdir(parents=True)
+    (here / "folder" / ("0" * 32) / "letter.txt").write_text("mine")
+    (here / "folder" / "photo.safetensors").write_text("mine")
+    return ["cache", "clear", "--folder", here / "folder", "--json"]
+
+
+_SEGMENTS: dict[str, Spoil] = {
+    "cut short": cut(-9),
+    "of other keys": _other_keys,
+    "of fewer tokens than keys": _fewer_tokens,
+    "that are a pickle": replaced(PICKLE),
+}
+
+CASES: list[Case] = [
+    *(accepted(f"cached tokens {what}", _spoilt(spoil), _same_scores) for what, spoil in _SEGMENTS.items()),
+    accepted(
+        "files of others in a cache to be cleared", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0
+    ),
+]

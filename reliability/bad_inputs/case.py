@@ -1,0 +1,110 @@
+"""An input that is bad, or only odd, the command that meets it, and what must come of that."""
+
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+
+from nestkala.cli import main
+from nestkala.files import TEMPORARY
+
+from .good import Good
+
+Make = Callable[[Path, Good], Sequence[str | Path]]
+Look = Callable[[Path, Good, str], bool]
+OUTPUT = "out"
+"""What commands are told to write to begins with this: all else must stay as it is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input.
+
+    Attributes:
+        name: says what it is.
+        make: puts it into a folder, which is empty, and gives the command line that meets it.
+        culprit: of an input that must be refused, what the one line names.
+        is_right: of an input that is odd but good, whether what came of it is right: looks at the folder and at what
+            was printed.
+    """
+
+    name: str
+    make: Make
+    culprit: str = ""
+    is_right: Look | None = None
+
+
+def refused(name: str, make: Make, culprit: str) -> Case:
+    """A bad input."""
+    return Case(name, make, culprit=culprit)
+
+
+def accepted(name: str, make: Make, is_right: Look) -> Case:
+    """An odd input that is good."""
+    return Case(name, make, is_right=is_right)
+
+
+def complaint(case: Case, good: Good, here: Path) -> str:
+    """What is wrong with how the command line meets a case; an empty string where nothing is.
+
+    Args:
+        case: to try.
+        good: things that it may use, which must stay as they are.
+        here: an empty folder.
+    """
+    command = [str(word) for word in case.make(here, good)]
+    before = _contents(here) | _contents(good.folder)
+    out, err = StringIO(), StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(command)
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+    except Exception:
+        return f"a traceback: {traceback.format_exc(limit=-2)}"
+    after = _contents(here) | _contents(good.folder)
+    if lost := _difference(before, after):
+        return f"not left as it was: {lost}"
+    if case.is_right is None:
+        return _no_clear_line(code, err.getvalue(), case.culprit)
+    if code != 0:
+        return f"exit code {code}: {err.getvalue()[-500:]}"
+    return "" if case.is_right(here, good, out.getvalue()) else f"the wrong result: {out.getvalue()[-500:]}"
+
+
+def _no_clear_line(code: int, said: str, culprit: str) -> str:
+    if code != 2:
+        return f"exit code {code}, not 2: {said[-500:]}"
+    last = said.replace("\r", "\n").rstrip("\n").split("\n")[-1]  # progress bars come before
+    if "Traceback" in said or said.count("error: ") != 1 or not last.startswith("error: "):
+        return f"not one line: {said[-500:]}"
+    return "" if culprit in last and last.isprintable() else f"{last!r} does not name {culprit!r}"
+
+
+def _difference(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """What has come, gone or changed outside of what the command was told to write, or was left unfinished there."""
+    for path in sorted(before.keys() | after.keys()):
+        parts = Path(path).parts
+        is_output = any(part.startswith(OUTPUT) for part in parts) and not parts[-1].startswith(TEMPORARY)
+        if before.get(path) != after.get(path) and not is_output:
+            return path
+    return ""
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """{path: what is there} of all below a folder; links are not followed, pipes and devices not opened."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(parent, name)
+            if path.is_symlink():
+                found[str(path)] = f"link to {path.readlink()}"
+            elif path.is_file():
+                found[str(path)] = sha256(path.read_bytes()).hexdigest()
+            else:
+                found[str(path)] = "folder or pipe"
+    return found

@@ -1,0 +1,81 @@
+"""All inputs, and a run of each in one process."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ..figure import Figure
+from . import (
+    arguments,
+    caches,
+    checkpoints,
+    class_folders,
+    features,
+    images,
+    indexes,
+    lists,
+    run_folders,
+    settings,
+    shards,
+)
+from .case import Case, complaint
+from .good import make_good
+
+CASES: list[Case] = [
+    case
+    for family in (
+        arguments,
+        images,
+        lists,
+        class_folders,
+        features,
+        settings,
+        run_folders,
+        checkpoints,
+        indexes,
+        shards,
+        caches,
+    )
+    for case in family.CASES
+]
+
+
+def run() -> list[Figure]:
+    """Every input meets its command in one process of its own, so that a crash is seen, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "reliability.bad_inputs.corpus", folder], stdout=subprocess.PIPE, text=True
+        )
+    complaints: dict[str, str] = dict(json.loads(line) for line in done.stdout.splitlines())
+    failed = {case.name: complaints.get(case.name, "never came to an end") for case in CASES}
+    failed = {name: complaint for name, complaint in failed.items() if complaint}
+    bad = [case for case in CASES if case.is_right is None]
+    odd = [case for case in CASES if case.is_right is not None]
+    return [_figure(what, cases, failed) for what, cases in (("bad inputs refused", bad), ("odd inputs taken", odd))]
+
+
+def _figure(what: str, cases: list[Case], failed: dict[str, str]) -> Figure:
+    promises = {
+        "bad inputs refused": "exit code 2, one line that names the culprit, all else as it was",
+        "odd inputs taken": "the right result, by another way to it",
+    }
+    wrong = {case.name: failed[case.name] for case in cases if case.name in failed}
+    return Figure(what, f"{len(cases) - len(wrong)} of {len(cases)}", promises[what], not wrong, {"failed": wrong})
+
+
+def _meet_all(folder: Path) -> None:
+    """Print a line of JSON, name and complaint, for each case."""
+    os.environ["NESTKALA_CACHE"] = str(folder / "tokens")
+    good = make_good(folder / "good")
+    for number, case in enumerate(CASES):
+        here = folder / str(number)
+        here.mkdir()
+        os.chdir(here)
+        print(json.dumps([case.name, complaint(case, good, here)]), flush=True)
+
+
+if __name__ == "__main__":
+    _meet_all(Path(sys.argv[1]))

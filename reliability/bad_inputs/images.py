@@ -1,0 +1,233 @@
+"""Image files."""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nestkala.index import PrefixIndex
+
+from .case import Case, Make, accepted, refused
+from .good import Good, copied, noise
+from .spoiling import PICKLE
+
+ODD_NAMES = {
+    "a newline": "two\nlines.png",
+    "quotes": "'single' \"double\".png",
+    "markup": "<img src=x onerror=alert(1)>.png",
+    "no UTF-8": os.fsdecode(b"gr\xfcn.png"),
+    "an escape sequence": "\x1b[31mred.png",
+}
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    """The file's bytes."""
+    buffer = BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _png(width: int, height: int, data: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+_WHOLE = {form: encoded(noise(0, 32), form) for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")}
+_BROKEN = {
+    "empty.jpg": b"",
+    "text.png": b"hello\n" * 9,
+    "pickle.jpg": PICKLE,
+    "page.gif": b"<html></html>",
+    "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    **{f"cut.{form.lower()}": content[: len(content) * 2 // 3] for form, content in _WHOLE.items()},
+    "bomb.png": _png(30_000, 30_000, zlib.compress(b"\0" * 1000)),
+    "no_pixels.png": _png(0, 8, zlib.compress(b"")),
+    "flipped.png": _WHOLE["PNG"][:60] + bytes([_WHOLE["PNG"][60] ^ 255]) + _WHOLE["PNG"][61:],
+    "header_only.gif": b"GIF89a",
+    "broken\nname.png": b"no image",
+}
+
+
+def _given(name: str, content: bytes | None) -> Make:
+    def make(here: Path, good: Good) -> list[str | Path]:
+        if content is not None:
+            (here / name).write_bytes(content)
+        return ["classify", good.run, here / name]
+
+    return make
+
+
+def _link(target: str) -> Make:
+    def make(here: Path, good: Good) -> list[str | Path]:
+        (here / "link.png").symlink_to(target)
+        return ["classify", good.run, here / "link.png"]
+
+    return make
+
+
+def _one_broken(*command: str | Path) -> Make:
+    """A folder of good images and a broken one."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        folder = copied(good.images, here)
+        (folder / "a" / "0.png").write_bytes(b"no image")
+        places = {
+            "FOLDER": folder,
+            "OUT": here / "out",
+            "RUN": good.run,
+            "INDEX": good.index,
+            "BROKEN": folder / "a/0.png",
+        }
+        return [places.get(str(word), word) for word in command]
+
+    return make
+
+
+_TRAIN = ("train", "--data", "FOLDER", "--output", "OUT", "--epochs", "1", "--shots", "4", "--queries", "2")
+_SMALL = ("--lengths", "4", "--batch-size", "4", "--cache-gb", "0", "--workers", "0")
+
+
+def _in_folder(write: Callable[[Path], object]) -> Make:
+    """A folder that `write` fills, to be indexed."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        (here / "images").mkdir()
+        write(here / "images")
+        return ["index", here / "images", here / "out.index", "--model", good.run, "--json"]
+
+    return make
+
+
+def _twins(name: str, odd: tuple[str, bytes], plain: Image.Image) -> Case:
+    """An odd file that must have the code of a plain one."""
+
+    def write(folder: Path) -> None:
+        (folder / odd[0]).write_bytes(odd[1])
+        plain.save(folder / "plain.png")
+
+    def same_code(here: Path, _: Good, __: str) -> bool:
+        index = PrefixIndex.load(here / "out.index")
+        return set(index.ids) == {odd[0], "plain.png"} and bool((index.codes[0] == index.codes[1]).all())
+
+    return accepted(name, _in_folder(write), same_code)
+
+
+def _named(kind: str, name: str) -> Case:
+    def one_item(here: Path, _: Good, printed: str) -> bool:
+        return json.loads(printed)["added"] == [name] == list(PrefixIndex.load(here / "out.index").ids)
+
+    return accepted(f"an image whose name has {kind}", _in_folder(lambda f: noise(1).save(f / name)), one_item)
+
+
+def _leaves_out(name: str, spoil: Callable[[Path], object]) -> Case:
+    """A folder with one image and something that is none."""
+
+    def write(folder: Path) -> None:
+        noise(1).save(folder / "1.png")
+        spoil(folder)
+
+    def only_it(_: Path, __: Good, printed: str) -> bool:
+        return json.loads(printed)["added"] == ["1.png"] and not json.loads(printed)["broken"]
+
+    return accepted(name, _in_folder(write), only_it)
+
+
+def _rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    return encoded(noise(3, 16), "PNG", exif=exif)
+
+
+def _cmyk() -> tuple[bytes, Image.Image]:
+    """A CMYK file, and what it shows by the formula (255 - ink) (255 - black) / 255, on inks of 0 or 255."""
+    inks = np.random.default_rng(5).integers(0, 2, (16, 16, 4)).astype(np.float64) * 255
+    shown = (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255
+    content = encoded(Image.fromarray(inks.astype(np.uint8), "CMYK"), "TIFF")
+    return content, Image.fromarray(shown.astype(np.uint8))
+
+
+def _16_bit() -> tuple[bytes, Image.Image]:
+    grey = np.random.default_rng(6).integers(0, 256, (16, 16))
+    content = encoded(Image.fromarray((grey * 257).astype(np.uint16)), "PNG")
+    return content, Image.fromarray(grey.astype(np.uint8))
+
+
+def _animated() -> tuple[bytes, Image.Image]:
+    frames = [noise(seed, 16).quantize(16) for seed in (7, 8, 9)]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), frames[0].convert("RGB")
+
+
+def _transparent() -> tuple[bytes, Image.Image]:
+    """Half of it without opacity, which shows as white."""
+    pixels = np.asarray(noise(10, 16))
+    opacity = np.full((16, 16, 1), 255, np.uint8)
+    opacity[:8] = 0
+    white = np.concatenate([np.full((8, 16, 3), 255, np.uint8), pixels[8:]])
+    return encoded(Image.fromarray(np.concatenate([pixels, opacity], axis=2)), "PNG"), Image.fromarray(white)
+
+
+def _page_escapes(here: Path, _: Good, __: str) -> bool:
+    page = (here / "out.html").read_text()
+    return "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
+
+
+def _to_be_searched(here: Path, good: Good) -> list[str | Path]:
+    name = ODD_NAMES["markup"]
+    codes = PrefixIndex.load(good.index)
+    index = PrefixIndex.build(codes.codes[:1], [name], codes.bits, about=codes.about | {"folder": str(here)})
+    index.save(here / "one.index")
+    noise(1).save(here / name)
+    return ["search", here / "one.index", here / name, "--html", here / "out.html"]
+
+
+def _reports(key: str) -> Callable[[Path, Good, str], bool]:
+    return lambda _, __, printed: json.loads(printed)[key] == ["a/0.png"]
+
+
+CASES = [
+    *(refused(f"image {name!r}", _given(name, content), name.split("\n")[0]) for name, content in _BROKEN.items()),
+    refused("an image that is not there", _given("lost.png", None), "lost.png"),
+    refused("an image with a name of 300 letters", _given("x" * 300 + ".png", None), "x" * 300),
+    refused("a link to itself", _link("link.png"), "link.png"),
+    refused("a link to nothing", _link("nothing.png"), "link.png"),
+    refused("a broken image to search by", _one_broken("search", "INDEX", "BROKEN"), "a/0.png"),
+    refused("a broken image to train on", _one_broken(*_TRAIN, *_SMALL), "a/0.png"),
+    accepted(
+        "a broken image to train without",
+        _one_broken(*_TRAIN, "--on-broken", "skip", *_SMALL),
+        lambda here, _, __: json.loads((here / "out/metrics.json").read_text())["broken_images"] == ["a/0.png"],
+    ),
+    accepted(
+        "a broken image to encode",
+        _one_broken("encode", "FOLDER", "OUT", "--model", "RUN", "--json"),
+        _reports("unreadable"),
+    ),
+    accepted(
+        "a broken image to index", _one_broken("index", "FOLDER", "OUT", "--model", "RUN", "--json"), _reports("broken")
+    ),
+    _twins("an image turned by EXIF", ("odd.png", _rotated()), noise(3, 16).transpose(Image.Transpose.ROTATE_270)),
+    *(
+        _twins(f"an image that is {kind}", (f"odd.{suffix}", content), plain)
+        for kind, suffix, (content, plain) in (
+            ("CMYK", "tif", _cmyk()),
+            ("of 16 bits", "png", _16_bit()),
+            ("animated", "gif", _animated()),
+            ("transparent", "png", _transparent()),
+        )
+    ),
+    *(_named(kind, name) for kind, name in ODD_NAMES.items()),
+    accepted("a page of results with markup in a name", _to_be_searched, _page_escapes),
+    _leaves_out("a link to a folder above", lambda folder: (folder / "loop").symlink_to("..")),
+    _leaves_out("a link to itself in a folder", lambda folder: (folder / "x.png").symlink_to("x.png")),
+    _leaves_out("a pipe named like an image", lambda folder: os.mkfifo(folder / "x.png")),
+    _leaves_out("a device named like an image", lambda folder: (folder / "x.png").symlink_to("/dev/zero")),
+]

@@ -1,0 +1,61 @@
+"""Ways to spoil a file."""
+
+import json
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Spoil = Callable[[Path], object]
+
+
+def replaced(content: bytes | str) -> Spoil:
+    """Something else in its place."""
+    return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def cut(size: int) -> Spoil:
+    """Only its first bytes; of a negative number, all but the last."""
+    return lambda path: path.write_bytes(path.read_bytes()[:size])
+
+
+def absent(path: Path) -> None:
+    """No file at all."""
+    path.unlink()
+
+
+def flipped(place: int) -> Spoil:
+    """One bit of one byte turned."""
+
+    def spoil(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 0x10
+        path.write_bytes(bytes(content))
+
+    return spoil
+
+
+def edited(**values: Any) -> Spoil:
+    """Other values in a JSON file."""
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+class Trap:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch unpickled",)
+
+
+PICKLE = pickle.dumps(Trap())
+DEEP_JSON = "[" * 100_000
+LARGE_NUMBER = "9" * 5000
+OVERSIZED_HEADER = struct.pack("<Q", 2**62) + b"{}"
+NO_FORMATS = {
+    "text": b"hello, world\n" * 40,
+    "nothing": b"",
+    "a pickle": PICKLE,
+    "an oversized header": OVERSIZED_HEADER,
+}
