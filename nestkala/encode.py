@@ -100,7 +100,7 @@ def encode_folder(
     show = progress and accelerator.is_main_process and bool(mine)
     label = f"encoding, 1 of {accelerator.num_processes} processes" if accelerator.num_processes > 1 else "encoding"
     with tqdm(total=total, desc=label, unit="img", disable=not show) as bar:
-        for shard, images in _shards(output, plan, set(mine)):
+        for shard, images in shard_images(output, plan, set(mine)):
             _encode_shard(hasher, folder, images, plan.about, decoding_workers(workers), bar).save(_path(output, shard))
     accelerator.wait_for_everyone()
     return plan
@@ -200,9 +200,13 @@ def _missing(output: Path, plan: Plan) -> list[int]:
     return [shard for shard in range(plan.num_shards) if not _path(output, shard).exists()]
 
 
-def _shards(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[int, dict[str, dict[str, Any]]]]:
-    """The images of each shard that is wanted, by name, from the list."""
-    with (output / _LIST).open(encoding="utf-8") as file:
+def shard_images(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[int, dict[str, dict[str, Any]]]]:
+    """The images of each shard that is wanted, with their metadata, by name, from the list.
+
+    Raises:
+        NestKALAError: the list is damaged, or names what is not below the folder.
+    """
+    with (output / _LIST).open("rb") as file:
         for shard in range(max(wanted, default=-1) + 1):
             lines = list(islice(file, plan.shard_size))
             if shard in wanted:
@@ -212,7 +216,7 @@ def _shards(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[int, d
                 yield shard, images
 
 
-def _listed(line: str) -> tuple[str, dict[str, Any]] | None:
+def _listed(line: bytes) -> tuple[str, dict[str, Any]] | None:
     """Name and metadata of an image, as a line of the list has them; None where it does not."""
     try:
         name, metadata = json.loads(line)

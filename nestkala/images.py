@@ -68,7 +68,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float32)
+    values = np.asarray(image).astype(np.float64)  # in float32 the difference of two may overflow
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if low >= 0:

@@ -55,7 +55,7 @@ _SPOILT: dict[str, tuple[Spoil, str]] = {
     "with a history that is none": (_metadata(history="[1]"), "checkpoint.safetensors"),
     "of another model": (_tensor("model.head.linear.bias", torch.zeros(7)), "head.linear.bias is (7,)"),
     "of a model that is not finite": (_tensor("model.head.linear.bias", torch.full((20,), torch.inf)), "not finite"),
-    "of another loss": (_tensor("loss.more", torch.zeros(7)), "loss.more"),
+    "of another loss": (_tensor("loss.more", torch.zeros(7)), '"more"'),
     "with momentum of a parameter too many": (_tensor("optimizer.99.momentum_buffer", torch.zeros(7)), "parameter 99"),
     "with momentum of no number": (_tensor("optimizer.x.momentum_buffer", torch.zeros(7)), "parameter x"),
     "with momentum of another shape": (_tensor("optimizer.0.momentum_buffer", torch.zeros(7)), "(7,)"),

@@ -1,0 +1,5 @@
+"""Loaders against files that are spoilt at random: `python -m reliability.fuzzing --seconds 300 --seed 0`."""
+
+from .harness import run
+
+__all__ = ["run"]

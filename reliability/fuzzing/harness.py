@@ -1,0 +1,122 @@
+"""Tries the loaders one after the other, and tells what they did not bear.
+
+A loader may succeed, or raise NestKALAError or OSError. All else is a finding: another error, a trial of more than
+`MOST_SECONDS`, memory beyond `MOST_BYTES`, or the end of the process.
+"""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from zlib import crc32
+
+import numpy as np
+
+from nestkala.errors import NestKALAError, one_line
+
+from ..bad_inputs.good import make_good
+from ..figure import Figure
+from .mutations import mutated
+from .targets import make_targets
+
+MOST_SECONDS = 10
+MOST_BYTES = 4 * 2**30
+
+
+class TooSlow(BaseException):
+    """A trial took too long."""
+
+
+def fuzz(seconds: float, seed: int, folder: Path, names: tuple[str, ...] = ()) -> Iterator[dict[str, object]]:
+    """Spoil files and read them, in this process.
+
+    Args:
+        seconds: in all, shared alike among the loaders.
+        seed: which with the number of a trial makes its file.
+        folder: to work in, empty.
+        names: of the loaders; by default all.
+
+    Yields:
+        A finding at a time, {"target", "trial", "what", "content" in hexadecimal digits}, one of a kind; in the end
+        {"trials": {target: how many}}.
+    """
+    targets = [
+        target for target in make_targets(make_good(folder / "good"), folder) if not names or target.name in names
+    ]
+    trials, spent = dict.fromkeys((target.name for target in targets), 0), [0.0] * len(targets)
+    found = set[tuple[str, str]]()
+    end = time.monotonic() + seconds
+    with _bounds():
+        while (started := time.monotonic()) < end:
+            chosen = spent.index(min(spent))
+            target = targets[chosen]
+            rng = np.random.default_rng([seed, crc32(target.name.encode()), trials[target.name]])
+            content = mutated(target.seeds[int(rng.integers(len(target.seeds)))], target.seeds, rng)
+            target.path.write_bytes(content)
+            what = _came_of(target.load)
+            if what and (target.name, what) not in found:
+                found.add((target.name, what))
+                trial = trials[target.name]
+                yield {"target": target.name, "trial": trial, "what": what, "content": content.hex()}
+            trials[target.name] += 1
+            spent[chosen] += time.monotonic() - started
+    yield {"trials": trials}
+
+
+def run(seconds: float = 60, seed: int = 0) -> list[Figure]:
+    """Fuzz in a process of its own, so that its end is a finding, too."""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "reliability.fuzzing", "--seconds", str(seconds), "--seed", str(seed)]
+        done = subprocess.run(
+            [*command, "--folder", folder], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    trials: dict[str, int] = next((line["trials"] for line in lines if "trials" in line), {})
+    findings = [line for line in lines if "trials" not in line]
+    if not trials:
+        findings.append({"what": f"the process ended with {done.returncode}"})
+    tried = f"{sum(trials.values()):,} spoilt files of {len(trials)} kinds in {seconds:g} s: {len(findings)} findings"
+    details = {"seed": seed, "trials": trials, "findings": findings}
+    return [Figure("loaders fuzzed", tried, "success or one clear error, within bounds", not findings, details)]
+
+
+def _came_of(load: Callable[[], object]) -> str:
+    """What was not allowed, with the place in our code; an empty string where all was well."""
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+    try:
+        load()
+    except (NestKALAError, OSError) as error:
+        return "" if one_line(error).isprintable() else "an error that does not print"
+    except TooSlow:
+        return f"took more than {MOST_SECONDS} s"
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "nestkala" in frame.filename]
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        return f"{type(error).__name__} at {place}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return ""
+
+
+@contextmanager
+def _bounds() -> Iterator[None]:
+    def stop(_: int, __: FrameType | None) -> None:
+        raise TooSlow
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGALRM, handler)
