@@ -30,12 +30,14 @@ class Case:
         culprit: of an input that must be refused, what the one line names.
         is_right: of an input that is odd but good, whether what came of it is right: looks at the folder and at what
             was printed.
+        is_slow: whether it takes seconds.
     """
 
     name: str
     make: Make
     culprit: str = ""
     is_right: Look | None = None
+    is_slow: bool = False
 
 
 def refused(name: str, make: Make, culprit: str) -> Case:
@@ -43,9 +45,9 @@ def refused(name: str, make: Make, culprit: str) -> Case:
     return Case(name, make, culprit=culprit)
 
 
-def accepted(name: str, make: Make, is_right: Look) -> Case:
+def accepted(name: str, make: Make, is_right: Look, is_slow: bool = False) -> Case:
     """An odd input that is good."""
-    return Case(name, make, is_right=is_right)
+    return Case(name, make, is_right=is_right, is_slow=is_slow)
 
 
 def complaint(case: Case, good: Good, here: Path) -> str:

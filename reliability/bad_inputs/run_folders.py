@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .case import Case, Make, refused
 from .good import Good, copied
-from .spoiling import DEEP_JSON, LARGE_NUMBER, NO_FORMATS, Spoil, Trap, absent, cut, edited, flipped, replaced
+from .spoiling import DEEP, LARGE_NUMBER, NO_FORMATS, Spoil, Trap, absent, cut, edited, flipped, replaced
 
 
 def spoilt(name: str, spoil: Spoil, *command: str) -> Make:
@@ -50,7 +50,7 @@ def _listed(part: str, names: Callable[[dict[str, Any]], list[Any]]) -> Spoil:
 
 
 _JSON = {
-    "100,000 brackets": DEEP_JSON,
+    "10,000 brackets": DEEP,
     "a number of 5,000 digits": LARGE_NUMBER,
     "a list": "[1]",
     "cut short": '{"a": ',

@@ -6,7 +6,7 @@ from pathlib import Path
 from .case import Case, Make, refused
 from .features import trained_on
 from .good import Good
-from .spoiling import NO_FORMATS
+from .spoiling import DEEP, NO_FORMATS
 
 _BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 _NO_YAML: dict[str, tuple[str | bytes, str]] = {
@@ -15,7 +15,7 @@ _NO_YAML: dict[str, tuple[str | bytes, str]] = {
     "a key twice in a mapping": ("loss_args: {margin: 1, margin: 2}\n", "'margin' is given twice"),
     "Latin-1": ("data: gr\xfcn".encode("latin-1"), "x.yaml"),
     "a control character": ("data: a\x07b\n", "x.yaml"),
-    "100,000 brackets": ("lengths: " + "[" * 100_000, "nested too deeply"),
+    "10,000 brackets": ("lengths: " + DEEP.replace("[", "[\n"), "nested too deeply"),
     "a command to run": ("data: !!python/object/apply:os.system ['touch unpickled']\n", "python/object/apply"),
     "a list in place of a mapping": ("- epochs\n- 1\n", "list"),
     "a number for a key": ("1: 2\n", "not 1"),
@@ -65,7 +65,7 @@ _NO_DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "that describe a class twice": ("class 0: one\nclass 1: two\nclass 0: three\n", "'class 0' is given twice"),
     "that are a list": ("- one\n- two\n", "list"),
     "that are numbers": ("class 0: 5\nclass 1: 6\n", "'class 0'"),
-    "that are nested too deeply": ("[" * 100_000, "nested too deeply"),
+    "that are nested too deeply": (DEEP.replace("[", "[\n"), "nested too deeply"),
 }
 
 

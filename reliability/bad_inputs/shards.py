@@ -7,7 +7,7 @@ from nestkala.index import PrefixIndex
 
 from .case import Make, refused
 from .good import Good, copied
-from .spoiling import DEEP_JSON, NO_FORMATS, Spoil, absent, cut, edited, flipped, replaced
+from .spoiling import DEEP, NO_FORMATS, Spoil, absent, cut, edited, flipped, replaced
 
 
 def _indexed(name: str, spoil: Spoil) -> Make:
@@ -53,7 +53,7 @@ def _not_told(folder: Path) -> None:
 
 
 _PLANS = {
-    "that is 100,000 brackets": (replaced(DEEP_JSON), "encoding.json"),
+    "that is 10,000 brackets": (replaced(DEEP), "encoding.json"),
     "of another version": (edited(version=9), "version 9"),
     "of a trillion images": (edited(images=10**12), "images.jsonl"),
     "of shards of no image": (edited(shard_size=0), "shard_size"),
@@ -69,7 +69,7 @@ _LINES = {
     "no metadata": '["a/1.png", null]',
     "a path upwards": '["../../../etc/passwd", {"size": 1}]',
     "a path from the root": '["/etc/passwd", {"size": 1}]',
-    "100,000 brackets": DEEP_JSON,
+    "10,000 brackets": DEEP,
 }
 
 CASES = [

@@ -50,7 +50,7 @@ class Trap:
 
 
 PICKLE = pickle.dumps(Trap())
-DEEP_JSON = "[" * 100_000
+DEEP = "[" * 10_000
 LARGE_NUMBER = "9" * 5000
 OVERSIZED_HEADER = struct.pack("<Q", 2**62) + b"{}"
 NO_FORMATS = {

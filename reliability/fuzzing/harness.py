@@ -54,14 +54,14 @@ def fuzz(seconds: float, seed: int, folder: Path, names: tuple[str, ...] = ()) -
     trials, spent = dict.fromkeys((target.name for target in targets), 0), [0.0] * len(targets)
     found = set[tuple[str, str]]()
     end = time.monotonic() + seconds
-    with _bounds():
+    with bounds():
         while (started := time.monotonic()) < end:
             chosen = spent.index(min(spent))
             target = targets[chosen]
             rng = np.random.default_rng([seed, crc32(target.name.encode()), trials[target.name]])
             content = mutated(target.seeds[int(rng.integers(len(target.seeds)))], target.seeds, rng)
             target.path.write_bytes(content)
-            what = _came_of(target.load)
+            what = came_of(target.load)
             if what and (target.name, what) not in found:
                 found.add((target.name, what))
                 trial = trials[target.name]
@@ -88,7 +88,7 @@ def run(seconds: float = 60, seed: int = 0) -> list[Figure]:
     return [Figure("loaders fuzzed", tried, "success or one clear error, within bounds", not findings, details)]
 
 
-def _came_of(load: Callable[[], object]) -> str:
+def came_of(load: Callable[[], object]) -> str:
     """What was not allowed, with the place in our code; an empty string where all was well."""
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
     try:
@@ -107,7 +107,9 @@ def _came_of(load: Callable[[], object]) -> str:
 
 
 @contextmanager
-def _bounds() -> Iterator[None]:
+def bounds() -> Iterator[None]:
+    """Within this context a trial that is too slow is stopped, and memory beyond the bound is refused."""
+
     def stop(_: int, __: FrameType | None) -> None:
         raise TooSlow
 

@@ -1,0 +1,63 @@
+"""The fuzzing of loaders: its files are made again by their numbers, and it notices what it is there for."""
+
+import time
+
+import numpy as np
+import pytest
+
+from nestkala.errors import NestKALAError
+from reliability.fuzzing import harness
+from reliability.fuzzing.harness import came_of
+from reliability.fuzzing.mutations import mutated
+
+SAFETENSORS = (16).to_bytes(8, "little") + b'{"a": [2, 3, 4]}' + bytes(range(200))
+
+
+def spoilt(trial: int, content: bytes = SAFETENSORS) -> bytes:
+    return mutated(content, [content, b"another file"], np.random.default_rng([0, trial]))
+
+
+def test_a_number_makes_its_file_again_and_no_two_make_the_same() -> None:
+    files = [spoilt(trial) for trial in range(200)]
+    assert files == [spoilt(trial) for trial in range(200)]
+    assert len(set(files)) > 150
+    assert max(map(len, files)) <= 2**20
+
+
+def test_the_header_of_safetensors_stays_whole_where_only_a_number_changes() -> None:
+    whole = [file for file in map(spoilt, range(500)) if file.endswith(bytes(range(200))) and file != SAFETENSORS]
+    sizes = [int.from_bytes(file[:8], "little") for file in whole]
+    again = [size for size, file in zip(sizes, whole, strict=True) if 8 + size + 200 == len(file)]
+    assert len(again) > 20
+
+
+def test_nothing_can_be_spoilt_too() -> None:
+    for trial in range(200):
+        spoilt(trial, b"")
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [NestKALAError("a line"), FileNotFoundError(2, "no file", "x")])
+def test_what_a_loader_may_raise_is_no_finding(error: Exception) -> None:
+    assert came_of(lambda: raise_(error)) == ""
+    assert came_of(lambda: None) == ""
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), RecursionError(), MemoryError(), KeyError("x"), AssertionError()])
+def test_any_other_error_is_a_finding(error: Exception) -> None:
+    assert came_of(lambda: raise_(error)).startswith(type(error).__name__)
+
+
+def test_a_loader_that_does_not_come_back_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "MOST_SECONDS", 0.05)
+    with harness.bounds():
+        assert "took more than" in came_of(lambda: time.sleep(60))
+        assert came_of(lambda: None) == ""
+
+
+def test_a_loader_that_takes_all_memory_is_a_finding() -> None:
+    with harness.bounds():
+        assert "MemoryError" in came_of(lambda: np.ones(2**40, np.uint8))
