@@ -57,7 +57,6 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
         RuntimeError: the work fails when it is left in peace, or after a kill.
     """
     folder.mkdir(parents=True)
-    done(work.calls(folder / "warm"), folder / "log")  # which fills the caches of compiled code
     started = time.perf_counter()
     done(work.calls(folder / "peace"), folder / "log")
     seconds = time.perf_counter() - started

@@ -1,0 +1,50 @@
+"""Work that is killed at a random moment goes on to the same bits; `python -m reliability kills` does it more often."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from reliability.kills import Work, all_work, make_images, survive, training
+from reliability.workers import Call, done
+
+WORK = all_work(Path("images"), Path("model"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("kills") / "images", 80)
+
+
+@pytest.fixture(scope="module")
+def model(images: Path) -> Path:
+    folder = images.parent / "model"
+    done([training(images, folder, epochs=1)], images.parent / "log")
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(WORK)), ids=[work.what for work in WORK])
+def test_work_that_is_killed_goes_on_to_the_same_bits(number: int, images: Path, model: Path, tmp_path: Path) -> None:
+    figure = survive(all_work(images, model)[number], kills=1, folder=tmp_path / "work")
+    assert figure.held, figure.measured
+
+
+def count_to_twenty(folder: Path) -> None:
+    """Adds lines to a file, which nothing takes back."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "lines").open("a") as file:
+        for number in range(20):
+            file.write(f"{number}\n")
+            file.flush()
+            time.sleep(0.05)
+
+
+def test_the_harness_notices_work_that_does_not_go_on(tmp_path: Path) -> None:
+    adding = Work(
+        "adding to a file",
+        lambda place: [Call(count_to_twenty, (place,))],
+        lambda place: (place / "lines").read_text(),
+    )
+    figure = survive(adding, kills=3, folder=tmp_path / "work")
+    assert not figure.held
+    assert figure.details["kills"] == 3
