@@ -24,7 +24,7 @@ def run(folder: Path, labels: np.ndarray, *flags: str, features: np.ndarray | No
     settings = (
         f"train --data {folder / 'own'} --backbone features:{WIDTH} --adapter none --anchors orthonormal --shots 2 "
     )
-    settings += f"--output {folder / 'run'} --epochs 2 --workers 0 --batch-size 2 --lengths 4,12"
+    settings += f"--output {folder / 'run'} --epochs 2 --workers 0 --threads 1 --batch-size 2 --lengths 4,12"
     return main([*settings.split(), *flags])
 
 

@@ -49,7 +49,7 @@ def contents(run: Path) -> dict[str, object]:
 
 def test_a_run_is_repeated_to_the_bit_from_its_own_settings_in_another_process(images: Path, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
-    small = {"lengths": (4, 20), "queries": 4, "shots": 4, "epochs": 2, "workers": 0, "cache_gb": 0}
+    small = {"lengths": (4, 20), "queries": 4, "shots": 4, "epochs": 2, "workers": 0, "threads": 1, "cache_gb": 0}
     train(Config(data=str(images), output=first, seed=3, protocol_seed=5, **small))
     command = [sys.executable, "-m", "nestkala", "train", "--config", first / "config.yaml", "--output", again]
     subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "7"}, check=True, capture_output=True)
@@ -83,7 +83,15 @@ def run_on_features(folder: Path, name: str, **settings: object) -> dict[str, to
         np.save(data / "features.npy", np.random.default_rng(0).normal(size=(60, WIDTH)))
         np.save(data / "labels.npy", np.repeat(np.arange(3), 20))
     given: dict[str, object] = {"data": str(data), "backbone": f"features:{WIDTH}", "adapter": "none", "epochs": 2}
-    given |= {"anchors": "orthonormal", "lengths": (1, 7), "shots": 4, "batch_size": 4, "workers": 0, "loss": name}
+    given |= {
+        "anchors": "orthonormal",
+        "lengths": (1, 7),
+        "shots": 4,
+        "batch_size": 4,
+        "workers": 0,
+        "threads": 1,
+        "loss": name,
+    }
     AcceleratorState._reset_state()
     run = train(Config(**(given | settings), output=folder / "run"))
     scores = [
