@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from nestkala.files import TEMPORARY, replacing, save_tensors, write_text
+from nestkala.errors import NestKALAError
+from nestkala.files import TEMPORARY, load_tensors, replacing, save_tensors, write_text
 
 KILLED = """
 import sys
@@ -106,3 +108,39 @@ def test_tensors_are_readable_by_whom_other_files_are(tmp_path: Path) -> None:
     write_text(tmp_path / "text", "")
     save_tensors(tmp_path / "tensors", {"a": torch.zeros(2)})
     assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "text").stat().st_mode
+
+
+@pytest.fixture
+def tensors(tmp_path: Path) -> Path:
+    save_tensors(tmp_path / "t", {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bool)}, {"k": "v"})
+    return tmp_path / "t"
+
+
+def test_tensors_come_back_with_their_metadata(tensors: Path) -> None:
+    found, metadata = load_tensors(tensors, "it")
+    assert found["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["b"].tolist() == [True, True]
+    assert metadata == {"k": "v"}
+
+
+def test_no_flipped_bit_of_tensors_or_metadata_goes_unnoticed(tensors: Path) -> None:
+    content, whole = tensors.read_bytes(), load_tensors(tensors, "it")
+    for place in range(len(content)):
+        for bit in range(0, 8, 3):
+            tensors.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+            try:
+                found, metadata = load_tensors(tensors, "it")
+            except NestKALAError as error:
+                assert "it is damaged" in str(error)  # noqa: PT017 - a flip in the word «checksum» takes it away
+                continue
+            assert "checksum" not in metadata
+            assert {name: value.tolist() for name, value in found.items()} == {
+                name: value.tolist() for name, value in whole[0].items()
+            }
+
+
+def test_tensors_without_a_checksum_are_taken(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "old")
+    found, metadata = load_tensors(tmp_path / "old", "it")
+    assert found["a"].tolist() == [1, 1]
+    assert metadata == {}
