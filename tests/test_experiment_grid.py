@@ -123,7 +123,7 @@ def test_fewer_shots_methods_and_seeds() -> None:
     assert (alone.seeds, list(alone.methods), alone.methods["b"].reference) == (2, ["b"], None)
     without = experiment(methods={"a": {"shots": [1]}, "b": {"reference": "a"}}).restricted(None, [4], [])
     assert [without.reference_of(row) for row in without.rows] == [None]
-    with pytest.raises(NestKALAError, match="seeds must be 1 or more, not 0"):
+    with pytest.raises(NestKALAError, match="seeds must be 1 to 1000, not 0"):
         given.restricted(0, [], [])
     with pytest.raises(NestKALAError, match=r"unknown method in try 'd'.*\(known: a, b, c\)"):
         given.restricted(None, [], ["d"])
