@@ -17,13 +17,13 @@ _HEADERS = {
 }
 
 
-def own_names(host: str) -> Collection[str] | None:
-    """What a server that listens at `host` is called; None for any name, where it serves other machines, too."""
+def own_names(host: str, other: str | None = None) -> Collection[str] | None:
+    """What a server at `host` is called, and by an `other` name; None for any name, where `host` is not loopback."""
     try:
         alone = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         alone = False
-    return sorted({"localhost", "127.0.0.1", "::1", host}) if alone else None
+    return sorted({"localhost", "127.0.0.1", "::1", host, (other or host).lower()}) if alone else None
 
 
 class Guard:

@@ -270,6 +270,14 @@ def test_on_this_machine_alone_the_server_goes_by_its_own_names(
     assert ("error" in answer.json()) if status == 400 else True
 
 
+def test_behind_a_proxy_the_server_goes_by_its_name_too(index: PrefixIndex, hasher: Hasher, photos: Path) -> None:
+    client = TestClient(server.make_app(index, hasher, photos, own_names("127.0.0.1", "Photos.example")))
+    called = {"Host": "photos.example", "Origin": "https://photos.example"}
+    assert client.post("/encode", content=(photos / "3.png").read_bytes(), headers=called).status_code == 200
+    assert client.get("/", headers={"Host": "localhost"}).status_code == 200
+    assert client.get("/", headers={"Host": "stranger.example"}).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("origin", "status"),
     [("http://testserver", 200), ("http://stranger.example", 403), ("null", 403), ("http://testserver.example", 403)],

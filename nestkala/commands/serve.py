@@ -22,6 +22,9 @@ class Serve:
     port: int = 8000
     """to listen at; 0 for any that is free"""
 
+    name: str | None = None
+    """that it is called by others, too: that of a proxy before it, which passes the Host header on"""
+
     model: str | None = None
     """where the index's model is, if it has moved"""
 
@@ -39,7 +42,7 @@ class Serve:
 
         index = open_index(self.index)
         folder = folder_of(index)
-        app = make_app(index, hasher_of(index, self.model), folder, own_names(self.host))
+        app = make_app(index, hasher_of(index, self.model), folder, own_names(self.host, self.name))
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
