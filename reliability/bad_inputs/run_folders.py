@@ -140,7 +140,7 @@ CASES = [
     *_each("a model with", "model.safetensors", _STATES),
     *(refused(f"a split {what}", spoilt("split.json", spoil), culprit) for what, (spoil, culprit) in _SPLITS.items()),
     *(
-        refused(f"a config {what}", spoilt("config.yaml", spoil), culprit)
+        refused(f"settings of a run {what}", spoilt("config.yaml", spoil), culprit)
         for what, (spoil, culprit) in _CONFIGS.items()
     ),
 ]
