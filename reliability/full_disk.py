@@ -16,7 +16,7 @@ from nestkala.index import PrefixIndex
 from nestkala.token_cache import cache_size
 
 from .figure import Figure
-from .kills import BATCH, cached, fill_cache, index_content, make_images, run_files, shard_files, training
+from .kills import BATCH, cached, fill_cache, index_content, make_model, run_files, shard_files, training
 from .workers import Call, Workers, command, done
 
 DISK, IMAGES = "64m", 100
@@ -77,8 +77,7 @@ class Attempt:
 
 def run(folder: Path) -> list[Figure]:
     """Fill the disk under training, encoding, indexing and the token cache."""
-    images, model, log = make_images(folder / "images", IMAGES), folder / "model", folder / "log"
-    done([training(images, model, epochs=1)], log)
+    (images, model), log = make_model(folder, IMAGES), folder / "log"
     return [run_full(attempt, log) for attempt in all_attempts(images, model, log)]
 
 

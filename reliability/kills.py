@@ -88,8 +88,7 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
 
 def run(folder: Path, kills: int = 30) -> list[Figure]:
     """Kill everything that takes long, alone and with two processes."""
-    images, model = make_images(folder / "images", 200), folder / "model"
-    done([training(images, model, epochs=1)], folder / "log")
+    images, model = make_model(folder, 200)
     return [survive(work, kills, folder / "work") for work in all_work(images, model)]
 
 
@@ -133,6 +132,13 @@ def make_images(folder: Path, count: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
     return folder
+
+
+def make_model(folder: Path, count: int) -> tuple[Path, Path]:
+    """So many images, and the run folder of a model that was trained on some for a moment."""
+    images, model = make_images(folder / "images", count), folder / "model"
+    done([training(images, model, epochs=1)], folder / "log")
+    return images, model
 
 
 def training(images: Path, run: Path, epochs: int = 20, *more: object) -> Call:

@@ -17,7 +17,7 @@ from nestkala.run import train
 settings.register_profile(
     "steady", derandomize=True, database=None, deadline=None, max_examples=12, stateful_step_count=20
 )
-settings.register_profile("thorough", database=None, deadline=None, max_examples=300, print_blob=True)
+settings.register_profile("thorough", database=None, deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("steady")
 
 

@@ -5,27 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from reliability.kills import Work, all_work, make_images, survive, training
-from reliability.workers import Call, done
+from reliability.kills import Work, all_work, make_model, survive
+from reliability.workers import Call
 
 WORK = all_work(Path("images"), Path("model"))
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("kills") / "images", 80)
-
-
-@pytest.fixture(scope="module")
-def model(images: Path) -> Path:
-    folder = images.parent / "model"
-    done([training(images, folder, epochs=1)], images.parent / "log")
-    return folder
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_model(tmp_path_factory.mktemp("kills"), 80)
 
 
 @pytest.mark.parametrize("number", range(len(WORK)), ids=[work.what for work in WORK])
-def test_work_that_is_killed_goes_on_to_the_same_bits(number: int, images: Path, model: Path, tmp_path: Path) -> None:
-    figure = survive(all_work(images, model)[number], kills=1, folder=tmp_path / "work")
+def test_work_that_is_killed_goes_on_to_the_same_bits(number: int, made: tuple[Path, Path], tmp_path: Path) -> None:
+    figure = survive(all_work(*made)[number], kills=1, folder=tmp_path / "work")
     assert figure.held, figure.measured
 
 
