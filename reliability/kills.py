@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from safetensors import safe_open
+from tqdm import tqdm
 
 from nestkala.backbones import load_backbone
 from nestkala.data import FileDataset
@@ -63,6 +64,7 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
     expected = work.result(folder / "peace")
 
     rng, killed, equal, cut = random.Random(seed), 0, 0, 0
+    bar = tqdm(total=kills, desc=work.what, unit="kill")
     while killed < kills:
         place = folder / "killed"
         shutil.rmtree(place, ignore_errors=True)
@@ -76,6 +78,8 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
         cut += any(place.rglob(f"{TEMPORARY}*"))
         done(work.calls(place), folder / "log")
         equal += work.result(place) == expected
+        bar.update()
+    bar.close()
     shutil.rmtree(folder)
     return Figure(
         work.what,

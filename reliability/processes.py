@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ from safetensors.numpy import load_file
 from nestkala.plugins import plugins
 
 from .figure import Figure
-from .kills import make_images, training
-from .workers import done, launched
+from .kills import make_model, shard_files, training
+from .workers import command, done, launched
 
 PROCESSES = (2, 4)
 IMAGES, QUERIES = 82, 3  # shares that differ, and fewer queries than processes
@@ -30,9 +31,13 @@ PATIENCE = 60.0
 
 def run(folder: Path, losses: Sequence[str] = ()) -> list[Figure]:
     """Compare with one process, for these losses or all that ship; let a process die."""
-    images = make_images(folder / "images", IMAGES)
+    images, model = make_model(folder, IMAGES)
     chosen = losses or [*sorted(plugins("losses")), "kiddo-hswd"]
-    return [*equal_to_one(images, chosen, PROCESSES, folder), *dying(images, folder)]
+    return [
+        *equal_to_one(images, chosen, PROCESSES, folder),
+        few_images(images, model, folder),
+        *dying(images, folder),
+    ]
 
 
 def equal_to_one(images: Path, losses: Sequence[str], counts: Sequence[int], folder: Path) -> list[Figure]:
@@ -69,6 +74,24 @@ def _difference(one: Path, several: Path) -> float:
         float(np.abs(first[name] - second[name]).max() / max(np.abs(first[name]).max(), LEAST))
         for name in first
         if first[name].size
+    )
+
+
+def few_images(images: Path, model: Path, folder: Path) -> Figure:
+    """Encode fewer images than there are processes."""
+    few, counts = folder / "few", (1, max(PROCESSES))
+    few.mkdir()
+    for path in sorted(images.rglob("*.png"))[: max(PROCESSES) - 1]:
+        shutil.copy(path, few)
+    for count in counts:
+        encode = command("encode", few, folder / f"few {count}", "--model", model, "--shard-size", 1, "--workers", 0)
+        done(launched(encode, count), folder / "log")
+    one, several = (shard_files(folder / f"few {count}") for count in counts)
+    return Figure(
+        f"encoding {max(PROCESSES) - 1} images in {max(PROCESSES)} processes",
+        f"{'the same' if one == several else 'other'} files as by one",
+        "the same files",
+        one == several,
     )
 
 

@@ -4,20 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from reliability.kills import make_images
-from reliability.processes import IMAGES, dying, equal_to_one
+from reliability.kills import make_model
+from reliability.processes import IMAGES, dying, equal_to_one, few_images
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("processes") / "images", IMAGES)
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_model(tmp_path_factory.mktemp("processes"), IMAGES)
 
 
-def test_four_processes_equal_one(images: Path, tmp_path: Path) -> None:
-    (figure,) = equal_to_one(images, ["kiddo"], [4], tmp_path)
+def test_four_processes_equal_one(made: tuple[Path, Path], tmp_path: Path) -> None:
+    (figure,) = equal_to_one(made[0], ["kiddo"], [4], tmp_path)
     assert figure.held, figure.measured
 
 
-def test_one_process_that_dies_ends_the_others(images: Path, tmp_path: Path) -> None:
-    for figure in dying(images, tmp_path):
+def test_fewer_images_than_processes_are_encoded(made: tuple[Path, Path], tmp_path: Path) -> None:
+    figure = few_images(*made, tmp_path)
+    assert figure.held, figure.measured
+
+
+def test_one_process_that_dies_ends_the_others(made: tuple[Path, Path], tmp_path: Path) -> None:
+    for figure in dying(made[0], tmp_path):
         assert figure.held, figure.measured
