@@ -13,8 +13,8 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -74,17 +74,19 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection
         values = {"nonce": nonce, "bits": index.bits, "lengths": json.dumps(lengths), "images": images}
         return HTMLResponse(template.substitute(values), headers={"Content-Security-Policy": policy})
 
+    def checked_and_encoded(image: bytes) -> NDArray[np.uint8]:
+        check_upload(image)
+        return hasher.encode(image)
+
     async def encode(request: Request) -> Response:
         if request.method == "GET":
             text = request.query_params.get("text", "")
             if not 0 < len(text.strip()) <= MAX_TEXT:
                 raise HTTPException(400, f"text must have 1 to {MAX_TEXT} characters")
-            async with reading.turn():
-                code = await run_in_threadpool(hasher.encode_text, text.strip())
+            code = await reading.run(hasher.encode_text, text.strip())
         else:
-            async with body(request, uploading) as image, looking.turn():
-                await run_in_threadpool(check_upload, image)
-                code = await run_in_threadpool(hasher.encode, image)
+            async with body(request, uploading) as image:
+                code = await looking.run(checked_and_encoded, image)
         return JSONResponse({"code": code[0].tobytes().hex()})
 
     async def search(request: Request) -> Response:
@@ -107,15 +109,11 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection
             ]
             return {"results": results, "ms": ms}
 
-        async with searching.turn():
-            return JSONResponse(await run_in_threadpool(found))
+        return JSONResponse(await searching.run(found))
 
     async def image(request: Request) -> Response:
         name = tickets.name_of(request.path_params["ticket"])
-        jpeg = None
-        if name is not None:
-            async with shrinking.turn():
-                jpeg = await run_in_threadpool(small, name)
+        jpeg = None if name is None else await shrinking.run(small, name)
         if jpeg is None:
             raise HTTPException(404, "there is no such image")
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
