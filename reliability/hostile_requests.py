@@ -23,7 +23,7 @@ def run(folder: Path) -> list[Figure]:
         port = server.port
         ask(port, "/encode?text=a%20dog")  # the first sentence loads the text encoder
         idle = server.memory("VmRSS")
-        return [
+        figures = [
             refused_paths(port, folder / "photos" / "secret.txt"),
             served_images(port),
             refused_images(port),
@@ -31,8 +31,9 @@ def run(folder: Path) -> list[Figure]:
             refused_pages(port),
             slow_clients(port, clients=150, patience=40),
             parallel_requests(server, 200),
-            memory(server, idle),
         ]
+        once = server.memory("VmRSS")
+        return [*figures, parallel_requests(server, 200), memory(server, idle, once)]
 
 
 def refused_paths(port: int, secret: Path) -> Figure:
@@ -197,14 +198,14 @@ def parallel_requests(server: Server, count: int) -> Figure:
     )
 
 
-def memory(server: Server, idle: int) -> Figure:
-    """What the server took at worst, and still has, more than `idle` MiB, which it had before."""
-    worst, after = server.memory("VmHWM"), server.memory("VmRSS")
+def memory(server: Server, idle: int, once: int) -> Figure:
+    """What the server takes: `idle` MiB before, at worst, `once` all had been sent, and after 200 requests again."""
+    worst, twice = server.memory("VmHWM"), server.memory("VmRSS")
     return Figure(
-        "the server's memory: idle, at worst, after all that",
-        f"{idle:,}, {worst:,} and {after:,} MiB",
-        "2,048 MiB more at worst, 256 MiB more after",
-        worst - idle <= 2048 and after - idle <= 256,
+        "the server's memory: idle, at worst, after all that, and after as many requests again",
+        f"{idle:,}, {worst:,}, {once:,} and {twice:,} MiB",
+        "2,048 MiB more at worst, 384 MiB more after, once or twice",
+        worst - idle <= 2048 and max(once, twice) - idle <= 384,
     )
 
 
