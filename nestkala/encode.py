@@ -119,8 +119,8 @@ def read_plan(output: Path) -> Plan:
     """
     try:
         found = read_json(output / _PLAN)
-        if isinstance(found, dict):
-            check_version(str(output / _PLAN), found.get("version"), _VERSION)
+        if isinstance(found, dict) and "version" in found:
+            check_version(str(output / _PLAN), found["version"], _VERSION)
         plan = TypeAdapter(Plan).validate_python(found)
     except ValidationError as error:
         first = error.errors()[0]

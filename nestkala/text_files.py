@@ -20,7 +20,7 @@ def read_yaml(path: Path) -> Any:
     """
     content = _content(path)
     try:
-        return yaml.load(content.decode("utf-8"), _Loader)
+        return _Loader(content.decode("utf-8")).get_single_data()
     except Exception as error:  # PyYAML raises nearly every type on what it cannot make a value of
         raise NestKALAError(f"{path} is not YAML: {_reason(error)}") from None
 

@@ -131,7 +131,10 @@ class Trainer:
             means.add(result)
         with torch.no_grad():
             anchors = self.model.anchor_to_code(self.model.anchors)
-            self.loss.end_epoch(anchors)
+            try:
+                self.loss.end_epoch(anchors)
+            except ValueError as error:  # the last step may have made what discrete codes cannot be computed from
+                raise self._diverged(f"end of epoch {self.epoch}: {error}") from error
         self.epoch += 1
         self.history.append(means.finish(self.loss.discrete_objectives(anchors)))
         self.seconds += time.perf_counter() - started
@@ -155,15 +158,14 @@ class Trainer:
         bits, total = next((b, s) for b, s in zip(self.loss.lengths, sums, strict=True) if not math.isfinite(s))
         terms = {name: term.item() for name, term in result.terms[bits].items()}
         name, value = next(((n, v) for n, v in terms.items() if not math.isfinite(v)), ("sum", total))
-        last = (
-            f"the last good checkpoint is {self.checkpoint}"
-            if self.checkpoint.exists()
-            else "there is no checkpoint yet"
+        raise self._diverged(
+            f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}"
         )
-        raise DivergedError(
-            f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}; "
-            f"{last}; a lower --lr (now {self.config.learning_rate:g}) often helps"
-        )
+
+    def _diverged(self, what: str) -> DivergedError:
+        there = self.checkpoint.exists()
+        last = f"the last good checkpoint is {self.checkpoint}" if there else "there is no checkpoint yet"
+        return DivergedError(f"{what}; {last}; a lower --lr (now {self.config.learning_rate:g}) often helps")
 
     def _log(self, result: NestedTerms, step: int) -> None:
         if not self.accelerator.trackers:

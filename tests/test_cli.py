@@ -215,7 +215,8 @@ def test_a_broken_image_is_named_in_one_line(workers: str, images: Path, capsys:
     args = ["--data", str(images), "--queries-per-class", "1", "--batch-size", "2", "--epochs", "1", "--output", "run"]
     assert train_main([*args, "--encode-batch-size", "2", "--threads", "1", "--workers", workers]) == 2
     error = one_line_error(capsys)
-    assert error == f"error: cannot decode image {'owl/broken.png'!r}: not an image of a format that Pillow reads"
+    assert error.startswith("error: cannot decode image 'owl/broken.png': not an image of a format that is read (JPEG,")
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ import torch
 from pathlib import Path
 from nestkala import token_cache
 
-def save_half(tensors, path):
-    save_file(tensors, path)
+def save_half(tensors, path, metadata):
+    save_file(tensors, path, metadata)
     path.write_bytes(path.read_bytes()[:-100])
     print("writing", flush=True)
     input()
@@ -394,7 +394,7 @@ def test_a_damaged_segment_is_replaced_when_its_images_are_computed_again(folder
 def test_a_full_disk_ends_the_keeping_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: object, path: Path) -> None:
+    def fail(_: object, path: Path, __: object) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .case import Make, refused
 from .run_folders import pickled, spoilt
-from .spoiling import NO_FORMATS, Spoil, absent, cut, flipped, replaced
+from .spoiling import NO_FORMATS, Spoil, cut, flipped, replaced
 
 
 def _resumed(spoil: Spoil) -> Make:
@@ -39,7 +39,6 @@ def _tensor(name: str, value: Tensor) -> Spoil:
 
 
 _SPOILT: dict[str, tuple[Spoil, str]] = {
-    "that is absent": (absent, "checkpoint.safetensors"),
     "that is cut short": (cut(-9), "checkpoint.safetensors"),
     "with a bit flipped in its header": (flipped(40), "checkpoint.safetensors"),
     "with a bit flipped in a tensor": (flipped(-5), "checkpoint.safetensors"),
