@@ -8,7 +8,7 @@ from .centres import majority_centres, nested_centres
 from .contract import HashLoss, TrainingSet
 from .csq import CSQ
 from .dbdh import DBDH
-from .dcc import dcc, random_codes
+from .dcc import NotFiniteError, dcc, random_codes
 from .dch import DCH
 from .dhn import DHN
 from .dpn import DPN
@@ -45,6 +45,7 @@ __all__ = [
     "HashNet",
     "NestedLoss",
     "NestedTerms",
+    "NotFiniteError",
     "OrthoHashArc",
     "OrthoHashCos",
     "TrainingSet",

@@ -8,6 +8,10 @@ from .precision import at_least_single
 _BLOCK = 8
 
 
+class NotFiniteError(ValueError):
+    """Codes cannot be computed from numbers that are not finite."""
+
+
 def random_codes(num_train: int, bits: int, generator: torch.Generator) -> Tensor:
     """Codes (num_train, bits), each entry -1 or +1 with equal chance.
 
@@ -49,7 +53,7 @@ def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor
         raise ValueError("codes must be -1 or +1")
     for name, given in (("linear", linear), ("gram", gram)):
         if not torch.isfinite(given).all():
-            raise ValueError(f"{name} must be finite, and holds {given[~torch.isfinite(given)][0]}")
+            raise NotFiniteError(f"{name} must be finite, and holds {given[~torch.isfinite(given)][0]}")
     linear = at_least_single(linear)
     gram = gram.to(linear.dtype)
     # (b, N), so that a bit of all codes lies in one piece; a copy even where the transpose is contiguous already

@@ -76,9 +76,7 @@ class NestedLoss(nn.Module):
         self.lengths = tuple(lengths)
         whole = all(type(bits) is int and bits >= 1 for bits in self.lengths)
         if not (self.lengths and whole and all(a < b for a, b in pairwise(self.lengths))):
-            raise ValueError(
-                f"lengths must be ascending whole numbers of bits, 1 or more, at least one, not {list(lengths)}"
-            )
+            raise ValueError(f"lengths must be ascending whole numbers of bits, 1 or more, not {list(lengths)}")
         self.columns = {bits: columns(bits) for bits in self.lengths}
         if weighting == "adaptive" and any(where != prefix(bits) for bits, where in self.columns.items()):
             raise ValueError(

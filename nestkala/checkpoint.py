@@ -81,13 +81,14 @@ def load_checkpoint(
         loss.load_state_dict(_below(tensors, "loss."))
     except RuntimeError as error:
         raise NestKALAError(f"the checkpoint {path} is of another loss: {one_line(error)}") from None
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = {str(number): parameter for number, parameter in enumerate(trained)}
     states: dict[int, dict[str, Any]] = {}
     for name, value in _below(tensors, "optimizer.").items():
         index, _, key = name.partition(".")
-        if not index.isdecimal() or int(index) >= len(parameters):
+        if index not in parameters:
             raise NestKALAError(f"the checkpoint {path} is of another run: it has a state of parameter {index}")
-        if value.shape not in (torch.Size(), parameters[int(index)].shape):
+        if value.shape not in (torch.Size(), parameters[index].shape):
             raise NestKALAError(f"the checkpoint {path} is of another run: {name} is {tuple(value.shape)}")
         states.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})

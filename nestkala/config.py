@@ -16,6 +16,7 @@ from .settings_files import in_words, read_settings
 
 MAX_LENGTH = 512
 MAX_RANK = 4096
+MAX_THREADS = 1024
 MAX_PROMPT_LENGTH = 1000
 
 
@@ -242,7 +243,9 @@ class Config(BaseModel):
         "fp32",
         description="of the backbone: fp32, mixed bf16, mixed fp16 (GPU only), or fp64 (all of the model; to compare)",
     )
-    threads: int = Field(0, ge=0, description="CPU threads a process; 0: all cores, shared among the processes")
+    threads: int = Field(
+        0, ge=0, le=MAX_THREADS, description="CPU threads a process; 0: all cores, shared among the processes"
+    )
     workers: int | None = Field(
         None, ge=0, description="processes that decode images; by default one for every two cores, at most 8"
     )
@@ -291,6 +294,13 @@ class Config(BaseModel):
     @classmethod
     def _sorted(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(set(lengths)))
+
+    @field_validator("output", "resume", "data_root", "split", "descriptions", "cache")
+    @classmethod
+    def _possible(cls, path: Path | None) -> Path | None:
+        if path is not None and "\0" in str(path):
+            raise ValueError(f"{str(path)!r} is no path: it holds a NUL")
+        return path
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -26,6 +26,7 @@ from .files import TEMPORARY, remove_unfinished, replacing, write_text
 from .formats import check_version
 from .hasher import Hasher
 from .image_folder import encoded, images_below
+from .images import is_below
 from .index import PrefixIndex
 from .index.model import about_model
 from .machine import cores_per_process, decoding_workers
@@ -149,16 +150,18 @@ def read_shards(output: Path, verify: bool = True) -> Iterator[PrefixIndex]:
 
 def _read_shard(path: Path, verify: bool) -> PrefixIndex:
     try:
-        return PrefixIndex.load(path, verify)
+        shard = PrefixIndex.load(path, verify)
+        unreadable(shard)
     except NestKALAError as error:
-        raise NestKALAError(f"{error}; delete it, and encode again") from None
+        raise NestKALAError(f"the shard {path}: {error}; delete it, and encode again") from None
+    return shard
 
 
 def unreadable(shard: PrefixIndex) -> list[str]:
     """The images of a shard that could not be read, and have no code."""
-    names = parsed_json(shard.about.get("unreadable", "null"), "what a shard says of unreadable images")
+    names = parsed_json(shard.about.get("unreadable", "null"), "what it says of unreadable images")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NestKALAError("a shard does not say which images were unreadable: it is damaged, or no shard")
+        raise NestKALAError("it does not say which images were unreadable")
     return names
 
 
@@ -222,8 +225,7 @@ def _listed(line: bytes) -> tuple[str, dict[str, Any]] | None:
         name, metadata = json.loads(line)
     except (ValueError, TypeError, RecursionError):
         return None
-    is_below = isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
-    return (name, metadata) if is_below and isinstance(metadata, dict) else None
+    return (name, metadata) if isinstance(name, str) and is_below(name) and isinstance(metadata, dict) else None
 
 
 def _encode_shard(

@@ -2,6 +2,9 @@
 
 from .errors import NestKALAError
 
+_LONGEST = 10
+"""Digits; Python refuses to read very many."""
+
 
 def check_version(where: str, found: object, known: int, anew: str | None = None) -> None:
     """Refuse a file of another version.
@@ -17,11 +20,12 @@ def check_version(where: str, found: object, known: int, anew: str | None = None
     """
     if str(found) == str(known):
         return
-    number = int(str(found)) if str(found).isdecimal() else None
+    said = str(found)
+    number = int(said) if said.isdecimal() and len(said) < _LONGEST else None
     if number is not None and number > known:
         way_on = "a newer NestKALA wrote it, so upgrade yours"
     elif number is not None and anew is not None:
         way_on = anew
     else:
         way_on = "there never was such a version, so it is damaged"
-    raise NestKALAError(f"{where} is of version {found}, known is {known}: {way_on}")
+    raise NestKALAError(f"{where} is of version {said[:40]}, known is {known}: {way_on}")

@@ -30,6 +30,12 @@ def looks_like_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def is_below(name: str) -> bool:
+    """Whether a name is that of a file in a folder or its subfolders, and leads to no place elsewhere."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
 def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
     """Decode the bytes of an image file, in one of `FORMATS`, to an 8-bit RGB image.
 
@@ -91,7 +97,7 @@ def thumbnail(file: Path | bytes, size: int) -> bytes | None:
     """A JPEG of an image file, or of its bytes, `size` pixels wide and high at most; None for what cannot be read."""
     try:
         image = decode_image(file if isinstance(file, bytes) else file.read_bytes(), "image")
-    except (NestKALAError, OSError):
+    except (OSError, ValueError):  # ValueError: names that no file can have, and NestKALAError
         return None
     image.thumbnail((size, size))
     buffer = BytesIO()

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from .images import data_url, thumbnail
+from .images import data_url, is_below, thumbnail
 from .index.strings import as_text
 
 _SIZE = 288
@@ -22,7 +22,7 @@ def result_page(query: Path | str, folder: Path, results: Iterable[tuple[str, fl
         compared: what the distances are of, in words.
     """
     items = "\n".join(
-        f'<li><figure><img src="{data_url(thumbnail(folder / name, _SIZE))}" alt="" loading="lazy">'
+        f'<li><figure><img src="{data_url(_found(folder, name))}" alt="" loading="lazy">'
         f"<figcaption>{_text(name)} <span>{distance:g}</span></figcaption></figure></li>"
         for name, distance in results
     )
@@ -31,6 +31,10 @@ def result_page(query: Path | str, folder: Path, results: Iterable[tuple[str, fl
     picture = f'<img src="{data_url(thumbnail(query, _SIZE))}" alt="">' if isinstance(query, Path) else ""
     title = _text(query.name if isinstance(query, Path) else query)
     return template.substitute(title=title, subtitle=_text(subtitle), picture=picture, results=items)
+
+
+def _found(folder: Path, name: str) -> bytes | None:
+    return thumbnail(folder / name, _SIZE) if is_below(name) else None
 
 
 def _text(name: str) -> str:

@@ -85,6 +85,8 @@ def train(config: Config) -> Path:
 
     checkpoint = folder / "checkpoint.safetensors"
     resumes = checkpoint.exists()
+    if config.resume is not None and config.trains and not resumes and (folder / "model.safetensors").exists():
+        raise NestKALAError(f"{folder} holds a trained model and no {checkpoint.name}: there is nothing to go on from")
     if main:
         if not resumes:  # only now, so that a mistake in the settings leaves no folder behind
             folder.mkdir(parents=True, exist_ok=True)

@@ -18,12 +18,19 @@ _HEADERS = {
 
 
 def own_names(host: str, other: str | None = None) -> Collection[str] | None:
-    """What a server at `host` is called, and by an `other` name; None for any name, where `host` is not loopback."""
+    """What a server at `host` is called, and by an `other` name; None for any, at no loopback and without another."""
     try:
         alone = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         alone = False
-    return sorted({"localhost", "127.0.0.1", "::1", host, (other or host).lower()}) if alone else None
+    if other is None and not alone:
+        return None
+    return sorted({"localhost", "127.0.0.1", "::1", host.lower(), (other or host).lower()})
+
+
+def is_host_name(name: str) -> bool:
+    """Whether it is a host's name alone, without port, scheme or path."""
+    return _name(name) == name.lower()
 
 
 class Guard:

@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return _Loader(content.decode("utf-8")).get_single_data()
     except Exception as error:  # PyYAML raises nearly every type on what it cannot make a value of
-        raise NestKALAError(f"{path} is not YAML: {_reason(error)}") from None
+        raise NestKALAError(f"{path} is not YAML as it is read here: {_reason(error)}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -71,4 +71,8 @@ def _content(path: Path) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return one_line(error)

@@ -17,7 +17,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
 from .errors import DivergedError, NestKALAError
 from .history import Epoch, EpochMeans
-from .losses import NestedLoss, NestedTerms
+from .losses import NestedLoss, NestedTerms, NotFiniteError
 from .model import HashModel
 
 
@@ -133,7 +133,7 @@ class Trainer:
             anchors = self.model.anchor_to_code(self.model.anchors)
             try:
                 self.loss.end_epoch(anchors)
-            except ValueError as error:  # the last step may have made what discrete codes cannot be computed from
+            except NotFiniteError as error:  # the last step diverged
                 raise self._diverged(f"end of epoch {self.epoch}: {error}") from error
         self.epoch += 1
         self.history.append(means.finish(self.loss.discrete_objectives(anchors)))

@@ -112,6 +112,13 @@ def test_it_is_kept_on_the_way(hasher: Hasher, photos: Path) -> None:
     index, kept = empty(hasher), []
     update_from_folder(index, photos, hasher, keep=lambda: kept.append(len(index)), keep_every=5)
     assert kept == [5, 10, 12]
+
+
+def test_no_more_than_asked_for_is_unsaved(hasher: Hasher, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nestkala.index.folder.CHUNK", 2)
+    index, kept = empty(hasher), []
+    update_from_folder(index, photos, hasher, keep=lambda: kept.append(len(index)), keep_every=5)
+    assert kept == [5, 10, 12]
     assert_holds(index, photos, all_images(photos), hasher)
 
 

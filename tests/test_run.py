@@ -159,6 +159,15 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     assert_equal(trained(folder), trained(run))
 
 
+def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "checkpoint.safetensors").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(NestKALAError, match=r"holds a trained model and no checkpoint.safetensors"):
+        train(settings(folder, resume=folder, epochs=5))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp_path: Path) -> None:
     folder = train(settings(tmp_path / "run", shots=0))
     assert not (folder / "checkpoint.safetensors").exists()

@@ -25,7 +25,7 @@ from nestkala.index import PrefixIndex
 from nestkala.index.folder import update_from_folder
 from nestkala.index.model import about_model, folder_of, hasher_of
 from nestkala.index.opening import open_index
-from nestkala.server_guard import own_names
+from nestkala.server_guard import is_host_name, own_names
 from nestkala.server_turns import Turns
 from reliability import hostile_requests, web_server
 from reliability.web_server import ask
@@ -268,6 +268,19 @@ def test_on_this_machine_alone_the_server_goes_by_its_own_names(
     answer = client.get("/", headers={"Host": called})
     assert answer.status_code == status
     assert ("error" in answer.json()) if status == 400 else True
+
+
+def test_a_server_for_others_that_has_a_name_answers_to_no_stranger() -> None:
+    assert own_names("0.0.0.0") is None
+    assert set(own_names("0.0.0.0", "Photos.example") or ()) >= {"photos.example", "localhost"}
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [("photos.example", True), ("Photos", True), ("p.example:443", False), ("https://p.example", False), ("a b", True)],
+)
+def test_a_name_is_a_hosts_alone(name: str, good: bool) -> None:
+    assert is_host_name(name) == good
 
 
 def test_behind_a_proxy_the_server_goes_by_its_name_too(index: PrefixIndex, hasher: Hasher, photos: Path) -> None:

@@ -52,6 +52,8 @@ class Index:
             self._update(index)
 
     def _update(self, index: "SearchIndex | None") -> None:
+        if self.save_every < 1:
+            raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         from ..hasher import Hasher
         from ..index.folder import update_from_folder
         from ..index.model import about_model, hasher_of

@@ -23,7 +23,7 @@ class Serve:
     """to listen at; 0 for any that is free"""
 
     name: str | None = None
-    """that it is called by others, too: that of a proxy before it, which passes the Host header on"""
+    """host name that others call it by, such as that of a proxy before it: no other is answered to, but its own"""
 
     model: str | None = None
     """where the index's model is, if it has moved"""
@@ -34,12 +34,14 @@ class Serve:
         try:
             from ..server import make_app
             from ..server_connections import make_server
-            from ..server_guard import own_names
+            from ..server_guard import is_host_name, own_names
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
         from ..index.model import folder_of, hasher_of
         from ..index.opening import open_index
 
+        if self.name is not None and not is_host_name(self.name):
+            raise NestKALAError(f"name must be a host name alone, such as photos.example, not {self.name!r}")
         index = open_index(self.index)
         folder = folder_of(index)
         app = make_app(index, hasher_of(index, self.model), folder, own_names(self.host, self.name))

@@ -78,14 +78,18 @@ def update_from_folder(
 
     waiting: list[tuple[Sequence[str], NDArray[np.uint8]]] = []
     todo = [*changes.added, *changes.changed]
+    left, unsaved = len(todo), 0
+    chunk = keep_every // -(-keep_every // CHUNK)
     with tqdm(total=len(todo), desc="encoding", unit="img", disable=not (progress and todo)) as bar:
-        for names, codes, broken in encoded(hasher, folder, todo, workers, min(CHUNK, keep_every)):
+        for names, codes, broken in encoded(hasher, folder, todo, workers, chunk):
             waiting.append((names, codes))
             changes.broken += broken
+            left, unsaved = left - len(names) - len(broken), unsaved + len(names) + len(broken)
             bar.update(len(names) + len(broken))
-            if sum(len(names) for names, _ in waiting) >= keep_every:
+            if unsaved + min(chunk, left) > keep_every:
                 _add(index, waiting, here)
                 keep()
+                unsaved = 0
     _add(index, waiting, here)
     keep()
     unread = set(changes.broken)

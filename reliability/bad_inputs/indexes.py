@@ -12,7 +12,7 @@ from nestkala.index.storage import read_index, write_index
 
 from .case import Make, refused
 from .good import Good, copied
-from .spoiling import DEEP, NO_FORMATS, Spoil, absent, cut, flipped, replaced
+from .spoiling import DEEP, LARGE_NUMBER, NO_FORMATS, Spoil, absent, cut, flipped, replaced
 
 NAMES = ("words", "ids_text", "ids_ends", "metadata_text", "metadata_ends")
 
@@ -91,6 +91,7 @@ _DAMAGED = {
     "with a bit flipped in its header": flipped(40),
     "with a bit flipped in its codes": flipped(-5),
     "of another version": _header("__metadata__", version="2"),
+    "of a version of 5,000 digits": _header("__metadata__", version=LARGE_NUMBER),
     "of another format": _header("__metadata__", format="other"),
     "with a header of 10,000 brackets": replaced(len(DEEP).to_bytes(8, "little") + DEEP.encode()),
     "of codes of no bits": _written(bits=0),

@@ -72,6 +72,7 @@ _SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "of another backbone": ({"backbone": "tiny"}, "fingerprint"),
     "of no such backbone": ({"backbone": "features:many"}, "features:many"),
     "of a backbone of a trillion numbers": ({"backbone": f"features:{10**12}"}, "features"),
+    "of a version of 5,000 digits": ({"version": LARGE_NUMBER}, "is of version 999"),
     "of other weights of the backbone": ({"fingerprint": "0" * 32}, "0" * 32),
 }
 

@@ -11,6 +11,9 @@ from .spoiling import DEEP, NO_FORMATS
 _BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 _NO_YAML: dict[str, tuple[str | bytes, str]] = {
     "a bracket too many": ("lengths: [8", "x.yaml"),
+    "an output with a NUL": ('output: "a\\0b"\n', "it holds a NUL"),
+    "a cache with a NUL": ('cache: "a\\0b"\n', "it holds a NUL"),
+    "many threads": ("threads: 100000\n", "threads"),
     "a key twice": ("epochs: 1\nshots: 1\nepochs: 2\n", "'epochs' is given twice"),
     "a key twice in a mapping": ("loss_args: {margin: 1, margin: 2}\n", "'margin' is given twice"),
     "Latin-1": ("data: gr\xfcn".encode("latin-1"), "x.yaml"),

@@ -67,6 +67,7 @@ _LINES = {
     "a number": "1",
     "a number for a name": '[1, {"size": 1}]',
     "no metadata": '["a/1.png", null]',
+    "a NUL in a name": '["a\\u0000b.png", {"size": 1}]',
     "a path upwards": '["../../../etc/passwd", {"size": 1}]',
     "a path from the root": '["/etc/passwd", {"size": 1}]',
     "10,000 brackets": DEEP,
@@ -87,7 +88,7 @@ CASES = [
     refused(
         "a list of images that is gone", _gone_on(lambda folder: (folder / "images.jsonl").unlink()), "images.jsonl"
     ),
-    refused("a shard that does not tell what was unreadable", _gone_on(_not_told), "unreadable"),
+    refused("a shard that does not tell what was unreadable", _gone_on(_not_told), "000000.index"),
     refused(
         "shards of another size", lambda here, good: [*_gone_on(lambda _: None)(here, good)[:-1], "11"], "shard size"
     ),

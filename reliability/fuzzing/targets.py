@@ -185,8 +185,8 @@ def _class_folders(folder: Path) -> Target:
 
 def _settings(folder: Path) -> list[Target]:
     _made(folder)
-    experiment = b"title: T\nbase: digits\ndata: {D: {data: digits, shots: 2}}\nshots: [1, 2]\nlengths: [8]\nmethods:\n"
-    experiment = experiment.replace(b", shots: 2", b"") + b"  M: {loss: csq}\n  N: {sweep: {alpha: [1, 2]}}\n"
+    experiment = b"title: T\nbase: digits\ndata: {D: {data: digits}}\nshots: [1, 2]\nlengths: [8]\nmethods:\n"
+    experiment += b"  M: {loss: csq}\n  N: {sweep: {alpha: [1, 2]}}\n"
     config = b"data: digits\nlengths: [8, 16]\nloss_args: {margin: 0.3}\nprompts:\n- a {}.\nlr: 0.1\nqueries: 5\n"
     said = b'cat: a cat\n"hot dog": [a dog, "two"]\n'
     return [
