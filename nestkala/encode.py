@@ -33,6 +33,7 @@ from .machine import cores_per_process, decoding_workers
 from .text_files import parsed_json, read_json
 
 _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
+MAX_SHARD_SIZE = 2**31 - 1
 _PATIENCE = timedelta(days=30)
 """How long processes wait for each other: one may have more to do."""
 
@@ -52,7 +53,7 @@ class Plan:
     about: dict[str, str]
     lengths: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_LENGTH)], ...], Field(min_length=1)]
     images: Annotated[int, Field(ge=0)]
-    shard_size: Annotated[int, Field(ge=1)]
+    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_SIZE)]
     version: int = _VERSION
 
     @property
@@ -74,15 +75,15 @@ def encode_folder(
         folder: of images; which files count says `images_below`.
         output: folder to write, which all processes see.
         model: run folder, or "owner/name" on the hub.
-        shard_size: images a shard, 1 or more.
+        shard_size: images a shard, 1 to `MAX_SHARD_SIZE`.
         workers: processes that decode, for each process; 0 for none, None for one every two cores.
         progress: show a bar, of the first process's share.
 
     Raises:
         NestKALAError: no such folder or model, codes that do not nest, or an output that holds something else.
     """
-    if shard_size < 1:
-        raise NestKALAError(f"shard size must be 1 or more, not {shard_size}")
+    if not 1 <= shard_size <= MAX_SHARD_SIZE:
+        raise NestKALAError(f"shard size must be 1 to {MAX_SHARD_SIZE:,}, not {shard_size}")
     torch.set_num_threads(cores_per_process())
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
     with accelerator.main_process_first():  # which may download

@@ -40,6 +40,7 @@ def _of_file(path: Path, profile: str) -> Figure:
         details={
             "properties": properties,
             "examples": passing + failing,
+            "failed": re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE),
             "pytest": done.stdout.strip().split("\n")[-1],
         },
     )

@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused(
     assert "exists, and holds no encoded images" in refused("encode", photos, photos, *model)
     assert "absent is no folder" in refused("encode", tmp_path / "absent", tmp_path / "new", *model)
     assert not (tmp_path / "new").exists()
-    assert "shard size must be 1 or more, not 0" in refused("encode", photos, out, *model, "--shard-size", 0)
+    assert "shard size must be 1 to 2,147,483,647, not 0" in refused("encode", photos, out, *model, "--shard-size", 0)
     assert "leave out --model" in refused("index", out, tmp_path / "photos.index", *model)
     (out / "000000.index").write_bytes((out / "000000.index").read_bytes()[:-1])
     said = refused("index", out, tmp_path / "photos.index")

@@ -55,6 +55,7 @@ def _not_told(folder: Path) -> None:
 _PLANS = {
     "that is 10,000 brackets": (replaced(DEEP), "encoding.json"),
     "of another version": (edited(version=9), "version 9"),
+    "of shards of 2^64 images": (edited(shard_size=2**64), "shard_size"),
     "of a trillion images": (edited(images=10**12), "images.jsonl"),
     "of shards of no image": (edited(shard_size=0), "shard_size"),
     "of no lengths": (edited(lengths=[]), "lengths"),
