@@ -13,6 +13,9 @@ from .signs import signs
 # single precision cannot tell smaller distances from 0.
 _CLOSEST = 1e-3
 
+# A relaxed code of nearly no length has a direction that is noise; its slope, 1 / length, would be as good as infinite.
+_SHORTEST = 1e-6
+
 
 class DCH(HashLoss):
     """Weighted cross-entropy of the batch's similarities under a Cauchy distribution of the codes' distances.
@@ -47,7 +50,7 @@ class DCH(HashLoss):
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar, bits = similar_pairs(h, targets), h.shape[1]
         # One bit has no slope, and what rounding makes of it would count as a gradient in adaptive weighting.
-        directions = F.normalize(h, dim=1) if bits > 1 else signs(h) + 0 * h
+        directions = F.normalize(h, dim=1, eps=_SHORTEST) if bits > 1 else signs(h) + 0 * h
         distances = self._distance(directions @ directions.T, bits)  # (B, B)
         near = torch.log1p(distances / self.gamma)
         far = torch.log1p(self.gamma / distances.clamp(min=_CLOSEST))

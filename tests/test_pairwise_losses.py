@@ -115,7 +115,7 @@ def slow_dch(h, targets, gamma=20.0, quantization=0.1):
     w, similarity = balance(s, counted), []
     for i, j in counted:
         d = distance(h[i], h[j])
-        cost = s[i][j] * torch.log(d / gamma) + torch.log(1 + gamma / d)
+        cost = torch.log(1 + d / gamma) if s[i][j] else torch.log(1 + gamma / d.clamp(min=1e-3))
         similarity.append(w[i, j] * cost)
     corner = [torch.log(1 + distance(row.abs(), torch.ones_like(row)) / gamma) for row in h]
     return {"similarity": mean(similarity), "quantization": quantization * mean(corner)}
