@@ -11,6 +11,7 @@ import tyro
 from tabulate import tabulate
 from tyro.conf import Positional, arg
 
+from nestkala.cli import guarded
 from nestkala.errors import NestKALAError
 from nestkala.files import write_text
 
@@ -78,8 +79,4 @@ def page(found: dict[str, Any], names: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Benchmarks))
-    except NestKALAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(lambda: main(tyro.cli(Benchmarks))))

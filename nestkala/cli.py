@@ -31,13 +31,13 @@ from .errors import NestKALAError, one_line
 def main(args: Sequence[str] | None = None) -> int:
     """`nestkala COMMAND ...`. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     args = list(sys.argv[1:] if args is None else args)
-    return _guarded(lambda: _command(args), args[:1])
+    return guarded(lambda: _command(args), args[:1])
 
 
 def train_main(args: Sequence[str] | None = None) -> int:
     """`train.py ...`, the same as `nestkala train ...`. Returns the exit code."""
     args = list(sys.argv[1:] if args is None else args)
-    return _guarded(lambda: _train(base := base_config(args), tyro.cli(Config, default=base, args=args)), ["train"])
+    return guarded(lambda: _train(base := base_config(args), tyro.cli(Config, default=base, args=args)), ["train"])
 
 
 def _command(args: list[str]) -> None:
@@ -98,7 +98,13 @@ _GOES_ON = {
 }
 
 
-def _guarded(action: Callable[[], object], command: Sequence[str]) -> int:
+def guarded(action: Callable[[], object], command: Sequence[str] = ()) -> int:
+    """Do it, and return the exit code of a process that did; what the user can mend is told in one line.
+
+    Args:
+        action: to do.
+        command: its name in `nestkala`, if it has one, for what to do after Ctrl-C.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name that is no text is printed as it is
         sys.stdout.reconfigure(errors="surrogateescape")

@@ -12,7 +12,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 from .backbone_names import check_name
 from .errors import NestKALAError, nearest, unknown_name
 from .plugins import find_plugin
-from .settings_files import in_words, read_settings
+from .settings_files import read_settings
+from .validation import in_words
 
 MAX_LENGTH = 512
 MAX_RANK = 4096

@@ -31,6 +31,7 @@ from .index import PrefixIndex
 from .index.model import about_model
 from .machine import cores_per_process, decoding_workers
 from .text_files import parsed_json, read_json
+from .validation import first_in_words
 
 _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
@@ -125,9 +126,7 @@ def read_plan(output: Path) -> Plan:
             check_version(str(output / _PLAN), found["version"], _VERSION)
         plan = TypeAdapter(Plan).validate_python(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise NestKALAError(f"{output} holds no encoded images: {_PLAN}: {where}: {first['msg']}") from None
+        raise NestKALAError(f"{output} holds no encoded images: {_PLAN}: {first_in_words(error)}") from None
     listed = (output / _LIST).stat().st_size if (output / _LIST).is_file() else 0
     if plan.images > listed:  # a line an image: else a number that is wrong could keep us busy for ever
         raise NestKALAError(f"{output / _LIST} is damaged: {plan.images} images make a longer list")

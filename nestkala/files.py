@@ -5,12 +5,13 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -44,18 +45,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path, names: str = "*", older_than: float = 0.0) -> None:
+def remove_unfinished(folder: Path, names: str = "*", older_than: float | None = None) -> None:
     """Delete what processes that were killed had begun to write.
 
     Args:
         folder: it is in.
         names: pattern of what would have been written, which may name subfolders.
-        older_than: seconds since it was last written to, where others may be writing now.
+        older_than: seconds since it was last written to, where others may be writing now; None for whatever age, also
+            where a clock was set back meanwhile.
     """
     *subfolders, name = names.split("/")
     for left in folder.glob("/".join([*subfolders, f"{TEMPORARY}*-{name}"])):
         with suppress(OSError):  # gone by now, or in a folder that may only be read
-            if time.time() - left.stat().st_mtime >= older_than:
+            if older_than is None or time.time() - left.stat().st_mtime >= older_than:
                 left.unlink()
 
 
@@ -81,9 +83,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
         OSError: it cannot be written, for want of room as a rule.
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    checksum = {_CHECKSUM: _digest(plain, metadata or {})}
+    metadata = metadata or {}
     with replacing_safetensors(path) as temporary:
-        save_file(plain, temporary, (metadata or {}) | checksum)
+        save_file(plain, temporary, metadata | {_CHECKSUM: _checksum(plain, metadata)})
 
 
 def load_tensors(path: Path, called: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -105,17 +107,28 @@ def load_tensors(path: Path, called: str) -> tuple[dict[str, Tensor], dict[str, 
         raise
     except Exception as error:  # torch refuses what safetensors lets pass, such as numbers of half a byte
         raise NestKALAError(f"{called} is damaged: {one_line(error)}") from None
-    checksum = metadata.pop(_CHECKSUM, None)
-    if checksum not in (None, _digest(tensors, metadata)):
+    written = metadata.pop(_CHECKSUM, None)
+    if written not in (None, _checksum(tensors, metadata)):
         raise NestKALAError(f"{called} is damaged: its content is not what was written")
     return tensors, metadata
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    return checksum(
+        metadata,
+        (
+            (f"{name} {value.dtype} {tuple(value.shape)}", value.reshape(-1).view(torch.uint8).numpy())
+            for name, value in sorted(tensors.items())
+        ),
+    )
+
+
+def checksum(metadata: Mapping[str, str], arrays: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:
+    """BLAKE2b, 128 bits in hexadecimal digits, of what a file says of itself and of arrays, described and as bytes."""
     digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16)
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    for description, content in arrays:
+        digest.update(description.encode())
+        digest.update(content.data)
     return digest.hexdigest()
 
 

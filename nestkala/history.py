@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import NestKALAError
 from .losses import NestedTerms
+from .validation import first_in_words
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def history_from_json(text: str | bytes, where: str) -> list[Epoch]:
     try:
         return _JSON.validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"[{part!r}]" for part in first["loc"])
-        raise NestKALAError(f"{where} holds no history of training: {place} {first['msg']}") from None
+        raise NestKALAError(f"{where} holds no history of training: {first_in_words(error)}") from None
 
 
 def load_history(run: Path) -> list[Epoch] | None:

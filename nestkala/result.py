@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import NestKALAError
 from .files import write_text
 from .text_files import read_json
+from .validation import first_in_words
 
 _NAME = "metrics.json"
 
@@ -45,9 +46,7 @@ def load_result(run: Path) -> Result | None:
     try:
         result = TypeAdapter(Result).validate_python(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"[{part!r}]" for part in first["loc"])
-        raise NestKALAError(f"{path} holds no scores: {place} {first['msg']}") from None
+        raise NestKALAError(f"{path} holds no scores: {first_in_words(error)}") from None
     if "train" not in result.seconds or any(
         not bits.isdecimal() or not {"map", "map_tie_aware"} <= scores.keys() for bits, scores in result.lengths.items()
     ):

@@ -1,7 +1,6 @@
 """A trained model on disk: model.json says what it is, model.safetensors holds what was trained."""
 
 import json
-import reprlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,6 +18,7 @@ from .model import HashModel
 from .objective import loss_class
 from .plugins import find_plugin
 from .text_files import read_json
+from .validation import first_in_words
 
 _VERSION: Literal[1] = 1
 MODEL_FILES = ("model.json", "model.safetensors")
@@ -135,9 +135,7 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
             check_version(str(path), found["version"], _VERSION)
         spec = ModelSpec.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise NestKALAError(f"{path}: {where}: {first['msg']}, not {reprlib.repr(first['input'])}") from None
+        raise NestKALAError(f"{path}: {first_in_words(error)}") from None
     state, _ = load_tensors(folder / "model.safetensors", str(folder / "model.safetensors"))
     anchors = state.get("anchors")
     if anchors is None or anchors.ndim != 2 or not 1 <= anchors.shape[1] <= MAX_ANCHOR_WIDTH:

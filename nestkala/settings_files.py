@@ -1,19 +1,12 @@
-"""YAML files of settings, shipped with the package or given by path, and what is wrong with them in words."""
+"""YAML files of settings, shipped with the package or given by path."""
 
 import os
-import reprlib
-from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from .errors import NestKALAError, nearest, unknown_name
+from .errors import NestKALAError, unknown_name
 from .text_files import read_yaml
-
-_shortened = reprlib.Repr()
-_shortened.maxstring = _shortened.maxother = 120
 
 
 def shipped_files(package: str) -> dict[str, Path]:
@@ -47,21 +40,3 @@ def read_settings(kind: str, name: str, package: str) -> tuple[Path, dict[str, A
         if not isinstance(key, str):
             raise NestKALAError(f"{path}: a key must be a word, not {key!r}")
     return path, values
-
-
-def in_words(error: ValidationError, known: Iterable[str]) -> str:
-    """What pydantic found, in one line, with the nearest of the `known` keys for an unknown one."""
-    known = list(known)
-    sentences = []
-    for detail in error.errors(include_url=False):
-        key = ".".join(map(str, detail["loc"]))
-        if detail["type"] == "extra_forbidden":
-            sentences.append(f"unknown key '{key}'{nearest(key, known)}")
-        elif detail["type"] == "missing":
-            sentences.append(f"{key} is missing")
-        elif detail["type"] == "value_error":
-            sentences.append(str(detail["ctx"]["error"]))
-        else:
-            message = detail["msg"].removeprefix("Input ")
-            sentences.append(f"{key} {message}, not {_shortened.repr(detail['input'])}")
-    return "; ".join(sentences)

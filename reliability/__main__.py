@@ -13,7 +13,7 @@ from tabulate import tabulate
 from tyro.conf import Positional, arg
 
 from benchmarks.ledger import machines, measure
-from nestkala.errors import NestKALAError
+from nestkala.cli import guarded
 from nestkala.files import write_text
 
 from . import dependencies, full_disk, fuzzing, hostile_requests, kills, processes, properties
@@ -84,8 +84,4 @@ def page(found: dict[str, Any], names: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Reliability))
-    except NestKALAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(lambda: main(tyro.cli(Reliability))))

@@ -34,6 +34,7 @@ from tyro import cli
 from nestkala.backbones.tiny import PREPROCESSING, network
 from nestkala.backbones.tiny_text import PROMPT, load_encoder
 from nestkala.checkpoint import load_checkpoint, save_checkpoint
+from nestkala.cli import guarded
 from nestkala.errors import NestKALAError
 from nestkala.files import save_tensors, write_text
 from nestkala.zero_shot import zero_shot_labels
@@ -323,7 +324,4 @@ def export(settings: Settings, average: nn.Module, norm: float) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(cli(Settings))
-    except NestKALAError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(lambda: main(cli(Settings))))

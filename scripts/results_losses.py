@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tyro import cli
 
+from nestkala.cli import guarded
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split, save_split
@@ -400,7 +401,4 @@ def _held(condition: bool) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(cli(Settings))
-    except NestKALAError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(lambda: main(cli(Settings))))

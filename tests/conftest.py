@@ -1,9 +1,12 @@
 """Fixtures for the data that lies beside the project."""
 
 import os
+import shutil
 import signal
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,3 +73,17 @@ def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
     small = {"queries": 2, "shots": 4, "lengths": (4, 20), "epochs": 2, "workers": 0, "cache_gb": 0}
     return train(Config(data=str(folder / "images"), output=folder / "run", head_init="random", **small))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium; of the module alone, because its event loop would be in the way of other tests'."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -1,8 +1,10 @@
 """Files that are replaced whole: after success, an error, or a kill."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from nestkala.errors import NestKALAError
-from nestkala.files import TEMPORARY, load_tensors, replacing, save_tensors, write_text
+from nestkala.files import TEMPORARY, load_tensors, remove_unfinished, replacing, save_tensors, write_text
 
 KILLED = """
 import sys
@@ -94,6 +96,24 @@ def test_a_kill_leaves_the_old_file_alone(path: Path) -> None:
     kept = files(path)
     assert kept.pop("file.txt") == "old"
     assert [(name.startswith(TEMPORARY), text) for name, text in kept.items()] == [(True, "half of it")]
+
+
+def test_unfinished_files_go_by_age_where_one_is_given_and_whatever_the_clock_says_where_none_is(path: Path) -> None:
+    ages = {"old": 7200, "young": 60, "of tomorrow": -86400}
+    for name, age in ages.items():
+        left = path.with_name(f"{TEMPORARY}{name}-file.txt")
+        left.touch()
+        os.utime(left, (time.time() - age,) * 2)
+    other = path.with_name(f"{TEMPORARY}0-other.txt")
+    other.touch()
+    remove_unfinished(path.parent, "file.txt", older_than=3600)
+    assert files(path).keys() == {
+        "file.txt",
+        other.name,
+        *(f"{TEMPORARY}{n}-file.txt" for n in ("young", "of tomorrow")),
+    }
+    remove_unfinished(path.parent, "file.txt")
+    assert files(path).keys() == {"file.txt", other.name}
 
 
 def test_the_data_is_on_the_disk_before_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,5 @@
 """Names that are markup stay text in every page, even in a browser that minds no policy of the page."""
 
-import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from serving import serving
 
 from nestkala import Hasher
 from nestkala.config import Config
@@ -18,7 +16,6 @@ from nestkala.report import write_report
 from nestkala.result_page import result_page
 from nestkala.run import train
 from nestkala.server import make_app
-from nestkala.server_connections import make_server
 
 HACK = "document.title='hacked'"
 NAMES = [
@@ -38,9 +35,6 @@ NAMES = [
     "two\nlines",
 ]
 POLICY = "meta[http-equiv=Content-Security-Policy][content^=\"default-src 'none'; img-src data:\"]"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +53,14 @@ def address(photos: Path, noise_model: Path) -> Iterator[str]:
     hasher = Hasher.from_pretrained(noise_model, "cpu")
     ids = [f"{name}.png" for name in NAMES]
     index = PrefixIndex.build(hasher.encode([photos / name for name in ids]), ids, bits=20)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = make_server(make_app(index, hasher, photos))
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with serving(make_app(index, hasher, photos)) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
-    """Of a browser that heeds no Content-Security-Policy."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser.new_context(bypass_csp=True).new_page()
-        browser.close()
+def page(browser: Any) -> Any:
+    """That heeds no Content-Security-Policy."""
+    return browser.new_context(bypass_csp=True).new_page()
 
 
 def nothing_ran(page: Any, scripts: int = 0) -> bool:

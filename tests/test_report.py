@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from nestkala.report.groups import group_runs
 from nestkala.run import train
 
 MARKUP = "<img src=x onerror=document.title='hacked'> $x^$"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def random_signs(*shape: int) -> np.ndarray:
@@ -301,18 +299,6 @@ def test_several_labels(tmp_path: Path) -> None:
     assert "No silhouette: images with several labels" in page
     assert "Coloured by the first of an image" in page
     assert "silhouette</th>" not in page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if BROWSER is None:
-        pytest.skip("there is no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

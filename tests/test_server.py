@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from serving import serving
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.testclient import TestClient
@@ -184,14 +185,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     """The port of a real server of an index with entries that lead out of its folder, and a secret file in it."""
     folder = tmp_path_factory.mktemp("hostile")
     index = open_index(str(web_server.make_index(folder)))
-    app = server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    running = server_connections.make_server(app)
-    thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
-    thread.start()
-    yield listening.getsockname()[1], folder / "photos" / "secret.txt"
-    running.should_exit = True
-    thread.join(20)
+    with serving(server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"))) as port:
+        yield port, folder / "photos" / "secret.txt"
 
 
 def test_no_path_leads_to_a_file(hostile: tuple[int, Path]) -> None:

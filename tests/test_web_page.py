@@ -1,8 +1,5 @@
 """The web page in a real browser: upload, slider, sentence, switch, keyboard, what is no image, markup in names."""
 
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
+from serving import serving
 from starlette.testclient import TestClient
 
 from nestkala import Hasher
@@ -22,9 +19,6 @@ from nestkala.index.model import about_model
 from nestkala.server import make_app
 
 MARKUP = "<img src=x onerror=document.title='hacked'>.png"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +41,8 @@ def hasher(noise_model: Path) -> Hasher:
 def address(photos: Path, hasher: Hasher, noise_model: Path) -> Iterator[str]:
     index = PrefixIndex.empty(20, about_model(hasher, str(noise_model)))
     update_from_folder(index, photos, hasher)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(make_app(index, hasher, photos), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+    with serving(make_app(index, hasher, photos)) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

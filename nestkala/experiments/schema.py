@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, f
 
 from ..config import MAX_LENGTH, Config
 from ..errors import NestKALAError, nearest, unknown_name
-from ..settings_files import in_words, read_settings
+from ..settings_files import read_settings
+from ..validation import in_words
 
 Settings = dict[str, Any]
 Measure = Literal["map", "map_tie_aware"]

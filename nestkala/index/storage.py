@@ -1,6 +1,5 @@
 """An index on disk: one safetensors file, replaced whole, checked, and read by memory map."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ..errors import NestKALAError
-from ..files import replacing_safetensors
+from ..files import checksum, replacing_safetensors
 from ..formats import check_version
 from ..words import ordered_words
 
@@ -27,9 +26,8 @@ def write_index(path: Path, bits: int, about: Mapping[str, str], arrays: Sequenc
     """Write what an index is made of, whole or not at all: see `PrefixIndex.save`."""
     named = dict(zip(_ARRAYS, arrays, strict=True))
     settings = {"format": _FORMAT, "version": str(_VERSION), "bits": str(bits), "about": json.dumps(about)}
-    checksum = _checksum(settings, named)
     with replacing_safetensors(path) as temporary:
-        save_file(named, temporary, settings | {"checksum": checksum})
+        save_file(named, temporary, settings | {"checksum": _checksum(settings, named)})
 
 
 def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDArray[Any]]]:
@@ -48,8 +46,8 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
         _check(bits, about, *arrays.values())
     except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise NestKALAError(f"the index {path} is damaged: {error!r}") from None
-    checksum = settings.pop("checksum", None)
-    if verify and _checksum(settings, arrays) != checksum:
+    written = settings.pop("checksum", None)
+    if verify and _checksum(settings, arrays) != written:
         raise NestKALAError(f"the index {path} is damaged: its content is not what was written")
     return bits, about, list(arrays.values())
 
@@ -114,8 +112,10 @@ _DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}
 
 
 def _checksum(settings: dict[str, str], arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return checksum(
+        settings,
+        (
+            (f"{name} {array.dtype.str} {array.shape}", np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            for name, array in arrays.items()
+        ),
+    )
