@@ -1,8 +1,9 @@
-"""Files that are whole or not there, written to a temporary name and then renamed; arrays and tensors that are read."""
+"""Files that are whole or not there, written in a temporary folder and then moved; arrays and tensors that are read."""
 
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor
 from .errors import NestKALAError, one_line
 
 TEMPORARY = ".writing-"
-"""How names of unfinished files begin."""
+"""How names of the folders of unfinished files begin."""
 _CHECKSUM = "checksum"
 
 ABANDONED_SECONDS = 3600.0
@@ -28,21 +29,24 @@ ABANDONED_SECONDS = 3600.0
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, to write to; it becomes `path` when the context ends without an error.
+    """A file of the same name in a temporary folder beside `path`, to write to; it becomes `path` without an error.
 
-    The data is on the disk before the rename, so that a crash leaves the old file or the new one.
+    The data is on the disk before it is moved, so that a crash leaves the old file or the new one. What libraries
+    write on their way, temporary files of their own among it, goes with the folder.
     """
     if not path.name:
         raise NestKALAError(f"{path} is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    folder = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    folder.mkdir()
+    temporary = folder / path.name
     try:
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path, names: str = "*", older_than: float | None = None) -> None:
@@ -57,8 +61,12 @@ def remove_unfinished(folder: Path, names: str = "*", older_than: float | None =
     *subfolders, name = names.split("/")
     for left in folder.glob("/".join([*subfolders, f"{TEMPORARY}*-{name}"])):
         with suppress(OSError):  # gone by now, or in a folder that may only be read
-            if older_than is None or time.time() - left.stat().st_mtime >= older_than:
-                left.unlink()
+            if older_than is None or time.time() - _last_written(left) >= older_than:
+                shutil.rmtree(left)
+
+
+def _last_written(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
 
 
 def load_array(path: Path, called: str) -> np.ndarray:

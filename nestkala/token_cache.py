@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .files import ABANDONED_SECONDS, remove_unfinished, replacing
+from .files import ABANDONED_SECONDS, remove_unfinished, replacing_safetensors
 from .formats import check_version
 
 logger = logging.getLogger(__name__)
@@ -148,9 +148,9 @@ class TokenCache:
             )
             return
         try:
-            with replacing(self._folder / name) as temporary:
+            with replacing_safetensors(self._folder / name) as temporary:
                 save_file({"keys": keys, "tokens": tokens}, temporary, self._written_as)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             self._full = True
             logger.warning("cannot write to the token cache %s: %s; further tokens are not kept", self._root, error)
             return

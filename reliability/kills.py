@@ -75,14 +75,14 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
         time.sleep(rng.uniform(0, seconds))
         tries += 1
         if tries % 2 == 0:  # while a file is being written, which a moment drawn at random seldom meets
-            while workers.running and not any(place.rglob(f"{TEMPORARY}*")):
+            while workers.running and not _unfinished(place):
                 pass
         hit = workers.kill(work.victims)
         workers.wait()
         if not hit:  # it was quicker this time
             continue
         killed += 1
-        cut += any(place.rglob(f"{TEMPORARY}*"))
+        cut += _unfinished(place)
         done(work.calls(place), folder / "log")
         if (found := work.result(place)) != expected:
             different.append(_different(found, expected))
@@ -97,6 +97,11 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
         not different,
         {"kills": killed, "different": different, "cut_writes": cut, "seconds_in_peace": seconds},
     )
+
+
+def _unfinished(place: Path) -> bool:
+    """Whether a file is being written there."""
+    return any(files and Path(folder).name.startswith(TEMPORARY) for folder, _, files in os.walk(place))
 
 
 def _different(found: object, expected: object) -> object:
@@ -185,7 +190,7 @@ def run_files(place: Path) -> object:
         elif path.name == "metrics.json":
             found[path.name] = json.loads(path.read_text(encoding="utf-8")) | {"seconds": None}
         else:
-            found[path.name] = path.read_bytes().replace(os.fsencode(place), b"")
+            found[path.name] = _content(path).replace(os.fsencode(place), b"")
     return found
 
 
@@ -195,8 +200,12 @@ def shard_files(place: Path) -> object:
     held = [name for shard in read_shards(place) for name in shard.ids]
     if sorted(held) != sorted(listed):
         raise AssertionError(f"{len(listed)} images were listed, and the shards hold {len(held)}")
-    indexes = {path.name: index_content(path) for path in place.glob("*.index")}
-    return {path.name: path.read_bytes() for path in place.iterdir()} | indexes
+    indexes = {path.name: index_content(path) for path in place.glob("[0-9]*.index")}
+    return {path.name: _content(path) for path in place.iterdir()} | indexes
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b"a folder"
 
 
 def index_content(path: Path) -> object:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leftovers import unfinished
 from PIL import Image
 
 from nestkala import Hasher, PrefixIndex
@@ -68,7 +69,7 @@ def test_what_is_missing_is_done_and_nothing_else(
     gone = list(written)[2::3]
     for path in gone:
         path.unlink()
-    (out / ".writing-x-000002.index").write_bytes(b"half")
+    unfinished(out / "000002.index")
     with pytest.raises(NestKALAError, match="is not finished: 2 of 7 shards are missing"):
         read_shards(out)
     encode_folder(photos, out, str(noise_model), 5, workers=0)
@@ -193,8 +194,8 @@ def test_a_kill_while_listing_and_a_model_that_moved_do_not_matter(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    for left in (".writing-x-images.jsonl", "images.jsonl"):
-        (out / left).write_text('["half')
+    unfinished(out / "images.jsonl")
+    (out / "images.jsonl").write_text('["half')
     encode_folder(photos, out, str(noise_model), 20, workers=0)
     (out / "000001.index").unlink()
     shutil.copytree(noise_model, tmp_path / "moved")

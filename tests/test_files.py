@@ -1,14 +1,13 @@
 """Files that are replaced whole: after success, an error, or a kill."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from leftovers import unfinished
 from safetensors.torch import save_file
 
 from nestkala.errors import NestKALAError
@@ -21,6 +20,7 @@ from nestkala.files import replacing
 
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half of it")
+    temporary.with_name(".tmpA1b2C3").write_text("as a library writes it on its way")
     print("writing", flush=True)
     input()
 """
@@ -40,8 +40,9 @@ def files(path: Path) -> dict[str, str]:
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(path: Path) -> None:
     with replacing(path) as temporary:
-        assert temporary.parent == path.parent
-        assert temporary.name.startswith(TEMPORARY)
+        assert temporary.name == path.name
+        assert temporary.parent.parent == path.parent
+        assert temporary.parent.name.startswith(TEMPORARY)
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert files(path) == {"file.txt": "new"}
@@ -93,27 +94,21 @@ def test_a_kill_leaves_the_old_file_alone(path: Path) -> None:
         assert process.stdout.readline() == "writing\n"
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    kept = files(path)
-    assert kept.pop("file.txt") == "old"
-    assert [(name.startswith(TEMPORARY), text) for name, text in kept.items()] == [(True, "half of it")]
+    (left,) = set(path.parent.iterdir()) - {path}
+    assert left.name.startswith(TEMPORARY)
+    assert path.read_text() == "old"
+    remove_unfinished(path.parent)
+    assert files(path) == {"file.txt": "old"}
 
 
 def test_unfinished_files_go_by_age_where_one_is_given_and_whatever_the_clock_says_where_none_is(path: Path) -> None:
-    ages = {"old": 7200, "young": 60, "of tomorrow": -86400}
-    for name, age in ages.items():
-        left = path.with_name(f"{TEMPORARY}{name}-file.txt")
-        left.touch()
-        os.utime(left, (time.time() - age,) * 2)
-    other = path.with_name(f"{TEMPORARY}0-other.txt")
-    other.touch()
+    young, of_tomorrow, long = unfinished(path, 60), unfinished(path, -86400), unfinished(path, 7200, written=60)
+    old, other = unfinished(path, 7200), unfinished(path.with_name("other.txt"), 7200)
     remove_unfinished(path.parent, "file.txt", older_than=3600)
-    assert files(path).keys() == {
-        "file.txt",
-        other.name,
-        *(f"{TEMPORARY}{n}-file.txt" for n in ("young", "of tomorrow")),
-    }
+    assert {*path.parent.iterdir()} == {path, young, of_tomorrow, long, other}
     remove_unfinished(path.parent, "file.txt")
-    assert files(path).keys() == {"file.txt", other.name}
+    assert {*path.parent.iterdir()} == {path, other}
+    assert old.name.startswith(TEMPORARY)
 
 
 def test_the_data_is_on_the_disk_before_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

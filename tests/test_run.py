@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from launching import launch
+from leftovers import unfinished
 from safetensors.torch import load_file
 
 from nestkala.anchors import class_anchors
@@ -152,7 +153,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     folder.mkdir()
     for name in begun:
         shutil.copy(run / name, folder)
-    (folder / ".writing-0123-split.json").write_text("half")
+    unfinished(folder / "split.json")
     train(settings(folder, **({"resume": folder} if begun else {})))
     assert ("begins anew" in capsys.readouterr().out) == bool(begun)
     assert {path.name for path in folder.iterdir()} == {path.name for path in run.iterdir()}

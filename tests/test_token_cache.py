@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from leftovers import last_used, unfinished
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -83,11 +83,6 @@ def kept(folder: Path, numbers: range | list[int], kind: str = "kind") -> list[i
     for number in found:
         assert torch.equal(cache[key_of(number)], tokens_of(number))
     return found
-
-
-def last_used(path: Path, seconds_ago: float) -> None:
-    then = time.time() - seconds_ago
-    os.utime(path, (then, then))
 
 
 def segments(folder: Path) -> set[Path]:
@@ -203,19 +198,21 @@ def test_a_kill_while_writing_leaves_whole_segments_only(
     process.kill()
     assert process.wait(timeout=10) == -signal.SIGKILL
 
-    (unfinished,) = folder.glob(f"*/{TEMPORARY}*")
+    (left,) = folder.glob(f"*/{TEMPORARY}*")
     assert kept(folder, [1, 2]) == [1, 2]
     assert image_key(b"lost") not in TokenCache(folder, "kind", GB)
     assert cache_size(folder).segments == 1
     assert not caplog.records
-    assert unfinished.exists()
+    assert left.exists()
 
-    last_used(unfinished, 3500)
+    for path in (left, *left.iterdir()):
+        last_used(path, 3500)
     TokenCache(folder, "another kind", GB)
-    assert unfinished.exists()
-    last_used(unfinished, 3700)
+    assert left.exists()
+    for path in (left, *left.iterdir()):
+        last_used(path, 3700)
     TokenCache(folder, "another kind", GB)
-    assert not unfinished.exists()
+    assert not left.exists()
     assert kept(folder, [1, 2]) == [1, 2]
 
 
@@ -225,7 +222,7 @@ def test_clearing_deletes_tokens_and_unfinished_ones(folder: Path) -> None:
     size = cache_size(folder)
     assert size == CacheSize(2, sum(path.stat().st_size for path in segments(folder)))
     for path in segments(folder):
-        path.with_name(f"{TEMPORARY}0-{path.name}").write_bytes(b"half")
+        unfinished(path)
     assert cache_size(folder) == size
     assert clear_cache(folder) == size
     assert not list(folder.iterdir())

@@ -91,8 +91,9 @@ def _difference(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     """What has come, gone or changed outside of what the command was told to write, or was left unfinished there."""
     for path in sorted(before.keys() | after.keys()):
         parts = Path(path).parts
-        is_output = any(part.startswith(OUTPUT) for part in parts) and not parts[-1].startswith(TEMPORARY)
-        if before.get(path) != after.get(path) and not is_output:
+        is_output = any(part.startswith(OUTPUT) for part in parts)
+        unfinished = any(part.startswith(TEMPORARY) for part in parts)
+        if before.get(path) != after.get(path) and (unfinished or not is_output):
             return path
     return ""
 
