@@ -23,6 +23,7 @@ from .index import Hits, SearchIndex
 from .model import HashModel
 from .result import load_result
 from .saved_model import MODEL_FILES, ModelSpec, load_model
+from .seeding import seeded
 from .tokens import TokenSource
 
 ImageLike = str | Path | bytes | Image | npt.NDArray[np.floating[Any]]
@@ -70,7 +71,8 @@ class Hasher:
                 f"{folder} was trained on another {spec.backbone}: the backbone's weights or preprocessing here have "
                 f"fingerprint {frozen.fingerprint}, not {spec.fingerprint}"
             )
-        model = spec.build(frozen.tower, torch.zeros_like(state["anchors"]))
+        with seeded(0):  # what is drawn here is overwritten: the caller's generator must not notice
+            model = spec.build(frozen.tower, torch.zeros_like(state["anchors"]))
         if spec.precision == "fp64":
             model = model.double()
         model.load_trained_state(state)

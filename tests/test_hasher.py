@@ -149,6 +149,12 @@ def test_codes_are_those_of_a_direct_forward(hasher: Hasher, run_folder: Path, i
     assert (signs == (expected > 0))[clear].all()
 
 
+def test_loading_leaves_the_callers_randomness_alone(run_folder: Path) -> None:
+    before = torch.get_rng_state()
+    Hasher.from_pretrained(run_folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_codes_are_the_packed_signs_of_the_relaxed_ones(hasher: Hasher, images: list[bytes]) -> None:
     codes = hasher.encode(images)
     assert (codes.dtype, codes.shape) == (np.uint8, (20, 3))

@@ -189,6 +189,13 @@ def test_two_processes_writing_at_once_lose_nothing(folder: Path, child: list[su
     assert not list(folder.glob(f"*/{TEMPORARY}*"))
 
 
+def test_segments_are_readable_by_whom_other_files_are(folder: Path) -> None:
+    keep(folder, [1])
+    (segment,) = segments(folder)
+    (folder / "other").touch()
+    assert segment.stat().st_mode == (folder / "other").stat().st_mode
+
+
 def test_a_kill_while_writing_leaves_whole_segments_only(
     folder: Path, child: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
