@@ -35,11 +35,12 @@ def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], saved
         if name not in known:
             raise unknown_name(kind, name, known)
     found: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    where = {"machine": machine(), "revision": revision()}  # before the file changes, which may be a tracked one
     for name in names or known:
         rows = [asdict(row) for row in known[name]()]
         for row in rows:
             print(f"{row['what']}: {row['measured']}", flush=True)
-        found[name] = {"machine": machine(), "revision": revision(), "rows": rows}
+        found[name] = where | {"rows": rows}
         write_text(saved, json.dumps(found, indent=1) + "\n")
     return found
 
