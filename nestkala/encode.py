@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .config import MAX_LENGTH
 from .errors import NestKALAError
-from .files import TEMPORARY, remove_unfinished, replacing, write_text
+from .files import is_unfinished, remove_unfinished, replacing, write_text
 from .formats import check_version
 from .hasher import Hasher
 from .image_folder import encoded, images_below
@@ -178,7 +178,7 @@ def _planned(
         remove_unfinished(output)
         return plan
     there = output.iterdir() if output.is_dir() else [output] if output.exists() else []
-    if not all(path.name == _LIST or path.name.startswith(TEMPORARY) for path in there):
+    if not all(path.name == _LIST or is_unfinished(path) for path in there):
         raise NestKALAError(f"{output} exists, and holds no encoded images: name another folder")
     remove_unfinished(output)
     count = 0

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from .errors import NestKALAError, one_line
 
-TEMPORARY = ".writing-"
-"""How names of the folders of unfinished files begin."""
+_TEMPORARY = ".writing-"
+_UNFINISHED = f"{_TEMPORARY}{'[0-9a-f]' * 32}-"
+"""How names of the folders of unfinished files begin, as a pattern."""
 _CHECKSUM = "checksum"
 
 ABANDONED_SECONDS = 3600.0
@@ -37,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if not path.name:
         raise NestKALAError(f"{path} is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    folder = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     folder.mkdir()
     temporary = folder / path.name
     try:
@@ -59,14 +61,19 @@ def remove_unfinished(folder: Path, names: str = "*", older_than: float | None =
             where a clock was set back meanwhile.
     """
     *subfolders, name = names.split("/")
-    for left in folder.glob("/".join([*subfolders, f"{TEMPORARY}*-{name}"])):
+    for left in folder.glob("/".join([*subfolders, _UNFINISHED + name])):
         with suppress(OSError):  # gone by now, or in a folder that may only be read
             if older_than is None or time.time() - _last_written(left) >= older_than:
                 shutil.rmtree(left)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a path is the folder of a file that is, or was, being written, by its name."""
+    return fnmatchcase(path.name, f"{_UNFINISHED}*")
+
+
 def _last_written(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    return max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
 
 
 def load_array(path: Path, called: str) -> np.ndarray:
@@ -150,7 +157,8 @@ def replacing_safetensors(path: Path) -> Iterator[Path]:
             yield temporary
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
-        temporary.chmod(mode)  # safetensors gives it to its owner alone
+        with suppress(PermissionError):  # of file systems without owners
+            temporary.chmod(mode)  # safetensors gives it to its owner alone
 
 
 def write_text(path: Path, text: str) -> None:

@@ -24,7 +24,7 @@ from .data import FeatureDataset, ImageDataset, load_dataset, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
-from .files import TEMPORARY, remove_unfinished, write_text
+from .files import is_unfinished, remove_unfinished, write_text
 from .history import history_as_json
 from .losses import NestedLoss
 from .machine import cores_per_process, decoding_workers
@@ -200,7 +200,7 @@ def _run_folder(config: Config) -> Path:
     name = f"{Path(config.data).name}-{config.shots}shot-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder: Path = broadcast_object_list([config.output or Path("runs", name)])[0]
     there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
-    if not all(path.name.startswith(TEMPORARY) for path in there):
+    if not all(is_unfinished(path) for path in there):
         raise NestKALAError(f"{folder} exists already: go on with --resume {folder}, or name another --output")
     return folder
 

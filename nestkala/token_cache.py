@@ -2,8 +2,8 @@
 
 A folder for each kind of token (backbone, weights, precision, cut, preprocessing) holds segments: safetensors
 files with the images' keys, digests of their encoded bytes, and the tokens in half precision, which are read
-through memory mapping. A segment is written under a temporary name, renamed and never changed, so concurrent
-runs and kills do no harm: at worst two runs compute the same tokens, or the segment being written is lost.
+through memory mapping. A segment is written aside, moved to its place and never changed, so concurrent runs
+and kills do no harm: at worst two runs compute the same tokens, or the segment being written is lost.
 """
 
 import logging

@@ -29,6 +29,8 @@ def _sentence(detail: ErrorDetails, known: list[str]) -> str:
         return f"unknown key '{key}'{nearest(key, known)}"
     if detail["type"] == "missing":
         return f"{key} is missing"
+    if detail["type"] == "json_invalid":
+        return detail["msg"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     return f"{key} {detail['msg'].removeprefix('Input ')}, not {_shortened.repr(detail['input'])}".lstrip()

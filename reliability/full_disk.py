@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from nestkala.files import TEMPORARY
+from nestkala.files import is_unfinished
 from nestkala.index import PrefixIndex
 from nestkala.token_cache import cache_size
 
@@ -102,7 +102,7 @@ def run_full(attempt: Attempt, log: Path) -> Figure:
             workers = Workers([attempt.call(place)], log)
             code, said = workers.wait(), workers.said
         told = [line for line in said.splitlines() if "No space left on device" in line]
-        kept, left = attempt.kept(place), list(place.rglob(f"{TEMPORARY}*"))
+        kept, left = attempt.kept(place), list(filter(is_unfinished, place.rglob("*")))
         unharmed = all(path.read_bytes() == content for path, content in before.items())
         done([attempt.call(place)], log)
         same = attempt.result(place) == expected
@@ -147,7 +147,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
             lambda place: place.mkdir(),
             lambda place: command("encode", images, place, *made_with, "--shard-size", 5),
             lambda _: 50_000,
-            lambda place: sum(len(PrefixIndex.load(path)) for path in place.glob("*.index")),
+            lambda place: sum(len(PrefixIndex.load(path)) for path in place.glob("[0-9]*.index")),
             "images",
             shard_files,
         ),

@@ -4,7 +4,7 @@ import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
@@ -140,7 +140,8 @@ def slow_clients(port: int, clients: int, patience: float) -> Figure:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # few answers that are not read suffice
             connection.connect(("127.0.0.1", port))
             connection.setblocking(False)
-            connection.send((head, body, unread)[number % 3])
+            with suppress(OSError):  # closed already
+                connection.send((head, body, unread)[number % 3])
         started, held, answers, image = time.perf_counter(), slow, list[Answer](), _photograph(0, 300)
         while held and time.perf_counter() - started < patience:
             held = [connection for connection in held if _still_open(connection)]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nestkala.backbones import load_backbone
 from nestkala.data import FileDataset
 from nestkala.encode import read_shards
-from nestkala.files import TEMPORARY
+from nestkala.files import is_unfinished
 from nestkala.index.storage import read_index
 from nestkala.token_cache import TokenCache, image_key
 from nestkala.tokens import TokenSource
@@ -101,7 +101,7 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
 
 def _unfinished(place: Path) -> bool:
     """Whether a file is being written there."""
-    return any(files and Path(folder).name.startswith(TEMPORARY) for folder, _, files in os.walk(place))
+    return any(files and is_unfinished(Path(folder)) for folder, _, files in os.walk(place))
 
 
 def _different(found: object, expected: object) -> object:

@@ -86,14 +86,14 @@ class Workers:
         """The exit code that is furthest from 0, once all have ended.
 
         Raises:
-            TimeoutError: they have not after so many seconds, and are killed.
+            RuntimeError: they have not after so many seconds, and are killed.
         """
         deadline = time.monotonic() + seconds
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
         if self.running:
             self.kill()
-            raise TimeoutError(f"still running after {seconds:.0f} s: {self.said[-500:]}")
+            raise RuntimeError(f"still running after {seconds:.0f} s: {self.said[-500:]}")
         return max((process.exitcode or 0 for process in self._processes), key=abs)
 
     @property

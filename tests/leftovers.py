@@ -3,8 +3,7 @@
 import os
 import time
 from pathlib import Path
-
-from nestkala.files import TEMPORARY
+from uuid import uuid4
 
 
 def unfinished(path: Path, begun: float = 0, written: float | None = None) -> Path:
@@ -18,7 +17,7 @@ def unfinished(path: Path, begun: float = 0, written: float | None = None) -> Pa
     Returns:
         The temporary folder.
     """
-    folder = path.with_name(f"{TEMPORARY}{len(list(path.parent.iterdir()))}-{path.name}")
+    folder = path.with_name(f".writing-{uuid4().hex}-{path.name}")
     folder.mkdir()
     for name in (path.name, ".tmpA1b2C3"):
         (folder / name).write_text("half")

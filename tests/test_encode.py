@@ -19,6 +19,7 @@ from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
 from nestkala.encode import encode_folder, read_shards, unreadable
 from nestkala.errors import NestKALAError
+from nestkala.files import is_unfinished
 
 NAMES = [*(f"day {n % 3}/{n}.png" for n in range(29)), "line\nbreak 'ä' <b>.png", os.fsdecode(b"no \xff text.png")]
 
@@ -57,7 +58,7 @@ def test_every_image_is_encoded_once(
     shards = list(read_shards(tmp_path / "out"))
     assert (plan.images, len(shards)) == (32, -(-32 // shard_size))
     assert held(shards) == expected
-    assert not [*(tmp_path / "out").glob(".writing*")]
+    assert not any(map(is_unfinished, (tmp_path / "out").iterdir()))
 
 
 def test_what_is_missing_is_done_and_nothing_else(
@@ -75,7 +76,7 @@ def test_what_is_missing_is_done_and_nothing_else(
     encode_folder(photos, out, str(noise_model), 5, workers=0)
     assert held(list(read_shards(out))) == expected
     assert all((path.stat().st_mtime_ns == when) == (path not in gone) for path, when in written.items())
-    assert not [*out.glob(".writing*")]
+    assert not any(map(is_unfinished, out.iterdir()))
 
 
 def launched(*args: object) -> subprocess.Popen[str]:
@@ -102,12 +103,12 @@ def test_two_processes_that_are_killed_and_two_that_go_on(photos: Path, noise_mo
         os.link(photos / NAMES[number % len(NAMES)], many / f"{number}.png")
     arguments = [many, out, "--model", noise_model, "--shard-size", 1, "--workers", 0]
     process = launched(*arguments)
-    while len([*out.glob("*.index")]) < 10:
+    while len([*out.glob("[0-9]*.index")]) < 10:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     kill_all_that_write_to(out)
     process.communicate()
-    assert 10 <= len([*out.glob("*.index")]) < 400
+    assert 10 <= len([*out.glob("[0-9]*.index")]) < 400
     process = launched(*arguments)
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 0, said

@@ -11,7 +11,7 @@ from leftovers import unfinished
 from safetensors.torch import save_file
 
 from nestkala.errors import NestKALAError
-from nestkala.files import TEMPORARY, load_tensors, remove_unfinished, replacing, save_tensors, write_text
+from nestkala.files import is_unfinished, load_tensors, remove_unfinished, replacing, save_tensors, write_text
 
 KILLED = """
 import sys
@@ -42,7 +42,7 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(path: Path) -> None:
     with replacing(path) as temporary:
         assert temporary.name == path.name
         assert temporary.parent.parent == path.parent
-        assert temporary.parent.name.startswith(TEMPORARY)
+        assert is_unfinished(temporary.parent)
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert files(path) == {"file.txt": "new"}
@@ -95,7 +95,7 @@ def test_a_kill_leaves_the_old_file_alone(path: Path) -> None:
         process.kill()
     assert process.returncode == -signal.SIGKILL
     (left,) = set(path.parent.iterdir()) - {path}
-    assert left.name.startswith(TEMPORARY)
+    assert is_unfinished(left)
     assert path.read_text() == "old"
     remove_unfinished(path.parent)
     assert files(path) == {"file.txt": "old"}
@@ -103,12 +103,21 @@ def test_a_kill_leaves_the_old_file_alone(path: Path) -> None:
 
 def test_unfinished_files_go_by_age_where_one_is_given_and_whatever_the_clock_says_where_none_is(path: Path) -> None:
     young, of_tomorrow, long = unfinished(path, 60), unfinished(path, -86400), unfinished(path, 7200, written=60)
-    old, other = unfinished(path, 7200), unfinished(path.with_name("other.txt"), 7200)
+    others = {unfinished(path.with_name(name), 7200) for name in ("other.txt", "my-file.txt")}
+    unfinished(path, 7200)
     remove_unfinished(path.parent, "file.txt", older_than=3600)
-    assert {*path.parent.iterdir()} == {path, young, of_tomorrow, long, other}
+    assert {*path.parent.iterdir()} == {path, young, of_tomorrow, long, *others}
     remove_unfinished(path.parent, "file.txt")
-    assert {*path.parent.iterdir()} == {path, other}
-    assert old.name.startswith(TEMPORARY)
+    assert {*path.parent.iterdir()} == {path, *others}
+
+
+@pytest.mark.parametrize("name", [".writing-my-novel", ".writing-", f".writing-{'g' * 32}-a", f".writing-{'0' * 31}-a"])
+def test_folders_of_somebody_else_stay(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "chapter 1.txt").write_text("It was a dark and stormy night.")
+    remove_unfinished(tmp_path)
+    assert not is_unfinished(tmp_path / name)
+    assert (tmp_path / name / "chapter 1.txt").exists()
 
 
 def test_the_data_is_on_the_disk_before_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +132,15 @@ def test_tensors_are_readable_by_whom_other_files_are(tmp_path: Path) -> None:
     write_text(tmp_path / "text", "")
     save_tensors(tmp_path / "tensors", {"a": torch.zeros(2)})
     assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "text").stat().st_mode
+
+
+def test_tensors_are_kept_where_permissions_may_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    save_tensors(tmp_path / "tensors", {"a": torch.ones(2)})
+    assert load_tensors(tmp_path / "tensors", "they")[0]["a"].tolist() == [1, 1]
 
 
 @pytest.fixture

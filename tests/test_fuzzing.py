@@ -1,14 +1,18 @@
 """The fuzzing of loaders: its files are made again by their numbers, and it notices what it is there for."""
 
 import time
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nestkala.errors import NestKALAError
 from reliability.fuzzing import harness
-from reliability.fuzzing.harness import came_of
+from reliability.fuzzing.harness import came_of, fuzz
 from reliability.fuzzing.mutations import mutated
+from reliability.fuzzing.targets import Target
 
 SAFETENSORS = (16).to_bytes(8, "little") + b'{"a": [2, 3, 4]}' + bytes(range(200))
 
@@ -61,3 +65,26 @@ def test_a_loader_that_does_not_come_back_is_a_finding(monkeypatch: pytest.Monke
 def test_a_loader_that_takes_all_memory_is_a_finding() -> None:
     with harness.bounds():
         assert "MemoryError" in came_of(lambda: np.ones(2**40, np.uint8))
+
+
+def test_a_fault_is_found_once_with_the_file_that_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seeds, read = tmp_path / "file", [b"a valid file", b"another"], list[bytes]()
+
+    def load(limit: int) -> None:
+        read.append(path.read_bytes())
+        if len(read[-1]) > limit:
+            raise KeyError("a fault")
+
+    weak, strong = Target("weak", seeds, path, lambda: load(20)), Target("strong", seeds, path, lambda: load(2**30))
+    monkeypatch.setattr(harness, "make_good", lambda _: None)
+    monkeypatch.setattr(harness, "make_targets", lambda *_: [weak, strong])
+    monkeypatch.setattr(harness, "time", SimpleNamespace(monotonic=count().__next__))  # a second every look
+    finding, last = fuzz(1000, 0, tmp_path)
+    assert finding["target"] == "weak"
+    assert str(finding["what"]).startswith("KeyError")
+    assert len(bytes.fromhex(str(finding["content"]))) > 20
+    assert read[:4] == seeds * 2
+    assert last == {"trials": {"weak": 250, "strong": 250}}
+    assert len(read) == 4 + 500
+    (last,) = fuzz(10, 0, tmp_path, ("strong",))
+    assert last == {"trials": {"strong": 5}}

@@ -105,6 +105,7 @@ def test_what_is_no_history_is_refused_by_name(text: bytes, tmp_path: Path) -> N
     with pytest.raises(NestKALAError, match=r"history\.json holds no history of training") as caught:
         load_history(tmp_path)
     assert "\n" not in str(caught.value)
+    assert "b'" not in str(caught.value)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nestkala import token_cache
-from nestkala.files import TEMPORARY
+from nestkala.files import is_unfinished
 from nestkala.token_cache import CacheSize, TokenCache, cache_size, clear_cache, default_folder, image_key
 
 GB = 1e9
@@ -186,14 +187,17 @@ def test_two_processes_writing_at_once_lose_nothing(folder: Path, child: list[su
     cache = TokenCache(folder, "kind", GB)
     for number in range(50):
         assert (cache[key_of(number)] == number).all()
-    assert not list(folder.glob(f"*/{TEMPORARY}*"))
+    assert not any(map(is_unfinished, folder.rglob("*")))
 
 
 def test_segments_are_readable_by_whom_other_files_are(folder: Path) -> None:
-    keep(folder, [1])
+    before = os.umask(0o027)
+    try:
+        keep(folder, [1])
+    finally:
+        os.umask(before)
     (segment,) = segments(folder)
-    (folder / "other").touch()
-    assert segment.stat().st_mode == (folder / "other").stat().st_mode
+    assert stat.S_IMODE(segment.stat().st_mode) == 0o640
 
 
 def test_a_kill_while_writing_leaves_whole_segments_only(
@@ -205,7 +209,7 @@ def test_a_kill_while_writing_leaves_whole_segments_only(
     process.kill()
     assert process.wait(timeout=10) == -signal.SIGKILL
 
-    (left,) = folder.glob(f"*/{TEMPORARY}*")
+    (left,) = filter(is_unfinished, folder.rglob("*"))
     assert kept(folder, [1, 2]) == [1, 2]
     assert image_key(b"lost") not in TokenCache(folder, "kind", GB)
     assert cache_size(folder).segments == 1
@@ -412,7 +416,7 @@ def test_a_full_disk_ends_the_keeping_and_nothing_else(
     assert "No space left on device" in caplog.text
     assert torch.equal(cache[key_of(1)], tokens_of(1))
     assert kept(folder, [1, 2, 3]) == [1]
-    assert not list(folder.glob(f"*/{TEMPORARY}*"))
+    assert not any(map(is_unfinished, folder.rglob("*")))
 
 
 def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

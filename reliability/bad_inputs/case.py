@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from nestkala.cli import main
-from nestkala.files import TEMPORARY
+from nestkala.files import is_unfinished
 
 from .good import Good
 
@@ -92,7 +92,7 @@ def _difference(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     for path in sorted(before.keys() | after.keys()):
         parts = Path(path).parts
         is_output = any(part.startswith(OUTPUT) for part in parts)
-        unfinished = any(part.startswith(TEMPORARY) for part in parts)
+        unfinished = any(map(is_unfinished, (Path(path), *Path(path).parents)))
         if before.get(path) != after.get(path) and (unfinished or not is_output):
             return path
     return ""

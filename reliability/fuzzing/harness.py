@@ -79,14 +79,12 @@ def run(seconds: float = 60, seed: int = 0) -> list[Figure]:
     """Fuzz in a process of its own, so that its end is a finding, too."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "reliability.fuzzing", "--seconds", str(seconds), "--seed", str(seed)]
-        done = subprocess.run(
-            [*command, "--folder", folder], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        done = subprocess.run([*command, "--folder", folder], capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     trials: dict[str, int] = next((line["trials"] for line in lines if "trials" in line), {})
     findings = [line for line in lines if "trials" not in line]
     if not trials:
-        findings.append({"what": f"the process ended with {done.returncode}"})
+        findings.append({"what": f"the process ended with {done.returncode}: {done.stderr[-500:]}"})
     tried = f"{sum(trials.values()):,} spoilt files of {len(trials)} kinds in {seconds:g} s: {len(findings)} findings"
     details = {"seed": seed, "trials": trials, "findings": findings}
     return [Figure("loaders fuzzed", tried, "success or one clear error, within bounds", not findings, details)]
