@@ -24,13 +24,13 @@ def first_in_words(error: ValidationError) -> str:
 
 
 def _sentence(detail: ErrorDetails, known: list[str]) -> str:
-    key = ".".join(map(str, detail["loc"]))
+    key, given = ".".join(map(str, detail["loc"])), _shortened.repr(detail["input"])
     if detail["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{nearest(key, known)}"
+        return f"unknown key '{key}'{nearest(key, known)}" if known else f"unknown key '{key}': {given}"
     if detail["type"] == "missing":
         return f"{key} is missing"
     if detail["type"] == "json_invalid":
         return detail["msg"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
-    return f"{key} {detail['msg'].removeprefix('Input ')}, not {_shortened.repr(detail['input'])}".lstrip()
+    return f"{key} {detail['msg'].removeprefix('Input ')}, not {given}".lstrip()
