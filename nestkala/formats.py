@@ -18,9 +18,9 @@ def check_version(where: str, found: object, known: int, anew: str | None = None
     Raises:
         NestKALAError: it is of another version; says which, and what to do.
     """
-    if str(found) == str(known):
-        return
     said = str(found)
+    if said == str(known):
+        return
     number = int(said) if said.isdecimal() and len(said) < _LONGEST else None
     if number is not None and number > known:
         way_on = "a newer NestKALA wrote it, so upgrade yours"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from nestkala.files import is_unfinished
 from nestkala.index import PrefixIndex
 from nestkala.token_cache import cache_size
 
@@ -102,7 +101,7 @@ def run_full(attempt: Attempt, log: Path) -> Figure:
             workers = Workers([attempt.call(place)], log)
             code, said = workers.wait(), workers.said
         told = [line for line in said.splitlines() if "No space left on device" in line]
-        kept, left = attempt.kept(place), list(filter(is_unfinished, place.rglob("*")))
+        kept, left = attempt.kept(place), list(place.rglob(".writing*"))
         unharmed = all(path.read_bytes() == content for path, content in before.items())
         done([attempt.call(place)], log)
         same = attempt.result(place) == expected

@@ -1,4 +1,4 @@
-"""Fixtures for the data that lies beside the project."""
+"""Fixtures that several modules share: the data beside the project, a small model, a browser."""
 
 import os
 import shutil

@@ -96,6 +96,7 @@ def test_a_kill_leaves_the_old_file_alone(path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
     (left,) = set(path.parent.iterdir()) - {path}
     assert is_unfinished(left)
+    assert (left / path.name).read_text() == "half of it"
     assert path.read_text() == "old"
     remove_unfinished(path.parent)
     assert files(path) == {"file.txt": "old"}
