@@ -96,7 +96,6 @@ def run_full(attempt: Attempt, log: Path) -> Figure:
 
         attempt.before(place)
         before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-        log.unlink()
         with filled(disk, room):
             workers = Workers([attempt.call(place)], log)
             code, said = workers.wait(), workers.said

@@ -1,10 +1,7 @@
 """Training in several processes beside training in one, and what happens when one of them dies."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +14,7 @@ from nestkala.plugins import plugins
 
 from .figure import Figure
 from .kills import make_model, shard_files, training
+from .launching import Launch
 from .workers import command, done, launched
 
 PROCESSES = (2, 4)
@@ -101,63 +99,43 @@ def dying(images: Path, folder: Path) -> list[Figure]:
 
 
 def _killed(images: Path, folder: Path) -> Figure:
-    run, log = folder / "dying", folder / "dying.log"
-    launcher = _launch(log, *training(images, run, 1_000_000).arguments[0])  # type: ignore[misc]
-    while not (run / "checkpoint.safetensors").exists():
-        _still_running(launcher, log)
-    _processes(launcher)[1].kill()
-    return _ended(launcher, log, "one of two training processes killed", "Signal 9 (SIGKILL)")
+    run = folder / "dying"
+    with _training(images, run, 1_000_000) as launch:
+        launch.wait_until((run / "checkpoint.safetensors").exists)
+        launch.processes[1].kill()
+        return _ended(launch, "one of two training processes killed", "Signal 9 (SIGKILL)")
 
 
 def _failed(images: Path, folder: Path) -> Figure:
-    run, log = folder / "failing", folder / "failing.log"
     broken = sorted(images.rglob("*.png"))[0]
     content = broken.read_bytes()
     broken.write_bytes(content[:50])
+    error = f"error: cannot decode image '{broken.relative_to(images)}'"
     try:
-        launcher = _launch(log, *training(images, run, 1).arguments[0])  # type: ignore[misc]
-        error = f"error: cannot decode image '{broken.relative_to(images)}'"
-        while error not in log.read_text(encoding="utf-8"):
-            _still_running(launcher, log)
-        return _ended(launcher, log, "one of two training processes meeting a broken image", error)
+        with _training(images, folder / "failing", 1) as launch:
+            launch.wait_until(lambda: error in launch.said)
+            return _ended(launch, "one of two training processes meeting a broken image", error)
     finally:
         broken.write_bytes(content)
 
 
-def _launch(log: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    call = [*launcher, "--main_process_port", "0", "-m", "nestkala", *arguments]
-    with log.open("wb") as file:
-        return subprocess.Popen(call, env=environment, stdout=file, stderr=subprocess.STDOUT)
+def _training(images: Path, run: Path, epochs: int) -> Launch:
+    arguments: Sequence[object] = training(images, run, epochs).arguments[0]  # type: ignore[assignment]
+    return Launch(2, "-m", "nestkala", *arguments, folder=run.with_name(f"{run.name} log"))
 
 
-def _processes(launcher: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """Those that it launched, in the order of their ranks."""
-    children = [child for child in psutil.Process(launcher.pid).children() if "RANK" in child.environ()]
-    return sorted(children, key=lambda child: int(child.environ()["RANK"]))
-
-
-def _still_running(launcher: "subprocess.Popen[bytes]", log: Path) -> None:
-    if launcher.poll() is not None:
-        raise RuntimeError(f"the launcher ended too early: {log.read_text(encoding='utf-8')[-2000:]}")
-    time.sleep(0.02)
-
-
-def _ended(launcher: "subprocess.Popen[bytes]", log: Path, what: str, error: str) -> Figure:
-    started, others = time.perf_counter(), psutil.Process(launcher.pid).children(recursive=True)
-    try:
-        code = launcher.wait(10 * PATIENCE)
-    finally:
-        launcher.kill()
-        left = psutil.wait_procs(others, timeout=1)[1]
-        for process in left:
-            process.kill()
-    seconds, told = time.perf_counter() - started, error in log.read_text(encoding="utf-8")
+def _ended(launch: Launch, what: str, error: str) -> Figure:
+    started, others = time.perf_counter(), launch.descendants
+    code = launch.wait(10 * PATIENCE)
+    left = psutil.wait_procs(others, timeout=1)[1]
+    for process in left:
+        process.kill()
+    seconds, said = time.perf_counter() - started, launch.said
+    held = seconds <= PATIENCE and code != 0 and error in said and not left
     return Figure(
         what,
-        f"all ended within {seconds:.1f} s, exit code {code}, the error {'told' if told else 'not told'}",
+        f"all ended within {seconds:.1f} s, exit code {code}, the error {'told' if error in said else 'not told'}",
         f"within {PATIENCE:.0f} s, with the error",
-        seconds <= PATIENCE and code != 0 and told and not left,
-        {"seconds": seconds},
+        held,
+        {"seconds": seconds} | ({} if held else {"said": said}),
     )

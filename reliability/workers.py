@@ -59,12 +59,17 @@ class Workers:
 
     Args:
         calls: what each does.
-        log: file that takes all that they print.
+        log: file that takes all that they print; where they are several, each has one of its own, with its number.
     """
 
     def __init__(self, calls: Sequence[Call], log: Path) -> None:
-        self._log = log
-        self._processes: list[BaseProcess] = [_context.Process(target=_work, args=(call, log)) for call in calls]
+        numbered = [log.with_name(f"{log.name}.{number}") for number in range(len(calls))]
+        self._logs = [log] if len(calls) == 1 else numbered
+        for own in self._logs:
+            own.unlink(missing_ok=True)
+        self._processes: list[BaseProcess] = [
+            _context.Process(target=_work, args=given) for given in zip(calls, self._logs, strict=True)
+        ]
         for process in self._processes:
             process.start()
 
@@ -93,13 +98,14 @@ class Workers:
             process.join(max(0.0, deadline - time.monotonic()))
         if self.running:
             self.kill()
-            raise RuntimeError(f"still running after {seconds:.0f} s: {self.said[-500:]}")
+            raise RuntimeError(f"still running after {seconds:.0f} s\n{self.said}")
         return max((process.exitcode or 0 for process in self._processes), key=abs)
 
     @property
     def said(self) -> str:
-        """What they have printed so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+        """What they have printed so far, each after its number where they are several."""
+        printed = [log.read_text(encoding="utf-8", errors="replace") if log.exists() else "" for log in self._logs]
+        return printed[0] if len(printed) == 1 else "".join(f"[process {n}]\n{own}\n" for n, own in enumerate(printed))
 
 
 def done(calls: Sequence[Call], log: Path) -> None:
@@ -110,7 +116,7 @@ def done(calls: Sequence[Call], log: Path) -> None:
     """
     workers = Workers(calls, log)
     if code := workers.wait():
-        raise RuntimeError(f"exit code {code}: {workers.said[-2000:]}")
+        raise RuntimeError(f"exit code {code}\n{workers.said}")
 
 
 def _work(call: Call, log: Path) -> None:

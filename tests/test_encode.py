@@ -1,13 +1,8 @@
 """Encoding a collection over processes: every image once, whatever interrupts it, with the codes the model gives."""
 
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +14,7 @@ from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
 from nestkala.encode import encode_folder, read_shards, unreadable
 from nestkala.errors import NestKALAError
+from reliability.launching import Launch
 
 NAMES = [*(f"day {n % 3}/{n}.png" for n in range(29)), "line\nbreak 'ä' <b>.png", os.fsdecode(b"no \xff text.png")]
 
@@ -78,40 +74,18 @@ def test_what_is_missing_is_done_and_nothing_else(
     assert not [*out.glob(".writing*")]
 
 
-def launched(*args: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    arguments = ["-m", "nestkala.encode", *map(str, args)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    together = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen([*command, *arguments], env=environment, **together)  # type: ignore[call-overload]
-
-
-def kill_all_that_write_to(out: Path) -> None:
-    """The launcher and its processes, which are in sessions of their own."""
-    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if os.fsencode(out) in cmdline.read_bytes():
-                os.kill(int(cmdline.parent.name), signal.SIGKILL)
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to find the launched processes in")
 def test_two_processes_that_are_killed_and_two_that_go_on(photos: Path, noise_model: Path, tmp_path: Path) -> None:
     many, out = tmp_path / "many", tmp_path / "out"
     many.mkdir()
     for number in range(400):
         os.link(photos / NAMES[number % len(NAMES)], many / f"{number}.png")
-    arguments = [many, out, "--model", noise_model, "--shard-size", 1, "--workers", 0]
-    process = launched(*arguments)
-    while len([*out.glob("[0-9]*.index")]) < 10:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    kill_all_that_write_to(out)
-    process.communicate()
+    arguments = ["-m", "nestkala.encode", many, out, "--model", noise_model, "--shard-size", 1, "--workers", 0]
+    with Launch(2, *arguments, folder=tmp_path / "killed") as launch:
+        launch.wait_until(lambda: len([*out.glob("[0-9]*.index")]) >= 10)
+        launch.kill()
     assert 10 <= len([*out.glob("[0-9]*.index")]) < 400
-    process = launched(*arguments)
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, said
-    assert "400 images in 400 shards, 0 unreadable" in said
+    with Launch(2, *arguments, folder=tmp_path / "going on") as launch:
+        assert "400 images in 400 shards, 0 unreadable" in launch.done()
     codes = Hasher.from_pretrained(noise_model, "cpu").encode([many / f"{number}.png" for number in range(400)])
     expected = {f"{number}.png": code.tobytes().hex() for number, code in enumerate(codes)}
     assert held(list(read_shards(out))) == expected

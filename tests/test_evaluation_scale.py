@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import launch
 
 from nestkala.codes import hamming, pack
 from nestkala.evaluation import evaluate
+from reliability.launching import Launch
 
 NUM_ITEMS, NUM_QUERIES, NUM_CLASSES, LENGTHS = 20_000_000, 8, 4, (8, 64)
 
@@ -88,6 +88,7 @@ given = np.load(sys.argv[1])
 found = evaluate(**given, lengths=(3, 16), top_k=50, accelerator=accelerator)
 scores = [x for bits in (3, 16) for x in (found[bits].average_precision, found[bits].tie_aware_average_precision)]
 np.save(f"{sys.argv[2]}{accelerator.process_index}.npy", np.stack(scores))
+accelerator.end_training()
 """
 
 
@@ -102,8 +103,9 @@ def test_two_processes_find_what_one_does(num_queries: int, tmp_path: Path) -> N
     }
     np.savez(tmp_path / "given.npz", **given)
     (tmp_path / "shared.py").write_text(SHARED)
-    result = launch(2, str(tmp_path / "given.npz"), str(tmp_path / "found"), script=tmp_path / "shared.py")
-    assert result.returncode == 0, result.stderr
+    arguments = tmp_path / "shared.py", tmp_path / "given.npz", tmp_path / "found"
+    with Launch(2, *arguments, folder=tmp_path / "log") as launch:
+        launch.done()
     alone = evaluate(**given, lengths=(3, 16), top_k=50)
     for process in range(2):
         shared = np.load(tmp_path / f"found{process}.npy")

@@ -25,4 +25,4 @@ def test_fewer_images_than_processes_are_encoded(made: tuple[Path, Path], tmp_pa
 
 def test_one_process_that_dies_ends_the_others(made: tuple[Path, Path], tmp_path: Path) -> None:
     for figure in dying(made[0], tmp_path):
-        assert figure.held, figure.measured
+        assert figure.held, (figure.measured, figure.details)

@@ -1,0 +1,96 @@
+"""Processes under Accelerate's launcher, on CPUs."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+
+class Launch:
+    """A launcher and the processes that it starts; leaving its context kills those that still run.
+
+    Args:
+        processes: how many.
+        arguments: a script, or -m and a module, and its arguments.
+        folder: is made, for what they print, each process to files of its own.
+    """
+
+    def __init__(self, processes: int, *arguments: object, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._log = folder, folder / "launcher.log"
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+        several = ["--multi_gpu", "--main_process_port", "0", "--log_dir", str(folder)] if processes > 1 else []
+        environment = os.environ | {
+            "ACCELERATE_USE_CPU": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+            "PET_REDIRECTS": "3",  # torchrun's --redirects, which Accelerate does not have: stdout and stderr to files
+            "PYTHONUNBUFFERED": "1",  # what is buffered is lost with a process that is killed
+        }
+        with self._log.open("wb") as log:
+            command = [*launcher, *several, *map(str, arguments)]
+            self._launcher = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._launcher.poll() is None:
+            self.kill()
+
+    @property
+    def said(self) -> str:
+        """What has been printed so far: by the launcher, or the one process that there is, and by each of several."""
+        printed = {f"process {log.parent.name}, {log.stem}": log for log in self._folder.glob("*/attempt_0/*/std*.log")}
+        logs = {"launcher": self._log, **dict(sorted(printed.items()))}
+        return "".join(f"[{who}]\n{log.read_text(encoding='utf-8', errors='replace')}\n" for who, log in logs.items())
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """Those that were launched and still run, in the order of their ranks."""
+        children = [child for child in psutil.Process(self._launcher.pid).children() if "RANK" in child.environ()]
+        return sorted(children, key=lambda child: int(child.environ()["RANK"]))
+
+    @property
+    def descendants(self) -> list[psutil.Process]:
+        """Those that were launched, and all that they have started, if they still run."""
+        return psutil.Process(self._launcher.pid).children(recursive=True)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something to become true. Raises RuntimeError where all ends before."""
+        ended = False
+        while not condition():
+            if ended:
+                raise RuntimeError(f"ended too early, exit code {self._launcher.returncode}\n{self.said}")
+            time.sleep(0.02)
+            ended = self._launcher.poll() is not None
+
+    def wait(self, seconds: float = 300.0) -> int:
+        """The launcher's exit code, once it has ended. Raises RuntimeError after so many seconds, and kills all."""
+        try:
+            return self._launcher.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError(f"still running after {seconds:.0f} s\n{self.said}") from None
+
+    def done(self) -> str:
+        """What has been printed, once all have ended well. Raises RuntimeError, with that, where one has not."""
+        if code := self.wait():
+            raise RuntimeError(f"exit code {code}\n{self.said}")
+        return self.said
+
+    def kill(self) -> None:
+        """Kill the launcher and all that it started, by SIGKILL."""
+        descendants = self.descendants
+        self._launcher.kill()
+        self._launcher.wait()
+        for process in descendants:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(descendants, timeout=10)
