@@ -11,11 +11,13 @@ from torch import Tensor
 from nestkala.config import Config
 from nestkala.model import HashModel
 from nestkala.objective import make_loss
+from nestkala.processes import end_process_group_at_exit
 from nestkala.trainer import Trainer
 
 
 def trained(config: Config, model: HashModel, tokens: Tensor, targets: Tensor) -> tuple[HashModel, float]:
     """The model, trained on tokens (N, ...) with multi-hot targets (N, C), and the seconds it took."""
+    end_process_group_at_exit()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),

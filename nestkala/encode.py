@@ -30,6 +30,7 @@ from .images import is_below
 from .index import PrefixIndex
 from .index.model import about_model
 from .machine import cores_per_process, decoding_workers
+from .processes import ending_process_group
 from .text_files import parsed_json, read_json
 from .validation import first_in_words
 
@@ -63,6 +64,7 @@ class Plan:
         return -(-self.images // self.shard_size)
 
 
+@ending_process_group()
 def encode_folder(
     folder: Path, output: Path, model: str, shard_size: int = 8192, workers: int | None = None, progress: bool = False
 ) -> Plan:

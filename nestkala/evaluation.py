@@ -13,6 +13,7 @@ from . import evaluation_cpu, evaluation_gpu
 from .arguments import is_whole_number
 from .codes import check_packed
 from .errors import NestKALAError
+from .processes import end_process_group_at_exit
 from .relevance import RelevanceCounts, Values
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def evaluate(
         top_k: places of the ranking that count, at least 1; None, or more than G, means all.
         device: a CUDA device computes there, any other on the CPU.
         accelerator: shares the queries among its processes, which must all call, with the same arguments; each gets
-            the metrics of all queries.
+            the metrics of all queries. End the script with `accelerator.end_training()`; a process group that is
+            forgotten is ended when the process exits.
 
     Returns:
         The metrics of each length, in the order of `lengths`.
@@ -126,6 +128,7 @@ def evaluate(
     else:
         from accelerate.utils import gather_object
 
+        end_process_group_at_exit()
         share = np.array_split(np.arange(len(q_codes)), accelerator.num_processes)[accelerator.process_index]
         own = _score((queries[0][share], queries[1][share]), gallery, lengths, top_k, device) if len(share) else {}
         parts = [part for part in gather_object([own]) if part]

@@ -30,6 +30,7 @@ from .losses import NestedLoss
 from .machine import cores_per_process, decoding_workers
 from .model import HashModel
 from .objective import check_objective, make_loss
+from .processes import ending_process_group
 from .result import Result, save_result
 from .retrieval import score_lengths
 from .saved_model import ModelSpec, num_adapted, save_model
@@ -42,12 +43,14 @@ from .zero_shot import start_from_text
 logger = logging.getLogger(__name__)
 
 
+@ending_process_group()
 def train(config: Config) -> Path:
     """Train, evaluate and leave a run folder: config.yaml, split.json, model.json, model.safetensors, metrics.json.
 
     Where there was anything to train on, also checkpoint.safetensors and history.json (`Epoch`).
 
-    Call it in every process that the launcher started.
+    Call it in every process that the launcher started. The process group that it makes, it ends; for several runs in
+    one process make the group first, by an `Accelerator`, and end it yourself.
 
     Returns:
         The run folder.
@@ -154,7 +157,8 @@ def train(config: Config) -> Path:
         result.seconds["evaluate"] = time.perf_counter() - started
         save_result(folder, result)
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return folder
 
 

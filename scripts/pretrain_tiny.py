@@ -37,6 +37,7 @@ from nestkala.checkpoint import load_checkpoint, save_checkpoint
 from nestkala.cli import guarded
 from nestkala.errors import NestKALAError
 from nestkala.files import save_tensors, write_text
+from nestkala.processes import ending_process_group
 from nestkala.zero_shot import zero_shot_labels
 
 SYNSETS = Path(__file__).with_name("tiny_imagenet_synsets.tsv")
@@ -211,6 +212,7 @@ class Pretrained(nn.Module):
         self.load_state_dict(state)
 
 
+@ending_process_group()
 def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True))

@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from reliability.launching import Launch
 
 BLOCKS = re.findall(r"```python\n(.*?)```", Path(__file__).parent.parent.joinpath("README.md").read_text(), re.DOTALL)
 
@@ -39,3 +42,13 @@ def test_search_prints_distances_at_each_length(
         Image.new("RGB", (40, 30), (shade * 60, 80, 200 - shade * 50)).save(f"{name}.jpg")
     exec(code, {})
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["8", "16", "64"]
+
+
+def test_scoring_in_two_processes_finds_what_one_does(tmp_path: Path) -> None:
+    alone, shared = (block for block in BLOCKS if "found = evaluate(" in block)
+    report = "print([found[bits].map for bits in (8, 16, 64)])\n"
+    names: dict[str, Any] = {}
+    exec(alone, names)
+    (tmp_path / "script.py").write_text(alone + shared + report)
+    with Launch(2, tmp_path / "script.py", folder=tmp_path / "log") as launch:
+        assert launch.done().count(str([names["found"][bits].map for bits in (8, 16, 64)])) == 2

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import launch
 from leftovers import unfinished
 from safetensors.torch import load_file
 
@@ -26,6 +25,9 @@ from nestkala.seeding import seeded
 from nestkala.tokens import TokenSource
 from nestkala.trainer import Trainer
 from nestkala.zero_shot import start_from_text
+from reliability.launching import Launch
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -354,10 +356,11 @@ import json, sys
 from accelerate import Accelerator
 from nestkala.cli import train_main
 
-Accelerator.end_training = lambda _: None  # or the first run would end the process group
+accelerator = Accelerator()  # makes one process group for all runs
 for arguments in json.loads(sys.argv[1]):
     if code := train_main(arguments):
         sys.exit(code)
+accelerator.end_training()
 """
 
 
@@ -373,9 +376,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     ]
     for n in (1, 2):
         runs = [[*common, *loss.split(), "--output", str(tmp_path / f"{n}" / f"{i}")] for i, loss in enumerate(given)]
-        result = launch(n, json.dumps(runs), script=script)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.count(f"{n} process(es) on cpu") == len(given)
+        with Launch(n, script, json.dumps(runs), folder=tmp_path / f"log of {n}") as launch:
+            assert launch.done().count(f"{n} process(es) on cpu") == len(given)
     for run in map(str, range(len(given))):
         one, two = (load_file(tmp_path / n / run / "checkpoint.safetensors") for n in ("1", "2"))
         assert one.keys() == two.keys()
@@ -387,6 +389,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 def test_processes_that_cannot_share_a_batch_say_so(tmp_path: Path) -> None:
     few = ("--batch-size", "5", "--queries-per-class", "3")
-    result = launch(2, *few, "--data", "images", "--output", str(tmp_path / "run"))
-    assert result.returncode != 0
-    assert "error: batch_size 5 cannot be shared equally by 2 processes" in result.stderr
+    arguments = ROOT / "train.py", *few, "--data", "images", "--output", tmp_path / "run"
+    with Launch(2, *arguments, folder=tmp_path / "log") as launch:
+        assert launch.wait() != 0
+        assert "error: batch_size 5 cannot be shared equally by 2 processes" in launch.said
