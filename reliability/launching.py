@@ -1,6 +1,7 @@
 """Processes under Accelerate's launcher, on CPUs."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,18 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+
+
+def free_port() -> int:
+    """A port for processes that have yet to start and then meet at it.
+
+    It is below those that the system hands out, so that nobody is given it meanwhile, and searched for from a place of
+    this process's own, so that another's search finds another.
+    """
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("there is no free port")
 
 
 class Launch:
@@ -25,7 +38,8 @@ class Launch:
         folder.mkdir(parents=True)
         self._folder, self._log = folder, folder / "launcher.log"
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-        several = ["--multi_gpu", "--main_process_port", "0", "--log_dir", str(folder)] if processes > 1 else []
+        if processes > 1:
+            launcher += ["--multi_gpu", "--main_process_port", str(free_port()), "--log_dir", str(folder)]
         environment = os.environ | {
             "ACCELERATE_USE_CPU": "1",
             "CUDA_VISIBLE_DEVICES": "",
@@ -34,7 +48,7 @@ class Launch:
             "PYTHONUNBUFFERED": "1",  # what is buffered is lost with a process that is killed
         }
         with self._log.open("wb") as log:
-            command = [*launcher, *several, *map(str, arguments)]
+            command = [*launcher, *map(str, arguments)]
             self._launcher = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> Self:

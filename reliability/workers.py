@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import threading
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nestkala.cli import main
+
+from .launching import free_port
 
 _context = multiprocessing.get_context("forkserver")
 # What a command imports on its way as well, so that time goes by in its work.
@@ -44,10 +45,8 @@ def launched(call: Call, processes: int) -> list[Call]:
     """The call as a launcher starts it in so many processes, which find each other and compute on the CPU."""
     if processes == 1:
         return [call]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     shared = {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared |= {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     return [
         Call(call.function, call.arguments, {**call.environment, **shared, "RANK": str(n), "LOCAL_RANK": str(n)})
         for n in range(processes)

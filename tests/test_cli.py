@@ -121,16 +121,15 @@ def test_a_wrong_command_exits_with_2_and_says_what_there_is(
 
 def test_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "nestkala", "cache", "show"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "nestkala", "cache", "show"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{os.environ['NESTKALA_CACHE']}: 0 segments, 0.00 GB\n"
     assert done.stderr == ""
 
 
 def test_the_exit_code_reaches_the_shell() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "nestkala", "train", "--config", "nope"], capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-m", "nestkala", "train", "--config", "nope"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: unknown config 'nope' (known: ")
     assert done.stderr.count("\n") == 1
@@ -282,11 +281,10 @@ def test_an_interrupted_training_leaves_a_whole_checkpoint(images: Path, tmp_pat
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 60
-        while not (run / "checkpoint.safetensors").exists() and process.poll() is None and time.monotonic() < deadline:
+        while not (run / "checkpoint.safetensors").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in error
     assert load_file(run / "checkpoint.safetensors")

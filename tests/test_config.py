@@ -414,7 +414,6 @@ def without_torch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
             env=os.environ | {"PYTHONPATH": str(torch.parent), "COLUMNS": "200"},
             capture_output=True,
             text=True,
-            timeout=60,
         )
 
     return run

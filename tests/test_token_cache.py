@@ -182,7 +182,7 @@ def test_two_processes_writing_at_once_lose_nothing(folder: Path, child: list[su
         assert writer.stdin is not None
         writer.stdin.write("\n")
         writer.stdin.flush()
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [writer.wait() for writer in writers] == [0, 0]
     cache = TokenCache(folder, "kind", GB)
     for number in range(50):
         assert (cache[key_of(number)] == number).all()
@@ -206,7 +206,7 @@ def test_a_kill_while_writing_leaves_whole_segments_only(
     process = start(child, KILLED, folder)
     assert said(process) == "writing"
     process.kill()
-    assert process.wait(timeout=10) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
 
     (left,) = folder.glob("*/.writing*")
     assert kept(folder, [1, 2]) == [1, 2]
