@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -28,6 +29,12 @@ settings.load_profile("steady")
 def interrupts() -> None:
     """Take Ctrl-C as usual: the background job of a shell ignores it, and so would all that tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Let no draw of a test depend on the tests that ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
