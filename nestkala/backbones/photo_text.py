@@ -1,0 +1,89 @@
+"""The text side of `photo`: sentences as directions among the features of a classifier trained on ImageNet-1k.
+
+A classifier's row is the direction that stands for its class. Kernel ridge regression leads from the sentence
+embeddings of the 1,000 classes to their rows, and from there any sentence to a direction of its own. What stands above
+the classes in WordNet (dog, bird, vehicle, ...) is learned along with them, as the mean of the rows below it.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .shipped import load_shipped
+from .tiny_text import embed_text
+
+PHOTO_NAMES = "photo_names.safetensors"
+PHOTO_NAMES_SHA256 = "bfbe9025f5d41d7c8ba662b5cc6b7b6682b49a1b32c3f9ff4b9cce3ca200a075"
+
+_SHARPNESS = 5.0
+_RIDGE = 0.3
+_GROUP_WEIGHT = 0.1
+
+
+class Names(NamedTuple):
+    """What ImageNet-1k's classes, and groups of them, are called."""
+
+    embeddings: Tensor  # (1000 + groups, 384), unit norm, classes first
+    members: Tensor  # (1000 + groups, 1000), 1 where a class is in it, else 0
+
+
+def text_embedder(classifier: Tensor) -> Callable[[list[str]], Tensor]:
+    """What turns sentences into directions (n, d), float32, among the features that a classifier reads.
+
+    A direction is a row's like: features are scored by products with it, both centred. Known classes have norms near 1,
+    what resembles none of them has less. The regression, a fraction of a second, waits for the first call, which raises
+    NestKALAError where `embed_text` does, and where the file of names is absent or altered.
+
+    Args:
+        classifier: weight (1000, d) of the last layer, classes in ImageNet-1k's order.
+    """
+
+    @cache
+    def regression() -> Callable[[Tensor], Tensor]:
+        return regress(load_names(), classifier.detach().float().cpu())
+
+    return lambda sentences: regression()(embed_text(sentences))
+
+
+def load_names() -> Names:
+    """The shipped names.
+
+    Raises:
+        NestKALAError: the file is absent or altered.
+    """
+    tensors, metadata = load_shipped(PHOTO_NAMES, PHOTO_NAMES_SHA256)
+    embeddings = F.normalize(tensors["embeddings"].float(), dim=1)
+    groups = json.loads(metadata["groups"])
+    members = torch.eye(len(embeddings), len(embeddings) - len(groups))
+    for row, group in zip(members[-len(groups) :], groups, strict=True):
+        row[group] = 1
+    return Names(embeddings, members)
+
+
+def regress(names: Names, rows: Tensor) -> Callable[[Tensor], Tensor]:
+    """Kernel ridge regression from embeddings (n, 384), unit norm, to directions (n, d).
+
+    The kernel is exp(5 (cosine - 1)), an RBF on the sphere, of embeddings less their mean. Targets are rows less their
+    mean, normalised; a group's is the mean of its members', and it counts a tenth of a class.
+
+    Args:
+        names: of the classes, in any number, and of groups of them.
+        rows: classifier's (classes, d).
+    """
+    centre = names.embeddings[: len(rows)].mean(dim=0)
+    known = F.normalize(names.embeddings - centre, dim=1)
+    targets = F.normalize(names.members @ (rows - rows.mean(dim=0)), dim=1)
+    weights = torch.full((len(known),), _GROUP_WEIGHT)
+    weights[: len(rows)] = 1
+    gram = _kernel(known, known) + torch.diag(_RIDGE / weights)
+    coefficients = torch.cholesky_solve(targets, torch.linalg.cholesky(gram))
+    return lambda embeddings: _kernel(F.normalize(embeddings - centre, dim=1), known) @ coefficients
+
+
+def _kernel(left: Tensor, right: Tensor) -> Tensor:
+    return torch.exp(_SHARPNESS * (left @ right.T - 1))
