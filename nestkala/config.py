@@ -103,7 +103,7 @@ class Config(BaseModel):
         "digits",
         description="digits (in scikit-learn), cifar10 (downloaded), or a folder: CLASS/image, SPLIT/CLASS/image, or "
         "lists train.txt, test.txt, database.txt with classnames.txt, or own features in features.npy, labels.npy; "
-        "none: an archive and classes alone, the default beside --archive",
+        "none: an archive and classes alone, the default beside an archive",
     )
     archive: Path | None = Field(
         None,
