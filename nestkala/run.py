@@ -187,7 +187,7 @@ def table(result: Result) -> str:
     Where there are none, a sentence that says so.
     """
     if not result.lengths:
-        return "nothing was scored: no queries were drawn, for which --queries N takes N of the labelled images"
+        return "nothing was scored, for there are no queries (--queries N draws N of the labelled images)"
     rows = [
         (bits, scores["map"], scores["map_tie_aware"], result.seconds["train"])
         for bits, scores in result.lengths.items()

@@ -319,9 +319,9 @@ def test_a_run_stopped_in_the_middle_of_a_round_goes_on_with_its_queries(data: P
 
 
 def test_fewer_queries_than_a_batch_holds_are_one_batch(data: Path) -> None:
+    changes = {"loss_args": {"queries": 4}, "precision": "fp64"}
     few, exact = (
-        train(settings(data, loss_args={"queries": 4}, batch_size=size, precision="fp64", output=data.parent / f"{size}"))
-        for size in (8, 4)
+        train(settings(data, **changes, batch_size=size, output=data.parent / f"by {size}")) for size in (8, 4)
     )
     one, two = (load_file(run / "checkpoint.safetensors") for run in (few, exact))
     for name in two:
