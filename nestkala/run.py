@@ -297,8 +297,9 @@ def _learned_codes(loss: NestedLoss, split: Split) -> dict[int, np.ndarray] | No
 
 
 def _announce(config: Config, dataset: ImageDataset, split: Split, result: Result, accelerator: Accelerator) -> None:
+    data = "class names alone" if config.data == "none" else config.data
     print(
-        f"{config.data}: {len(split.train)} training images of {len(dataset.class_names)} classes, "
+        f"{data}: {len(split.train)} training images of {len(dataset.class_names)} classes, "
         f"{len(split.query)} queries, {len(split.gallery)} in the gallery{_archive_in_words(config, split)}; "
         f"{accelerator.num_processes} process(es) on {accelerator.device.type}, {torch.get_num_threads()} threads each"
     )

@@ -293,7 +293,7 @@ def test_images_that_are_taken_stay_labelled_or_archived() -> None:
     taken = dataset.take(np.array([20, 3, 8]))
     assert list(taken.names) == [dataset.names[index] for index in (20, 3, 8)]
     assert [taken.read(place) for place in range(3)] == [dataset.read(index) for index in (20, 3, 8)]
-    assert taken.parts["archive"].tolist() == [0, 2]
+    assert sorted(taken.parts["archive"]) == [0, 2]
 
 
 def test_a_split_with_an_archive_comes_back(tmp_path: Path) -> None:
