@@ -308,6 +308,14 @@ def test_a_split_with_an_archive_comes_back(tmp_path: Path) -> None:
         assert sorted(split.unlabelled) == list(range(7, 37))
 
 
+def test_an_empty_archive_in_a_split_is_refused(tmp_path: Path) -> None:
+    dataset = with_archive(load_dataset("labelled", Path()), Path("photos"))
+    save_split(tmp_path / "split.json", draw_split(dataset, shots="all", seed=0), dataset)
+    (tmp_path / "split.json").write_text(json.dumps(split_of(tmp_path) | {"archive": []}))
+    with pytest.raises(NestKALAError, match="has an empty archive part"):
+        load_split(tmp_path / "split.json", dataset)
+
+
 def test_a_split_without_an_archive_takes_that_of_the_data(tmp_path: Path) -> None:
     labelled = load_dataset("labelled", Path())
     split = draw_split(labelled, shots=1, seed=0, queries=2)

@@ -133,7 +133,7 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
     Where the file names no archive, that of the data set is taken, if it has one.
 
     Raises NestKALAError for a file that is unreadable, not JSON or not a split, for names that the data set
-    lacks, an empty gallery, names repeated in a part, and queries that are also in the train part or the gallery.
+    lacks, an empty gallery or archive, names repeated in a part, and queries that are also in the train part or the gallery.
     """
     where = f"split {str(path)!r}"
     content = read_json(path)
@@ -145,7 +145,7 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
         names = content.get(part)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise NestKALAError(f"{where} has no list of image names under {part!r}")
-        if not names and part == "gallery":
+        if not names and part in ("gallery", ARCHIVE):
             raise NestKALAError(f"{where} has an empty {part} part")
         for name, count in Counter(names).items():
             if count > 1:
