@@ -133,7 +133,7 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
     Where the file names no archive, that of the data set is taken, if it has one.
 
     Raises NestKALAError for a file that is unreadable, not JSON or not a split, for names that the data set
-    lacks, an empty gallery or archive, names repeated in a part, and queries that are also in the train part or the gallery.
+    lacks, an empty gallery or archive, names repeated in a part, and queries that are also in another part.
     """
     where = f"split {str(path)!r}"
     content = read_json(path)
