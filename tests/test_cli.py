@@ -184,7 +184,6 @@ def test_cache_clear(cache_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--anchors", "absent.npy"], "absent.npy"),
         (["--rank", "11"], "rank"),
         (["--adapt-blocks", "7"], "adapt_blocks"),
-        (["--batch-size", "0"], "batch_size"),
         (["--tracker", "swanlab"], "swanlab"),
     ],
 )
