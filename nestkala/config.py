@@ -102,13 +102,25 @@ class Config(BaseModel):
     data: str = Field(
         "digits",
         description="digits (in scikit-learn), cifar10 (downloaded), or a folder: CLASS/image, SPLIT/CLASS/image, or "
-        "lists train.txt, test.txt, database.txt with classnames.txt, or own features in features.npy, labels.npy",
+        "lists train.txt, test.txt, database.txt with classnames.txt, or own features in features.npy, labels.npy; "
+        "none: an archive and classes alone, the default beside an archive",
+    )
+    archive: Path | None = Field(
+        None,
+        description="start from text: images without labels to learn from, as a rule those that are going to be "
+        "searched: a folder of images at any depth, one with lists, or a text file with a path a line; images of data "
+        "are left out of it, and so are unreadable ones",
+    )
+    classes: str | None = Field(
+        None,
+        description="class names with commas between them, or a file with one a line: those of data none, or of class "
+        "folders where some classes have no folder",
     )
     data_root: Path = Field(Path("data"), description="where cifar10 is downloaded to")
-    shots: int = Field(
-        1,
-        ge=0,
-        description="labelled training images per class (usually 1 to 8); 0: codes from the class names alone",
+    shots: int | Literal["all"] | None = Field(
+        None,
+        description="labelled training images per class (usually 1 to 8), or all, however uneven; 0: codes from the "
+        "class names alone; by default 1, with an archive all",
     )
     split: Path | None = Field(
         None,
@@ -117,8 +129,9 @@ class Config(BaseModel):
     queries_per_class: int | None = Field(None, ge=1, description="queries drawn from every class (single-label data)")
     queries: int | None = Field(
         None,
-        ge=1,
-        description="queries drawn in all, where the data has no test list; by default a tenth of the images",
+        ge=0,
+        description="queries drawn in all, where the data has no test list; 0: none, and no scores; by default a tenth "
+        "of the images, with an archive none",
     )
     gallery: Literal["all", "labelled"] = Field(
         "all",
@@ -270,9 +283,18 @@ class Config(BaseModel):
         return self.head_init == "text"
 
     @property
+    def labels_per_class(self) -> int | Literal["all"]:
+        """Labelled images to train on: `shots`, or what suits the data."""
+        if self.shots is not None:
+            return self.shots
+        if self.data == "none":
+            return 0
+        return 1 if self.archive is None else "all"
+
+    @property
     def trains(self) -> bool:
-        """Whether there is anything to train on, and asked for."""
-        return self.shots > 0 and self.epochs > 0
+        """Whether training on labelled images, if there are any, is asked for."""
+        return self.labels_per_class != 0 and self.epochs > 0
 
     @property
     def base_loss(self) -> str:
@@ -296,7 +318,14 @@ class Config(BaseModel):
     def _sorted(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(set(lengths)))
 
-    @field_validator("output", "resume", "data_root", "split", "descriptions", "cache")
+    @field_validator("shots", mode="before")
+    @classmethod
+    def _number_or_all(cls, shots: Any) -> Any:
+        if shots in (None, "all") or (isinstance(shots, int) and not isinstance(shots, bool) and shots >= 0):
+            return shots
+        raise ValueError(f"shots must be a whole number of 0 or more, or all, not {shots!r}")
+
+    @field_validator("output", "resume", "archive", "data_root", "split", "descriptions", "cache")
     @classmethod
     def _possible(cls, path: Path | None) -> Path | None:
         if path is not None and "\0" in str(path):
@@ -322,23 +351,34 @@ class Config(BaseModel):
             raise ValueError(f"projections has one twice: {','.join(self.projections)}")
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
-        for key in ("shots", "epochs"):
-            if not getattr(self, key) and not self.starts_from_text:
+        for key, value in {"shots": self.labels_per_class, "epochs": self.epochs}.items():
+            if not value and not self.starts_from_text:
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init == "text" and self.head != "nested":
             raise ValueError(f"head_init text needs head nested, not {self.head}: set head_init random")
-        if self.gallery == "labelled" and not self.shots:
+        if self.gallery == "labelled" and not self.labels_per_class:
             raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
         if self.centres == "independent" and self.starts_from_text:
             raise ValueError("centres independent needs a random start: a head from text stands at nested centres")
+        self._check_archive()
         find_plugin("losses", self.base_loss)
         find_plugin("heads", self.head)
         check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
             _check_text_tower(self.anchors)
         return self
+
+    def _check_archive(self) -> None:
+        if self.data == "none":
+            if self.archive is None or self.classes is None:
+                missing = "an archive" if self.archive is None else "classes"
+                raise ValueError(f"data none needs {missing}, such as --archive photos --classes dog,cat,car")
+            if self.queries or self.queries_per_class or self.labels_per_class:
+                raise ValueError("data none has no labelled images: leave out queries, queries_per_class and shots")
+        if self.archive is not None and not self.starts_from_text:
+            raise ValueError("an archive is learned from by a start from text alone: set head_init text, or no archive")
 
 
 FREE_ON_RESUME = {
@@ -351,7 +391,8 @@ FREE_ON_RESUME = {
 def base_config(args: Sequence[str]) -> Config:
     """The settings that flags are put on top of: those of the file that --config (or --resume) among `args` names.
 
-    Without either, those of the shipped default, which are for its data: with --data of another name no file's.
+    Without either, those of the shipped default, which are for its data: with --data of another name no file's, nor
+    with --archive, beside which the default is no labelled data at all.
 
     Raises:
         NestKALAError: what is wrong with the file.
@@ -359,12 +400,16 @@ def base_config(args: Sequence[str]) -> Config:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     parser.add_argument("--resume", type=Path)
-    parser.add_argument("--data")
+    for flag in ("--data", "--archive", "--classes"):
+        parser.add_argument(flag)
     default = load_config(Config.model_fields["config"].default)
     try:
         found = parser.parse_known_args(args)[0]
     except argparse.ArgumentError:  # a flag without its value, which the full parser will tell
         return default
+    if found.resume is None and found.config is None and found.archive is not None:
+        data = {} if found.data is None else {"data": found.data}
+        return Config(**{"data": "none", "archive": found.archive, "classes": found.classes} | data)
     if found.resume is None and found.config is None:
         return default if found.data in (None, default.data) else Config()
     if found.resume is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .codes import columns, pack
 from .config import Config, load_config
-from .data import ImageDataset, load_dataset
+from .data import ImageDataset, load_dataset, with_archive
 from .data.splits import Split, load_split
 from .encoding import packed_codes, relaxed_codes
 from .errors import NestKALAError
@@ -79,7 +79,10 @@ class FinishedRun:
     @cached_property
     def data(self) -> tuple[ImageDataset, Split]:
         """What it was trained on and is scored with. Raises NestKALAError for data that is no longer there."""
-        dataset = load_dataset(self.config.data, self.config.data_root)
+        config = self.config
+        dataset = load_dataset(config.data, config.data_root, config.classes)
+        if config.archive is not None:
+            dataset = with_archive(dataset, config.archive)
         return dataset, load_split(self.folder / "split.json", dataset)
 
     def encode(self, progress: bool = False) -> RunCodes:
@@ -88,7 +91,7 @@ class FinishedRun:
         Warns where training searched learned codes: the gallery's are those of the network here.
 
         Raises:
-            NestKALAError: data that is no longer there, or a damaged metrics.json.
+            NestKALAError: data that is no longer there, no queries, or a damaged metrics.json.
         """
         config, hasher = self.config, self.hasher
         result = load_result(self.folder)
@@ -97,6 +100,8 @@ class FinishedRun:
                 "%s searched codes that it learned for the gallery; here the network makes them", self.folder
             )
         dataset, split = self.data
+        if not len(split.query):
+            raise NestKALAError(f"{self.folder} has no queries to be scored with: it was trained without any")
         source = token_source(config, hasher.spec, hasher.backbone, dataset)
         labels = {name: f"encoding {name}" if progress else None for name in ("queries", "gallery")}
         relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])

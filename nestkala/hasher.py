@@ -260,7 +260,7 @@ class Hasher:
             "",
         ]
         result = load_result(self._folder)
-        if result is not None:
+        if result is not None and result.lengths:
             lines += ["```json", json.dumps(result.lengths, indent=2), "```", ""]
             if result.searched == "learned codes":
                 lines += ["The gallery's codes were learned beside the model and are not included here.", ""]

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import filter_trackers
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gather_object
 from tabulate import tabulate
+from torch import Tensor
 
 from .anchors import class_anchors
 from .backbones import Backbone, load_backbone
 from .codes import columns, pack, unpack
 from .config import Config, dump_config
-from .data import FeatureDataset, ImageDataset, load_dataset, without_broken
+from .data import FeatureDataset, ImageDataset, load_dataset, with_archive, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
+from .evaluation import Metrics
 from .files import is_unfinished, remove_unfinished, write_text
 from .history import history_as_json
 from .losses import NestedLoss
@@ -37,7 +39,7 @@ from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
 from .tokens import TokenSource
-from .trainer import Trainer, check_batch_size
+from .trainer import Trainer, check_batch
 from .zero_shot import start_from_text
 
 logger = logging.getLogger(__name__)
@@ -65,13 +67,18 @@ def train(config: Config) -> Path:
 
     result = Result()
     with accelerator.main_process_first():  # which may download
-        dataset = load_dataset(config.data, config.data_root)
+        dataset = load_dataset(config.data, config.data_root, config.classes)
     _check_pair(config, dataset)
-    if config.on_broken == "skip":
+    if config.on_broken == "skip" and len(dataset):
         dataset, result.broken_images = without_broken(dataset)
+    if config.archive is not None:
+        dataset = with_archive(dataset, config.archive)
     split = _split(config, folder, dataset)
-    if config.trains:
-        check_batch_size(config.batch_size, len(split.train), accelerator.num_processes)
+    trains = config.trains and len(split.train) > 0
+    if trains:
+        check_batch(config, len(split.train), accelerator.num_processes)
+    elif not config.starts_from_text:
+        raise NestKALAError(f"{config.data} has no labelled image to train on, which needs a start from text")
 
     with accelerator.main_process_first():  # likewise
         backbone = load_backbone(config.backbone, num_adapted(config))
@@ -83,12 +90,12 @@ def train(config: Config) -> Path:
         model = model.double()
 
     targets = torch.from_numpy(dataset.targets[split.train]).to(model.dtype)
-    if config.trains:
+    if trains:
         check_objective(config, model.head, targets)
 
     checkpoint = folder / "checkpoint.safetensors"
     resumes = checkpoint.exists()
-    if config.resume is not None and config.trains and not resumes and (folder / "model.safetensors").exists():
+    if config.resume is not None and trains and not resumes and (folder / "model.safetensors").exists():
         raise NestKALAError(f"{folder} holds a trained model and no {checkpoint.name}: there is nothing to go on from")
     if main:
         if not resumes:  # only now, so that a mistake in the settings leaves no folder behind
@@ -107,13 +114,18 @@ def train(config: Config) -> Path:
         tokens = list(source.batches(dataset, split.train.tolist(), "training images" if main else None))
         centres = None
         if config.starts_from_text:
-            unlabelled = source.batches(dataset, split.gallery[: config.unlabelled].tolist())
+            broken: list[int] = []
+            unlabelled = _unlabelled_batches(source, dataset, split, config.unlabelled, broken)
             centres = start_from_text(model, unlabelled, tokens, targets, config)
+            split = split.without(broken)
+            result.broken_images += [dataset.names[index] for index in broken]
+            if main and broken:
+                print(_left_out([dataset.names[index] for index in broken], "of the archive"))
     result.seconds["tokens"] = time.perf_counter() - started
 
     result.seconds["train"] = 0.0
     learned: dict[int, np.ndarray] | None = None
-    if config.trains:
+    if trains:
         loss = make_loss(config, model.head, targets, centres)
         trainer = Trainer(config, accelerator, model, loss, torch.cat(tokens), targets, checkpoint)
         if resumes:
@@ -138,18 +150,20 @@ def train(config: Config) -> Path:
         return _sharded_codes(accelerator, model, source, dataset, indices, f"encoding {name}" if main else None)
 
     train_codes, query_codes = encoded("training images", split.train), encoded("queries", split.query)
-    gallery_codes = learned or encoded("gallery", split.gallery)
-    query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
-    scores = score_lengths(
-        model.head,
-        query_codes,
-        query_targets,
-        gallery_codes,
-        gallery_targets,
-        config.top_k,
-        device=accelerator.device,
-        accelerator=accelerator,
-    )
+    scores: dict[int, Metrics] = {}
+    if len(split.query):
+        gallery_codes = learned or encoded("gallery", split.gallery)
+        query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
+        scores = score_lengths(
+            model.head,
+            query_codes,
+            query_targets,
+            gallery_codes,
+            gallery_targets,
+            config.top_k,
+            device=accelerator.device,
+            accelerator=accelerator,
+        )
     if main:
         longest = config.lengths[-1]
         result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
@@ -172,7 +186,12 @@ def constant_bits(codes: np.ndarray, length: int) -> list[int]:
 
 
 def table(result: Result) -> str:
-    """The scores by length as a Markdown table; all lengths come from the one training whose seconds it gives."""
+    """The scores by length as a Markdown table; all lengths come from the one training whose seconds it gives.
+
+    Where there are none, a sentence that says so.
+    """
+    if not result.lengths:
+        return "nothing was scored, for there are no queries (--queries N draws N of the labelled images)"
     rows = [
         (bits, scores["map"], scores["map_tie_aware"], result.seconds["train"])
         for bits, scores in result.lengths.items()
@@ -201,7 +220,11 @@ def remarks(result: Result, config: Config) -> list[str]:
 def _run_folder(config: Config) -> Path:
     if config.resume is not None:
         return config.resume
-    name = f"{Path(config.data).name}-{config.shots}shot-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    data, shots = Path(config.data), config.labels_per_class
+    if config.data == "none" and config.archive is not None:
+        data = config.archive
+    labels = "all" if shots == "all" else f"{shots}shot"
+    name = f"{data.name}-{labels}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder: Path = broadcast_object_list([config.output or Path("runs", name)])[0]
     there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
     if not all(is_unfinished(path) for path in there):
@@ -258,7 +281,7 @@ def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:
     else:
         split = draw_split(
             dataset,
-            shots=config.shots,
+            shots=config.labels_per_class,
             seed=config.seed,
             queries_per_class=config.queries_per_class,
             queries=config.queries,
@@ -278,22 +301,47 @@ def _learned_codes(loss: NestedLoss, split: Split) -> dict[int, np.ndarray] | No
 
 
 def _announce(config: Config, dataset: ImageDataset, split: Split, result: Result, accelerator: Accelerator) -> None:
+    data = "class names alone" if config.data == "none" else config.data
     print(
-        f"{config.data}: {len(split.train)} training images of {len(dataset.class_names)} classes, "
-        f"{len(split.query)} queries, {len(split.gallery)} in the gallery; {accelerator.num_processes} process(es) on "
-        f"{accelerator.device.type}, {torch.get_num_threads()} threads each"
+        f"{data}: {len(split.train)} training images of {len(dataset.class_names)} classes, "
+        f"{len(split.query)} queries, {len(split.gallery)} in the gallery{_archive_in_words(config, split)}; "
+        f"{accelerator.num_processes} process(es) on {accelerator.device.type}, {torch.get_num_threads()} threads each"
     )
     if config.backbone.endswith(":random"):
         print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
     if config.anchors == "orthonormal":
         print("note: the text anchors are random orthonormal directions, which say nothing of the classes")
     if result.broken_images:
-        print(f"warning: left out {len(result.broken_images)} unreadable images, first {result.broken_images[0]!r}")
-    counts = dataset.targets[split.train].sum(axis=0)
-    if config.split is None and (short := int((counts < config.shots).sum())):
-        print(
-            f"note: {short} of {len(counts)} classes have fewer than {config.shots} training images, by shared labels"
-        )
+        print(_left_out(result.broken_images, ""))
+    _note_short_classes(config, dataset.targets[split.train].sum(axis=0))
+
+
+def _archive_in_words(config: Config, split: Split) -> str:
+    return "" if split.archive is None else f", {len(split.archive)} without labels in the archive {config.archive}"
+
+
+def _left_out(broken: Sequence[str], where: str) -> str:
+    return f"warning: left out {len(broken)} unreadable images {where}".rstrip() + f", first {broken[0]!r}"
+
+
+def _note_short_classes(config: Config, counts: np.ndarray) -> None:
+    shots = config.labels_per_class
+    if config.split is not None or not shots:
+        return
+    wanted, why = (1, "") if shots == "all" else (shots, ", by shared labels" if config.archive is None else "")
+    if short := int((counts < wanted).sum()):
+        print(f"note: {short} of {len(counts)} classes have fewer than {wanted} training images{why}")
+
+
+def _unlabelled_batches(
+    source: TokenSource, dataset: ImageDataset, split: Split, most: int, broken: list[int]
+) -> Iterator[Tensor]:
+    """Tokens of the images whose labels are not looked at; those of an archive that cannot be read go to `broken`."""
+    chosen = split.unlabelled[:most].tolist()
+    yield from source.batches(dataset, chosen, broken=None if split.archive is None else broken)
+    if len(broken) == len(chosen):
+        first = dataset.names[broken[0]]
+        raise NestKALAError(f"none of the {len(broken)} images of the archive can be read, the first is {first!r}")
 
 
 def token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: ImageDataset) -> TokenSource:

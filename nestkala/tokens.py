@@ -48,8 +48,11 @@ class _Decoded(Dataset[Tensor | NestKALAError]):
             return error
 
 
-def _collate(images: Sequence[Tensor | NestKALAError]) -> Tensor | NestKALAError:
-    return next((image for image in images if isinstance(image, NestKALAError)), None) or torch.stack(images)  # type: ignore[arg-type]
+def _collate(images: Sequence[Tensor | NestKALAError]) -> tuple[Tensor | None, list[NestKALAError | None]]:
+    """The images that could be decoded, stacked, and of each what was wrong with it."""
+    intact = [image for image in images if isinstance(image, Tensor)]
+    errors = [image if isinstance(image, NestKALAError) else None for image in images]
+    return torch.stack(intact) if intact else None, errors
 
 
 class TokenSource:
@@ -88,13 +91,16 @@ class TokenSource:
         mixed = self.dtype in (torch.bfloat16, torch.float16)
         return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
 
-    def batches(self, images: Images, indices: Sequence[int], progress: str | None = None) -> Iterator[Tensor]:
+    def batches(
+        self, images: Images, indices: Sequence[int], progress: str | None = None, broken: list[int] | None = None
+    ) -> Iterator[Tensor]:
         """The tokens of the images named, in that order, a batch at a time, on the CPU in half precision.
 
         Args:
             images: where to read them.
             indices: which.
             progress: what to call it on a progress bar; None shows none.
+            broken: those that cannot be decoded are left out and added to this list; None stops at the first.
 
         Raises:
             NestKALAError: names an image that cannot be decoded.
@@ -105,14 +111,19 @@ class TokenSource:
         computed = self._compute(images, [index for index, is_kept in zip(indices, kept, strict=True) if not is_kept])
         rows: list[Tensor] = []
         with tqdm(total=len(indices), desc=progress, unit="img", disable=progress is None) as bar:
-            for key, is_kept in zip(keys, kept, strict=True):
+            for index, key, is_kept in zip(indices, keys, kept, strict=True):
                 if is_kept:
                     assert cache is not None
                     rows.append(cache[key])
+                elif isinstance(row := next(computed), Tensor):
+                    rows.append(row)
+                    if cache is not None and key:
+                        cache.add(key, row)
+                elif broken is None:
+                    raise row
                 else:
-                    rows.append(next(computed))
-                    if cache is not None:
-                        cache.add(key, rows[-1])
+                    broken.append(index)
+                    bar.update()
                 if len(rows) == self.batch_size:
                     yield torch.stack(rows)
                     bar.update(len(rows))
@@ -124,19 +135,25 @@ class TokenSource:
             cache.flush()
 
     def _keys(self, images: Images, indices: Sequence[int]) -> list[bytes]:
-        return [image_key(images.read(index)) for index in indices]  # type: ignore[arg-type]
+        def key(index: int) -> bytes:
+            try:
+                return image_key(images.read(index))  # type: ignore[arg-type]
+            except NestKALAError:  # told in its turn
+                return b""
 
-    def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor]:
+        return [key(index) for index in indices]
+
+    def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor | NestKALAError]:
+        """The tokens of each image, or why there are none."""
         loader = DataLoader(
             _Decoded(images, indices, self.backbone),
             batch_size=self.batch_size,
             num_workers=self.workers if len(indices) > 2 * self.batch_size else 0,
             collate_fn=_collate,
         )
-        for batch in loader:
-            if isinstance(batch, NestKALAError):
-                raise batch
-            yield from self.trunk(batch)
+        for intact, errors in loader:
+            rows = iter(()) if intact is None else iter(self.trunk(intact))
+            yield from (next(rows) if error is None else error for error in errors)
 
     @torch.no_grad()
     def trunk(self, batch: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class TrainingImages(Dataset[tuple[Tensor, ...]]):
         """Show these from now on; all, for None."""
         self.chosen = self.every if indices is None else indices
 
+    def all(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What is shown, as one batch."""
+        return self.tokens[self.chosen], self.targets[self.chosen], self.chosen
+
     def __len__(self) -> int:
         return len(self.chosen)
 
@@ -45,7 +49,8 @@ class Trainer:
 
     The loss sees the global batch: features are gathered across processes, with gradient, before the head, and
     every process computes head, losses and weights on all of them. So n processes with batches of B / n do what
-    one does with batches of B, and the losses' memories are the same everywhere.
+    one does with batches of B, and the losses' memories are the same everywhere. Fewer images than one batch are one
+    batch, which every process computes all of.
 
     Args:
         config: epochs, batch size (global), learning rate and so on.
@@ -101,11 +106,11 @@ class Trainer:
         Raises:
             DivergedError: a loss that is not finite, with step, length and term.
         """
-        steps, left = len(self.loader), max(0, self.config.epochs - self.epoch)
+        left = max(0, self.config.epochs - self.epoch)
         show = self.accelerator.is_main_process
         self.model.train()
         bar: tqdm[Any]
-        with tqdm(total=left * steps, desc="training", unit="step", disable=not show) as bar:
+        with tqdm(total=left * self._steps, desc="training", unit="step", disable=not show) as bar:
             while self.epoch < self.config.epochs:
                 self._train_epoch(bar)
                 if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
@@ -114,11 +119,9 @@ class Trainer:
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         started = time.perf_counter()
         self._choose_images(self.epoch)
-        self.loader.set_epoch(self.epoch)
         means = EpochMeans(self.loss.lengths)
-        for batch, (tokens, targets, indices) in enumerate(self.loader):
-            step = self.epoch * len(self.loader) + batch
-            targets, indices = self.accelerator.gather((targets, indices))
+        for batch, (tokens, targets, indices) in enumerate(self._batches()):
+            step = self.epoch * self._steps + batch
             h, anchors = self.network(tokens, self._gather)
             result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
             sums = self._finite(result, step)
@@ -141,15 +144,31 @@ class Trainer:
 
     def _choose_images(self, epoch: int) -> None:
         self.images.choose(self.loss.sample(epoch))
-        if len(self.images) < self.config.batch_size:
-            raise NestKALAError(
-                f"loss {self.config.loss} passes over {len(self.images)} images in epoch {epoch}, fewer than one batch "
-                f"of {self.config.batch_size}: set --batch-size lower"
-            )
+        check_batch(self.config, len(self.images), self.accelerator.num_processes)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This process's tokens of each batch, with the labels and numbers of all of it."""
+        if self._in_one_batch:
+            tokens, targets, indices = self.images.all()
+            device = self.accelerator.device
+            yield tokens.to(device), targets.to(device), indices.to(device)
+            return
+        self.loader.set_epoch(self.epoch)
+        for tokens, targets, indices in self.loader:
+            yield tokens, *self.accelerator.gather((targets, indices))
+
+    @property
+    def _in_one_batch(self) -> bool:
+        return len(self.images) < self.config.batch_size
+
+    @property
+    def _steps(self) -> int:
+        return 1 if self._in_one_batch else len(self.loader)
 
     @property
     def _gather(self) -> Callable[[Tensor], Tensor] | None:
-        return all_gather_with_gradient if self.accelerator.num_processes > 1 else None
+        shared = self.accelerator.num_processes > 1 and not self._in_one_batch
+        return all_gather_with_gradient if shared else None
 
     def _finite(self, result: NestedTerms, step: int) -> list[float]:
         sums: list[float] = result.sums.tolist()
@@ -181,15 +200,14 @@ class Trainer:
             save_checkpoint(self.checkpoint, *parts, self.epoch, self.seconds, self.history)
 
 
-def check_batch_size(batch_size: int, num_train: int, processes: int) -> None:
-    """Raise NestKALAError for a batch that is never full, or that the processes cannot share equally."""
-    if num_train < batch_size:
+def check_batch(config: Config, num_images: int, processes: int) -> None:
+    """Raise NestKALAError for a batch that the processes cannot share equally, or that BatchNorm refuses."""
+    if config.batch_size % processes:
+        raise NestKALAError(f"batch_size {config.batch_size} cannot be shared equally by {processes} processes")
+    if config.normalises_bits and num_images == 1:
         raise NestKALAError(
-            f"there are {num_train} training images, fewer than one batch of {batch_size}: "
-            "set --batch-size lower or --shots higher"
+            "one training image alone cannot be normalised over the batch: label more, or set --no-batch-norm"
         )
-    if batch_size % processes:
-        raise NestKALAError(f"batch_size {batch_size} cannot be shared equally by {processes} processes")
 
 
 def all_gather_with_gradient(features: Tensor) -> Tensor:

@@ -183,7 +183,6 @@ def test_cache_clear(cache_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--anchors", "absent.npy"], "absent.npy"),
         (["--rank", "11"], "rank"),
         (["--adapt-blocks", "7"], "adapt_blocks"),
-        (["--batch-size", "11"], "--batch-size"),
         (["--tracker", "swanlab"], "swanlab"),
     ],
 )

@@ -32,6 +32,8 @@ CHANGED: dict[str, Any] = {
     "unlabelled": 50,
     "unlabelled_weight": 0.1,
     "data": "0",
+    "archive": Path("photos"),
+    "classes": "hot dog,größer",
     "data_root": Path("/elsewhere"),
     "shots": 4,
     "split": Path("split.json"),
@@ -350,7 +352,7 @@ def test_the_config_taken_by_default_needs_no_download() -> None:
 
 
 def test_dumped_settings_are_read_back_the_same(yaml_file: Callable[[str], Path]) -> None:
-    config = Config(**CHANGED | {"queries": None})
+    config = Config(**CHANGED | {"queries": None, "archive": None})
     path = yaml_file(dump_config(config))
     assert load_config(str(path)) == config.model_copy(update={"config": str(path), "resume": None})
 
@@ -397,7 +399,7 @@ def test_a_run_is_resumed_for_longer_or_on_another_machine(key: str) -> None:
 
 
 def test_settings_are_free_where_nothing_is_resumed() -> None:
-    check_resumable(Config(), Config(**CHANGED | {"resume": None, "queries": None}))
+    check_resumable(Config(), Config(**CHANGED | {"resume": None, "queries": None, "archive": None}))
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ def test_a_tenth_of_the_labelled_images_asks_where_nothing_is_set() -> None:
     [
         ({"shots": -1}, "shots must not be negative, but is -1"),
         ({"queries_per_class": 0}, "queries_per_class must be at least 1"),
-        ({"queries_per_class": None, "queries": -1}, "queries must be at least 1"),
+        ({"queries_per_class": None, "queries": -1}, "queries must not be negative, but is -1"),
         ({"train_pool": 0}, "train_pool must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
         ({"protocol_seed": -1}, "protocol_seed must not be negative"),

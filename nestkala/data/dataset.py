@@ -13,6 +13,9 @@ from PIL import Image
 
 from ..errors import NestKALAError
 
+ARCHIVE = "archive"
+"""The part of a data set that has no labels."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageDataset(ABC):
@@ -21,7 +24,8 @@ class ImageDataset(ABC):
     names: N unique names, the same wherever the collection lies.
     targets: bool (N, C), a 1 for every class that the image shows; rows may be empty.
     class_names: the C classes, in the order of the columns.
-    parts: image indices of the parts that the source itself defines ("train", "database", "test"), or empty.
+    parts: image indices of the parts that the source itself defines ("train", "database", "test"), and of an archive
+        (`ARCHIVE`), which has no labels; or empty.
     """
 
     names: Sequence[str]
@@ -55,9 +59,13 @@ class FileDataset(ImageDataset):
 
     root: Path
 
+    def path(self, index: int) -> Path:
+        """The file of one image."""
+        return self.root / self.names[index]
+
     def read(self, index: int) -> bytes:
         try:
-            return (self.root / self.names[index]).read_bytes()
+            return self.path(index).read_bytes()
         except OSError as error:
             raise NestKALAError(f"cannot read image {self.names[index]!r}: {error.strerror}") from error
 

@@ -1,50 +1,61 @@
 """Class-folder trees: ROOT/CLASS/image, or ROOT/PART/CLASS/image, parts being `train`, `val` and the like."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import NestKALAError
+from ..errors import NestKALAError, unknown_name
 from ..images import looks_like_image
 from .class_names import check_class_names
 from .dataset import FileDataset
 
 
-def load_folders(root: Path) -> FileDataset:
+def load_folders(root: Path, class_names: tuple[str, ...] | None = None) -> FileDataset:
     """The images of a class-folder tree, single-label, sorted; the names are paths relative to `root`.
 
     Where the first level holds nothing but folders of folders, it is taken for parts: the images of all parts
     form one set, classes of the same name being one. Hidden files, files without an image's suffix, pipes, devices and
-    links back to a folder above are left out.
+    links back to a folder above are left out. Where `class_names` are given, they are the classes, and some may have no
+    folder, or no image in it.
 
-    Raises NestKALAError where there are no class folders, only one, or one without an image, and for names that
-    `check_class_names` refuses.
+    Raises NestKALAError for folders of other classes than are given; or, where none are, where there are no class
+    folders, only one, or one without an image, and for names that `check_class_names` refuses.
     """
     folders = _folders(root)
     if folders and all(_folders(folder) and not _images(folder) for folder in folders):
         folders = [class_folder for part in folders for class_folder in _folders(part)]
     images = {folder: _images(folder) for folder in folders}
-    filled = {folder.name for folder in folders if images[folder]}
+    if class_names is None:
+        class_names = _classes(root, images)
     for folder in folders:
+        if folder.name not in class_names:
+            raise unknown_name(f"class folder in {str(root)!r}", folder.name, class_names)
+    column = {name: number for number, name in enumerate(class_names)}
+    labels = [column[folder.name] for folder in folders for _ in images[folder]]
+    return FileDataset(
+        names=[image.relative_to(root).as_posix() for folder in folders for image in images[folder]],
+        targets=np.array(labels, dtype=np.int64)[:, None] == np.arange(len(class_names)),
+        class_names=class_names,
+        root=root,
+    )
+
+
+def _classes(root: Path, images: Mapping[Path, Sequence[Path]]) -> tuple[str, ...]:
+    """Those that the class folders are called after, of which each must hold an image."""
+    filled = {folder.name for folder, found in images.items() if found}
+    for folder in images:
         if folder.name not in filled:
             raise NestKALAError(
                 f"class folder {str(folder)!r} holds no image; the images belong into FOLDER/CLASS or FOLDER/PART/CLASS"
             )
     if len(filled) < 2:
-        found = f"only the class folder {str(folders[0])!r}" if folders else "no class folder"
+        found = f"only the class folder {str(next(iter(images)))!r}" if images else "no class folder"
         raise NestKALAError(
             f"{found} found in {str(root)!r}; at least two are needed, as FOLDER/CLASS or FOLDER/PART/CLASS"
         )
-    class_names = tuple(sorted(filled))
-    check_class_names(class_names, str(root))
-    column = {name: number for number, name in enumerate(class_names)}
-    labels = [column[folder.name] for folder in folders for _ in images[folder]]
-    return FileDataset(
-        names=[image.relative_to(root).as_posix() for folder in folders for image in images[folder]],
-        targets=np.array(labels)[:, None] == np.arange(len(class_names)),
-        class_names=class_names,
-        root=root,
-    )
+    check_class_names(filled, str(root))
+    return tuple(sorted(filled))
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -4,6 +4,7 @@ A folder holds any of `train.txt`, `database.txt` and `test.txt`, a line being `
 an image relative to the folder, and a 0 or 1 for each class. `classnames.txt` names the classes, one a line.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -75,19 +76,33 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     if not path.is_file():
         raise NestKALAError(f"no {str(path)!r}: one class name a line, in the order of the lists' columns")
-    names = tuple(line.strip() for _, line in _lines(path))
+    return _distinct(tuple(line.strip() for _, line in lines(path)), repr(str(path)))
+
+
+def given_class_names(classes: str) -> tuple[str, ...]:
+    """Class names as a setting gives them: the path of a file, one a line, or else words with commas between them.
+
+    Raises NestKALAError as `read_class_names` does.
+    """
+    path = Path(classes).expanduser()
+    if path.suffix == ".txt" or os.sep in classes or path.is_file():
+        return read_class_names(path)
+    return _distinct(tuple(name.strip() for name in classes.split(",") if name.strip()), f"classes {classes!r}")
+
+
+def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     if not names:
-        raise NestKALAError(f"{str(path)!r} names no class")
+        raise NestKALAError(f"{where} names no class")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise NestKALAError(f"{str(path)!r} names the class {name!r} more than once")
-    check_class_names(names, str(path))
+        raise NestKALAError(f"{where} names the class {name!r} more than once")
+    check_class_names(names, where)
     return names
 
 
 def _read_list(path: Path, num_classes: int) -> Iterator[tuple[str, str, str]]:
     """Of each line where it stands, the image's name and its labels as a string of zeros and ones."""
-    for line_number, line in _lines(path):
+    for line_number, line in lines(path):
         origin = f"{path}:{line_number}"
         # From the right, since paths may hold spaces.
         name, *labels = line.rsplit(maxsplit=num_classes)
@@ -101,7 +116,8 @@ def _read_list(path: Path, num_classes: int) -> Iterator[tuple[str, str, str]]:
         yield origin, PurePosixPath(name).as_posix(), "".join(labels)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers."""
     # surrogateescape: paths need not be UTF-8.
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())

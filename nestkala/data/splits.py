@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from ..errors import NestKALAError
 from ..files import write_text
 from ..formats import check_version
 from ..text_files import read_json
-from .dataset import ImageDataset
+from .dataset import ARCHIVE, ImageDataset
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,17 +25,33 @@ _PARTS = ("train", "query", "gallery")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Indices, int64, of a data set's images. No query is in `train` or `gallery`; those two may overlap."""
+    """Indices, int64, of a data set's images. No query is in `train` or `gallery`; those two may overlap.
+
+    `archive` are images without labels to learn from, where the data has such.
+    """
 
     train: Indices
     query: Indices
     gallery: Indices
+    archive: Indices | None = None
+
+    @property
+    def unlabelled(self) -> Indices:
+        """Images whose labels are not looked at: the archive, or else the gallery that is going to be searched."""
+        return self.gallery if self.archive is None else self.archive
+
+    def without(self, broken: Sequence[int]) -> Self:
+        """Less these images of the archive."""
+        if self.archive is None or not broken:
+            return self
+        archive, gallery = (part[~np.isin(part, broken)] for part in (self.archive, self.gallery))
+        return replace(self, archive=archive, gallery=gallery)
 
 
 def draw_split(
     dataset: ImageDataset,
     *,
-    shots: int,
+    shots: int | Literal["all"],
     seed: int,
     queries_per_class: int | None = None,
     queries: int | None = None,
@@ -44,26 +62,26 @@ def draw_split(
 
     Queries and gallery depend on `protocol_seed` alone, never on `shots` and `seed`. The queries are the data
     set's `test` part; where it has none, `queries_per_class` of every class (single-label sets), or `queries`
-    of all images that have a label, by default a tenth of them. The gallery is the `database` part or else
-    all other images, shuffled.
+    of all images that have a label, by default a tenth of them, or none beside an archive. The gallery is the
+    `database` part or else all other images, shuffled.
 
     The training images come from the `train` part; where there is none, from `train_pool` images of the
     gallery, or from all of it. They are taken in an order drawn by `seed`, each only if none of its labels
     has `shots` images yet: exactly `shots` a class if every image has one label, else at most. Images without
-    a label are never taken; at 0 shots none is.
+    a label are never taken; at 0 shots none is, and at "all" shots all others are.
+
+    Of a data set with an archive all of this concerns the other images, and a class may have fewer than `shots`.
+    The archive is shuffled; where there are no queries, it is the gallery, too.
 
     Raises NestKALAError for settings out of range, missing, or at odds with the data set's parts; for
     queries that are also in the `train` or `database` part; and for a class of a single-label set that has
     too few images.
     """
-    for setting, value in {
-        "queries_per_class": queries_per_class,
-        "queries": queries,
-        "train_pool": train_pool,
-    }.items():
+    for setting, value in {"queries_per_class": queries_per_class, "train_pool": train_pool}.items():
         if value is not None and value < 1:
             raise NestKALAError(f"{setting} must be at least 1, not {value}")
-    for setting, value in {"shots": shots, "seed": seed, "protocol_seed": protocol_seed}.items():
+    numbers = {"shots": 0 if shots == "all" else shots, "queries": queries or 0}
+    for setting, value in (numbers | {"seed": seed, "protocol_seed": protocol_seed}).items():
         if value < 0:
             raise NestKALAError(f"{setting} must not be negative, but is {value}")
 
@@ -74,21 +92,25 @@ def draw_split(
     )
 
     query = _queries(dataset, queries_per_class, queries, query_rng)
-    gallery = gallery_rng.permutation(_without_queries(dataset, "database", query))
+    gallery = others = gallery_rng.permutation(_without_queries(dataset, "database", query))
+    archive = dataset.parts.get(ARCHIVE)
+    if archive is not None:
+        archive = gallery_rng.permutation(archive)
+        gallery = gallery if len(query) else archive
     if not len(gallery):
-        raise NestKALAError(f"the gallery is empty: all {len(dataset)} images are queries")
+        raise NestKALAError(f"the gallery is empty: all {len(query)} images are queries")
 
     if "train" in dataset.parts:
         if train_pool is not None:
             raise NestKALAError("train_pool cannot be set: the data set has its own train part")
         pool = _without_queries(dataset, "train", query)
     elif train_pool is None:
-        pool = np.sort(gallery)
-    elif train_pool <= len(gallery):
-        pool = pool_rng.choice(np.sort(gallery), train_pool, replace=False)
+        pool = np.sort(others)
+    elif train_pool <= len(others):
+        pool = pool_rng.choice(np.sort(others), train_pool, replace=False)
     else:
-        raise NestKALAError(f"train_pool is {train_pool}, but the gallery has only {len(gallery)} images")
-    return Split(_draw_shots(dataset, pool, shots, shots_rng), query, gallery)
+        raise NestKALAError(f"train_pool is {train_pool}, but the gallery has only {len(others)} images")
+    return Split(_draw_shots(dataset, pool, shots, shots_rng), query, gallery, archive)
 
 
 def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
@@ -96,7 +118,8 @@ def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
 
     Raises NestKALAError where it cannot be written.
     """
-    names = {part: [dataset.names[index] for index in members] for part, members in asdict(split).items()}
+    parts = [*_PARTS, *([] if split.archive is None else [ARCHIVE])]
+    names = {part: [dataset.names[index] for index in getattr(split, part)] for part in parts}
     text = json.dumps({"format": _FORMAT, "version": _VERSION, **names}, indent=0)
     try:
         write_text(path, text + "\n")
@@ -107,8 +130,10 @@ def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
 def load_split(path: Path, dataset: ImageDataset) -> Split:
     """Read a split that `save_split`, or somebody else, wrote for this data set.
 
+    Where the file names no archive, that of the data set is taken, if it has one.
+
     Raises NestKALAError for a file that is unreadable, not JSON or not a split, for names that the data set
-    lacks, empty parts, names repeated in a part, and queries that are also in the train part or the gallery.
+    lacks, an empty gallery or archive, names repeated in a part, and queries that are also in another part.
     """
     where = f"split {str(path)!r}"
     content = read_json(path)
@@ -116,11 +141,11 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
         raise NestKALAError(f'{where} lacks "format": "{_FORMAT}"')
     check_version(where, content.get("version"), _VERSION)
     parts: dict[str, list[str]] = {}
-    for part in _PARTS:
+    for part in [*_PARTS, *([ARCHIVE] if ARCHIVE in content else [])]:
         names = content.get(part)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise NestKALAError(f"{where} has no list of image names under {part!r}")
-        if not names and part != "train":
+        if not names and part in ("gallery", ARCHIVE):
             raise NestKALAError(f"{where} has an empty {part} part")
         for name, count in Counter(names).items():
             if count > 1:
@@ -132,6 +157,9 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
     split = Split(**{part: np.array([index[name] for name in names], dtype=np.int64) for part, names in parts.items()})
     _refuse_overlap(dataset, split.query, split.gallery, f"gallery of {where}")
     _refuse_overlap(dataset, split.query, split.train, f"train part of {where}")
+    if split.archive is None:  # of another run, say, or published
+        return replace(split, archive=dataset.parts.get(ARCHIVE))
+    _refuse_overlap(dataset, split.query, split.archive, f"archive of {where}")
     return split
 
 
@@ -145,13 +173,14 @@ def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rn
     if per_class is not None:
         if not _is_single_label(dataset):
             raise NestKALAError("queries_per_class needs exactly one label an image; set queries instead")
-        _refuse_short_classes(dataset, np.arange(len(dataset)), per_class, "data set", "queries_per_class")
+        _refuse_short_classes(dataset, _outside_archive(dataset), per_class, "data set", "queries_per_class")
         return np.concatenate(
             [rng.choice(np.flatnonzero(members), per_class, replace=False) for members in dataset.targets.T]
         )
     # A query without a label has nothing relevant to find.
     labelled = np.flatnonzero(dataset.targets.any(axis=1))
-    total = max(1, len(labelled) // 10) if total is None else total
+    if total is None:
+        total = max(1, len(labelled) // 10) if ARCHIVE not in dataset.parts else 0
     if total > len(labelled):
         raise NestKALAError(f"queries is {total}, but only {len(labelled)} images have a label")
     return rng.choice(labelled, total, replace=False)
@@ -160,14 +189,16 @@ def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rn
 def _without_queries(dataset: ImageDataset, part: str, query: Indices) -> Indices:
     """A part less the drawn queries, sorted; all other images where the data set does not define the part."""
     if part not in dataset.parts:
-        return np.setdiff1d(np.arange(len(dataset)), query)
+        return np.setdiff1d(_outside_archive(dataset), query)
     if "test" in dataset.parts:
         _refuse_overlap(dataset, query, dataset.parts[part], f"{part} part")
     return np.setdiff1d(dataset.parts[part], query)
 
 
-def _draw_shots(dataset: ImageDataset, pool: Indices, shots: int, rng: np.random.Generator) -> Indices:
-    if _is_single_label(dataset):
+def _draw_shots(dataset: ImageDataset, pool: Indices, shots: int | Literal["all"], rng: np.random.Generator) -> Indices:
+    if shots == "all":
+        return rng.permutation(pool[dataset.targets[pool].any(axis=1)])
+    if _is_single_label(dataset) and ARCHIVE not in dataset.parts:
         _refuse_short_classes(dataset, pool, shots, "training pool", "shots")
     taken = []
     counts = np.zeros(len(dataset.class_names), dtype=np.int64)
@@ -182,7 +213,11 @@ def _draw_shots(dataset: ImageDataset, pool: Indices, shots: int, rng: np.random
 
 
 def _is_single_label(dataset: ImageDataset) -> bool:
-    return bool((dataset.targets.sum(axis=1) == 1).all())
+    return bool((dataset.targets[_outside_archive(dataset)].sum(axis=1) == 1).all())
+
+
+def _outside_archive(dataset: ImageDataset) -> Indices:
+    return np.setdiff1d(np.arange(len(dataset)), dataset.parts.get(ARCHIVE, []))
 
 
 def _refuse_short_classes(dataset: ImageDataset, members: Indices, needed: int, place: str, setting: str) -> None:

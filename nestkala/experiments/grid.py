@@ -20,7 +20,7 @@ from .schema import GRID_KEYS, Experiment, Row, Settings
 
 DATA_KEYS = {
     *("data", "data_root", "split", "queries", "queries_per_class", "train_pool", "protocol_seed", "top_k"),
-    "on_broken",
+    *("archive", "classes", "on_broken"),
 }
 """Settings that are a data set's: what a base says of its own counts for no other."""
 

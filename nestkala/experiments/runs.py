@@ -45,13 +45,15 @@ class Run:
         """What metrics.json of a finished run holds (`nestkala.result.Result`).
 
         Raises:
-            NestKALAError: it has diverged, is not finished, or the file is damaged; says where.
+            NestKALAError: it has diverged, is not finished, has no scores, or the file is damaged; says where.
         """
         if self.has_diverged:
             raise NestKALAError(f"{self.folder}: {(self.folder / 'diverged.txt').read_text(encoding='utf-8').strip()}")
         result = load_result(self.folder)
         if result is None:
             raise NestKALAError(f"{self.folder} is not finished")
+        if not result.lengths:
+            raise NestKALAError(f"{self.folder} has no scores to compare: it has no queries")
         return asdict(result)
 
     def check(self) -> None:

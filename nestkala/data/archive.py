@@ -1,0 +1,94 @@
+"""Images without labels beside labelled ones: the archive that is going to be searched."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import NestKALAError
+from .dataset import ARCHIVE, FileDataset, ImageDataset
+from .lists import is_list_folder, lines, load_lists
+
+_PREFIX = f"{ARCHIVE}//"  # no path that a folder or a list gives has two strokes there
+_LABELS = re.compile(r"(\s+[01])+\s*$")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _WithArchive(FileDataset):
+    """Labelled images below `root`, and images below `archive`, which are told by how their names begin."""
+
+    archive: Path
+
+    def path(self, index: int) -> Path:
+        name = self.names[index]
+        return self.archive / name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else self.root / name
+
+
+def no_images(class_names: tuple[str, ...]) -> FileDataset:
+    """A data set of classes alone."""
+    return FileDataset(names=[], targets=np.zeros((0, len(class_names)), bool), class_names=class_names, root=Path())
+
+
+def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
+    """The labelled images and, as the part `ARCHIVE`, those of an archive, less the files that are labelled.
+
+    Args:
+        labelled: images, which must be in files.
+        archive: a folder of images at any depth, one with lists (see `lists`; their labels are not used), or a text
+            file with the path of an image a line, relative to the file's folder, labels after it as in lists or none.
+            That its images are there, and can be read, is not checked.
+
+    Raises:
+        NestKALAError: labelled images that are not in files; no such folder or file of an archive, a malformed one, or
+            one without any image that is not labelled.
+    """
+    if not isinstance(labelled, FileDataset):
+        raise NestKALAError("an archive goes with labelled images in files: set data to a folder of such, or to none")
+    root, names = _listed(archive.expanduser())
+    files = {os.path.realpath(labelled.path(index)) for index in range(len(labelled))}
+    added = []
+    for name in names:
+        file = os.path.realpath(root / name)
+        if file not in files:
+            files.add(file)
+            added.append(_PREFIX + name)
+    if not names:
+        raise NestKALAError(f"the archive {archive} holds no image")
+    if not added:
+        raise NestKALAError(f"the archive {archive} holds no image besides those that are labelled")
+    targets = np.zeros((len(labelled) + len(added), len(labelled.class_names)), bool)
+    targets[: len(labelled)] = labelled.targets
+    return _WithArchive(
+        names=[*labelled.names, *added],
+        targets=targets,
+        class_names=labelled.class_names,
+        parts={**labelled.parts, ARCHIVE: np.arange(len(labelled), len(targets))},
+        root=labelled.root,
+        archive=root,
+    )
+
+
+def _listed(archive: Path) -> tuple[Path, Sequence[str]]:
+    """A folder, and the images that are meant by their paths relative to it."""
+    from ..image_folder import images_below  # the import takes seconds, which no other source needs
+
+    if archive.is_dir():
+        if is_list_folder(archive):
+            return archive, load_lists(archive).names
+        return archive, [name for name, _ in images_below(archive)]
+    if not archive.is_file():
+        raise NestKALAError(f"archive: there is no folder or file {archive}")
+    names = [_path(archive.parent, line.strip()) for _, line in lines(archive) if "\0" not in line]
+    if names and not any((archive.parent / name).is_file() for name in names):
+        raise NestKALAError(
+            f"none of the {len(names)} images that {archive} lists is there, the first is {names[0]!r}; their paths "
+            f"are relative to {archive.parent}"
+        )
+    return archive.parent, names
+
+
+def _path(folder: Path, line: str) -> str:
+    return line if (folder / line).is_file() else _LABELS.sub("", line)
