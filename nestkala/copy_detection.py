@@ -29,8 +29,8 @@ COPIES = 400
 """Images of the gallery, at most, that are copied."""
 
 MEANING = (
-    f"copy@1, copy@10: how often a gallery image ({COPIES} at most), cropped, scaled and saved again, finds itself first, "
-    "and among ten"
+    f"copy@1, copy@10: how often a gallery image ({COPIES} at most), cropped, scaled and saved again, "
+    "finds itself first, and among ten"
 )
 """What the two columns of a table say."""
 
