@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import NestKALAError
 from .evaluation import evaluate
-from .finished_run import FinishedRun
+from .finished_run import FinishedRun, copies_found
 from .index import PrefixIndex
 
 _KEPT = 0.95
@@ -25,6 +25,8 @@ class Length:
         map: mean average precision, ties in gallery order.
         map_tie_aware: its expectation over random order within ties.
         ms: of one search for ten images, milliseconds, the median of twenty queries.
+        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
+        copy_recall_at_10: share that find it among the first ten; None likewise.
     """
 
     bits: int
@@ -32,6 +34,8 @@ class Length:
     map: float
     map_tie_aware: float
     ms: float
+    copy_recall_at_1: float | None = None
+    copy_recall_at_10: float | None = None
 
 
 def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
@@ -48,9 +52,16 @@ def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
     queries = codes.queries
     every = range(1, head.lengths[-1] + 1)
     scores = evaluate(queries, codes.query_labels, codes.gallery, codes.gallery_labels, every, codes.config.top_k)
+    copies = copies_found(codes, every)
     index = PrefixIndex.build(codes.gallery, bits=head.lengths[-1])
     return [
-        Length(bits, -(-bits // 8), scores[bits].map, scores[bits].map_tie_aware, _milliseconds(index, queries, bits))
+        Length(
+            bits,
+            -(-bits // 8),
+            **scores[bits].scores,
+            ms=_milliseconds(index, queries, bits),
+            **(copies[bits].scores if copies else {}),
+        )
         for bits in every
     ]
 

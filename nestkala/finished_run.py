@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .codes import columns, pack
 from .config import Config, load_config
+from .copy_detection import CopyRecall, NearCopies, draw_originals, score_copies
 from .data import ImageDataset, load_dataset, with_archive
 from .data.splits import Split, load_split
 from .encoding import packed_codes, relaxed_codes
@@ -40,6 +41,8 @@ class RunCodes:
         query_labels: multi-hot (Q, C).
         gallery: packed, uint8 (G, ceil(L / 8)).
         gallery_labels: multi-hot (G, C).
+        originals: places in the gallery of the M images that near copies are made of (`draw_originals`), (M,).
+        copies: those of the near copies, packed, uint8 (M, ceil(L / 8)).
     """
 
     config: Config
@@ -48,6 +51,8 @@ class RunCodes:
     query_labels: Labels
     gallery: NDArray[np.uint8]
     gallery_labels: Labels
+    originals: NDArray[np.int64]
+    copies: NDArray[np.uint8]
 
     @property
     def queries(self) -> NDArray[np.uint8]:
@@ -86,7 +91,9 @@ class FinishedRun:
         return dataset, load_split(self.folder / "split.json", dataset)
 
     def encode(self, progress: bool = False) -> RunCodes:
-        """Encode its queries and gallery, from its data and the token cache, showing bars with `progress`.
+        """Encode its queries, its gallery and near copies of images in that, from its data and the token cache.
+
+        Shows bars with `progress`.
 
         Warns where training searched learned codes: the gallery's are those of the network here.
 
@@ -103,7 +110,10 @@ class FinishedRun:
         if not len(split.query):
             raise NestKALAError(f"{self.folder} has no queries to be scored with: it was trained without any")
         source = token_source(config, hasher.spec, hasher.backbone, dataset)
+        originals = draw_originals(dataset, split.gallery, config.protocol_seed)
+        copied = split.gallery[originals].tolist()
         labels = {name: f"encoding {name}" if progress else None for name in ("queries", "gallery")}
+        labels["copies"] = "encoding near copies" if progress and copied else None
         relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])
         return RunCodes(
             config,
@@ -112,6 +122,8 @@ class FinishedRun:
             dataset.targets[split.query],
             packed_codes(hasher.model, source, dataset, split.gallery.tolist(), labels["gallery"]),
             dataset.targets[split.gallery],
+            originals,
+            packed_codes(hasher.model, source, NearCopies(dataset), copied, labels["copies"]),
         )
 
 
@@ -124,6 +136,8 @@ class Scores:
         map: mean average precision, images searching images, ties in gallery order.
         map_tie_aware: its expectation over random order within ties.
         map_interval: of that, 95 %, over the queries (`bootstrap_interval`).
+        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
+        copy_recall_at_10: share that find it among the first ten; None likewise.
         precision_at_100: share of relevant images among the first 100 places, expected likewise.
         precision_within_2: share of relevant images among those within 2 bits; 0 for a query that finds none.
         ramap_at_2: radius-aware mean average precision up to 2 bits (`radius_aware_average_precision`).
@@ -135,6 +149,8 @@ class Scores:
     map: float
     map_tie_aware: float
     map_interval: tuple[float, float]
+    copy_recall_at_1: float | None
+    copy_recall_at_10: float | None
     precision_at_100: float
     precision_within_2: float
     ramap_at_2: float
@@ -145,6 +161,8 @@ class Scores:
 SCORE_TITLES = {
     "map": "mAP",
     "map_tie_aware": "mAP tie-aware",
+    "copy_recall_at_1": "copy@1",
+    "copy_recall_at_10": "copy@10",
     "precision_at_100": "precision@100",
     "precision_within_2": "within 2 bits",
     "ramap_at_2": "RAMAP@2",
@@ -157,6 +175,18 @@ SCORE_TITLES = {
 def score_images(codes: RunCodes, lengths: Sequence[int]) -> dict[int, Metrics]:
     """The metrics of a run's queries searching its gallery, at lengths that its codes have."""
     return _score(codes, codes.queries, codes.query_labels, lengths)
+
+
+def copies_found(codes: RunCodes, lengths: Sequence[int]) -> dict[int, CopyRecall]:
+    """How often near copies of images in a run's gallery find their originals, at lengths that its codes have.
+
+    Of a run without near copies nothing.
+    """
+    if not len(codes.originals):
+        return {}
+    model = codes.hasher.model
+    device = next(model.parameters()).device
+    return score_copies(model.head, codes.copies, codes.gallery, codes.originals, lengths, device)
 
 
 def score_run(
@@ -176,8 +206,10 @@ def score_run(
     lengths = model.head.lengths if lengths is None else lengths
     where = {bits: hasher.columns(bits) for bits in lengths}
     images = score_images(codes, lengths) if images is None else images
+    copies = copies_found(codes, lengths)
+    scores = [_scores(bits, images[bits], copies.get(bits)) for bits in lengths]
     if not hasher.spec.has_text_codes:
-        return [_scores(bits, images[bits]) for bits in lengths]
+        return scores
     with torch.no_grad():
         class_codes = pack(model.anchor_to_code(model.anchors))  # (C, ceil(L / 8))
     text = _score(codes, class_codes, np.eye(len(class_codes), dtype=bool), lengths)
@@ -186,14 +218,7 @@ def score_run(
         best = nearest_classes(codes.relaxed[:, where[bits]], columns(class_codes, where[bits]))
         return float(codes.query_labels[np.arange(len(best)), best].mean())
 
-    return [
-        replace(
-            _scores(bits, images[bits]),
-            text_map_tie_aware=text[bits].map_tie_aware,
-            accuracy=accuracy(bits),
-        )
-        for bits in lengths
-    ]
+    return [replace(of, text_map_tie_aware=text[of.bits].map_tie_aware, accuracy=accuracy(of.bits)) for of in scores]
 
 
 def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths: Sequence[int]) -> dict[int, Metrics]:
@@ -202,13 +227,15 @@ def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths:
     return score_lengths(model.head, queries, labels, *gallery)
 
 
-def _scores(bits: int, found: Metrics) -> Scores:
+def _scores(bits: int, found: Metrics, copies: CopyRecall | None) -> Scores:
     """Those of images searching images."""
     return Scores(
         bits,
         found.map,
         found.map_tie_aware,
         bootstrap_interval(found.tie_aware_average_precision),
+        None if copies is None else copies.at_1,
+        None if copies is None else copies.at_10,
         float(found.counts.precision_at(100).mean()),
         float(found.counts.precision_within(2).mean()),
         float(found.counts.radius_aware_average_precision(2).mean()),

@@ -21,6 +21,7 @@ from .anchors import class_anchors
 from .backbones import Backbone, load_backbone
 from .codes import columns, pack, unpack
 from .config import Config, dump_config
+from .copy_detection import MEANING, CopyRecall, NearCopies, draw_originals, score_copies
 from .data import FeatureDataset, ImageDataset, load_dataset, with_archive, without_broken
 from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
@@ -38,7 +39,7 @@ from .retrieval import score_lengths
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
-from .tokens import TokenSource
+from .tokens import Images, TokenSource
 from .trainer import Trainer, check_batch
 from .zero_shot import start_from_text
 
@@ -146,13 +147,13 @@ def train(config: Config) -> Path:
 
     started = time.perf_counter()
 
-    def encoded(name: str, indices: np.ndarray) -> np.ndarray:
-        return _sharded_codes(accelerator, model, source, dataset, indices, f"encoding {name}" if main else None)
+    def encoded(name: str, indices: np.ndarray, images: Images = dataset) -> np.ndarray:
+        return _sharded_codes(accelerator, model, source, images, indices, f"encoding {name}" if main else None)
 
     train_codes, query_codes = encoded("training images", split.train), encoded("queries", split.query)
+    gallery_codes = learned or encoded("gallery", split.gallery)
     scores: dict[int, Metrics] = {}
     if len(split.query):
-        gallery_codes = learned or encoded("gallery", split.gallery)
         query_targets, gallery_targets = dataset.targets[split.query], dataset.targets[split.gallery]
         scores = score_lengths(
             model.head,
@@ -164,9 +165,18 @@ def train(config: Config) -> Path:
             device=accelerator.device,
             accelerator=accelerator,
         )
+    copies: dict[int, CopyRecall] = {}
+    originals = draw_originals(dataset, split.gallery, config.protocol_seed)
+    if len(originals) and isinstance(gallery_codes, np.ndarray):
+        copy_codes = encoded("near copies", split.gallery[originals], NearCopies(dataset))
+        copies = score_copies(
+            model.head, copy_codes, gallery_codes, originals, device=accelerator.device, accelerator=accelerator
+        )
     if main:
         longest = config.lengths[-1]
         result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
+        for bits, recall in copies.items():
+            result.lengths.setdefault(str(bits), {}).update(recall.scores)
         result.constant_bits = constant_bits(columns(train_codes, model.head.columns(longest)), longest)
         result.seconds["evaluate"] = time.perf_counter() - started
         save_result(folder, result)
@@ -188,16 +198,24 @@ def constant_bits(codes: np.ndarray, length: int) -> list[int]:
 def table(result: Result) -> str:
     """The scores by length as a Markdown table; all lengths come from the one training whose seconds it gives.
 
-    Where there are none, a sentence that says so.
+    A sentence says so where there were no queries to score with.
     """
-    if not result.lengths:
-        return "nothing was scored, for there are no queries (--queries N draws N of the labelled images)"
+    titles = {
+        "map": "mAP",
+        "map_tie_aware": "mAP tie-aware",
+        "copy_recall_at_1": "copy@1",
+        "copy_recall_at_10": "copy@10",
+    }
+    shown = {name: title for name, title in titles.items() if any(name in of for of in result.lengths.values())}
+    unscored = [] if "map" in shown else ["no mAP: there are no queries (--queries N draws N of the labelled images)"]
+    if not shown:
+        return unscored[0]
     rows = [
-        (bits, scores["map"], scores["map_tie_aware"], result.seconds["train"])
-        for bits, scores in result.lengths.items()
+        (bits, *(scores[name] for name in shown), result.seconds["train"]) for bits, scores in result.lengths.items()
     ]
-    headers = ("bits", "mAP", "mAP tie-aware", "seconds")
-    return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".4f", ".4f", ".1f"))
+    headers = ("bits", *shown.values(), "seconds")
+    scores = tabulate(rows, headers, tablefmt="github", floatfmt=("", *(".4f" for _ in shown), ".1f"))
+    return "\n".join([scores, *unscored])
 
 
 def remarks(result: Result, config: Config) -> list[str]:
@@ -207,6 +225,8 @@ def remarks(result: Result, config: Config) -> list[str]:
         f"one model gives all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
         f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} encoding and evaluation"
     ]
+    if any("copy_recall_at_1" in scores for scores in result.lengths.values()):
+        lines.append(MEANING)
     if result.searched == "learned codes":
         lines.append(f"note: the gallery's codes are those that {config.loss} learned, the queries' are the network's")
     if dead := result.constant_bits:
@@ -359,11 +379,11 @@ def _sharded_codes(
     accelerator: Accelerator,
     model: HashModel,
     source: TokenSource,
-    dataset: ImageDataset,
+    images: Images,
     indices: np.ndarray,
     progress: str | None,
 ) -> np.ndarray:
     """Packed codes of the images named, each process having encoded its share."""
     share: Sequence[int] = np.array_split(indices, accelerator.num_processes)[accelerator.process_index].tolist()
-    shares: list[Any] = gather_object([packed_codes(model, source, dataset, share, progress)])
+    shares: list[Any] = gather_object([packed_codes(model, source, images, share, progress)])
     return np.concatenate(shares)

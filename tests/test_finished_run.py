@@ -79,7 +79,8 @@ def test_the_command_repeats_what_training_said(run: Path, capsys: pytest.Captur
     assert answer["run"] == str(run)
     scores = answer["lengths"]
     metrics = json.loads((run / "metrics.json").read_text())["lengths"]
-    assert {str(each["bits"]): {key: each[key] for key in ("map", "map_tie_aware")} for each in scores} == metrics
+    trained = ("map", "map_tie_aware", "copy_recall_at_1", "copy_recall_at_10")
+    assert {str(each["bits"]): {key: each[key] for key in trained} for each in scores} == metrics
     assert main(["eval", str(run), "--lengths", "7,3"]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()]
     assert [row[0].strip() for row in rows[2:]] == ["7", "3"]
@@ -113,7 +114,7 @@ def test_a_model_without_text_codes_has_scores_of_images_alone(
     capsys.readouterr()
     assert main(["eval", str(run)]) == 0
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [[cell.strip() for cell in row[7:]] for row in rows] == [["-", "-"], ["-", "-"]]
+    assert [[cell.strip() for cell in row[9:]] for row in rows] == [["-", "-"], ["-", "-"]]
     assert all(0 <= float(row[1]) <= 1 for row in rows)
 
 

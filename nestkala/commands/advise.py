@@ -44,8 +44,17 @@ class Advise:
         if self.json:
             print(json.dumps({"recommended": chosen.bits, "lengths": [asdict(length) for length in lengths]}))
             return
-        rows = [(*asdict(length).values(), "*" if length is chosen else "") for length in lengths]
-        headers = ("bits", "bytes", "mAP", "mAP tie-aware", "ms a search", "")
-        print(tabulate(rows, headers, tablefmt="simple", floatfmt=("", "", ".4f", ".4f", ".3f")))
+        columns = {  # title and format of each attribute
+            "bits": ("bits", ""),
+            "bytes": ("bytes", ""),
+            "map": ("mAP", ".4f"),
+            "map_tie_aware": ("mAP tie-aware", ".4f"),
+            "copy_recall_at_1": ("copy@1", ".4f"),
+            "ms": ("ms a search", ".3f"),
+        }
+        shown = [name for name in columns if getattr(chosen, name) is not None]
+        rows = [(*(getattr(length, name) for name in shown), "*" if length is chosen else "") for length in lengths]
+        titles, formats = zip(*(columns[name] for name in shown), strict=True)
+        print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=formats))
         quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
         print(f"recommended: {chosen.bits} bits, {quality}, {chosen.bytes} byte{'s' * (chosen.bytes > 1)} an image")

@@ -14,7 +14,10 @@ from ..errors import NestKALAError
 
 @dataclass(frozen=True)
 class Eval:
-    """Score a run's model on its own queries and gallery, at any prefix length, by image and by class name.
+    """Score a run's model on its own queries and gallery, at any prefix length, by image, class name and near copy.
+
+    The near copies are of images in the gallery, cropped, scaled and saved again: copy@1 and copy@10 say how often one
+    finds its original first, and among the first ten.
 
     Of several runs, such as seeds of one, mean and standard deviation.
     """

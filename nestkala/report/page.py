@@ -6,6 +6,7 @@ from importlib.resources import files
 from string import Template
 
 from ..config import dump_config
+from ..copy_detection import MEANING
 from ..index.strings import as_text
 from .charts import Chart
 from .drawing import as_svg
@@ -59,6 +60,8 @@ def _scores(groups: Sequence[Group]) -> str:
         "Scores x 100. mAP: ties in gallery order; tie-aware: its expectation over random order within ties, with its "
         "95 % interval over the queries.",
     ]
+    if any(of.scores.copy_recall_at_1 is not None for run in runs for of in run.lengths.values()):
+        notes.append(f"{MEANING}.")
     if any(len(group.runs) > 1 for group in groups):
         notes.append("±: standard deviation over seeds.")
     if top_k := runs[0].config.top_k:
