@@ -165,7 +165,9 @@ class Config(BaseModel):
     )
     adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
     projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], comma_separated(str, "{q,k,v,o},...")] = Field(
-        ("k", "v"), min_length=1, description="attention projections that are adapted"
+        ("k", "v"),
+        min_length=1,
+        description="attention projections that are adapted; photo has none, and its last convolution is",
     )
     rank: int = Field(
         1,
