@@ -140,10 +140,11 @@ class Config(BaseModel):
 
     # backbone and text
     backbone: str = Field(
-        "tiny",
-        description="tiny (built in), open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or "
-        "timm/MODEL[:WEIGHTS]; WEIGHTS is a tag, for open_clip also a file, or random; features:WIDTH is none at all: "
-        "data holds own features",
+        "auto",
+        description="photo (EfficientNet-Lite0, installed with this), tiny (built in, 32x32 pixels), "
+        "open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or timm/MODEL[:WEIGHTS]; WEIGHTS is a "
+        "tag, for open_clip also a file, or random; features:WIDTH is none at all: data holds own features; auto: "
+        "features where data holds them, tiny where images are as small as digits, and else photo",
     )
     anchors: str = Field(
         "text",
@@ -337,7 +338,8 @@ class Config(BaseModel):
             raise ValueError("centres independent needs a random start: a head from text stands at nested centres")
         find_plugin("losses", self.base_loss)
         find_plugin("heads", self.head)
-        check_name(self.backbone)
+        if self.backbone != "auto":
+            check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
             _check_text_tower(self.anchors)
         return self

@@ -17,6 +17,7 @@ from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gat
 from tabulate import tabulate
 
 from .anchors import class_anchors
+from .backbone_choice import suitable_backbone
 from .backbones import Backbone, load_backbone
 from .codes import columns, pack, unpack
 from .config import Config, dump_config
@@ -63,6 +64,11 @@ def train(config: Config) -> Path:
     result = Result()
     with accelerator.main_process_first():  # which may download
         dataset = load_dataset(config.data, config.data_root)
+    if config.backbone == "auto":
+        name, reason = suitable_backbone(dataset)
+        config = Config(**(dict(config) | {"backbone": name}))
+        if main:
+            print(f"backbone {name}: {reason}")
     _check_pair(config, dataset)
     if config.on_broken == "skip":
         dataset, result.broken_images = without_broken(dataset)

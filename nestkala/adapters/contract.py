@@ -25,7 +25,7 @@ class Adapter(nn.Module, ABC):
         self.num_blocks = num_blocks
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter] | None:  # noqa: ARG002
-        """What joins the projections, one a block, given the anchors in the space of their output (C, d'); or nothing."""
+        """What joins the projections, one a block, given the anchors in their output's space (C, d'); None: nothing."""
         return None
 
     def prompts(self) -> list[Tensor] | None:

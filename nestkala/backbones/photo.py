@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -184,14 +185,17 @@ class _TextSide:
 
 
 def _read(weights: Weights) -> dict[str, Tensor]:
-    module = weights.package.replace("-", "_")
+    package = find_spec(weights.package.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise _refusal(weights, "it is not installed")
+    path = Path(package.submodule_search_locations[0], weights.file)
     try:
-        content = files(module).joinpath(weights.file).read_bytes()
-    except (ModuleNotFoundError, OSError) as error:
-        raise _refusal(weights, str(error)) from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise _refusal(weights, f"{path}: {error.strerror or 'unreadable'}") from None
     found = sha256(content).hexdigest()
     if found != weights.sha256:
-        raise _refusal(weights, f"the SHA-256 of {weights.file} is {found}, expected {weights.sha256}")
+        raise _refusal(weights, f"the SHA-256 of {path} is {found}, expected {weights.sha256}")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 

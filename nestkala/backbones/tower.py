@@ -197,3 +197,21 @@ class Tower(nn.Module, ABC):
                 longer = torch.cat([tokens, repeat(prompt, "p d -> b p d", b=len(tokens))], dim=1)
                 tokens = block(longer, adapter)[:, : tokens.shape[1]]
         return self.pool(tokens)
+
+
+class FixedTower(Tower):
+    """A network without blocks to adapt: its trunk goes all the way to the feature, (B, d), which `embed` gives."""
+
+    def __init__(self, network: nn.Module, feature_dim: int) -> None:
+        super().__init__(
+            network,
+            [],
+            lambda block: block,
+            width=feature_dim,
+            feature_dim=feature_dim,
+            num_prefix_tokens=0,
+            num_adapted=0,
+        )
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return tokens
