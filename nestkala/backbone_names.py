@@ -7,24 +7,25 @@ from pathlib import Path
 from .errors import NestKALAError, nearest, unknown_name
 
 _LIBRARIES = ("open_clip", "timm")
+_ALONE = ("tiny", "photo", "features")
 _NON_STANDARD_IMAGE = ("timm_model_name", "attentional_pool", "patch_dropout", "block_type", "qk_norm")
 _NON_STANDARD_TEXT = ("hf_model_name", "hf_tokenizer_name")
 
 
 def split_name(name: str) -> tuple[str, str, str | None]:
-    """ "library/model:weights" -> its three parts; "tiny" and "features" (whose weights are a width) stand alone.
+    """ "library/model:weights" -> its parts; "tiny", "photo" and "features" (whose weights are a width) stand alone.
 
     Raises:
         NestKALAError: a name of another form or of an unknown library.
     """
     model, colon, weights = name.partition(":")
     library, slash, model = model.partition("/")
-    if library in ("tiny", "features") and not slash:
+    if library in _ALONE and not slash:
         return library, "", weights if colon else None
     if library not in _LIBRARIES or not model or (colon and not weights):
         raise NestKALAError(
-            f"unknown backbone '{name}'{nearest(library, [*_LIBRARIES, 'tiny', 'features'])} "
-            "(known: tiny, open_clip/MODEL:WEIGHTS, timm/MODEL, timm/MODEL:WEIGHTS, features:WIDTH)"
+            f"unknown backbone '{name}'{nearest(library, [*_LIBRARIES, *_ALONE])} "
+            "(known: tiny, photo, open_clip/MODEL:WEIGHTS, timm/MODEL, timm/MODEL:WEIGHTS, features:WIDTH)"
         )
     return library, model, weights if colon else None
 
@@ -34,6 +35,8 @@ def check_name(name: str) -> None:
     library, model, weights = split_name(name)
     if library == "tiny" and weights not in (None, "random"):
         raise unknown_name("weights of tiny", weights or "", ["random"])
+    if library == "photo" and weights not in (None, "lite2"):
+        raise unknown_name("weights of photo", weights or "", ["lite2"])
     if library == "features" and not ((weights or "").isdecimal() and int(weights or 0) > 0):
         raise NestKALAError(f"backbone '{name}' needs the features' width: say features:512")
     if library != "open_clip":

@@ -153,10 +153,11 @@ class Config(BaseModel):
 
     # backbone and text
     backbone: str = Field(
-        "tiny",
-        description="tiny (built in), open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or "
-        "timm/MODEL[:WEIGHTS]; WEIGHTS is a tag, for open_clip also a file, or random; features:WIDTH is none at all: "
-        "data holds own features",
+        "auto",
+        description="photo (EfficientNet-Lite0, installed with this), tiny (built in, 32x32 pixels), "
+        "open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or timm/MODEL[:WEIGHTS]; WEIGHTS is a "
+        "tag, for open_clip also a file, or random; features:WIDTH is none at all: data holds own features; auto: "
+        "features where data holds them, tiny where images are as small as digits, and else photo",
     )
     anchors: str = Field(
         "text",
@@ -178,7 +179,9 @@ class Config(BaseModel):
     )
     adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
     projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], comma_separated(str, "{q,k,v,o},...")] = Field(
-        ("k", "v"), min_length=1, description="attention projections that are adapted"
+        ("k", "v"),
+        min_length=1,
+        description="attention projections that are adapted; photo has none, and its last convolution is",
     )
     rank: int = Field(
         1,
@@ -365,7 +368,8 @@ class Config(BaseModel):
         self._check_archive()
         find_plugin("losses", self.base_loss)
         find_plugin("heads", self.head)
-        check_name(self.backbone)
+        if self.backbone != "auto":
+            check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
             _check_text_tower(self.anchors)
         return self

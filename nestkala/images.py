@@ -93,6 +93,15 @@ def _reason(data: bytes | Image.Image, error: Exception) -> str:
     return one_line(error)
 
 
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels that the header of an image file tells; None for what is no image."""
+    try:
+        with _muted, Image.open(BytesIO(data), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # Pillow raises nearly every type on broken files
+        return None
+
+
 def thumbnail(file: Path | bytes, size: int) -> bytes | None:
     """A JPEG of an image file, or of its bytes, `size` pixels wide and high at most; None for what cannot be read."""
     try:

@@ -52,7 +52,9 @@ class HashModel(nn.Module):
         self.tower = tower
         self.register_buffer("anchors", anchors)
         self.adapter = adapter
-        self.anchor_to_token = nn.Linear(width, tower.width) if adapter is not None and adapter.uses_anchors else None
+        self.anchor_to_token = (
+            nn.Linear(width, tower.projected_width) if adapter is not None and adapter.uses_anchors else None
+        )
         self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)

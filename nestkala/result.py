@@ -49,7 +49,8 @@ def load_result(run: Path) -> Result | None:
     except ValidationError as error:
         raise NestKALAError(f"{path} holds no scores: {first_in_words(error)}") from None
     if "train" not in result.seconds or any(
-        not bits.isdecimal() or len({"map", "map_tie_aware"} & scores.keys()) == 1 for bits, scores in result.lengths.items()
+        not bits.isdecimal() or len({"map", "map_tie_aware"} & scores.keys()) == 1
+        for bits, scores in result.lengths.items()
     ):
         raise NestKALAError(f"{path} holds no scores: it lacks the seconds of training, or one mAP of a length")
     return result

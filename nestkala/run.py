@@ -18,6 +18,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from .anchors import class_anchors
+from .backbone_choice import suitable_backbone
 from .backbones import Backbone, load_backbone
 from .codes import columns, pack, unpack
 from .config import Config, dump_config
@@ -69,11 +70,16 @@ def train(config: Config) -> Path:
     result = Result()
     with accelerator.main_process_first():  # which may download
         dataset = load_dataset(config.data, config.data_root, config.classes)
-    _check_pair(config, dataset)
     if config.on_broken == "skip" and len(dataset):
         dataset, result.broken_images = without_broken(dataset)
     if config.archive is not None:
         dataset = with_archive(dataset, config.archive)
+    if config.backbone == "auto":
+        name, reason = suitable_backbone(dataset)
+        config = Config(**(dict(config) | {"backbone": name}))
+        if main:
+            print(f"backbone {name}: {reason}")
+    _check_pair(config, dataset)
     split = _split(config, folder, dataset)
     trains = config.trains and len(split.train) > 0
     if trains:

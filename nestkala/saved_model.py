@@ -62,9 +62,11 @@ class ModelSpec(BaseModel):
     def of_run(cls, config: Config, backbone: Backbone, class_names: tuple[str, ...]) -> Self:
         """The model that a run with these settings trains."""
         shared = {key: getattr(config, key) for key in cls.model_fields if key in Config.model_fields}
+        adaptable = tuple(name for name in config.projections if name in backbone.tower.projections)
         given = {
             "backbone": backbone.name,
             "fingerprint": backbone.fingerprint,
+            "projections": adaptable or backbone.tower.projections,
             "class_names": class_names,
             "text_tower": _text_tower(config, backbone),
             "has_text_codes": config.starts_from_text or (config.trains and loss_class(config).uses_anchors),
@@ -86,20 +88,29 @@ class ModelSpec(BaseModel):
 
     def build(self, tower: Tower, anchors: Tensor) -> HashModel:
         """The model on this tower, freshly initialised from torch's current generator."""
-        width, blocks = tower.width, self.adapt_blocks
+        width, projected, blocks = tower.width, tower.projected_width, self.adapt_blocks
+        self._check_fits(tower)
         adapter: Adapter | None = None
         match self.adapter:
             case "clora":
                 prefix, init = tower.num_prefix_tokens, self.adapter_init
                 adapter = CLoRA(width, blocks, self.projections, self.rank, self.adapter_scale, prefix, init)
             case "lora":
-                adapter = LoRA(width, blocks, self.projections, self.rank, self.adapter_scale)
+                adapter = LoRA(width, blocks, self.projections, self.rank, self.adapter_scale, projected)
             case "prompts":
                 adapter = Prompts(width, blocks, self.prompt_length)
             case "biases" | "full":
                 tower.unlock("biases" if self.adapter == "biases" else "all")
         head = find_plugin("heads", self.head).load()
         return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm, head)
+
+    def _check_fits(self, tower: Tower) -> None:
+        if self.adapter == "prompts" and not tower.takes_prompts:
+            raise NestKALAError(f"{self.backbone} takes no prompts: set adapter clora, lora, biases, full or none")
+        others = [name for name in self.projections if name not in tower.projections]
+        if self.adapter in ("clora", "lora") and others:
+            known = ", ".join(tower.projections)
+            raise NestKALAError(f"{self.backbone} has no projection {', '.join(others)} to adapt (it has {known})")
 
 
 def _text_tower(config: Config, backbone: Backbone) -> str | None:

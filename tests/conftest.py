@@ -59,6 +59,12 @@ def cifar10(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return _extracted(shared_data / "cifar10.tar.xz", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def caltech101(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of 100 classes in folders, shorter side 240 pixels at most."""
+    return _extracted(shared_data / "caltech101.tar.xz", tmp_path_factory)
+
+
 def _extracted(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not archive.is_file():
         pytest.skip(f"no {archive}")

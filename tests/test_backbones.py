@@ -295,6 +295,31 @@ def test_other_architectures_cannot_be_cut():
         load_backbone("timm/resnet18:random", 1)
 
 
+@pytest.mark.parametrize(
+    "model", ["resnet18", "convnext_atto", "mobilenetv3_small_050", "levit_128s", "swin_s3_tiny_224", "mixer_s32_224"]
+)
+def test_any_timm_model_serves_unadapted_by_its_pooled_features(model):
+    tower = load_backbone(f"timm/{model}:random", 0).tower
+    own = timm.create_model(model, pretrained=False).eval()  # with its classifier
+    assert not own.load_state_dict(tower.network.state_dict(), strict=False).unexpected_keys
+    pixels = images(224)
+    with torch.no_grad():
+        pooled = own.forward_head(own.forward_features(pixels), pre_logits=True)
+    assert pooled.shape == (2, tower.feature_dim)
+    torch.testing.assert_close(tower.trunk(pixels).float(), pooled, rtol=2e-3, atol=1e-4)
+    assert not torch.allclose(*pooled)
+    assert not any(module.training for module in tower.modules())
+    with pytest.raises(NestKALAError, match=f"timm/{model} is a .*can be adapted: say --adapter none"):
+        load_backbone(f"timm/{model}:random", 1)
+
+
+def test_a_timm_model_that_gives_no_feature_an_image_is_refused_by_name(monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **options, global_pool=""))
+    with pytest.raises(NestKALAError, match=r"timm/resnet18 gives \(2, 512, 7, 7\) for 2 images, not one feature each"):
+        load_backbone("timm/resnet18:random", 0)
+
+
 def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone(timm_backbone):
     before = torch.get_rng_state()
     again = load_backbone(f"timm/{TIMM}:random", 0)

@@ -14,7 +14,7 @@ from .projections import ProjectionAdapter
 
 
 class CLoRA(ProjectionAdapter):
-    """Low-rank updates of attention projections, per image, along the class directions that fit it best.
+    """Low-rank updates of projections, per image, along the class directions that fit it best.
 
     For a frozen projection W and an image, of whose patch tokens at W's input x_mean is the mean, take the r
     class directions of largest cosine to x_mean, k_1..k_r, in descending order. With trainable q_1..q_r
@@ -24,12 +24,16 @@ class CLoRA(ProjectionAdapter):
     computed as two thin products; the d x d update of an image is never built. Learned are the q_i, one set a
     projection, and, through the rows picked, whatever the directions come from.
 
+    Where W maps to another width d', the directions lie there, where they are added, and cosines are to W x_mean, the
+    mean of what the frozen projection gives (its bias included); the q_i are of width d. In a transformer d' is d, and
+    cosines are to x_mean, as published.
+
     Source: KALAHash (AAAI 2025) eq. 4-7.
 
     Args:
         width: d, of the tokens.
         num_blocks: how many blocks are adapted.
-        projections: which of "q", "k", "v", "o".
+        projections: which of "q", "k", "v", "o", or "head".
         rank: r, at most the number of classes.
         scale: eta.
         num_prefix_tokens: class and register tokens, left out of the mean.
@@ -37,7 +41,7 @@ class CLoRA(ProjectionAdapter):
             one; "zero" starts there.
 
     Raises:
-        ValueError: a projection other than these four, or none.
+        ValueError: a projection other than these, or none.
     """
 
     uses_anchors = True
@@ -60,20 +64,20 @@ class CLoRA(ProjectionAdapter):
         )
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:
-        """One adapter a block, given the class directions (C, d), C at least the rank. ValueError without them."""
+        """One adapter a block, given the class directions (C, d'), C at least the rank. ValueError without them."""
         if directions is None:
-            raise ValueError("CLoRA needs directions: the classes' text anchors as tokens, (C, d)")
+            raise ValueError("CLoRA needs directions: the classes' text anchors as tokens, (C, width)")
         return [partial(self.deltas, partial(self._update, q, directions)) for q in self.q]
 
-    def _update(self, q: Tensor, directions: Tensor, places: list[int], x: Tensor) -> Tensor:
-        picked = self._pick(x, directions)  # (B, r, d)
+    def _update(self, q: Tensor, directions: Tensor, places: list[int], x: Tensor, projected: Tensor) -> Tensor:
+        picked = self._pick(projected, directions)  # (B, r, d')
         along = einsum(x, q[places], "b t d, p r d -> p b t r")
         return einsum(along, self.scale * picked, "p b t r, b r d -> p b t d")
 
-    def _pick(self, x: Tensor, directions: Tensor) -> Tensor:
+    def _pick(self, projected: Tensor, directions: Tensor) -> Tensor:
         with torch.no_grad():
-            mean = x[:, self.num_prefix_tokens :].mean(dim=1)  # (B, d)
+            mean = projected[:, self.num_prefix_tokens :].mean(dim=1)  # (B, d')
             closest = (
                 F.linear(mean, F.normalize(directions, dim=1).to(mean.dtype)).topk(self.rank, dim=1).indices
             )  # (B, r)
-        return directions[closest]  # (B, r, d)
+        return directions[closest]  # (B, r, d')

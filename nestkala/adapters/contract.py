@@ -14,7 +14,7 @@ class Adapter(nn.Module, ABC):
     A subclass overrides one of the methods, or both.
 
     Attributes:
-        uses_anchors: whether it takes the classes' text anchors, mapped to the width of the tokens.
+        uses_anchors: whether it takes the classes' text anchors, mapped to the width of what the projections give.
         num_blocks: how many blocks it adapts.
     """
 
@@ -25,7 +25,7 @@ class Adapter(nn.Module, ABC):
         self.num_blocks = num_blocks
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter] | None:  # noqa: ARG002
-        """What joins the attention projections, one a block, given the anchors as tokens (C, d); None: nothing."""
+        """What joins the projections, one a block, given the anchors in their output's space (C, d'); None: nothing."""
         return None
 
     def prompts(self) -> list[Tensor] | None:

@@ -1,4 +1,4 @@
-"""LoRA: low-rank updates of attention projections, the same for every image."""
+"""LoRA: low-rank updates of projections, the same for every image."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,19 +12,20 @@ from .projections import ProjectionAdapter
 
 
 class LoRA(ProjectionAdapter):
-    """out = W x + scale * B (A x), A (r, d) drawn like nn.Linear's weight, B (d, r) zero at first.
+    """out = W x + scale * B (A x), A (r, d) drawn like nn.Linear's weight, B (d', r) zero at first.
 
     Source: LoRA (Hu et al., ICLR 2022) eq. 3; `scale` is its alpha / r.
 
     Args:
         width: d, of the tokens.
         num_blocks: how many blocks are adapted.
-        projections: which of "q", "k", "v", "o".
+        projections: which of "q", "k", "v", "o", or "head".
         rank: r, 1 or more.
         scale: strength; 0 is the frozen model.
+        projected_width: d', of what the projections give; None: d.
 
     Raises:
-        ValueError: a projection other than these four, or none.
+        ValueError: a projection other than these, or none.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class LoRA(ProjectionAdapter):
         projections: Sequence[Projection] = ("k", "v"),
         rank: int = 1,
         scale: float = 1.0,
+        projected_width: int | None = None,
     ) -> None:
         super().__init__(num_blocks, projections)
         self.scale = scale
@@ -41,11 +43,11 @@ class LoRA(ProjectionAdapter):
         self.down = nn.ParameterList(
             torch.empty(number, rank, width).uniform_(-bound, bound) for _ in range(num_blocks)
         )
-        self.up = nn.ParameterList(torch.zeros(number, width, rank) for _ in range(num_blocks))
+        self.up = nn.ParameterList(torch.zeros(number, projected_width or width, rank) for _ in range(num_blocks))
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:  # noqa: ARG002
         return [partial(self.deltas, partial(self._update, *pair)) for pair in zip(self.down, self.up, strict=True)]
 
-    def _update(self, down: Tensor, up: Tensor, places: list[int], x: Tensor) -> Tensor:
+    def _update(self, down: Tensor, up: Tensor, places: list[int], x: Tensor, _: Tensor) -> Tensor:
         low = einsum(x, down[places], "b t d, p r d -> p b t r")
         return einsum(low, self.scale * up[places], "p b t r, p d r -> p b t d")

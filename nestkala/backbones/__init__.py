@@ -38,6 +38,10 @@ def load_backbone(name: str, num_adapted: int) -> Backbone:
             from .features import load as load_features
 
             return load_features(int(weights or 0), num_adapted)
+        case "photo":
+            from .photo import load as load_photo
+
+            return load_photo(weights, num_adapted)
         case _:
             from .tiny import load as load_tiny
 

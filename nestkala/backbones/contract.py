@@ -18,7 +18,7 @@ class Backbone:
 
     Attributes:
         name: "library/model:weights"; loads the same backbone again.
-        tower: the cut transformer.
+        tower: the cut network.
         preprocess: RGB image -> (3, H, W).
         preprocessing: the same in words, for cache keys and fingerprints.
         embed_text: sentences -> embeddings (n, d_t) in the space of the features, of whatever norm; None where
@@ -40,7 +40,7 @@ class Backbone:
         """32 hex digits of the architecture by name, the image tower's weights, and the preprocessing."""
         architecture = self.name.partition(":")[0]
         digest = blake2b(f"{architecture}\n{self.preprocessing}".encode(), digest_size=16)
-        for name, tensor in sorted(self.tower.vit.state_dict().items()):
+        for name, tensor in sorted(self.tower.network.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.float().cpu().contiguous().numpy())
         return digest.hexdigest()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import NestKALAError
 from .contract import Backbone
-from .tower import AdaptableBlock, Tower
+from .tower import FixedTower
 
 
 @dataclass
@@ -42,15 +42,13 @@ def load(width: int, num_adapted: int) -> Backbone:
     )
 
 
-class FeatureTower(Tower):
+class FeatureTower(FixedTower):
     """Trunk and tail that change nothing, in full precision."""
 
     def __init__(self, width: int, num_adapted: int) -> None:
         if num_adapted:
             raise NestKALAError("own features have no backbone to adapt: say --adapter none")
-        super().__init__(
-            nn.Identity(), [], _no_block, width=width, feature_dim=width, num_prefix_tokens=0, num_adapted=0
-        )
+        super().__init__(nn.Identity(), width)
 
     def unchecked_trunk(self, images: Tensor) -> Tensor:
         return images
@@ -58,13 +56,6 @@ class FeatureTower(Tower):
     def embed(self, images: Tensor) -> Tensor:
         return images
 
-    def pool(self, tokens: Tensor) -> Tensor:
-        return tokens
-
 
 def _no_images(image: Image) -> Tensor:
     raise NestKALAError(f"an image of {image.size} pixels cannot be encoded: there is no backbone, only own features")
-
-
-def _no_block(block: nn.Module) -> AdaptableBlock:
-    raise TypeError(f"{block} is no block of own features, which have none")

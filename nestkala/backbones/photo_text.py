@@ -7,7 +7,8 @@ the classes in WordNet (dog, bird, vehicle, ...) is learned along with them, as 
 
 import json
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -43,11 +44,19 @@ def text_embedder(classifier: Tensor) -> Callable[[list[str]], Tensor]:
         classifier: weight (1000, d) of the last layer, classes in ImageNet-1k's order.
     """
 
-    @cache
-    def regression() -> Callable[[Tensor], Tensor]:
-        return regress(load_names(), classifier.detach().float().cpu())
+    return _Embedder(classifier.detach().float().cpu())
 
-    return lambda sentences: regression()(embed_text(sentences))
+
+@dataclass
+class _Embedder:
+    classifier: Tensor
+
+    @cached_property
+    def _regression(self) -> Callable[[Tensor], Tensor]:
+        return regress(load_names(), self.classifier)
+
+    def __call__(self, sentences: list[str]) -> Tensor:
+        return self._regression(embed_text(sentences))
 
 
 def load_names() -> Names:
@@ -82,7 +91,11 @@ def regress(names: Names, rows: Tensor) -> Callable[[Tensor], Tensor]:
     weights[: len(rows)] = 1
     gram = _kernel(known, known) + torch.diag(_RIDGE / weights)
     coefficients = torch.cholesky_solve(targets, torch.linalg.cholesky(gram))
-    return lambda embeddings: _kernel(F.normalize(embeddings - centre, dim=1), known) @ coefficients
+    return partial(_direction, centre, known, coefficients)
+
+
+def _direction(centre: Tensor, known: Tensor, coefficients: Tensor, embeddings: Tensor) -> Tensor:
+    return _kernel(F.normalize(embeddings - centre, dim=1), known) @ coefficients
 
 
 def _kernel(left: Tensor, right: Tensor) -> Tensor:

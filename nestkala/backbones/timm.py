@@ -1,29 +1,30 @@
-"""timm's plain ViTs. They have no text tower: anchors come from an open_clip one or from a file."""
+"""timm's models. They have no text tower: anchors come from an open_clip one or from a file."""
 
 import json
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import NestKALAError, one_line, unknown_name
 from ..seeding import seeded
 from .contract import Backbone
-from .tower import AdaptableBlock, Tower
+from .tower import AdaptableBlock, FixedTower, Tower
 
 
 def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
-    """A timm ViT by name, with the weights of a pretrained tag (None: timm's default one) or "random" ones.
+    """A timm model by name, with the weights of a pretrained tag (None: timm's default one) or "random" ones.
 
-    The feature is the pooled, normalised token before any classifier.
+    The feature is what it gives without its classifier: one pooled vector an image. Plain ViTs can be adapted.
 
     Raises:
-        NestKALAError: unknown model or tag, not a plain ViT, or weights that are neither cached nor could be
-            downloaded.
+        NestKALAError: unknown model or tag, one that gives no such feature, another than a plain ViT to adapt, or
+            weights that are neither cached nor could be downloaded.
     """
     import timm
 
     if not timm.is_model(model) or "." in model:
-        raise unknown_name("timm model (weights go behind a colon)", model, timm.list_models("vit_*"))
+        raise unknown_name("timm model (weights go behind a colon)", model, timm.list_models())
     tagged = model if weights in (None, "random") else f"{model}.{weights}"
     if weights != "random":
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
@@ -33,7 +34,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
             raise NestKALAError(f"timm has no weights for {model}: use timm/{model}:random, or another model")
     try:
         with seeded(0):
-            vit = timm.create_model(tagged, pretrained=weights != "random", num_classes=0)
+            network = timm.create_model(tagged, pretrained=weights != "random", num_classes=0)
     except Exception as error:
         if weights == "random":
             raise NestKALAError(f"timm/{model} cannot be built: {one_line(error)}") from error
@@ -42,16 +43,43 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
             f"{timm.get_pretrained_cfg(tagged).hf_hub_id} from the Hugging Face hub on a machine with a network and "
             f"copy it into the cache here (HF_HOME) ({one_line(error)})"
         ) from error
-    if type(vit) is not timm.models.vision_transformer.VisionTransformer:
-        raise NestKALAError(f"timm/{model} is a {type(vit).__name__}, and only plain VisionTransformers can be cut")
-    preprocessing = timm.data.resolve_model_data_config(vit)
+    preprocessing = timm.data.resolve_model_data_config(network)
+    tower: Tower
+    if type(network) is timm.models.vision_transformer.VisionTransformer:
+        tower = TimmTower(network, num_adapted)
+    elif num_adapted:
+        raise NestKALAError(
+            f"timm/{model} is a {type(network).__name__}, and only plain VisionTransformers can be adapted: "
+            "say --adapter none"
+        )
+    else:
+        tower = PooledTower(network.eval(), _feature_dim(network, preprocessing["input_size"], f"timm/{model}"))
     return Backbone(
         name=f"timm/{model}:{weights}" if weights else f"timm/{model}",
-        tower=TimmTower(vit, num_adapted),
+        tower=tower,
         preprocess=timm.data.create_transform(**preprocessing, is_training=False),
         preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),
         embed_text=None,
     )
+
+
+class PooledTower(FixedTower):
+    """Any network that maps images to one vector each; nothing of it can be adapted."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.vit(images)
+
+
+@torch.no_grad()
+def _feature_dim(network: Any, input_size: tuple[int, int, int], name: str) -> int:
+    try:
+        features = network(torch.zeros(2, *input_size))
+    except Exception as error:  # of whatever an architecture wants besides
+        raise NestKALAError(f"{name} cannot encode images of {input_size}: {one_line(error)}") from error
+    shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2:
+        raise NestKALAError(f"{name} gives {shape} for 2 images, not one feature each")
+    return shape[1]
 
 
 class TimmTower(Tower):

@@ -8,10 +8,10 @@ import torch
 from timm.data import create_transform
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..seeding import seeded
 from .contract import Backbone
+from .folding import fold_batch_norms
 from .shipped import load_shipped
 from .timm import TimmTower
 from .tiny_text import embed_text
@@ -45,7 +45,7 @@ def load(weights: str | None, num_adapted: int) -> Backbone:
     if weights is None:
         tensors, _ = load_shipped("tiny.safetensors", WEIGHTS_SHA256)
         vit.load_state_dict({name: tensor.to(vit.state_dict()[name].dtype) for name, tensor in tensors.items()})
-    _fold_batch_norms(vit.eval())
+    fold_batch_norms(vit.eval())
     return Backbone(
         name="tiny" if weights is None else f"tiny:{weights}",
         tower=TimmTower(vit, num_adapted),
@@ -98,13 +98,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x + self.second(self.first(x).relu())).relu()
-
-
-def _fold_batch_norms(network: nn.Module) -> None:
-    """Make every convolution and the BatchNorm after it one convolution, as they are in evaluation."""
-    for pair in list(network.modules()):
-        if isinstance(pair, nn.Sequential) and isinstance(pair[-1], nn.BatchNorm2d):
-            pair[0], pair[1] = fuse_conv_bn_eval(pair[0], pair[1]), nn.Identity()  # type: ignore[type-var, arg-type]
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Sequential:

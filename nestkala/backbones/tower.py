@@ -1,4 +1,4 @@
-"""A frozen vision transformer cut in two: a trunk that never changes, and a tail whose projections adapt.
+"""A frozen network cut in two: a trunk that never changes, and a tail whose projections adapt.
 
 What enters the first adapted block of an image never changes in training. So it is computed once (`trunk`),
 rounded to half precision and kept; training and evaluation run the `tail` alone.
@@ -6,7 +6,7 @@ rounded to half precision and kept; training and evaluation run the `tail` alone
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,20 @@ from torch import Tensor, nn
 
 from ..errors import NestKALAError
 
-Projection = Literal["q", "k", "v", "o"]
-"""A linear projection of self-attention: queries, keys, values, output."""
+Projection = Literal["q", "k", "v", "o", "head"]
+"""A linear projection of self-attention: queries, keys, values, output; or "head", a convolutional network's last."""
 
-BlockAdapter = Callable[[Tensor, Sequence[Projection]], dict[Projection, Tensor]]
-"""Input (B, t, d) of the named projections -> what to add to the outputs (B, t, d) of those it adapts."""
+
+class BlockAdapter(Protocol):
+    """What adapts one block."""
+
+    def __call__(
+        self, x: Tensor, names: Sequence[Projection], projected: Tensor | None = None, /
+    ) -> dict[Projection, Tensor]:
+        """Input (B, t, d) of the named projections -> what to add to the outputs of those it adapts.
+
+        The outputs are (B, t, d), too, or else `projected` (B, t, d') is the frozen output, of another width.
+        """
 
 
 class AdaptableBlock(nn.Module):
@@ -72,24 +81,31 @@ class AdaptableBlock(nn.Module):
 
 
 class Tower(nn.Module, ABC):
-    """The cut transformer. Its weights are frozen, until `unlock`, and it is always in evaluation mode.
+    """The cut network. Its weights are frozen, until `unlock`, and it is always in evaluation mode.
 
     Attributes:
-        width: d, of the tokens inside.
+        width: d, of the tokens inside, which enter the projections.
+        projected_width: of what leaves the adapted projections; that of the tokens in a transformer.
         feature_dim: of the feature that the tail ends in.
         num_prefix_tokens: class (and register) tokens, which stand before the patch tokens.
         num_adapted: how many last blocks make the tail; at 0 the trunk goes all the way to the feature.
     """
 
+    projections: ClassVar[tuple[Projection, ...]] = ("q", "k", "v", "o")
+    """Those of a block that can be adapted."""
+    takes_prompts: ClassVar[bool] = True
+    """Whether blocks can see tokens beside the image's own."""
+
     vit: Any
 
     def __init__(
         self,
-        vit: nn.Module,
+        network: nn.Module,
         blocks: Sequence[nn.Module],
-        wrap: Callable[[nn.Module], AdaptableBlock],
+        wrap: Callable[[nn.Module], nn.Module],
         *,
         width: int,
+        projected_width: int | None = None,
         feature_dim: int,
         num_prefix_tokens: int,
         num_adapted: int,
@@ -98,8 +114,9 @@ class Tower(nn.Module, ABC):
         if num_adapted > len(blocks):
             raise NestKALAError(f"adapt_blocks is {num_adapted}, but the backbone has {len(blocks)} blocks")
         self.width, self.feature_dim, self.num_prefix_tokens = width, feature_dim, num_prefix_tokens
+        self.projected_width = width if projected_width is None else projected_width
         self.num_adapted = num_adapted
-        self.vit = vit.requires_grad_(False)
+        self.vit = network.requires_grad_(False)  # so called in saved models, of whatever kind it is
         cut = len(blocks) - num_adapted
         self.trunk_blocks = nn.ModuleList(blocks[:cut])
         self.tail_blocks = nn.ModuleList(wrap(block) for block in blocks[cut:])
@@ -107,6 +124,11 @@ class Tower(nn.Module, ABC):
         self.train(False)
 
     _place: Tensor
+
+    @property
+    def network(self) -> Any:
+        """The library's own network, whole."""
+        return self.vit
 
     @property
     def device(self) -> torch.device:
@@ -175,3 +197,21 @@ class Tower(nn.Module, ABC):
                 longer = torch.cat([tokens, repeat(prompt, "p d -> b p d", b=len(tokens))], dim=1)
                 tokens = block(longer, adapter)[:, : tokens.shape[1]]
         return self.pool(tokens)
+
+
+class FixedTower(Tower):
+    """A network without blocks to adapt: its trunk goes all the way to the feature, (B, d), which `embed` gives."""
+
+    def __init__(self, network: nn.Module, feature_dim: int) -> None:
+        super().__init__(
+            network,
+            [],
+            lambda block: block,
+            width=feature_dim,
+            feature_dim=feature_dim,
+            num_prefix_tokens=0,
+            num_adapted=0,
+        )
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return tokens

@@ -63,6 +63,8 @@ class Run:
         theirs = load_config(str(self.folder / "config.yaml"))
         for key in Config.model_fields.keys() - (FREE_ON_RESUME - {"epochs"}) - {"output"}:
             found, asked = getattr(theirs, key), getattr(self.config, key)
+            if (key, asked) == ("backbone", "auto"):  # the folder names the one that was chosen
+                continue
             if found != asked:
                 raise NestKALAError(f"{self.folder} holds a run with {key} {found}, not {asked}: name other --runs")
 

