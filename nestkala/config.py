@@ -1,6 +1,7 @@
 """The settings of a training run: one typed schema for YAML files, command-line flags and the run folder."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +15,8 @@ from .errors import NestKALAError, nearest, unknown_name
 from .plugins import find_plugin
 from .settings_files import read_settings
 from .validation import in_words
+
+logger = logging.getLogger(__name__)
 
 MAX_LENGTH = 512
 MAX_RANK = 4096
@@ -73,29 +76,23 @@ class Config(BaseModel):
         "a start from text has bits centred and scaled already, and never does",
     )
 
-    head_init: Literal["auto", "text", "random"] = Field(
+    head_init: Literal["auto", "text", "labels", "random"] = Field(
         "auto",
-        description="start the head from the class names' embeddings (text: their space must be the features'), or "
-        "random; auto: text where anchors are the backbone's own text tower's and the head is nested",
+        description="start in closed form from class names, labels and images without labels (text: the anchors' space "
+        "must be the features'), the same without names (labels), or random; auto: text where anchors are the "
+        "backbone's own text tower's and the head is nested",
     )
-    ridge: float = Field(
-        4.0, gt=0, allow_inf_nan=False, description="start from text: regularisation of its closed form (above 0)"
-    )
-    text_weight: float = Field(
-        10.0, gt=0, allow_inf_nan=False, description="start from text: labelled images that a class name counts as"
+    class_bits: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_LENGTH,
+        description="closed form: how many of the first bits say what kind of thing an image shows; the rest say which "
+        "one it is; by default 32, or half of a code of less than 64, but at least 16",
     )
     unlabelled: int = Field(
-        1000,
+        100_000,
         ge=2,
-        description="start from text: gallery images, their labels unused, that features are centred by and that the "
-        "head is fitted to as well, each as the class it is nearest to",
-    )
-    unlabelled_weight: float = Field(
-        0.3,
-        ge=0,
-        allow_inf_nan=False,
-        description="start from text: labelled images that such an image counts as; 0 is better where class names say "
-        "little of how images look",
+        description="closed form: images without labels that are used at most, of the archive or else of the gallery",
     )
 
     # data
@@ -279,8 +276,13 @@ class Config(BaseModel):
             raise NestKALAError(in_words(error, Config.model_fields)) from None
 
     @property
-    def starts_from_text(self) -> bool:
-        """Whether the head starts from the class names' embeddings."""
+    def starts_in_closed_form(self) -> bool:
+        """Whether the head starts from class names, labels and images without labels, not at random."""
+        return self.has_texts or self.head_init == "labels"
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the start uses the class names' embeddings."""
         if self.head_init == "auto":
             return self.head == "nested" and self.anchors == "text" and not self.backbone.endswith(":random")
         return self.head_init == "text"
@@ -309,12 +311,12 @@ class Config(BaseModel):
         """Of SGD: `lr`, or what suits the start."""
         if self.lr is not None:
             return self.lr
-        return 3e-5 if self.starts_from_text else 0.01
+        return 3e-5 if self.starts_in_closed_form else 0.01
 
     @property
     def normalises_bits(self) -> bool:
         """Whether the head has BatchNorm."""
-        return self.batch_norm and not self.starts_from_text
+        return self.batch_norm and not self.starts_in_closed_form
 
     @field_validator("lengths")
     @classmethod
@@ -355,16 +357,20 @@ class Config(BaseModel):
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
         for key, value in {"shots": self.labels_per_class, "epochs": self.epochs}.items():
-            if not value and not self.starts_from_text:
+            if not value and not (self.has_texts if key == "shots" else self.starts_in_closed_form):
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
-        if self.head_init == "text" and self.head != "nested":
-            raise ValueError(f"head_init text needs head nested, not {self.head}: set head_init random")
+        if self.head_init in ("text", "labels") and self.head != "nested":
+            raise ValueError(f"head_init {self.head_init} needs head nested, not {self.head}: set head_init random")
+        if self.class_bits is not None and not self.starts_in_closed_form:
+            raise ValueError("class_bits needs a start in closed form: leave it out, or set head_init text or labels")
         if self.gallery == "labelled" and not self.labels_per_class:
             raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
-        if self.centres == "independent" and self.starts_from_text:
-            raise ValueError("centres independent needs a random start: a head from text stands at nested centres")
+        if self.centres == "independent" and self.starts_in_closed_form:
+            raise ValueError(
+                "centres independent needs a random start: a closed form places the head at nested centres"
+            )
         self._check_archive()
         find_plugin("losses", self.base_loss)
         find_plugin("heads", self.head)
@@ -381,9 +387,15 @@ class Config(BaseModel):
                 raise ValueError(f"data none needs {missing}, such as --archive photos --classes dog,cat,car")
             if self.queries or self.queries_per_class or self.labels_per_class:
                 raise ValueError("data none has no labelled images: leave out queries, queries_per_class and shots")
-        if self.archive is not None and not self.starts_from_text:
-            raise ValueError("an archive is learned from by a start from text alone: set head_init text, or no archive")
+        if self.archive is not None and not self.starts_in_closed_form:
+            raise ValueError("an archive is learned from by a start in closed form alone: set head_init text or labels")
 
+
+_WITHOUT_EFFECT = dict.fromkeys(
+    ("ridge", "text_weight", "unlabelled_weight"),
+    "the start finds out by itself how far to trust names, labels and images without labels",
+)
+"""Settings of earlier versions, which files may still hold."""
 
 FREE_ON_RESUME = {
     *("config", "resume", "epochs", "checkpoint_every", "tracker"),
@@ -457,6 +469,9 @@ def load_config(name: str) -> Config:
     """
     path, values = read_settings("config", name, "nestkala.configs")
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]
+    for key in [key for key in values if key in _WITHOUT_EFFECT]:
+        logger.warning("%s: %s has no effect any more: %s", path, key, _WITHOUT_EFFECT[key])
+        del values[key]
     for key in values:
         if key not in in_file:
             raise NestKALAError(f"{path}: unknown key '{key}'{nearest(str(key), in_file)}")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .adapters import Adapter, CLoRA
 from .backbones import Tower
+from .class_layer import ClassLayer
 from .errors import NestKALAError, one_line
 from .heads import HashHead, NestedHashHead, check_lengths
 
@@ -14,8 +15,8 @@ from .heads import HashHead, NestedHashHead, check_lengths
 class HashModel(nn.Module):
     """Tokens that the tower's trunk gave -> relaxed codes of all lengths.
 
-    Trained are the adapter, F (`anchor_to_token`), G (`anchor_to_code`), the head, and what is unlocked of the tower,
-    which is frozen else.
+    Trained are the adapter, F (`anchor_to_token`), G (`anchor_to_code`), the prototypes of the class layer, the head,
+    and what is unlocked of the tower, which is frozen else.
 
     Args:
         tower: the cut backbone.
@@ -23,7 +24,8 @@ class HashModel(nn.Module):
         lengths: code lengths in bits, ascending.
         adapter: of the tower's last blocks; None leaves the tower as it is.
         batch_norm: as for `HashHead`.
-        head: which head, made with (width of the features, lengths, batch_norm).
+        head: which head, made with (width of its input, lengths, batch_norm).
+        class_layer: whether a `ClassLayer` stands before the head, for a start in closed form to set.
 
     Raises:
         NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks; a head that
@@ -41,6 +43,7 @@ class HashModel(nn.Module):
         adapter: Adapter | None = None,
         batch_norm: bool = False,
         head: type[HashHead] = NestedHashHead,
+        class_layer: bool = False,
     ) -> None:
         super().__init__()
         check_lengths(lengths)
@@ -58,7 +61,9 @@ class HashModel(nn.Module):
         self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)
-        self.head = _made(head, tower.feature_dim, lengths, batch_norm)
+        self.class_layer = ClassLayer(tower.feature_dim, num_classes) if class_layer else None
+        in_features = tower.feature_dim if self.class_layer is None else self.class_layer.out_features
+        self.head = _made(head, in_features, lengths, batch_norm)
 
     def features(self, tokens: Tensor) -> Tensor:
         """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
@@ -78,6 +83,8 @@ class HashModel(nn.Module):
             features = features.to(exact)
             if gather is not None:
                 features = gather(features)
+            if self.class_layer is not None:
+                features = self.class_layer(features)
             return self.head(features), self.anchor_to_code(self.anchors)
 
     @property

@@ -25,6 +25,8 @@ class Result:
         seconds: of loading the tokens of the training images, training all lengths, and evaluating.
         constant_bits: bits of the longest code that are the same on all training images, numbered from 0.
         broken_images: names of unreadable images that were left out.
+        leave_one_out_accuracy: share of the labelled images whose class the names and the other labels give, an
+            estimate that needs no queries; None where it cannot be had (`Classes.accuracy`).
     """
 
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     constant_bits: list[int] = field(default_factory=list)
     broken_images: list[str] = field(default_factory=list)
+    leave_one_out_accuracy: float | None = None
 
 
 def save_result(run: Path, result: Result) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from .anchors import class_anchors
 from .backbone_choice import suitable_backbone
 from .backbones import Backbone, load_backbone
+from .closed_form import closed_form
 from .codes import columns, pack, unpack
 from .config import Config, dump_config
 from .copy_detection import MEANING, CopyRecall, NearCopies, draw_originals, score_copies
@@ -42,7 +43,6 @@ from .seeding import seeded
 from .token_cache import TokenCache, default_folder
 from .tokens import Images, TokenSource
 from .trainer import Trainer, check_batch
-from .zero_shot import start_from_text
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def train(config: Config) -> Path:
     trains = config.trains and len(split.train) > 0
     if trains:
         check_batch(config, len(split.train), accelerator.num_processes)
-    elif not config.starts_from_text:
+    elif not config.starts_in_closed_form:
         raise NestKALAError(f"{config.data} has no labelled image to train on, which needs a start from text")
 
     with accelerator.main_process_first():  # likewise
@@ -120,10 +120,11 @@ def train(config: Config) -> Path:
         source = token_source(config, spec, backbone, dataset)
         tokens = list(source.batches(dataset, split.train.tolist(), "training images" if main else None))
         centres = None
-        if config.starts_from_text:
+        if config.starts_in_closed_form:
             broken: list[int] = []
-            unlabelled = _unlabelled_batches(source, dataset, split, config.unlabelled, broken)
-            centres = start_from_text(model, unlabelled, tokens, targets, config)
+            unlabelled = _unlabelled_batches(source, dataset, split, config.unlabelled, broken, main)
+            start = closed_form(model, unlabelled, tokens, targets, config)
+            centres, result.leave_one_out_accuracy = start.class_codes, start.accuracy
             split = split.without(broken)
             result.broken_images += [dataset.names[index] for index in broken]
             if main and broken:
@@ -233,6 +234,11 @@ def remarks(result: Result, config: Config) -> list[str]:
     ]
     if any("copy_recall_at_1" in scores for scores in result.lengths.values()):
         lines.append(MEANING)
+    if result.leave_one_out_accuracy is not None:
+        lines.append(
+            "leave-one-out estimate: the class names and the other labels give "
+            f"{100 * result.leave_one_out_accuracy:.0f} % of the labelled images their class"
+        )
     if result.searched == "learned codes":
         lines.append(f"note: the gallery's codes are those that {config.loss} learned, the queries' are the network's")
     if dead := result.constant_bits:
@@ -360,12 +366,13 @@ def _note_short_classes(config: Config, counts: np.ndarray) -> None:
 
 
 def _unlabelled_batches(
-    source: TokenSource, dataset: ImageDataset, split: Split, most: int, broken: list[int]
+    source: TokenSource, dataset: ImageDataset, split: Split, most: int, broken: list[int], show: bool
 ) -> Iterator[Tensor]:
     """Tokens of the images whose labels are not looked at; those of an archive that cannot be read go to `broken`."""
-    chosen = split.unlabelled[:most].tolist()
-    yield from source.batches(dataset, chosen, broken=None if split.archive is None else broken)
-    if len(broken) == len(chosen):
+    chosen = np.setdiff1d(split.unlabelled[:most], split.train).tolist()
+    label = "images without labels" if show else None
+    yield from source.batches(dataset, chosen, label, broken=None if split.archive is None else broken)
+    if chosen and len(broken) == len(chosen):
         first = dataset.names[broken[0]]
         raise NestKALAError(f"none of the {len(broken)} images of the archive can be read, the first is {first!r}")
 

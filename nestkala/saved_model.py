@@ -34,6 +34,7 @@ class ModelSpec(BaseModel):
         fingerprint: of the backbone's weights and preprocessing.
         class_names: of the training classes, in the order of the anchors.
         text_tower: name of the backbone whose text tower made the anchors; None if none did.
+        class_layer: whether a `ClassLayer` stands before the head.
         has_text_codes: whether `anchor_to_code` learned, or was placed, to give text the codes of what it says.
     """
 
@@ -50,6 +51,7 @@ class ModelSpec(BaseModel):
     lengths: tuple[int, ...]
     batch_norm: bool
     head: str = "nested"
+    class_layer: bool = False
     adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"]
     adapt_blocks: Annotated[int, Field(ge=1)]
     projections: tuple[Projection, ...]
@@ -69,7 +71,9 @@ class ModelSpec(BaseModel):
             "projections": adaptable or backbone.tower.projections,
             "class_names": class_names,
             "text_tower": _text_tower(config, backbone),
-            "has_text_codes": config.starts_from_text or (config.trains and loss_class(config).uses_anchors),
+            "has_text_codes": (config.has_texts and config.starts_in_closed_form)
+            or (config.trains and loss_class(config).uses_anchors),
+            "class_layer": config.starts_in_closed_form,
             "batch_norm": config.normalises_bits,
         }
         return cls(**(shared | given))
@@ -102,7 +106,7 @@ class ModelSpec(BaseModel):
             case "biases" | "full":
                 tower.unlock("biases" if self.adapter == "biases" else "all")
         head = find_plugin("heads", self.head).load()
-        return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm, head)
+        return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm, head, self.class_layer)
 
     def _check_fits(self, tower: Tower) -> None:
         if self.adapter == "prompts" and not tower.takes_prompts:

@@ -1,0 +1,88 @@
+"""The hash layer's rows: first bits that say what kind of thing an image shows, then bits that tell which one."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_FULL_SHARE, _BITS_TO_FULL = 0.4, 2.5
+_DETAIL_REGULARISATION = 0.5  # in mean variances
+_CLASSES_TAKEN_OUT = 0.3  # of what tells classes apart, from the detail bits: all of it would cost class mAP
+_ROTATION_ROUNDS, _ROTATION_IMAGES = 30, 20_000
+
+
+def default_class_bits(bits: int) -> int:
+    """How many of a code's bits are for the class: 32; half of less than 64, at least 16; all of less than 16."""
+    return min(bits, max(16, min(32, bits // 2)))
+
+
+def class_rows(units: Tensor, whitening: Tensor, centres: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows (L, k + C) on unit features and class probabilities, whose signs are codes near the class's centre.
+
+    A bit is the expected centre's, p . z, plus a little of the image itself: the projection on a direction rotated by
+    ITQ. Where one class is nearly certain that changes nothing. Where two are likely, some of the bits in which they
+    differ go with one and some with the other, so that the code lies between both centres and images of either class
+    find it (a dither). The image's part grows to 0.4 over the first 2.5 log2(C) bits, which the class itself needs.
+
+    Args:
+        units: of images, (M, k).
+        whitening: (k, k), as in a `ClassLayer`.
+        centres: (C, L), entries -1 or +1.
+        generator: draws the rotation's start.
+    """
+    num_classes, bits = centres.shape
+    whitened = (units - units.mean(dim=0)) @ whitening
+    directions = rotated_components(whitened, bits, generator)  # (k, L)
+    projected = whitened @ directions
+    steps = torch.arange(bits).to(units) / (_BITS_TO_FULL * math.log2(num_classes))
+    share = _FULL_SHARE * steps.clamp(max=1) / projected.std(dim=0).clamp(min=1e-12)
+    return torch.cat([share[:, None] * (whitening @ directions).T, centres.T], dim=1)
+
+
+def detail_rows(
+    units: Tensor,
+    probabilities: Tensor,
+    variances: Tensor,
+    mean_variance: Tensor,
+    bits: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Rows (bits, k + C) that tell images of one class apart: principal components, half whitened, rotated by ITQ.
+
+    A third of what tells classes apart is taken out first.
+
+    Args:
+        units, probabilities: of images, (M, k) and (M, C).
+        variances: along the k principal directions, and `mean_variance` over all.
+        bits: how many rows.
+        generator: draws the rotation's start.
+    """
+    half = (variances + _DETAIL_REGULARISATION * mean_variance).pow(-0.25)  # (k,)
+    images = (units - units.mean(dim=0)) * half
+    means = probabilities.T @ images / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, k)
+    _, strengths, directions = torch.linalg.svd(means, full_matrices=False)
+    span = directions[strengths > 1e-4 * strengths[0]]  # (s, k)
+    rest = images - _CLASSES_TAKEN_OUT * (images @ span.T) @ span
+    rows = rotated_components(rest, bits, generator).T  # (bits, k)
+    rows = (rows - _CLASSES_TAKEN_OUT * (rows @ span.T) @ span) * half
+    return torch.cat([rows, rows.new_zeros(bits, probabilities.shape[1])], dim=1)
+
+
+def rotated_components(images: Tensor, bits: int, generator: torch.Generator) -> Tensor:
+    """The first principal directions of centred images (M, k), rotated for their signs to lose least: (k, bits).
+
+    Where more bits are asked for than there are directions, these are rotated anew, from another start.
+
+    Source: ITQ (Gong and Lazebnik, CVPR 2011) algorithm 1.
+    """
+    directions = torch.linalg.eigh(images.T @ images).eigenvectors.flip(1)  # (k, k)
+    blocks = []
+    for start in range(0, bits, images.shape[1]):
+        block = directions[:, : bits - start]
+        projected = images[:_ROTATION_IMAGES] @ block
+        rotation = torch.linalg.qr(torch.randn(block.shape[1], block.shape[1], generator=generator).to(images)).Q
+        for _ in range(_ROTATION_ROUNDS):
+            left, _, right = torch.linalg.svd(torch.sign(projected @ rotation).T @ projected)
+            rotation = (left @ right).T
+        blocks.append(block @ rotation)
+    return torch.cat(blocks, dim=1)

@@ -1,0 +1,43 @@
+"""Where texts go in code space."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_RIDGE = 4.0
+_IMAGES_A_TEXT = 10.0
+
+
+def fit_text(texts: Tensor, text_codes: Tensor, images: Tensor, image_codes: Tensor) -> tuple[Tensor, Tensor]:
+    """A linear map of texts to the codes that images of what they say have: weight (L, d_t) and bias (L,).
+
+    Ridge regression from texts and images, each centred by their own mean and normalised. The classes' texts count as
+    much as all images, or 10 images each if that is more.
+
+    Args:
+        texts: of the classes, (C, d_t).
+        text_codes: what they are to be mapped to, (C, L).
+        images: features (M, d_t) in the space of the texts; M may be 0.
+        image_codes: theirs, (M, L).
+    """
+    mean = texts.mean(dim=0)
+    centred = texts - mean
+    scale = centred.norm(dim=1).mean()  # one for all: the map is linear in the text
+    inputs = torch.cat([F.normalize(centred, dim=1), F.normalize(images - images.mean(dim=0), dim=1)])
+    counts = inputs.new_ones(len(inputs))
+    counts[: len(texts)] = max(_IMAGES_A_TEXT, len(images) / len(texts))
+    weight = ridge_regression(inputs, torch.cat([text_codes, image_codes]), counts, _RIDGE) / scale
+    return weight, -weight @ mean
+
+
+def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: float) -> Tensor:
+    """W (L, d) that minimises sum_i counts_i |W x_i - y_i|^2 + ridge |W|^2, for inputs (n, d) and outputs (n, L)."""
+    weighted = counts[:, None] * inputs
+    gram = inputs.T @ weighted + ridge * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
+    return torch.linalg.solve(gram, weighted.T @ outputs).T
+
+
+def scale_to_labels(codes: Tensor, lengths: tuple[int, ...]) -> float:
+    """The s that minimises |I - s Z_b Z_b^T|^2 summed over the lengths, Z_b the first b columns of codes (C, L)."""
+    products = [codes[:, :bits] @ codes[:, :bits].T for bits in lengths]
+    return sum(p.trace().item() for p in products) / sum(p.square().sum().item() for p in products)
