@@ -23,7 +23,9 @@ def told_apart(codes):
     return np.array([[(a != b).sum() for b in codes] for a in codes], dtype=float)
 
 
-@pytest.mark.parametrize(("num_classes", "bits"), [(1, 1), (1, 7), (2, 1), (2, 512), (3, 5), (10, 64), (33, 16), (201, 9)])
+@pytest.mark.parametrize(
+    ("num_classes", "bits"), [(1, 1), (1, 7), (2, 1), (2, 512), (3, 5), (10, 64), (33, 16), (201, 9)]
+)
 def test_entries_are_signs(num_classes, bits):
     codes = centres(num_classes, bits)
     assert codes.shape == (num_classes, bits)
