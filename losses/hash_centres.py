@@ -30,7 +30,7 @@ def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Ten
     the Gilbert-Varshamov bound as what a search has to reach.
 
     Args:
-        num_classes: 1 or more. 1,000 at 64 bits take a few seconds; a few hundred a moment.
+        num_classes: 1 or more. 1,000 take a moment at any length.
         bits: 1 or more.
         generator: draws all that is random.
 

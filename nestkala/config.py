@@ -238,6 +238,13 @@ class Config(BaseModel):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD (0 to below 1)")
     weight_decay: float = Field(1e-5, ge=0, allow_inf_nan=False, description="of SGD (0 or more)")
+    max_grad_norm: float | None = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="scale the gradient of all that is trained down to this Euclidean norm where it is longer, or "
+        "features of large scale make training collapse; 0 or None: never, as published",
+    )
     checkpoint_every: int = Field(10, ge=1, description="epochs between checkpoints (1 or more)")
     tracker: Literal[
         "none",

@@ -81,9 +81,9 @@ class Trainer:
         self.model, self.loss = model, loss.to(accelerator.device)
         model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
         # The loss's own parameters need no wrapping: every process computes their whole gradient.
-        trained = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
+        self.trained = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         optimizer = torch.optim.SGD(
-            trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+            self.trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.images = TrainingImages(tokens, targets)
         self._choose_images(epoch=0)
@@ -126,6 +126,8 @@ class Trainer:
             result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
             sums = self._finite(result, step)
             self.accelerator.backward(result.total)
+            if self.config.max_grad_norm:  # by now the gradients are the processes' mean
+                self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             bar.set_postfix({str(b): f"{s:.3f}" for b, s in zip(self.loss.lengths, sums, strict=True)}, refresh=False)

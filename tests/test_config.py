@@ -68,6 +68,7 @@ CHANGED: dict[str, Any] = {
     "lr": 2.5e-4,
     "momentum": 0.0,
     "weight_decay": 1e-3,
+    "max_grad_norm": 2.5,
     "checkpoint_every": 3,
     "tracker": "tensorboard",
     "precision": "bf16",
@@ -199,6 +200,8 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
         ("adapter_scale: .nan", "adapter_scale", "nan"),
         ("gamma: -3", "gamma", "-3"),
         ("weight_decay: .inf", "weight_decay", "inf"),
+        ("max_grad_norm: -1", "max_grad_norm", "-1"),
+        ("max_grad_norm: .inf", "max_grad_norm", "inf"),
         ("cache_gb: -1", "cache_gb", "-1"),
         ("distillation: a lot", "distillation", "'a lot'"),
         ("batch_norm: maybe", "batch_norm", "'maybe'"),
@@ -313,6 +316,7 @@ def test_kalahash_is_the_published_setting() -> None:
         "head_init": "random",
         "weighting": "uniform",
         "distillation": 0.0,
+        "max_grad_norm": 3.0,  # which is no part of what was published
     }
     assert len(load_config("kalahash").lengths) == 1
     assert load_config("kalahash").adapter_init == "linear"

@@ -11,7 +11,7 @@ from leftovers import unfinished
 from safetensors.torch import load_file
 
 from nestkala.anchors import class_anchors
-from nestkala.backbones import load_backbone
+from nestkala.backbones import Backbone, load_backbone
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
@@ -237,6 +237,7 @@ def test_run_folder_that_exists_is_refused(run: Path) -> None:
         {"ridge": 0.1},
         {"text_weight": 0.1},
         {"unlabelled": 20},
+        {"max_grad_norm": 0.1},
     ],
     ids=str,
 )
@@ -290,6 +291,31 @@ def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     few, exact = (trained(train(settings(tmp_path / f"by {size}", batch_size=size))) for size in (16, 10))
     for name in exact:
         torch.testing.assert_close(few[name], exact[name], msg=name)
+
+
+@pytest.mark.parametrize("scale", [1, 10, 100])
+def test_features_of_any_scale_train_from_a_random_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: int
+) -> None:
+    def scaled(name: str, num_adapted: int) -> Backbone:
+        backbone = load_backbone(name, num_adapted)
+        with torch.no_grad():
+            for parameter in backbone.tower.vit.head.parameters():
+                parameter.mul_(scale)
+        return backbone
+
+    monkeypatch.setattr("nestkala.run.load_backbone", scaled)
+    random: dict[str, object] = {"head_init": "random", "batch_norm": False, "epochs": 60, "checkpoint_every": 60}
+
+    def scores(limit: float) -> list[float]:
+        folder = train(settings(tmp_path / f"at most {limit}", **random, max_grad_norm=limit))
+        found = json.loads((folder / "metrics.json").read_text())["lengths"]
+        return [of_length["map_tie_aware"] for of_length in found.values()]
+
+    chance = 0.1
+    assert min(scores(1.0)[1:]) > 1.5 * chance
+    if scale > 1:
+        assert max(scores(0)) < 1.3 * chance
 
 
 def test_launcher_and_settings_must_agree_on_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +400,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     common = [
         *("--precision", "fp64", "--epochs", "2", "--shots", "2", "--lengths", "4,12,20"),
         *("--batch-size", "8", "--queries-per-class", "3", "--data", "images", "--threads", "1"),
+        *("--max-grad-norm", "0.1"),  # shorter than any gradient
     ]
     for n in (1, 2):
         runs = [[*common, *loss.split(), "--output", str(tmp_path / f"{n}" / f"{i}")] for i, loss in enumerate(given)]
