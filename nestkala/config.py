@@ -225,8 +225,11 @@ class Config(BaseModel):
     )
 
     # optimisation
-    epochs: int = Field(
-        100, ge=0, description="passes over the training images; 0, from text: its closed form, and no training"
+    epochs: int | None = Field(
+        None,
+        ge=0,
+        description="passes over the training images; by default 100 from a random start and none from the closed form, "
+        "to which training added nothing where it was measured (docs/results_photos.md)",
     )
     batch_size: int = Field(8, ge=1, description="images a step, over all processes together (1 or more)")
     lr: float | None = Field(
@@ -306,7 +309,14 @@ class Config(BaseModel):
     @property
     def trains(self) -> bool:
         """Whether training on labelled images, if there are any, is asked for."""
-        return self.labels_per_class != 0 and self.epochs > 0
+        return self.labels_per_class != 0 and self.num_epochs > 0
+
+    @property
+    def num_epochs(self) -> int:
+        """Passes over the training images: `epochs`, or what suits the start."""
+        if self.epochs is not None:
+            return self.epochs
+        return 0 if self.starts_in_closed_form else 100
 
     @property
     def base_loss(self) -> str:
@@ -363,7 +373,7 @@ class Config(BaseModel):
             raise ValueError(f"projections has one twice: {','.join(self.projections)}")
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
-        for key, value in {"shots": self.labels_per_class, "epochs": self.epochs}.items():
+        for key, value in {"shots": self.labels_per_class, "epochs": self.num_epochs}.items():
             if not value and not (self.has_texts if key == "shots" else self.starts_in_closed_form):
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init in ("text", "labels") and self.head != "nested":

@@ -106,14 +106,14 @@ class Trainer:
         Raises:
             DivergedError: a loss that is not finite, with step, length and term.
         """
-        left = max(0, self.config.epochs - self.epoch)
+        left = max(0, self.config.num_epochs - self.epoch)
         show = self.accelerator.is_main_process
         self.model.train()
         bar: tqdm[Any]
         with tqdm(total=left * self._steps, desc="training", unit="step", disable=not show) as bar:
-            while self.epoch < self.config.epochs:
+            while self.epoch < self.config.num_epochs:
                 self._train_epoch(bar)
-                if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
+                if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.num_epochs:
                     self._save()
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
