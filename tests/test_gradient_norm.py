@@ -85,6 +85,7 @@ def scores_after_training(folder: Path, scale: float, **changes: object) -> list
     """Tie-aware mAP at each length of images that were not trained on among themselves; by chance 0.1."""
     tokens, targets = shaped_like_clip(scale, images_per_class=21)
     config = settings(epochs=60, **changes)
+    torch.manual_seed(1)
     trained = trainer(folder, config, tokens[:CLASSES], targets[:CLASSES])
     trained.fit()
     with torch.no_grad():
@@ -96,11 +97,11 @@ def scores_after_training(folder: Path, scale: float, **changes: object) -> list
 
 @pytest.mark.parametrize("scale", [1, 10, 100])
 def test_clora_learns_from_features_of_any_scale(tmp_path, scale):
-    assert min(scores_after_training(tmp_path, scale)) > 0.2
+    assert min(scores_after_training(tmp_path, scale)) > 0.3
 
 
 def test_without_a_limit_it_collapses_at_the_largest_scale(tmp_path):
-    assert max(scores_after_training(tmp_path, 100, max_grad_norm=0)) < 0.18
+    assert max(scores_after_training(tmp_path, 100, max_grad_norm=0)) < 0.25
 
 
 def moved(folder: Path, limit: float | None, **changes: object) -> list[Tensor]:
