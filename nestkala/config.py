@@ -45,8 +45,8 @@ class Config(BaseModel):
 
     config: str = Field(
         "digits",
-        description="a shipped config (digits, cifar10, nuswide21, mscoco, kalahash, mah) or the path of a YAML file; "
-        "the default counts for its own data alone, not where other data is named",
+        description="a shipped config (digits, photos, cifar10, nuswide21, mscoco, kalahash, mah) or a YAML file's "
+        "path; the default counts for its own data alone, not where other data is named",
     )
     output: Path | None = Field(None, description="run folder to make; by default runs/DATA-SHOTSshot-seedSEED-TIME")
     resume: Path | None = Field(
@@ -144,6 +144,9 @@ class Config(BaseModel):
         0, ge=0, description="draws queries and gallery order, the same for every seed (0 or more)"
     )
     top_k: int | None = Field(None, ge=1, description="score the first K results; by default the whole gallery")
+    score_features: bool = Field(
+        False, description="also score the frozen backbone's own features, searched by cosine, to compare codes with"
+    )
     on_broken: Literal["error", "skip"] = Field(
         "error", description="an unreadable image stops the run, or is left out and counted"
     )
@@ -228,7 +231,7 @@ class Config(BaseModel):
     epochs: int | None = Field(
         None,
         ge=0,
-        description="passes over the training images; by default 100 from a random start and none from the closed form, "
+        description="passes over the training images; by default 100 from a random start, none from the closed form, "
         "to which training added nothing where it was measured (docs/results_photos.md)",
     )
     batch_size: int = Field(8, ge=1, description="images a step, over all processes together (1 or more)")
@@ -242,7 +245,7 @@ class Config(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD (0 to below 1)")
     weight_decay: float = Field(1e-5, ge=0, allow_inf_nan=False, description="of SGD (0 or more)")
     max_grad_norm: float | None = Field(
-        1.0,
+        3.0,
         ge=0,
         allow_inf_nan=False,
         description="scale the gradient of all that is trained down to this Euclidean norm where it is longer, or "

@@ -29,6 +29,7 @@ from .data.splits import Split, draw_split, load_split, save_split
 from .encoding import packed_codes
 from .errors import NestKALAError
 from .evaluation import Metrics
+from .feature_ranking import chance_level, features_map
 from .files import is_unfinished, remove_unfinished, write_text
 from .history import history_as_json
 from .losses import NestedLoss
@@ -172,6 +173,11 @@ def train(config: Config) -> Path:
             device=accelerator.device,
             accelerator=accelerator,
         )
+        result.chance = chance_level(query_targets, gallery_targets)
+        if config.score_features and main:
+            features = (_frozen_features(source, model, dataset, part) for part in (split.query, split.gallery))
+            queries, gallery = features
+            result.features_map = features_map(queries, query_targets, gallery, gallery_targets, config.top_k)
     copies: dict[int, CopyRecall] = {}
     originals = draw_originals(dataset, split.gallery, config.protocol_seed)
     if len(originals) and isinstance(gallery_codes, np.ndarray):
@@ -234,6 +240,11 @@ def remarks(result: Result, config: Config) -> list[str]:
     ]
     if any("copy_recall_at_1" in scores for scores in result.lengths.values()):
         lines.append(MEANING)
+    if result.chance is not None:
+        own = (
+            f"; the backbone's own features reach {result.features_map:.4f}" if result.features_map is not None else ""
+        )
+        lines.append(f"chance level of the mAP: {result.chance:.4f}{own}")
     if result.leave_one_out_accuracy is not None:
         lines.append(
             "leave-one-out estimate: the class names and the other labels give "
@@ -386,6 +397,13 @@ def token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: I
         cache = TokenCache(config.cache or default_folder(), kind, config.cache_gb * 1e9)
     workers = decoding_workers(config.workers)
     return TokenSource(backbone, config.precision, config.encode_batch_size, workers, cache)
+
+
+@torch.no_grad()
+def _frozen_features(source: TokenSource, model: HashModel, dataset: ImageDataset, indices: np.ndarray) -> Tensor:
+    """What the backbone gives without its adapter, (n, d)."""
+    batches = source.batches(dataset, indices.tolist())
+    return torch.cat([model.tower.tail(tokens.to(source.device, model.dtype)).cpu() for tokens in batches])
 
 
 def _sharded_codes(

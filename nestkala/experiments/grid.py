@@ -81,9 +81,9 @@ class Grid:
 
     def scores(self, data: str, shots: int, row: Row, measure: str) -> NDArray[np.float64]:
         """(seeds, lengths), each in 0..1; nan where a run diverged."""
-        nothing = {measure: float("nan")}
         found = [trial.scores for trial in self.of(data, shots, row)]
-        return np.array([[of.get(str(b), nothing)[measure] for b in self.experiment.lengths] for of in found])
+        lengths = [str(bits) for bits in self.experiment.lengths]
+        return np.array([[of.get(bits, {}).get(measure, np.nan) for bits in lengths] for of in found])
 
     def as_json(self) -> list[dict[str, Any]]:
         """Every trial: its place in the tables, scores by length (None where the run diverged) and seconds."""
@@ -162,8 +162,8 @@ def make_grid(
 
 
 def _config(called: str, values: Settings, overrides: Settings) -> Config:
-    kept = {"epochs"} if not values["epochs"] else set()
     try:
+        kept = {"epochs"} if Config(**values).num_epochs == 0 else set()
         return Config(**values | {key: value for key, value in overrides.items() if key not in kept})
     except NestKALAError as error:
         raise NestKALAError(f"{called}: {error}") from None

@@ -12,7 +12,7 @@ from ..settings_files import read_settings
 from ..validation import in_words
 
 Settings = dict[str, Any]
-Measure = Literal["map", "map_tie_aware"]
+Measure = Literal["map", "map_tie_aware", "copy_recall_at_1", "copy_recall_at_10"]
 Shots = Annotated[StrictInt, Field(ge=0)]
 Length = Annotated[StrictInt, Field(ge=1, le=MAX_LENGTH)]
 

@@ -12,7 +12,12 @@ from .grid import Grid
 from .runs import mean_and_spread
 from .schema import Measure, Row
 
-MEASURES: dict[Measure, str] = {"map": "mAP", "map_tie_aware": "mAP tie-aware"}
+MEASURES: dict[Measure, str] = {
+    "map": "mAP",
+    "map_tie_aware": "mAP tie-aware",
+    "copy_recall_at_1": "near copies that find their original first",
+    "copy_recall_at_10": "near copies that find their original among ten",
+}
 """{measure: what tables call it}."""
 
 
@@ -81,7 +86,22 @@ def _table(grid: Grid, data: str, shots: int, measure: Measure) -> Table:
         headers.append("seconds")
         columns.append([_seconds(grid, data, shots, row) for row in rows])
     lines = [[row.name, *cells] for row, *cells in zip(rows, *columns, strict=True)]
-    return Table(f"{MEASURES[measure]} x 100, {data}, {shots} shot{'s' * (shots != 1)}", headers, lines)
+    title = f"{MEASURES[measure]} x 100, {data}, {shots} shot{'s' * (shots != 1)}"
+    return Table(title + _references(grid, data, shots, measure), headers, lines)
+
+
+def _references(grid: Grid, data: str, shots: int, measure: Measure) -> str:
+    """What the scores are to be compared with: chance, and the features themselves where they were scored."""
+    if measure not in ("map", "map_tie_aware"):
+        return ""
+    trials = [trial for trial in grid.trials if (trial.data, trial.shots) == (data, shots)]
+    metrics = [run.metrics for trial in trials for run in trial.runs if not run.has_diverged]
+    parts = []
+    for key, name in {"chance": "chance", "features_map": "the features themselves, by cosine"}.items():
+        values = [found[key] for found in metrics if found[key] is not None]
+        if values:
+            parts.append(f"{name} {100 * np.mean(values):.1f}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _best_in_bold(column: Sequence[NDArray[np.float64]]) -> list[str]:
