@@ -85,7 +85,7 @@ class Launch:
             time.sleep(0.02)
             ended = self._launcher.poll() is not None
 
-    def wait(self, seconds: float = 300.0) -> int:
+    def wait(self, seconds: float = 1800.0) -> int:
         """The launcher's exit code, once it has ended. Raises RuntimeError after so many seconds, and kills all."""
         try:
             return self._launcher.wait(seconds)

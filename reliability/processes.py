@@ -127,7 +127,7 @@ def _training(images: Path, run: Path, epochs: int) -> Launch:
 def _ended(launch: Launch, what: str, error: str) -> Figure:
     started, others = time.perf_counter(), launch.descendants
     code = launch.wait(10 * PATIENCE)
-    left = psutil.wait_procs(others, timeout=1)[1]
+    left = psutil.wait_procs(others, timeout=PATIENCE)[1]
     for process in left:
         process.kill()
     seconds, said = time.perf_counter() - started, launch.said

@@ -86,7 +86,7 @@ class Workers:
             process.join()
         return len(victims)
 
-    def wait(self, seconds: float = 600.0) -> int:
+    def wait(self, seconds: float = 1800.0) -> int:
         """The exit code that is furthest from 0, once all have ended.
 
         Raises:

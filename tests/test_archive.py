@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launching import launch
 from safetensors.torch import load_file
 
 from nestkala import Hasher
@@ -20,6 +19,9 @@ from nestkala.data.splits import draw_split, load_split, save_split
 from nestkala.errors import NestKALAError
 from nestkala.run import train
 from nestkala.trainer import Trainer
+from reliability.launching import Launch
+
+ROOT = Path(__file__).parents[1]
 
 CLASSES = ("zero", "one", "two")
 LABELLED = {"zero": 4, "one": 1, "two": 2}
@@ -182,9 +184,9 @@ def test_two_processes_equal_one_where_all_images_are_less_than_a_batch(tmp_path
     common = ["--data", "labelled", "--archive", "photos", "--precision", "fp64", "--threads", "1", "--epochs", "3"]
     for processes in (1, 2):
         output = ("--lengths", "4,12", "--lr", "0.01", "--output", str(tmp_path / f"{processes}"))
-        result = launch(processes, *common, *output)
-        assert result.returncode == 0, result.stderr
-        assert f"{processes} process(es) on cpu" in result.stdout
+        arguments = ROOT / "train.py", *common, *output
+        with Launch(processes, *arguments, folder=tmp_path / f"log of {processes}") as launch:
+            assert f"{processes} process(es) on cpu" in launch.done()
     one, two = (load_file(tmp_path / n / "checkpoint.safetensors") for n in "12")
     assert one.keys() == two.keys()
     for name in one:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reliability import processes
 from reliability.kills import make_model
 from reliability.processes import IMAGES, dying, equal_to_one, few_images
 
@@ -23,6 +24,9 @@ def test_fewer_images_than_processes_are_encoded(made: tuple[Path, Path], tmp_pa
     assert figure.held, figure.measured
 
 
-def test_one_process_that_dies_ends_the_others(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_one_process_that_dies_ends_the_others(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 600.0)  # how soon is for the harness to measure
     for figure in dying(made[0], tmp_path):
         assert figure.held, (figure.measured, figure.details)
