@@ -172,10 +172,10 @@ class Config(BaseModel):
     )
 
     # adapter
-    adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"] = Field(
-        "clora",
+    adapter: Literal["auto", "clora", "lora", "prompts", "biases", "full", "none"] = Field(
+        "auto",
         description="what adapts the last blocks: clora, lora, learned prompts, their biases, all of their weights, or "
-        "nothing",
+        "nothing; auto: clora for training from a random start, else nothing",
     )
     adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
     projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], comma_separated(str, "{q,k,v,o},...")] = Field(
@@ -315,6 +315,13 @@ class Config(BaseModel):
         return self.labels_per_class != 0 and self.num_epochs > 0
 
     @property
+    def chosen_adapter(self) -> Literal["clora", "lora", "prompts", "biases", "full", "none"]:
+        """What adapts the last blocks: `adapter`, or what suits the start."""
+        if self.adapter != "auto":
+            return self.adapter
+        return "none" if self.starts_in_closed_form or self.backbone.startswith("features:") else "clora"
+
+    @property
     def num_epochs(self) -> int:
         """Passes over the training images: `epochs`, or what suits the start."""
         if self.epochs is not None:
@@ -363,7 +370,7 @@ class Config(BaseModel):
             raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each, at least one, not {list(self.lengths)}")
         if self.queries is not None and self.queries_per_class is not None:
             raise ValueError("queries and queries_per_class exclude each other: leave one out, or None")
-        if self.backbone.startswith("features:") and (self.adapter != "none" or self.on_broken == "skip"):
+        if self.backbone.startswith("features:") and (self.chosen_adapter != "none" or self.on_broken == "skip"):
             raise ValueError(f"{self.backbone} has nothing to adapt and no images: set adapter none, on_broken error")
         if self.anchors == "text" and self.backbone.startswith(("timm/", "features:")):
             raise ValueError(

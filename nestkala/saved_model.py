@@ -75,6 +75,7 @@ class ModelSpec(BaseModel):
             or (config.trains and loss_class(config).uses_anchors),
             "class_layer": config.starts_in_closed_form,
             "batch_norm": config.normalises_bits,
+            "adapter": config.chosen_adapter,
         }
         return cls(**(shared | given))
 
@@ -125,7 +126,8 @@ def _text_tower(config: Config, backbone: Backbone) -> str | None:
 
 def num_adapted(settings: Config | ModelSpec) -> int:
     """How many last blocks of the tower are adapted: none without an adapter."""
-    return settings.adapt_blocks if settings.adapter != "none" else 0
+    adapter = settings.chosen_adapter if isinstance(settings, Config) else settings.adapter
+    return settings.adapt_blocks if adapter != "none" else 0
 
 
 def save_model(folder: Path, spec: ModelSpec, state: dict[str, Tensor]) -> None:
