@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from nestkala.anchors import class_anchors
 from nestkala.backbones import load_backbone
+from nestkala.closed_form import closed_form
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
@@ -24,7 +25,6 @@ from nestkala.saved_model import ModelSpec
 from nestkala.seeding import seeded
 from nestkala.tokens import TokenSource
 from nestkala.trainer import Trainer
-from nestkala.zero_shot import start_from_text
 from reliability.launching import Launch
 
 ROOT = Path(__file__).parents[1]
@@ -186,13 +186,15 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     with seeded(0):
         model = ModelSpec.of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
     tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, split.gallery.tolist())
-    start_from_text(model, tokens, [], torch.zeros(0, 10), config)
+    start = closed_form(model, tokens, [], torch.zeros(0, 10), config)
+    assert start.accuracy is None
     for name, tensor in trained(folder).items():
         torch.testing.assert_close(tensor, model.trained_state()[name], msg=name)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["lengths"]["20"]["map"] > 0.1
     assert metrics["seconds"]["train"] == 0
     assert metrics["constant_bits"] == []
+    assert metrics["leave_one_out_accuracy"] is None
 
 
 def test_no_shots_need_a_start_from_text(tmp_path: Path) -> None:
@@ -234,8 +236,8 @@ def test_run_folder_that_exists_is_refused(run: Path) -> None:
         {"projections": ("q", "k", "v", "o"), "rank": 3, "adapt_blocks": 2},
         {"lengths": (9,)},
         {"head_init": "random"},
-        {"ridge": 0.1},
-        {"text_weight": 0.1},
+        {"head_init": "labels"},
+        {"class_bits": 3},
         {"unlabelled": 20},
     ],
     ids=str,
