@@ -78,9 +78,9 @@ def metrics_of(run: Path) -> dict[str, object]:
 def assert_without_map(run: Path) -> None:
     """There are no queries, and how well near copies are found needs none."""
     lengths = metrics_of(run)["lengths"]
-    assert {bits: set(scores) for bits, scores in lengths.items()} == dict.fromkeys(  # type: ignore[attr-defined]
-        ("4", "12"), {"copy_recall_at_1", "copy_recall_at_10"}
-    )
+    assert {bits: sorted(scores) for bits, scores in lengths.items()} == {  # type: ignore[attr-defined]
+        bits: ["copy_recall_at_1", "copy_recall_at_10"] for bits in ("4", "12")
+    }
 
 
 def archive_names(folder: Path = Path("photos")) -> list[str]:
@@ -359,7 +359,10 @@ def test_fewer_shots_than_asked_for_are_taken_beside_an_archive_alone() -> None:
         ({"data": "own"}, "an archive goes with labelled images in files"),
         ({"head_init": "random"}, "an archive is learned from by a start in closed form alone"),
         ({"head": "flat"}, "an archive is learned from by a start in closed form alone"),
-        ({"shots": 1, "head_init": "labels", "data": "lists"}, "without texts every class needs a labelled image: .* 3"),
+        (
+            {"shots": 1, "head_init": "labels", "data": "lists"},
+            "every class needs a labelled image: class number 3 has none",
+        ),
         ({"data": "none"}, "data none needs classes, such as --archive photos --classes dog,cat,car"),
         ({"data": "none", "archive": None, "classes": "a,b"}, "data none needs an archive"),
         ({"data": "none", "classes": "a,b", "shots": 3}, "data none has no labelled images: leave out queries"),

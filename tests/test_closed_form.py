@@ -87,7 +87,11 @@ NONE = torch.zeros(0, WIDTH)
 
 
 def fitted(
-    world: World, unlabelled: Tensor, labelled: Tensor = NONE, targets: Tensor | None = None, texts: Tensor | None = None
+    world: World,
+    unlabelled: Tensor,
+    labelled: Tensor = NONE,
+    targets: Tensor | None = None,
+    texts: Tensor | None = None,
 ) -> Classes:
     targets = torch.zeros(len(labelled), world.classes) if targets is None else targets
     return fit_classes(unlabelled, labelled, targets, texts, seeded(0))
@@ -178,22 +182,26 @@ def test_several_labels_an_image() -> None:
 
 
 def test_fewer_images_than_dimensions() -> None:
-    for seed in range(4):
+    """On average better than the nearest mean; a single draw of 20 can mislead."""
+    right, nearest = [], []
+    for seed in range(6):
         world = World(4, seed, width=64, apart=4.0)
         labelled, targets = world.labelled([2] * 4)
         images, labels = world.some(500)
-        nearest = accuracy(by_nearest_mean(labelled, targets, images), labels)
         found = fitted(world, world.some(20)[0], labelled, targets)
         assert all(getattr(found, name).isfinite().all() for name in ("basis", "whitening", "prototypes", "variances"))
-        assert accuracy(named(found, images), labels) > nearest - 0.05
+        nearest.append(accuracy(by_nearest_mean(labelled, targets, images), labels))
+        right.append(accuracy(named(found, images), labels))
+    assert np.mean(right) > np.mean(nearest)
+    assert min(np.subtract(right, nearest)) > -2 * np.std(nearest)
 
 
 def test_names_that_mislead_do_not_tear_clusters_apart() -> None:
     """Two names lie in one cluster and none in another: with no label to tell, it is the likelier that counts."""
-    for seed in range(3):
-        world = World(5, seed, apart=6.0)
+    for seed in range(4):
+        world = World(5, seed, apart=4.0)
         names = world.means.clone()
-        names[1] = world.means[0] + 0.3 * world.means[1]
+        names[1] = world.means[0] + 0.1 * world.means[1]
         images, labels = world.some(800)
         found = named(fitted(world, images, texts=names), images)
         by_name = named_by_text(images, names)
@@ -245,7 +253,8 @@ def test_trust_and_accuracy_are_those_of_leaving_each_label_out(texts: str) -> N
             total += log[labels > 0].mean()
         return total
 
-    best = max(itertools.product(TEXT_GRID if names is not None else (0.0,), LABEL_GRID), key=lambda pair: likelihood(*pair))
+    grid = itertools.product(TEXT_GRID if names is not None else (0.0,), LABEL_GRID)
+    best = max(grid, key=lambda pair: likelihood(*pair))
     assert (found.text_sharpness, found.label_sharpness) == best
     right = [targets[i, (best[0] * by_text + best[1] * by_label)[i].argmax()].item() for i in range(len(known))]
     assert found.accuracy == pytest.approx(np.mean(right))
@@ -346,24 +355,28 @@ def test_where_the_class_is_certain_the_class_bits_are_its_centre() -> None:
 def test_detail_bits_look_at_the_image_alone(bits: int) -> None:
     classes, count, width = 4, 400, 10
     labels = torch.arange(count) % classes
-    units = F.normalize(2 * normal(classes, width)[labels] + normal(count, width, seed=1), dim=1)
-    centred = units - units.mean(dim=0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / count)
-    units, variances = units @ vectors.flip(1), values.flip(0)
-    probabilities = F.one_hot(labels, classes).float()
-    rows = detail_rows(units, probabilities, variances, variances.mean(), bits, seeded(0))
+    units = F.normalize(2 * normal(classes, width)[labels] + normal(count, width, seed=1), dim=1).double()
+    values, vectors = np.linalg.eigh(np.cov(units.numpy().T, bias=True))
+    units, variances = units @ torch.from_numpy(vectors), torch.from_numpy(values)
+    rows = detail_rows(units, F.one_hot(labels, classes).double(), variances, variances.mean(), bits, seeded(0))
     assert rows.shape == (bits, width + classes)
     assert not rows[:, width:].any()
-    assert rows[:, :width].isfinite().all()
-    projected = (units - units.mean(dim=0)) @ rows[:, :width].T
-    signs = projected.sign()
+    signs = ((units - units.mean(dim=0)) @ rows[:, :width].T).sign()
     assert (signs.std(dim=0) > 0.5).all()
-    assert len(torch.unique(signs[:, :3], dim=0)) == 8
-    within = torch.stack([projected[labels == c].std(dim=0) for c in range(classes)]).mean(dim=0)
-    plain = centred @ vectors.flip(1)
-    within_plain = torch.stack([plain[labels == c].std(dim=0) for c in range(classes)]).mean(dim=0)
-    # Of how these bits differ more is within a class than of how the images differ along principal directions.
-    assert (within / projected.std(dim=0)).mean() > (within_plain[:bits] / plain.std(dim=0)[:bits]).mean()
+
+    # By hand: half whitened, a part of the span of the classes' means taken out, before and after.
+    half = (values + 0.5 * values.mean()) ** -0.25
+    images = (units - units.mean(dim=0)).numpy() * half
+    means = np.array([images[labels.numpy() == c].mean(axis=0) for c in range(classes)])
+    span = np.linalg.qr(means[1:].T).Q  # the means' mean is 0: three of them span it
+    damped = np.eye(width) - 0.3 * span @ span.T
+    axes = (rows[:, :width].numpy() / half) @ np.linalg.inv(damped)  # the rotated components of what is left
+    principal = np.linalg.svd(images @ damped, full_matrices=False)[2]
+    for start in range(0, bits, width):
+        block = axes[start : start + width]
+        leading = principal[: len(block)]
+        np.testing.assert_allclose(block @ block.T, np.eye(len(block)), atol=1e-8)
+        np.testing.assert_allclose(block @ leading.T @ leading, block, atol=1e-7)
 
 
 def test_rotated_directions_are_orthonormal_block_by_block_and_lose_less_by_signs() -> None:
@@ -519,17 +532,16 @@ def test_the_short_code_tells_classes_apart_and_the_whole_one_images() -> None:
 def test_the_seed_alone_draws() -> None:
     world = World(5)
     images, names = world.some(300)[0], world.names
-    codes = []
+    codes, tensors = [], []
     for callers_seed, seed in ((1, 0), (2, 0), (1, 3)):
         torch.manual_seed(callers_seed)
         model = before(names)
         state = torch.get_rng_state()
         codes.append(started(model, images, seed=seed).class_codes)
+        tensors.append(trained(model))
         assert torch.equal(torch.get_rng_state(), state)
-        if seed == 0 and callers_seed == 2:
-            assert all(torch.equal(a, b) for a, b in zip(tensors, trained(model), strict=True))
-        tensors = trained(model)
     assert torch.equal(codes[0], codes[1])
+    assert all(torch.equal(a, b) for a, b in zip(tensors[0], tensors[1], strict=True))
     assert not torch.equal(codes[0], codes[2])
 
 
@@ -545,7 +557,8 @@ def test_double_precision() -> None:
     starts = [started(model, images, labelled, targets) for model in (single, double)]
     assert starts[1].class_codes.dtype == torch.float64
     assert all(tensor.dtype == torch.float64 for tensor in trained(double))
-    assert (starts[0].text_sharpness, starts[0].label_sharpness) == (starts[1].text_sharpness, starts[1].label_sharpness)
+    assert starts[0].text_sharpness == starts[1].text_sharpness
+    assert starts[0].label_sharpness == starts[1].label_sharpness
     assert starts[0].accuracy == pytest.approx(starts[1].accuracy)
     layers = single.class_layer, double.class_layer
     assert layers[0] is not None

@@ -381,7 +381,12 @@ def test_code_and_flags_know_no_settings_of_earlier_versions(key: str, capsys: p
 
 @pytest.mark.parametrize(
     ("changes", "normalises"),
-    [({}, False), ({"head_init": "labels"}, False), ({"head_init": "random"}, True), ({"head_init": "random", "batch_norm": False}, False)],
+    [
+        ({}, False),
+        ({"head_init": "labels"}, False),
+        ({"head_init": "random"}, True),
+        ({"head_init": "random", "batch_norm": False}, False),
+    ],
 )
 def test_only_a_random_start_normalises_bits(changes: dict[str, object], normalises: bool) -> None:
     assert Config(**changes).normalises_bits is normalises

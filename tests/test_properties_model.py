@@ -76,8 +76,7 @@ def test_a_start_in_closed_form_is_finite_or_an_error(data: st.DataObject) -> No
         changes["head_init"] = "labels"
     try:
         start = closed_form(model, [images], [known], targets, Config(**changes))
-    except NestKALAError as error:
-        assert "\n" not in str(error)
+    except NestKALAError:
         return
     assert (start.class_codes.abs() == 1).all()
     assert start.accuracy is None or 0 <= start.accuracy <= 1

@@ -101,7 +101,7 @@ def test_run_folder_holds_settings_split_model_and_metrics(run: Path) -> None:
 def test_model_file_holds_only_what_was_trained(run: Path) -> None:
     state = trained(run)
     assert not any(name.startswith("tower.") for name in state)
-    assert sum(tensor.nbytes for tensor in state.values()) < 2**20
+    assert sum(tensor.nbytes for tensor in state.values()) < 2**21
 
 
 def test_same_seed_same_result_and_another_seed_another(run: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     anchors = class_anchors(config, backbone, dataset.class_names)
     with seeded(0):
         model = ModelSpec.of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
-    tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, split.gallery.tolist())
+    tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, sorted(split.gallery.tolist()))
     start = closed_form(model, tokens, [], torch.zeros(0, 10), config)
     assert start.accuracy is None
     for name, tensor in trained(folder).items():
@@ -250,7 +250,7 @@ def test_every_switch_changes_what_is_trained(run: Path, tmp_path: Path, changes
 
 
 def test_adaptive_weighting_changes_what_is_trained(tmp_path: Path) -> None:
-    many: dict[str, object] = {"lengths": tuple(range(2, 21, 2)), "epochs": 30, "lr": 0.05}
+    many: dict[str, object] = {"lengths": tuple(range(2, 21, 2)), "epochs": 30, "lr": 0.05, "head_init": "random"}
     adaptive, uniform = (
         trained(train(settings(tmp_path / weighting, weighting=weighting, **many)))["head.linear.weight"]
         for weighting in ("adaptive", "uniform")
@@ -259,12 +259,21 @@ def test_adaptive_weighting_changes_what_is_trained(tmp_path: Path) -> None:
     assert not torch.equal(adaptive, uniform)
 
 
-def test_bfloat16_trains_close_to_float32(run: Path, tmp_path: Path) -> None:
-    mixed = trained(train(settings(tmp_path / "mixed", precision="bf16")))
-    full = trained(run)
+def test_bfloat16_trains_close_to_float32(tmp_path: Path) -> None:
+    mixed, full = (
+        trained(train(settings(tmp_path / precision, precision=precision, head_init="random")))
+        for precision in ("bf16", "fp32")
+    )
     assert all(tensor.dtype == torch.float32 for name, tensor in mixed.items() if "num_batches" not in name)
     error = (mixed["head.linear.weight"] - full["head.linear.weight"]).norm() / full["head.linear.weight"].norm()
     assert 0 < error < 0.1
+
+
+def test_bfloat16_starts_in_closed_form_from_nearly_the_same_features(run: Path, tmp_path: Path) -> None:
+    mixed, full = trained(train(settings(tmp_path / "mixed", precision="bf16"))), trained(run)
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in mixed.values())
+    error = (mixed["class_layer.mean"] - full["class_layer.mean"]).norm() / full["class_layer.mean"].norm()
+    assert 0 < error < 0.05  # of 8 bits of mantissa
 
 
 def test_loss_that_is_not_finite_names_step_length_and_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

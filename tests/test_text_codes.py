@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from nestkala import Hasher, PrefixIndex
 from nestkala.backbones import load_backbone
@@ -67,9 +66,7 @@ def test_sentences_find_the_images_with_the_nearest_codes(hasher: Hasher, images
         assert [far[name] for name in hits.ids[q]] == hits.distances[q].tolist() == sorted(far.values())
 
 
-def test_a_class_without_training_has_the_code_of_most_of_its_images(
-    hasher: Hasher, run: Path, images: Path
-) -> None:
+def test_a_class_without_training_has_the_code_of_most_of_its_images(hasher: Hasher, run: Path, images: Path) -> None:
     """Image by image and bit by bit, over the images without labels that the start learned from."""
     paths = [images / name for name in json.loads((run / "split.json").read_text())["gallery"][:20]]
     model = hasher.model
