@@ -361,7 +361,7 @@ def test_fewer_shots_than_asked_for_are_taken_beside_an_archive_alone() -> None:
         ({"head": "flat"}, "an archive is learned from by a start in closed form alone"),
         (
             {"shots": 1, "head_init": "labels", "data": "lists"},
-            "every class needs a labelled image: class number 3 has none",
+            "needs a labelled image: class number 3 has none",
         ),
         ({"data": "none"}, "data none needs classes, such as --archive photos --classes dog,cat,car"),
         ({"data": "none", "archive": None, "classes": "a,b"}, "data none needs an archive"),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from nestkala.anchors import class_anchors
 from nestkala.backbones import load_backbone
+from nestkala.cli import main
 from nestkala.closed_form import closed_form
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
@@ -195,6 +196,27 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     assert metrics["seconds"]["train"] == 0
     assert metrics["constant_bits"] == []
     assert metrics["leave_one_out_accuracy"] is None
+
+
+def test_labels_alone_start_in_closed_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / "three", tmp_path / "all"]
+    for folder, bits in zip(folders, ("3", "20"), strict=True):
+        given = ("--data", "images", "--queries-per-class", "3", "--shots", "3", "--epochs", "0", "--workers", "0")
+        chosen = ("--head-init", "labels", "--class-bits", bits, "--anchors", "orthonormal", "--lengths", "4,12,20")
+        assert main(["train", *given, *chosen, "--output", str(folder)]) == 0
+        shown = capsys.readouterr().out
+        accuracy = json.loads((folder / "metrics.json").read_text())["leave_one_out_accuracy"]
+        assert 0.1 < accuracy <= 1  # above chance
+        assert f"leave-one-out estimate: the class names and the other labels give {100 * accuracy:.0f} %" in shown
+        assert load_config(str(folder / "config.yaml")).class_bits == int(bits)
+        said = json.loads((folder / "model.json").read_text())
+        assert (said["class_layer"], said["has_text_codes"], said["batch_norm"]) == (True, False, False)
+        assert json.loads((folder / "metrics.json").read_text())["lengths"]["20"]["map"] > 0.1
+    three, every = (trained(folder)["head.linear.weight"] for folder in folders)
+    assert three.shape == every.shape == (20, 384 + 10)
+    of_classes = [int(weight[:, 384:].any(dim=1).sum()) for weight in (three, every)]
+    assert of_classes == [3, 20]
+    assert not three[3:, 384:].any()
 
 
 def test_no_shots_need_a_start_from_text(tmp_path: Path) -> None:
