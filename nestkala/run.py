@@ -246,10 +246,9 @@ def remarks(result: Result, config: Config) -> list[str]:
         )
         lines.append(f"chance level of the mAP: {result.chance:.4f}{own}")
     if result.leave_one_out_accuracy is not None:
-        lines.append(
-            "leave-one-out estimate: the class names and the other labels give "
-            f"{100 * result.leave_one_out_accuracy:.0f} % of the labelled images their class"
-        )
+        known = "the class names and the other labels" if config.has_texts else "the other labels"
+        share = f"{100 * result.leave_one_out_accuracy:.0f} %"
+        lines.append(f"leave-one-out estimate: {known} give {share} of the labelled images their class")
     if result.searched == "learned codes":
         lines.append(f"note: the gallery's codes are those that {config.loss} learned, the queries' are the network's")
     if dead := result.constant_bits:

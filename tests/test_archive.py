@@ -21,8 +21,7 @@ from nestkala.run import train
 from nestkala.trainer import Trainer
 from reliability.launching import Launch
 
-ROOT = Path(__file__).parents[1]
-
+TRAIN_PY = Path(__file__).parents[1] / "train.py"
 CLASSES = ("zero", "one", "two")
 LABELLED = {"zero": 4, "one": 1, "two": 2}
 """Labelled images of each class."""
@@ -76,6 +75,14 @@ def metrics_of(run: Path) -> dict[str, object]:
     return found
 
 
+def assert_without_map(run: Path) -> None:
+    """There are no queries, and how well near copies are found needs none."""
+    lengths = metrics_of(run)["lengths"]
+    assert {bits: sorted(scores) for bits, scores in lengths.items()} == {  # type: ignore[attr-defined]
+        bits: ["copy_recall_at_1", "copy_recall_at_10"] for bits in ("4", "12")
+    }
+
+
 def archive_names(folder: Path = Path("photos")) -> list[str]:
     """What a run is to call an archive's images, found by another way than its own."""
     return sorted(
@@ -97,7 +104,7 @@ def test_every_label_is_trained_on_and_the_archive_is_what_has_none(run: Path) -
     assert split["query"] == []
     assert sorted(split["archive"]) == sorted(split["gallery"]) == archive_names()
     assert split["archive"] != archive_names()  # the first so many are any
-    assert metrics_of(run)["lengths"] == {}
+    assert_without_map(run)
     assert (run / "checkpoint.safetensors").exists()
     codes = Hasher.from_pretrained(run).encode(sorted(Path("photos").rglob("*.png")))
     assert codes.shape == (ARCHIVE, 2)
@@ -121,7 +128,7 @@ def test_nothing_was_scored_is_said_by_all_that_would_show_scores(
     shown = capsys.readouterr().out
     assert "7 training images of 3 classes, 0 queries" in shown
     assert f"{ARCHIVE} without labels in the archive photos" in shown
-    assert "nothing was scored, for there are no queries" in shown
+    assert "no mAP: there are no queries (--queries N draws N of the labelled images)" in shown
     for command in ("eval", "advise", "report"):
         assert main([command, str(run)]) == 2
         assert capsys.readouterr().err == f"error: {run} has no queries to be scored with: it was trained without any\n"
@@ -184,8 +191,7 @@ def test_two_processes_equal_one_where_all_images_are_less_than_a_batch(tmp_path
     common = ["--data", "labelled", "--archive", "photos", "--precision", "fp64", "--threads", "1", "--epochs", "3"]
     for processes in (1, 2):
         output = ("--lengths", "4,12", "--lr", "0.01", "--output", str(tmp_path / f"{processes}"))
-        arguments = ROOT / "train.py", *common, *output
-        with Launch(processes, *arguments, folder=tmp_path / f"log of {processes}") as launch:
+        with Launch(processes, TRAIN_PY, *common, *output, folder=tmp_path / f"log of {processes}") as launch:
             assert f"{processes} process(es) on cpu" in launch.done()
     one, two = (load_file(tmp_path / n / "checkpoint.safetensors") for n in "12")
     assert one.keys() == two.keys()
@@ -350,9 +356,13 @@ def test_fewer_shots_than_asked_for_are_taken_beside_an_archive_alone() -> None:
         ({"archive": "empty.txt"}, "the archive empty.txt holds no image"),
         ({"archive": "wrong.txt"}, r"none of the 2 images that wrong.txt lists is there, the first is 'a/1.png'"),
         ({"data": "digits"}, "an archive goes with labelled images in files"),
-        ({"data": "own"}, "own holds features of width 3"),
-        ({"head_init": "random"}, "an archive is learned from by a start from text alone"),
-        ({"head": "flat"}, "an archive is learned from by a start from text alone"),
+        ({"data": "own"}, "an archive goes with labelled images in files"),
+        ({"head_init": "random"}, "an archive is learned from by a start in closed form alone"),
+        ({"head": "flat"}, "an archive is learned from by a start in closed form alone"),
+        (
+            {"shots": 1, "head_init": "labels", "data": "lists"},
+            "needs a labelled image: class number 3 has none",
+        ),
         ({"data": "none"}, "data none needs classes, such as --archive photos --classes dog,cat,car"),
         ({"data": "none", "archive": None, "classes": "a,b"}, "data none needs an archive"),
         ({"data": "none", "classes": "a,b", "shots": 3}, "data none has no labelled images: leave out queries"),

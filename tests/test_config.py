@@ -27,10 +27,8 @@ CHANGED: dict[str, Any] = {
     "head": "flat",
     "batch_norm": False,
     "head_init": "random",
-    "ridge": 0.5,
-    "text_weight": 2.0,
+    "class_bits": 12,
     "unlabelled": 50,
-    "unlabelled_weight": 0.1,
     "data": "0",
     "archive": Path("photos"),
     "classes": "hot dog,größer",
@@ -79,6 +77,13 @@ CHANGED: dict[str, Any] = {
     "cache_gb": 0.5,
 }
 """Every setting, each with another value than its default."""
+
+RANDOM_START = CHANGED | {"queries": None, "archive": None, "class_bits": None}
+CLOSED_FORM = CHANGED | {
+    **{"queries_per_class": None, "head": "nested", "head_init": "labels", "centres": "nested", "gallery": "all"},
+    "shots": "all",
+}
+"""Those that go together with either start."""
 
 
 @pytest.fixture
@@ -185,7 +190,14 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
         ("{shots: 0, head_init: random}", "shots", "0"),
         ("head_init: txt", "head_init", "'txt'"),
         ("{head_init: text, anchors: orthonormal}", "head_init", "orthonormal"),
-        ("ridge: 0", "ridge", "0"),
+        ("{head_init: labels, shots: 0}", "shots", "0"),
+        ("{head_init: labels, head: flat}", "head_init", "flat"),
+        ("{head_init: labels, centres: independent}", "centres", "independent"),
+        ("class_bits: 0", "class_bits", "0"),
+        ("class_bits: 513", "class_bits", "513"),
+        ("class_bits: 8.5", "class_bits", "8.5"),
+        ("{class_bits: 8, head_init: random}", "class_bits", "head_init"),
+        ("{class_bits: 8, anchors: orthonormal}", "class_bits", "head_init"),
         ("unlabelled: 1", "unlabelled", "1"),
         ("shots: many", "shots", "'many'"),
         ("epochs: [1]", "epochs", "[1]"),
@@ -306,7 +318,8 @@ def test_mah_is_the_published_setting() -> None:
     assert (config.loss, config.loss_args) == ("adsh", {})  # whose defaults are MAH's
     assert (config.lengths, config.shots, config.batch_size, config.epochs) == ((4, 8, 16), 500, 64, 150)
     assert (config.weighting, config.distillation, config.gallery) == ("halving", 0, "labelled")
-    assert not config.starts_from_text
+    assert not config.starts_in_closed_form
+    assert not config.has_texts
 
 
 def test_kalahash_is_the_published_setting() -> None:
@@ -323,8 +336,61 @@ def test_kalahash_is_the_published_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "texts", "closed_form", "rate"),
+    [
+        ({}, True, True, 3e-5),
+        ({"head_init": "text", "anchors": "mine.npy"}, True, True, 3e-5),
+        ({"head_init": "labels"}, False, True, 3e-5),
+        ({"head_init": "labels", "anchors": "orthonormal"}, False, True, 3e-5),
+        ({"head_init": "labels", "lr": 0.5}, False, True, 0.5),
+        ({"head_init": "random"}, False, False, 0.01),
+        ({"anchors": "orthonormal"}, False, False, 0.01),
+        ({"anchors": "mine.npy"}, False, False, 0.01),
+        ({"backbone": "tiny:random"}, False, False, 0.01),
+        ({"head": "flat"}, False, False, 0.01),
+    ],
+)
+def test_which_start_settings_mean(changes: dict[str, object], texts: bool, closed_form: bool, rate: float) -> None:
+    config = Config(**changes)
+    assert (config.has_texts, config.starts_in_closed_form, config.learning_rate) == (texts, closed_form, rate)
+
+
+def test_without_texts_labels_alone_do() -> None:
+    """No names are needed by labels, but an archive and some labels go together without names, too."""
+    assert Config(head_init="labels", archive=Path("photos"), data="mine").labels_per_class == "all"
+    assert Config(head_init="labels", epochs=0).trains is False
+
+
+OBSOLETE = ("ridge", "text_weight", "unlabelled_weight")
+
+
+@pytest.mark.parametrize("key", OBSOLETE)
+def test_a_setting_of_earlier_versions_is_dropped_with_a_warning_that_says_why(
+    key: str, yaml_file: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = yaml_file(f"seed: 3\n{key}: 4.0\nlengths: [5, 9]")
+    assert load_config(str(path)) == Config(config=str(path), seed=3, lengths=(5, 9))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{path}: {key} has no effect any more: the start finds out by itself")
+    assert key not in Config.model_fields
+
+
+@pytest.mark.parametrize("key", OBSOLETE)
+def test_code_and_flags_know_no_settings_of_earlier_versions(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert key in refusal(lambda: Config(**{key: 4.0}))
+    with pytest.raises(SystemExit):
+        train_main([f"--{key.replace('_', '-')}", "4"])
+    assert key.replace("_", "-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("changes", "normalises"),
-    [({}, False), ({"head_init": "random"}, True), ({"head_init": "random", "batch_norm": False}, False)],
+    [
+        ({}, False),
+        ({"head_init": "labels"}, False),
+        ({"head_init": "random"}, True),
+        ({"head_init": "random", "batch_norm": False}, False),
+    ],
 )
 def test_only_a_random_start_normalises_bits(changes: dict[str, object], normalises: bool) -> None:
     assert Config(**changes).normalises_bits is normalises
@@ -353,10 +419,12 @@ def test_shipped_configs_of_the_papers_sets(
 def test_the_config_taken_by_default_needs_no_download() -> None:
     config = load_config(Config().config)
     assert (config.data, config.backbone) == ("digits", "tiny")
+    assert config == Config(config="digits", backbone="tiny", shots=1)  # nothing of it is tuned for digits
 
 
-def test_dumped_settings_are_read_back_the_same(yaml_file: Callable[[str], Path]) -> None:
-    config = Config(**CHANGED | {"queries": None, "archive": None})
+@pytest.mark.parametrize("changed", [RANDOM_START, CLOSED_FORM])
+def test_dumped_settings_are_read_back_the_same(changed: dict[str, Any], yaml_file: Callable[[str], Path]) -> None:
+    config = Config(**changed)
     path = yaml_file(dump_config(config))
     assert load_config(str(path)) == config.model_copy(update={"config": str(path), "resume": None})
 
@@ -403,7 +471,8 @@ def test_a_run_is_resumed_for_longer_or_on_another_machine(key: str) -> None:
 
 
 def test_settings_are_free_where_nothing_is_resumed() -> None:
-    check_resumable(Config(), Config(**CHANGED | {"resume": None, "queries": None, "archive": None}))
+    for changed in (RANDOM_START, CLOSED_FORM):
+        check_resumable(Config(), Config(**changed | {"resume": None}))
 
 
 @pytest.fixture

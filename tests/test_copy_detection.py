@@ -177,7 +177,7 @@ def run(digits: Path) -> Iterator[Path]:
     """Scored by near copies of 25 images of 61."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copy_detection, "COPIES", 25)
-        yield train(Config(data=str(digits), output=digits.parent / "run", cache_gb=0, **SMALL))
+        yield train(Config(data=str(digits), output=digits.parent / "run", cache_gb=0, head_init="random", **SMALL))
 
 
 def encoded_one_by_one(run: Path, images: ImageDataset, bits: int, protocol_seed: int = 0) -> dict[str, float]:

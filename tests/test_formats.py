@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from nestkala.cli import main
+from nestkala.config import load_config
 from nestkala.encode import read_shards, unreadable
 from nestkala.errors import NestKALAError
 from nestkala.formats import check_version
@@ -56,6 +57,13 @@ PHOTO_CODES = {
 }
 
 
+TEXT_CODES = [
+    *(211, 65, 44, 246, 65, 9, 246, 65, 9, 211, 65, 44),
+    *(211, 9, 9, 211, 65, 9, 246, 65, 9, 211, 65, 9),
+]
+"""Of the features in reverse less twice the features, by `run-3-text`."""
+
+
 @pytest.fixture
 def formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the files, as working folder."""
@@ -77,6 +85,32 @@ def test_finished_runs_give_their_codes_and_are_scored(
     assert [score["map"] for score in scored[0]["lengths"]] == pytest.approx([each["map"] for each in kept.values()])
     history = load_history(run)
     assert (history is None) == (version < 3)
+
+
+def test_a_model_from_an_earlier_closed_form_has_no_class_layer_and_gives_its_codes(
+    formats: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = np.load(formats / "own" / "features.npy")
+    assert "class_layer" not in json.loads((formats / "run-3-text" / "model.json").read_text())
+    hasher = Hasher.from_pretrained("run-3-text")
+    assert hasher.model.class_layer is None
+    assert hasher.encode(features[::-1] - 2 * features).ravel().tolist() == TEXT_CODES
+    assert main(["eval", "run-3-text", "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    kept = json.loads(Path("run-3-text", "metrics.json").read_text())["lengths"]
+    assert [score["map"] for score in scored[0]["lengths"]] == pytest.approx([each["map"] for each in kept.values()])
+
+
+@pytest.mark.parametrize("run", ["run-1", "run-2", "run-3", "run-3-text"])
+def test_settings_that_are_gone_are_dropped_and_the_rest_is_read(
+    formats: Path, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(str(formats / run / "config.yaml"))
+    assert (config.lengths, config.data, config.unlabelled) == ((4, 8), "own", 1000)
+    assert config.starts_in_closed_form == (run == "run-3-text")
+    said = [record.getMessage() for record in caplog.records]
+    assert [message.split()[1] for message in said] == ["ridge", "text_weight", "unlabelled_weight"]
+    assert all("finds out by itself how far to trust names, labels and images" in message for message in said)
 
 
 @pytest.mark.parametrize("version", [1, 2])

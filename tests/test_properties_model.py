@@ -1,4 +1,4 @@
-"""Adapters, anchors, hash centres and the start from text, over shapes and numbers."""
+"""Adapters, anchors, hash centres and the start in closed form, over shapes and numbers."""
 
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from nestkala.adapters import CLoRA, LoRA, Prompts
 from nestkala.anchors import orthonormal_anchors
+from nestkala.closed_form import closed_form
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
 from nestkala.losses import hash_centres, majority_centres, nested_centres
 from nestkala.model import HashModel
-from nestkala.zero_shot import start_from_text, zero_shot_labels
+from nestkala.zero_shot import zero_shot_labels
 
 PROJECTIONS = ("q", "k", "v", "o")
 
@@ -57,40 +58,54 @@ def rows(draw: st.DrawFn, num: int, width: int) -> Tensor:
     return x * draw(st.sampled_from([1.0, 1e-10, 1e10, 1e-30, 1e30]))
 
 
+def before_closed_form(anchors: Tensor, lengths: list[int]) -> HashModel:
+    return HashModel(Joint(anchors.shape[1]), anchors, lengths, class_layer=True).eval()  # type: ignore[arg-type]
+
+
 @given(st.data())
-def test_a_start_from_text_is_finite_or_an_error(data: st.DataObject) -> None:
+def test_a_start_in_closed_form_is_finite_or_an_error(data: st.DataObject) -> None:
     width, classes, labelled, unlabelled = (
         data.draw(st.integers(*range_)) for range_ in ((1, 9), (1, 6), (0, 5), (0, 30))
     )
     lengths = data.draw(st.lists(st.integers(1, 24), min_size=1, max_size=3, unique=True).map(sorted))
-    model = HashModel(
-        Joint(width), data.draw(rows(classes, width)), lengths, batch_norm=data.draw(st.booleans())
-    ).eval()  # type: ignore[arg-type]
+    model = before_closed_form(data.draw(rows(classes, width)), lengths)
     images, known = data.draw(rows(unlabelled, width)), data.draw(rows(labelled, width))
-    weights = {"ridge": 1e-6, "text_weight": 1e-3, "unlabelled_weight": 0.0} if data.draw(st.booleans()) else {}
+    targets = data.draw(multi_hot(labelled, classes))
+    changes: dict[str, Any] = {"class_bits": data.draw(st.none() | st.integers(1, 30))}
+    if data.draw(st.booleans()):
+        changes["head_init"] = "labels"
     try:
-        centres = start_from_text(model, [images], [known], data.draw(multi_hot(labelled, classes)), Config(**weights))
+        start = closed_form(model, [images], [known], targets, Config(**changes))
     except NestKALAError:
         return
-    assert (centres.abs() == 1).all()
+    assert (start.class_codes.abs() == 1).all()
+    assert start.accuracy is None or 0 <= start.accuracy <= 1
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
-    h, anchors = model(images)
+    h, anchors = model(torch.cat([images, known]))
     assert h.isfinite().all()
     assert anchors.isfinite().all()
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
 def test_features_that_are_not_finite_are_told_as_such(wrong: float) -> None:
-    model, images = HashModel(Joint(4), normal(3, 4), (8,)), normal(20, 4)  # type: ignore[arg-type]
+    model, images = before_closed_form(normal(3, 4), [8]), normal(20, 4)
     images[3, 1] = images[7, 0] = wrong
-    with pytest.raises(NestKALAError, match="features that are finite, and those of 2 images are not"):
-        start_from_text(model, [images], [], torch.zeros(0, 3), Config())
+    with pytest.raises(NestKALAError, match="needs finite features, and those of 2 images are not"):
+        closed_form(model, [images], [], torch.zeros(0, 3), Config())
 
 
 @pytest.mark.parametrize("anchors", [torch.zeros(3, 4), torch.full((3, 4), 0.1), normal(1, 4).repeat(3, 1)])
 def test_anchors_that_are_all_alike_are_refused(anchors: Tensor) -> None:
     with pytest.raises(NestKALAError, match="needs anchors that differ, and these 3 do not"):
-        start_from_text(HashModel(Joint(4), anchors, (8,)), [normal(20, 4)], [], torch.zeros(0, 3), Config())  # type: ignore[arg-type]
+        closed_form(before_closed_form(anchors, [8]), [normal(20, 4)], [], torch.zeros(0, 3), Config())
+
+
+def test_without_texts_anchors_that_are_all_alike_do_no_harm() -> None:
+    model, known = before_closed_form(torch.zeros(2, 4), [8]), normal(6, 4)
+    closed_form(model, [normal(20, 4)], [known], torch.eye(2).repeat(3, 1), Config(head_init="labels"))
+    h, anchors = model(known)
+    assert h.isfinite().all()
+    assert anchors.isfinite().all()
 
 
 @given(st.integers(0, 8), st.integers(1, 5), st.integers(1, 6), st.integers(0, 99))

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 
 from nestkala.anchors import class_anchors
 from nestkala.backbones import Backbone, load_backbone
+from nestkala.cli import main
+from nestkala.closed_form import closed_form
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
@@ -24,7 +26,6 @@ from nestkala.saved_model import ModelSpec
 from nestkala.seeding import seeded
 from nestkala.tokens import TokenSource
 from nestkala.trainer import Trainer
-from nestkala.zero_shot import start_from_text
 from reliability.launching import Launch
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +102,7 @@ def test_run_folder_holds_settings_split_model_and_metrics(run: Path) -> None:
 def test_model_file_holds_only_what_was_trained(run: Path) -> None:
     state = trained(run)
     assert not any(name.startswith("tower.") for name in state)
-    assert sum(tensor.nbytes for tensor in state.values()) < 2**20
+    assert sum(tensor.nbytes for tensor in state.values()) < 2**21
 
 
 def test_same_seed_same_result_and_another_seed_another(run: Path, tmp_path: Path) -> None:
@@ -185,14 +186,37 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     anchors = class_anchors(config, backbone, dataset.class_names)
     with seeded(0):
         model = ModelSpec.of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
-    tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, split.gallery.tolist())
-    start_from_text(model, tokens, [], torch.zeros(0, 10), config)
+    tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, sorted(split.gallery.tolist()))
+    start = closed_form(model, tokens, [], torch.zeros(0, 10), config)
+    assert start.accuracy is None
     for name, tensor in trained(folder).items():
         torch.testing.assert_close(tensor, model.trained_state()[name], msg=name)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["lengths"]["20"]["map"] > 0.1
     assert metrics["seconds"]["train"] == 0
     assert metrics["constant_bits"] == []
+    assert metrics["leave_one_out_accuracy"] is None
+
+
+def test_labels_alone_start_in_closed_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / "three", tmp_path / "all"]
+    for folder, bits in zip(folders, ("3", "20"), strict=True):
+        given = ("--data", "images", "--queries-per-class", "3", "--shots", "3", "--epochs", "0", "--workers", "0")
+        chosen = ("--head-init", "labels", "--class-bits", bits, "--anchors", "orthonormal", "--lengths", "4,12,20")
+        assert main(["train", *given, *chosen, "--output", str(folder)]) == 0
+        shown = capsys.readouterr().out
+        accuracy = json.loads((folder / "metrics.json").read_text())["leave_one_out_accuracy"]
+        assert 0.1 < accuracy <= 1  # above chance
+        assert f"leave-one-out estimate: the other labels give {100 * accuracy:.0f} %" in shown
+        assert load_config(str(folder / "config.yaml")).class_bits == int(bits)
+        said = json.loads((folder / "model.json").read_text())
+        assert (said["class_layer"], said["has_text_codes"], said["batch_norm"]) == (True, False, False)
+        assert json.loads((folder / "metrics.json").read_text())["lengths"]["20"]["map"] > 0.1
+    three, every = (trained(folder)["head.linear.weight"] for folder in folders)
+    assert three.shape == every.shape == (20, 384 + 10)
+    of_classes = [int(weight[:, 384:].any(dim=1).sum()) for weight in (three, every)]
+    assert of_classes == [3, 20]
+    assert not three[3:, 384:].any()
 
 
 def test_no_shots_need_a_start_from_text(tmp_path: Path) -> None:
@@ -234,8 +258,8 @@ def test_run_folder_that_exists_is_refused(run: Path) -> None:
         {"projections": ("q", "k", "v", "o"), "rank": 3, "adapt_blocks": 2},
         {"lengths": (9,)},
         {"head_init": "random"},
-        {"ridge": 0.1},
-        {"text_weight": 0.1},
+        {"head_init": "labels"},
+        {"class_bits": 3},
         {"unlabelled": 20},
         {"max_grad_norm": 0.1},
     ],
@@ -249,7 +273,7 @@ def test_every_switch_changes_what_is_trained(run: Path, tmp_path: Path, changes
 
 
 def test_adaptive_weighting_changes_what_is_trained(tmp_path: Path) -> None:
-    many: dict[str, object] = {"lengths": tuple(range(2, 21, 2)), "epochs": 30, "lr": 0.05}
+    many: dict[str, object] = {"lengths": tuple(range(2, 21, 2)), "epochs": 30, "lr": 0.05, "head_init": "random"}
     adaptive, uniform = (
         trained(train(settings(tmp_path / weighting, weighting=weighting, **many)))["head.linear.weight"]
         for weighting in ("adaptive", "uniform")
@@ -258,12 +282,21 @@ def test_adaptive_weighting_changes_what_is_trained(tmp_path: Path) -> None:
     assert not torch.equal(adaptive, uniform)
 
 
-def test_bfloat16_trains_close_to_float32(run: Path, tmp_path: Path) -> None:
-    mixed = trained(train(settings(tmp_path / "mixed", precision="bf16")))
-    full = trained(run)
+def test_bfloat16_trains_close_to_float32(tmp_path: Path) -> None:
+    mixed, full = (
+        trained(train(settings(tmp_path / precision, precision=precision, head_init="random")))
+        for precision in ("bf16", "fp32")
+    )
     assert all(tensor.dtype == torch.float32 for name, tensor in mixed.items() if "num_batches" not in name)
     error = (mixed["head.linear.weight"] - full["head.linear.weight"]).norm() / full["head.linear.weight"].norm()
     assert 0 < error < 0.1
+
+
+def test_bfloat16_starts_in_closed_form_from_nearly_the_same_features(run: Path, tmp_path: Path) -> None:
+    mixed, full = trained(train(settings(tmp_path / "mixed", precision="bf16"))), trained(run)
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in mixed.values())
+    error = (mixed["class_layer.mean"] - full["class_layer.mean"]).norm() / full["class_layer.mean"].norm()
+    assert 0 < error < 0.05  # of 8 bits of mantissa
 
 
 def test_loss_that_is_not_finite_names_step_length_and_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

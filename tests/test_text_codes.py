@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from nestkala import Hasher, PrefixIndex
 from nestkala.backbones import load_backbone
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
-from nestkala.losses import nested_centres
 from nestkala.run import train
 
 
@@ -32,8 +30,13 @@ def trained(images: Path, folder: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hasher(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Hasher:
-    return Hasher.from_pretrained(trained(images, tmp_path_factory.mktemp("text")), "cpu")
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(images, tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def hasher(run: Path) -> Hasher:
+    return Hasher.from_pretrained(run, "cpu")
 
 
 def by_hand(hasher: Hasher, sentences: list[str]) -> np.ndarray:
@@ -63,9 +66,20 @@ def test_sentences_find_the_images_with_the_nearest_codes(hasher: Hasher, images
         assert [far[name] for name in hits.ids[q]] == hits.distances[q].tolist() == sorted(far.values())
 
 
-def test_a_class_without_training_has_its_hash_centre(hasher: Hasher) -> None:
-    centres = nested_centres(2, 20, torch.Generator().manual_seed(0))
-    np.testing.assert_array_equal(hasher.class_codes(), np.packbits(centres.numpy() > 0, axis=1))
+def test_a_class_without_training_has_the_code_of_most_of_its_images(hasher: Hasher, run: Path, images: Path) -> None:
+    """Image by image and bit by bit, over the images without labels that the start learned from."""
+    paths = [images / name for name in json.loads((run / "split.json").read_text())["gallery"][:20]]
+    model = hasher.model
+    votes = np.zeros((2, 20))
+    for path in paths:
+        bits = 2.0 * np.unpackbits(hasher.encode([path]), axis=1)[0, :20] - 1
+        tokens = model.tower.trunk(hasher.backbone.prepare(path.read_bytes(), path.name)[None]).float()
+        p = model.class_layer.probabilities(model.class_layer.units(model.features(tokens)))[0].tolist()
+        votes += np.outer(p, bits)
+    codes = 2.0 * np.unpackbits(hasher.class_codes(), axis=1)[:, :20] - 1
+    apart = np.sign(votes[0]) != np.sign(votes[1])  # two texts about their mean are opposite: they have no other bits
+    assert apart[:16].sum() >= 12
+    np.testing.assert_array_equal(codes[:, apart], np.sign(votes)[:, apart])
 
 
 @pytest.mark.parametrize("bits", [None, 4, 9])

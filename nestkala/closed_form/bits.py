@@ -20,9 +20,10 @@ def class_rows(units: Tensor, whitening: Tensor, centres: Tensor, generator: tor
     """Rows (L, k + C) on unit features and class probabilities, whose signs are codes near the class's centre.
 
     A bit is the expected centre's, p . z, plus a little of the image itself: the projection on a direction rotated by
-    ITQ. Where one class is nearly certain that changes nothing. Where two are likely, some of the bits in which they
-    differ go with one and some with the other, so that the code lies between both centres and images of either class
-    find it (a dither). The image's part grows to 0.4 over the first 2.5 log2(C) bits, which the class itself needs.
+    ITQ. Where one class is certain that changes nothing, but for images 2.5 deviations off along it. Where two are
+    likely, some of the bits in which they differ go with one and some with the other, so that the code lies between
+    both centres and images of either class find it (a dither). The image's part grows to 0.4 over the first 2.5 log2(C)
+    bits, which the class itself needs.
 
     Args:
         units: of images, (M, k).

@@ -88,8 +88,8 @@ def fit_classes(
     def halved(rows: Tensor) -> Tensor:
         return F.normalize(rows * half, dim=1)
 
-    text_part = torch.zeros_like(targets.T @ known) if named is None else halved(named)
-    label_sums = targets.T @ halved(known) + _TEXT_COUNT * text_part
+    said = torch.zeros_like(targets.T @ known) if named is None else named
+    label_sums = targets.T @ halved(known) + _TEXT_COUNT * halved(said)
     by_text = known.new_zeros(targets.shape) if named is None else known @ named.T
     by_label = _without_own(halved(known), targets, label_sums)
     text_sharpness, label_sharpness = _trust(by_text, by_label, targets, shares, named is not None)
@@ -108,10 +108,10 @@ def fit_classes(
 
     given = _Images(others, known, targets, shares)
     first = _posteriors(others, evidence)
-    solutions = [_alternate(given, halved, first, text_part, evidence)]
+    solutions = [_alternate(given, halved, first, said, evidence)]
     if not len(known) and targets.shape[1] <= _MOST_CLUSTERED:
         for posteriors in _clusterings(halved(others), first, generator):
-            solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(text_part), None))
+            solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(said), None))
     likeliest = max(solutions, key=lambda solution: solution.likelihood)
     return Classes(
         mean,
@@ -143,10 +143,13 @@ def _alternate(
     images: _Images,
     halved: Callable[[Tensor], Tensor],
     posteriors: Tensor,
-    text_part: Tensor,
+    texts: Tensor,
     evidence: Callable[[Tensor], Tensor] | None,
 ) -> _Solution:
-    """Prototypes and posteriors by turns, from first posteriors (M, C); a part of the evidence, if given, stays."""
+    """Prototypes and posteriors by turns, from first posteriors (M, C); a part of the evidence, if given, stays.
+
+    Texts (C, k), 0 where there are none, join the first rounds, and are all that is known of a class without images.
+    """
     others, known, targets, shares = images
 
     def updated(space: Callable[[Tensor], Tensor], prototypes: Tensor) -> Tensor:
@@ -157,7 +160,7 @@ def _alternate(
         return _posteriors(others, scores)
 
     for _ in range(_FIRST_ROUNDS):
-        sums = text_part + targets.T @ halved(known) + _sums(posteriors, others, halved)
+        sums = halved(texts) + targets.T @ halved(known) + _sums(posteriors, others, halved)
         posteriors = updated(halved, F.normalize(sums, dim=1))
 
     scatter = others.T @ others + known.T @ known
@@ -171,7 +174,9 @@ def _alternate(
             return F.normalize(rows @ whitening, dim=1)
 
         for _ in range(_INNER_ROUNDS):
-            prototypes = F.normalize(targets.T @ whitened(known) + _sums(posteriors, others, whitened), dim=1)
+            sums = targets.T @ whitened(known) + _sums(posteriors, others, whitened)
+            sums[counts < 1e-6] = whitened(texts[counts < 1e-6])
+            prototypes = F.normalize(sums, dim=1)
             posteriors = updated(whitened, prototypes)
     return _Solution(prototypes, whitening, _likelihood(others, whitened, prototypes))
 

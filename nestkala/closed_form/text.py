@@ -22,7 +22,7 @@ def fit_text(texts: Tensor, text_codes: Tensor, images: Tensor, image_codes: Ten
     """
     mean = texts.mean(dim=0)
     centred = texts - mean
-    scale = centred.norm(dim=1).mean()  # one for all: the map is linear in the text
+    scale = centred.norm(dim=1).mean().clamp(min=1e-12)  # one for all: the map is linear in the text
     inputs = torch.cat([F.normalize(centred, dim=1), F.normalize(images - images.mean(dim=0), dim=1)])
     counts = inputs.new_ones(len(inputs))
     counts[: len(texts)] = max(_IMAGES_A_TEXT, len(images) / len(texts))
