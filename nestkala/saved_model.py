@@ -20,7 +20,7 @@ from .plugins import find_plugin
 from .text_files import read_json
 from .validation import first_in_words
 
-_VERSION: Literal[1] = 1
+_VERSION = 2
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16
 """Of a saved model's anchors; no text tower comes near it."""
@@ -41,7 +41,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nestkala-model"] = "nestkala-model"
-    version: Literal[1] = _VERSION
+    version: Literal[1, 2] = 1
     backbone: str
     fingerprint: str
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
@@ -74,6 +74,7 @@ class ModelSpec(BaseModel):
             "has_text_codes": (config.has_texts and config.starts_in_closed_form)
             or (config.trains and loss_class(config).uses_anchors),
             "class_layer": config.starts_in_closed_form,
+            "version": _VERSION if config.starts_in_closed_form else 1,  # which earlier programs read
             "batch_norm": config.normalises_bits,
             "adapter": config.chosen_adapter,
         }
@@ -149,7 +150,7 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     try:
         found = read_json(path)
         if isinstance(found, dict) and "version" in found:
-            check_version(str(path), found["version"], _VERSION)
+            check_version(str(path), found["version"], 1 if found["version"] == 1 else _VERSION)
         spec = ModelSpec.model_validate(found)
     except ValidationError as error:
         raise NestKALAError(f"{path}: {first_in_words(error)}") from None

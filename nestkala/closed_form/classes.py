@@ -58,8 +58,8 @@ def fit_classes(
     Texts and labels give each image without a label first probabilities of the classes. How much each of the two counts
     is chosen by the likelihood of the labelled images, each left out in turn. Then prototypes and probabilities take
     turns (expectation maximisation), in a space that is whitened by how images differ within a class, as in
-    discriminant analysis; a part of the first evidence stays. Names alone can mislead: where there are no labels and
-    few classes, the same is done from clusters that do not know the names, and the likeliest solution is taken.
+    discriminant analysis; a part of the first evidence stays. Names and single labels can mislead: where no label can
+    be left out and classes are few, the same is done from clusters that know neither, and the likeliest is taken.
 
     Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), images without
     labels as in TransCLIP (Zanella et al., NeurIPS 2024).
@@ -109,7 +109,7 @@ def fit_classes(
     given = _Images(others, known, targets, shares)
     first = _posteriors(others, evidence)
     solutions = [_alternate(given, halved, first, said, evidence)]
-    if not len(known) and targets.shape[1] <= _MOST_CLUSTERED:
+    if not _can_leave_out(targets) and targets.shape[1] <= _MOST_CLUSTERED:
         for posteriors in _clusterings(halved(others), first, generator):
             solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(said), None))
     likeliest = max(solutions, key=lambda solution: solution.likelihood)
