@@ -394,6 +394,8 @@ def test_rotated_directions_are_orthonormal_block_by_block_and_lose_less_by_sign
                 leading = principal[:, :size]
                 torch.testing.assert_close(leading @ (leading.T @ block), block, atol=1e-8, rtol=0)
                 assert loss_by_signs(images @ block) <= loss_by_signs(images @ leading)
+                turns = [torch.linalg.qr(normal(size, size, seed=n, dtype=torch.float64)).Q for n in range(20)]
+                assert loss_by_signs(images @ block) < np.mean([loss_by_signs(images @ leading @ q) for q in turns])
         assert not torch.allclose(found[:, :12], found[:, 12:24])
 
 
