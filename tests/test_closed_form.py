@@ -196,6 +196,18 @@ def test_fewer_images_than_dimensions() -> None:
     assert min(np.subtract(right, nearest)) > -2 * np.std(nearest)
 
 
+def test_eigenvectors_of_few_images_of_many_dimensions_are_found() -> None:
+    """Most of whose eigenvalues are 0, which single precision does not get through on every machine."""
+    for count in (2, 8, 24):
+        images = normal(count, 1280).relu()
+        images[:, 700:] = 0
+        found = fit_classes(images, images[:0], torch.zeros(0, 3), normal(3, 1280, seed=1), seeded(0))
+        centred = (images - images.mean(dim=0)).double()
+        expected = torch.linalg.svdvals(centred).square() / count
+        torch.testing.assert_close(found.variances[:count].double(), expected, atol=1e-4, rtol=1e-4)
+        assert all(getattr(found, name).isfinite().all() for name in ("basis", "whitening", "prototypes"))
+
+
 def test_names_that_mislead_do_not_tear_clusters_apart() -> None:
     """Two names lie in one cluster and none in another: with no label to tell, it is the likelier that counts."""
     for seed in range(4):
