@@ -76,7 +76,7 @@ def rotated_components(images: Tensor, bits: int, generator: torch.Generator) ->
 
     Source: ITQ (Gong and Lazebnik, CVPR 2011) algorithm 1.
     """
-    directions = torch.linalg.eigh(images.T @ images).eigenvectors.flip(1)  # (k, k)
+    directions = eigen(images.T @ images)[1].flip(1)  # (k, k)
     blocks = []
     for start in range(0, bits, images.shape[1]):
         block = directions[:, : bits - start]
@@ -87,3 +87,12 @@ def rotated_components(images: Tensor, bits: int, generator: torch.Generator) ->
             rotation = (left @ right).T
         blocks.append(block @ rotation)
     return torch.cat(blocks, dim=1)
+
+
+def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (k,), ascending, and eigenvectors (k, k), in double precision.
+
+    In single precision the solver does not converge for few images of many dimensions, most of whose values are 0.
+    """
+    values, vectors = torch.linalg.eigh(symmetric.double())
+    return values.to(symmetric), vectors.to(symmetric)

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..class_layer import MAX_WIDTH
+from .bits import eigen
 
 SHARPNESS = 20.0
 """Of the class probabilities of images without labels, by cosine."""
@@ -211,13 +212,13 @@ def _scores(prototypes: Tensor, units: Tensor) -> Tensor:
 
 def _spectrum(centred: Tensor) -> tuple[Tensor, Tensor]:
     """Variances (d,), descending, and principal directions (d, d) of rows (n, d) whose mean is 0."""
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    values, vectors = eigen(centred.T @ centred / len(centred))
     return values.flip(0).clamp(min=0), vectors.flip(1)
 
 
 def _inverse_root(covariance: Tensor) -> Tensor:
     """(S + mean variance I)^(-1/2)."""
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = eigen(covariance)
     values = values.clamp(min=0)
     return (vectors * (values + values.mean()).clamp(min=1e-12).rsqrt()) @ vectors.T
 
