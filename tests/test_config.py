@@ -67,6 +67,7 @@ CHANGED: dict[str, Any] = {
     "momentum": 0.0,
     "weight_decay": 1e-3,
     "max_grad_norm": 2.5,
+    "score_features": True,
     "checkpoint_every": 3,
     "tracker": "tensorboard",
     "precision": "bf16",
@@ -129,7 +130,7 @@ def test_flags_win_over_the_file_which_wins_over_defaults(
     config = parsed("--config", path, "--seed", 7, "--projections", "q,k", "--no-batch-norm")
     assert (config.lengths, config.prompts) == ((6, 24), ("a {}", "the {}"))
     assert (config.seed, config.projections, config.batch_norm) == (7, ("q", "k"), False)
-    assert (config.epochs, config.gamma, config.config) == (100, 3.0, str(path))
+    assert (config.epochs, config.gamma, config.config) == (None, 3.0, str(path))
 
 
 def test_without_a_config_the_shipped_digits_are_the_base(parsed: Callable[..., Config]) -> None:
@@ -302,11 +303,13 @@ def test_an_unknown_shipped_config_names_the_nearest_and_all() -> None:
 def test_shipped_configs_follow_the_published_protocol(name: str) -> None:
     config = load_config(name)
     assert config.config == name
-    assert (config.batch_size, config.epochs, config.shots) == (8, 100, 1)
+    assert (config.batch_size, config.labels_per_class) == (8, 1)
     random_start = config.model_copy(update={"head_init": "random"})
+    assert (config.num_epochs, random_start.num_epochs) == (0, 100)
+    assert (config.chosen_adapter, random_start.chosen_adapter) == ("none", "clora")
     assert (random_start.learning_rate, config.momentum, config.weight_decay) == (0.01, 0.9, 1e-5)
     assert (config.loss, config.alpha, config.beta, config.gamma) == ("kiddo", 0.1, 1.0, 3.0)
-    assert (config.adapter, config.adapt_blocks, config.projections) == ("clora", 1, ("k", "v"))
+    assert (config.adapt_blocks, config.projections) == (1, ("k", "v"))
     assert (config.rank, config.adapter_scale, config.adapter_init) == (1, 1.0, "linear")
     assert (config.weighting, config.distillation, config.precision) == ("auto", 1.0, "fp32")
     assert (config.seed, config.protocol_seed) == (0, 0)
@@ -329,8 +332,9 @@ def test_kalahash_is_the_published_setting() -> None:
         "head_init": "random",
         "weighting": "uniform",
         "distillation": 0.0,
-        "max_grad_norm": 3.0,  # which is no part of what was published
     }
+    assert load_config("kalahash").num_epochs == 100
+    assert load_config("kalahash").chosen_adapter == "clora"
     assert len(load_config("kalahash").lengths) == 1
     assert load_config("kalahash").adapter_init == "linear"
 

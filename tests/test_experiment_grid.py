@@ -80,8 +80,8 @@ def test_the_grid_has_exactly_these_runs(tmp_path: Path) -> None:
         ("frozen-4shot-seed0-8bits", (8,), 4, 0, "none", "uniform"),
         ("frozen-4shot-seed1-4bits", (4,), 4, 1, "none", "uniform"),
         ("frozen-4shot-seed1-8bits", (8,), 4, 1, "none", "uniform"),
-        ("nested-4shot-seed0-all", (4, 8), 4, 0, "clora", "auto"),
-        ("nested-4shot-seed1-all", (4, 8), 4, 1, "clora", "auto"),
+        ("nested-4shot-seed0-all", (4, 8), 4, 0, "auto", "auto"),
+        ("nested-4shot-seed1-all", (4, 8), 4, 1, "auto", "auto"),
     ]
 
 
@@ -104,8 +104,8 @@ def test_a_sweep_is_a_row_a_value_and_its_reference_the_same_value(tmp_path: Pat
     assert [(run.folder.name, run.config.loss, run.config.adapter) for run in runs] == [
         ("alone_loss_dpsh-1shot-seed0-8bits", "dpsh", "none"),
         ("alone_loss_csq-1shot-seed0-8bits", "csq", "none"),
-        ("clora_loss_dpsh-1shot-seed0-8bits", "dpsh", "clora"),
-        ("clora_loss_csq-1shot-seed0-8bits", "csq", "clora"),
+        ("clora_loss_dpsh-1shot-seed0-8bits", "dpsh", "auto"),
+        ("clora_loss_csq-1shot-seed0-8bits", "csq", "auto"),
     ]
     references = [given.reference_of(row) for row in given.rows]
     assert [row and row.name for row in references] == [None, None, "alone, loss dpsh", "alone, loss csq"]
@@ -139,7 +139,10 @@ def test_fewer_shots_methods_and_seeds() -> None:
         ({"tilte": "x"}, "unknown key 'tilte'; did you mean 'title'?"),
         ({"shots": []}, "shots"),
         ({"lengths": [0]}, "lengths.0 should be greater than or equal to 1, not 0"),
-        ({"measures": ["mapp"]}, "measures.0 should be 'map' or 'map_tie_aware', not 'mapp'"),
+        (
+            {"measures": ["mapp"]},
+            "measures.0 should be 'map', 'map_tie_aware', 'copy_recall_at_1' or 'copy_recall_at_10', not 'mapp'",
+        ),
         ({"name": "../x"}, "name"),
         ({"settings": {"adaptor": "none"}}, "unknown key 'settings.adaptor'; did you mean 'adapter'?"),
         ({"settings": {"seed": 1}}, "settings.seed: shots, lengths and seeds are the file's own keys"),

@@ -52,7 +52,7 @@ class Run:
         result = load_result(self.folder)
         if result is None:
             raise NestKALAError(f"{self.folder} is not finished")
-        if not result.lengths:
+        if not any("map" in scores for scores in result.lengths.values()):
             raise NestKALAError(f"{self.folder} has no scores to compare: it has no queries")
         return asdict(result)
 
