@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 def build(seed: int = 0, **settings: object) -> Parts:
     """Model, loss and optimiser as a run makes them."""
     config = Config(**{"lengths": (4, 12), "seed": seed, "head_init": "random"} | settings)
-    backbone = load_backbone("tiny", config.adapt_blocks if config.adapter == "clora" else 0)
+    backbone = load_backbone("tiny", config.adapt_blocks if config.chosen_adapter == "clora" else 0)
     torch.manual_seed(seed)
     model = ModelSpec.of_run(config, backbone, ("cat", "dog", "owl")).build(backbone.tower, torch.randn(3, 8))
     loss = make_loss(config, model.head, TARGETS)

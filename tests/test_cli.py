@@ -181,8 +181,8 @@ def test_cache_clear(cache_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--output", "file/run"], "file/run"),
         (["--split", "nosplit.json"], "nosplit.json"),
         (["--anchors", "absent.npy"], "absent.npy"),
-        (["--rank", "11"], "rank"),
-        (["--adapt-blocks", "7"], "adapt_blocks"),
+        (["--rank", "11", "--adapter", "clora"], "rank"),
+        (["--adapt-blocks", "7", "--adapter", "clora"], "adapt_blocks"),
         (["--tracker", "swanlab"], "swanlab"),
     ],
 )

@@ -290,7 +290,7 @@ def edited(model: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"version": 2}, ["version", "2"]),
+        ({"version": 3}, ["version", "3"]),
         ({"format": "other"}, ["format", "'other'"]),
         ({"colour": "red"}, ["colour", "'red'"]),
         ({"precision": "fp8"}, ["precision", "'fp8'"]),

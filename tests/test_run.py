@@ -53,6 +53,7 @@ def settings(folder: Path, **changes: object) -> Config:
         "data": "images",
         "queries_per_class": 3,
         "lengths": (4, 12, 20),
+        "adapter": "clora",
         "epochs": 3,
         "checkpoint_every": 1,
         "workers": 0,
@@ -449,7 +450,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 
 def test_processes_that_cannot_share_a_batch_say_so(tmp_path: Path) -> None:
-    few = ("--batch-size", "5", "--queries-per-class", "3")
+    few = ("--batch-size", "5", "--queries-per-class", "3", "--epochs", "1")
     arguments = ROOT / "train.py", *few, "--data", "images", "--output", tmp_path / "run"
     with Launch(2, *arguments, folder=tmp_path / "log") as launch:
         assert launch.wait() != 0
