@@ -104,7 +104,7 @@ class Config(BaseModel):
     )
     archive: Path | None = Field(
         None,
-        description="start from text: images without labels to learn from, as a rule those that are going to be "
+        description="closed form: images without labels to learn from, as a rule those that are going to be "
         "searched: a folder of images at any depth, one with lists, or a text file with a path a line; images of data "
         "are left out of it, and so are unreadable ones",
     )

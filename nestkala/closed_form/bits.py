@@ -50,7 +50,7 @@ def detail_rows(
 ) -> Tensor:
     """Rows (bits, k + C) that tell images of one class apart: principal components, half whitened, rotated by ITQ.
 
-    A third of what tells classes apart is taken out first.
+    Three tenths of what tells classes apart is taken out first.
 
     Args:
         units, probabilities: of images, (M, k) and (M, C).
