@@ -14,6 +14,14 @@ from .files import load_array
 from .seeding import seeded
 from .text_files import read_yaml
 
+_ALL_SORTS = (
+    *("person", "child", "crowd", "hand", "dog", "cat", "horse", "bird", "fish", "insect", "snake", "monkey"),
+    *("tree", "flower", "mushroom", "grass", "fruit", "vegetable", "bread", "cake", "meat", "drink", "plate", "bottle"),
+    *("car", "truck", "bus", "train", "ship", "airplane", "bicycle", "road", "bridge", "house", "church", "tower"),
+    *("room", "kitchen", "chair", "table", "bed", "lamp", "clock", "computer", "telephone", "book", "tool", "weapon"),
+    *("shirt", "shoe", "hat", "bag", "toy", "ball", "guitar", "piano", "mountain", "beach", "sea", "sky"),
+)
+
 
 def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]) -> Tensor:
     """The anchors K (C, d_t) that the settings ask for, float32, not normalised.
@@ -39,6 +47,17 @@ def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]
     embedded = embed([sentence for sentences in described for sentence in sentences])
     anchors = torch.stack([part.mean(dim=0) for part in embedded.split([len(said) for said in described])])  # (C, d_t)
     return _checked(anchors, source)
+
+
+def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
+    """The mean anchor (d_t,) of nouns for all sorts of things; None where no text tower makes the anchors.
+
+    Raises:
+        NestKALAError: as `class_anchors` does.
+    """
+    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+        return None
+    return class_anchors(Config(**(dict(config) | {"descriptions": None})), backbone, _ALL_SORTS).mean(dim=0)
 
 
 def class_sentences(

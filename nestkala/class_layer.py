@@ -55,3 +55,8 @@ class ClassLayer(nn.Module):
         """What `units` gave -> class probabilities (B, C)."""
         cosines = F.normalize(units @ self.whitening, dim=1) @ F.normalize(self.prototypes, dim=1).T
         return torch.softmax(SHARPNESS * cosines, dim=1)
+
+    def typical(self) -> Tensor:
+        """What an image in the midst of each class would give, (C, k + C)."""
+        units = F.normalize(torch.linalg.solve(self.whitening, self.prototypes, left=False), dim=1)
+        return torch.cat([units, self.probabilities(units)], dim=1)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LENGTH = 512
 MAX_RANK = 4096
+MAX_UNNAMED = 1000
 MAX_THREADS = 1024
 MAX_PROMPT_LENGTH = 1000
 
@@ -88,6 +89,11 @@ class Config(BaseModel):
         le=MAX_LENGTH,
         description="closed form: how many of the first bits say what kind of thing an image shows; the rest say which "
         "one it is; by default 32, or half of a code of less than 64, but at least 16",
+    )
+    unnamed_kinds: int | Literal["auto"] = Field(
+        "auto",
+        description="closed form: how many kinds of things the images show beside the named classes; auto: as many as "
+        "they seem to show, 0 where the classes are all there is",
     )
     unlabelled: int = Field(
         100_000,
@@ -349,6 +355,13 @@ class Config(BaseModel):
     @classmethod
     def _sorted(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(set(lengths)))
+
+    @field_validator("unnamed_kinds", mode="before")
+    @classmethod
+    def _number_or_auto(cls, kinds: Any) -> Any:
+        if kinds == "auto" or (isinstance(kinds, int) and not isinstance(kinds, bool) and 0 <= kinds <= MAX_UNNAMED):
+            return kinds
+        raise ValueError(f"unnamed_kinds must be a whole number of 0 to {MAX_UNNAMED}, or auto, not {kinds!r}")
 
     @field_validator("shots", mode="before")
     @classmethod

@@ -171,13 +171,25 @@ class Hasher:
 
     def classify(
         self, images: ImageLike | Sequence[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
-    ) -> list[str]:
+    ) -> list[str | None]:
         """The class of each image: that whose code is nearest to the image's relaxed one.
+
+        None where a kind of things is nearer that has no name, in a model whose archive showed such.
 
         Arguments as for `encode`, errors as for `encode` and `class_codes`.
         """
+        codes = np.concatenate([self.class_codes(bits), self._unnamed_codes(bits)])
         relaxed = self.relaxed(images, bits=bits, batch_size=batch_size, workers=workers)
-        return [self.class_names[best] for best in nearest_classes(relaxed, self.class_codes(bits))]
+        named = len(self.class_names)
+        return [self.class_names[best] if best < named else None for best in nearest_classes(relaxed, codes)]
+
+    @torch.no_grad()
+    def _unnamed_codes(self, bits: int | None) -> np.ndarray:
+        """Packed codes of the kinds of things that have no name, (U, ceil(bits / 8))."""
+        layer = self.model.class_layer
+        if layer is None:
+            return np.empty((0, self.class_codes(bits).shape[1]), np.uint8)
+        return pack(self.model.head(layer.typical()[len(self.class_names) :])[:, self.columns(bits)])
 
     @torch.no_grad()
     def _text_codes(self, embedded: Tensor, where: slice) -> np.ndarray:

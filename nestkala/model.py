@@ -10,6 +10,7 @@ from .backbones import Tower
 from .class_layer import ClassLayer
 from .errors import NestKALAError, one_line
 from .heads import HashHead, NestedHashHead, check_lengths
+from .seeding import seeded
 
 
 class HashModel(nn.Module):
@@ -26,6 +27,7 @@ class HashModel(nn.Module):
         batch_norm: as for `HashHead`.
         head: which head, made with (width of its input, lengths, batch_norm).
         class_layer: whether a `ClassLayer` stands before the head, for a start in closed form to set.
+        num_unnamed: kinds of things without a name that it tells apart beside the classes.
 
     Raises:
         NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks; a head that
@@ -44,6 +46,7 @@ class HashModel(nn.Module):
         batch_norm: bool = False,
         head: type[HashHead] = NestedHashHead,
         class_layer: bool = False,
+        num_unnamed: int = 0,
     ) -> None:
         super().__init__()
         check_lengths(lengths)
@@ -61,7 +64,7 @@ class HashModel(nn.Module):
         self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)
-        self.class_layer = ClassLayer(tower.feature_dim, num_classes) if class_layer else None
+        self.class_layer = ClassLayer(tower.feature_dim, num_classes + num_unnamed) if class_layer else None
         in_features = tower.feature_dim if self.class_layer is None else self.class_layer.out_features
         self.head = _made(head, in_features, lengths, batch_norm)
 
@@ -86,6 +89,14 @@ class HashModel(nn.Module):
             if self.class_layer is not None:
                 features = self.class_layer(features)
             return self.head(features), self.anchor_to_code(self.anchors)
+
+    def add_unnamed(self, number: int) -> tuple[NestedHashHead, ClassLayer]:
+        """Make room for kinds of things without a name, in a class layer and a nested head that begin anew."""
+        with seeded(0):  # what is drawn is overwritten
+            layer = ClassLayer(self.tower.feature_dim, len(self.anchors) + number).to(self.anchors)
+            head = NestedHashHead(layer.out_features, self.head.lengths).to(self.anchors)
+        self.class_layer, self.head = layer, head
+        return head, layer
 
     @property
     def dtype(self) -> torch.dtype:

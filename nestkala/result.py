@@ -27,6 +27,7 @@ class Result:
         broken_images: names of unreadable images that were left out.
         leave_one_out_accuracy: share of the labelled images whose class the names and the other labels give, an
             estimate that needs no queries; None where it cannot be had (`Classes.accuracy`).
+        unnamed_kinds: of things in the images without labels, beside the named classes, which the start found.
         chance: share of the gallery that is relevant, mean over the queries; None without queries.
         features_map: mAP of the frozen backbone's own features by cosine, where `score_features` asks for it.
     """
@@ -37,6 +38,7 @@ class Result:
     constant_bits: list[int] = field(default_factory=list)
     broken_images: list[str] = field(default_factory=list)
     leave_one_out_accuracy: float | None = None
+    unnamed_kinds: int = 0
     chance: float | None = None
     features_map: float | None = None
 

@@ -17,7 +17,7 @@ from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gat
 from tabulate import tabulate
 from torch import Tensor
 
-from .anchors import class_anchors
+from .anchors import class_anchors, text_centre
 from .backbone_choice import suitable_backbone
 from .backbones import Backbone, load_backbone
 from .closed_form import closed_form
@@ -91,6 +91,7 @@ def train(config: Config) -> Path:
     with accelerator.main_process_first():  # likewise
         backbone = load_backbone(config.backbone, num_adapted(config))
         anchors = class_anchors(config, backbone, dataset.class_names)
+        centre = text_centre(config, backbone) if config.has_texts else None
     spec = ModelSpec.of_run(config, backbone, dataset.class_names)
     with seeded(config.seed):
         model = spec.build(backbone.tower, anchors).to(accelerator.device)
@@ -124,7 +125,9 @@ def train(config: Config) -> Path:
         if config.starts_in_closed_form:
             broken: list[int] = []
             unlabelled = _unlabelled_batches(source, dataset, split, config.unlabelled, broken, main)
-            start = closed_form(model, unlabelled, tokens, targets, config)
+            start = closed_form(model, unlabelled, tokens, targets, config, centre)
+            spec = spec.with_unnamed(start.num_unnamed)
+            result.unnamed_kinds = start.num_unnamed
             centres, result.leave_one_out_accuracy = start.class_codes, start.accuracy
             split = split.without(broken)
             result.broken_images += [dataset.names[index] for index in broken]
@@ -249,6 +252,11 @@ def remarks(result: Result, config: Config) -> list[str]:
         known = "the class names and the other labels" if config.has_texts else "the other labels"
         share = f"{100 * result.leave_one_out_accuracy:.0f} %"
         lines.append(f"leave-one-out estimate: {known} give {share} of the labelled images their class")
+    if result.unnamed_kinds:
+        lines.append(
+            f"note: the images show more kinds of things than were named: {result.unnamed_kinds} clusters without a "
+            "name stand for the others (--unnamed-kinds 0 if every image is of a named class)"
+        )
     if result.searched == "learned codes":
         lines.append(f"note: the gallery's codes are those that {config.loss} learned, the queries' are the network's")
     if dead := result.constant_bits:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .adapters import Adapter, CLoRA, LoRA, Prompts
 from .backbones import Backbone, Projection, Tower
-from .config import MAX_LENGTH, MAX_PROMPT_LENGTH, MAX_RANK, Config
+from .config import MAX_LENGTH, MAX_PROMPT_LENGTH, MAX_RANK, MAX_UNNAMED, Config
 from .errors import NestKALAError
 from .files import load_tensors, save_tensors, write_text
 from .formats import check_version
@@ -20,7 +20,7 @@ from .plugins import find_plugin
 from .text_files import read_json
 from .validation import first_in_words
 
-_VERSION = 2
+_VERSION = 3
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16
 """Of a saved model's anchors; no text tower comes near it."""
@@ -35,13 +35,14 @@ class ModelSpec(BaseModel):
         class_names: of the training classes, in the order of the anchors.
         text_tower: name of the backbone whose text tower made the anchors; None if none did.
         class_layer: whether a `ClassLayer` stands before the head.
+        num_unnamed: kinds of things without a name that it tells apart beside the classes.
         has_text_codes: whether `anchor_to_code` learned, or was placed, to give text the codes of what it says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nestkala-model"] = "nestkala-model"
-    version: Literal[1, 2] = 1
+    version: Literal[1, 2, 3] = 1
     backbone: str
     fingerprint: str
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
@@ -52,6 +53,7 @@ class ModelSpec(BaseModel):
     batch_norm: bool
     head: str = "nested"
     class_layer: bool = False
+    num_unnamed: Annotated[int, Field(ge=0, le=MAX_UNNAMED)] = 0
     adapter: Literal["clora", "lora", "prompts", "biases", "full", "none"]
     adapt_blocks: Annotated[int, Field(ge=1)]
     projections: tuple[Projection, ...]
@@ -74,7 +76,7 @@ class ModelSpec(BaseModel):
             "has_text_codes": (config.has_texts and config.starts_in_closed_form)
             or (config.trains and loss_class(config).uses_anchors),
             "class_layer": config.starts_in_closed_form,
-            "version": _VERSION if config.starts_in_closed_form else 1,  # which earlier programs read
+            "version": 2 if config.starts_in_closed_form else 1,  # which earlier programs read
             "batch_norm": config.normalises_bits,
             "adapter": config.chosen_adapter,
         }
@@ -86,6 +88,10 @@ class ModelSpec(BaseModel):
         if max(lengths, default=1) > MAX_LENGTH:
             raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each")
         return check_lengths(lengths)
+
+    def with_unnamed(self, number: int) -> Self:
+        """The same with this many kinds of things without a name."""
+        return self.model_copy(update={"num_unnamed": number, "version": 3}) if number else self
 
     @property
     def num_adapted(self) -> int:
@@ -108,7 +114,9 @@ class ModelSpec(BaseModel):
             case "biases" | "full":
                 tower.unlock("biases" if self.adapter == "biases" else "all")
         head = find_plugin("heads", self.head).load()
-        return HashModel(tower, anchors, self.lengths, adapter, self.batch_norm, head, self.class_layer)
+        return HashModel(
+            tower, anchors, self.lengths, adapter, self.batch_norm, head, self.class_layer, self.num_unnamed
+        )
 
     def _check_fits(self, tower: Tower) -> None:
         if self.adapter == "prompts" and not tower.takes_prompts:
@@ -150,7 +158,7 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     try:
         found = read_json(path)
         if isinstance(found, dict) and "version" in found:
-            check_version(str(path), found["version"], 1 if found["version"] == 1 else _VERSION)
+            check_version(str(path), found["version"], found["version"] if found["version"] in (1, 2) else _VERSION)
         spec = ModelSpec.model_validate(found)
     except ValidationError as error:
         raise NestKALAError(f"{path}: {first_in_words(error)}") from None

@@ -448,6 +448,17 @@ def test_texts_and_images_are_one_regression(count: int) -> None:
     np.testing.assert_allclose((texts @ weight.T + bias).numpy(), centred / size @ expected, rtol=1e-8, atol=1e-10)
 
 
+def test_three_texts_about_a_centre_of_all_texts_have_codes_of_their_own() -> None:
+    """About their own mean they span a plane, in which (1, 1), (1, -1) and (-1, 1) cannot be told by two bits."""
+    texts = normal(3, 8, seed=4) + 3
+    codes = torch.tensor([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    none = torch.zeros(0, 8), torch.zeros(0, 3)
+    weight, bias = fit_text(texts, codes, *none, centre=torch.full((8,), 3.0))
+    assert torch.equal((texts @ weight.T + bias).sign(), codes)
+    weight, bias = fit_text(texts, codes, *none)
+    assert not torch.equal((texts @ weight.T + bias).sign(), codes)
+
+
 def test_the_scale_is_the_best_of_a_grid() -> None:
     codes, lengths = normal(7, 20, dtype=torch.float64).sign(), (3, 8, 20)
 
@@ -482,10 +493,15 @@ def before(anchors: Tensor, lengths: tuple[int, ...] = (8, 16, 64), width: int =
 
 
 def started(
-    model: HashModel, unlabelled: Tensor, labelled: Tensor = NONE, targets: Tensor | None = None, **settings: object
+    model: HashModel,
+    unlabelled: Tensor,
+    labelled: Tensor = NONE,
+    targets: Tensor | None = None,
+    text_centre: Tensor | None = None,
+    **settings: object,
 ) -> Start:
     targets = torch.zeros(len(labelled), len(model.anchors)) if targets is None else targets
-    return closed_form(model, unlabelled.split(200), labelled.split(7), targets, Config(**settings))
+    return closed_form(model, unlabelled.split(200), labelled.split(7), targets, Config(**settings), text_centre)
 
 
 @pytest.mark.parametrize("given", ["names", "labels", "both"])

@@ -28,6 +28,7 @@ CHANGED: dict[str, Any] = {
     "batch_norm": False,
     "head_init": "random",
     "class_bits": 12,
+    "unnamed_kinds": 7,
     "unlabelled": 50,
     "data": "0",
     "archive": Path("photos"),

@@ -27,10 +27,12 @@ class Start:
 
     Attributes:
         class_codes: what images of each class have in common, (C, L), entries -1 or +1.
+        num_unnamed: kinds of things among the images that have no name.
         text_sharpness, label_sharpness, accuracy: as of `Classes`.
     """
 
     class_codes: Tensor
+    num_unnamed: int
     text_sharpness: float
     label_sharpness: float
     accuracy: float | None
@@ -38,11 +40,17 @@ class Start:
 
 @torch.no_grad()
 def closed_form(
-    model: HashModel, unlabelled: Iterable[Tensor], labelled: Iterable[Tensor], targets: Tensor, config: Config
+    model: HashModel,
+    unlabelled: Iterable[Tensor],
+    labelled: Iterable[Tensor],
+    targets: Tensor,
+    config: Config,
+    text_centre: Tensor | None = None,
 ) -> Start:
     """Set the model's class layer, hash layer and `anchor_to_code`.
 
-    Classes are learned from texts, labels and unlabelled images together (`fit_classes`). The first bits of the code
+    Classes are learned from texts, labels and unlabelled images together (`fit_classes`); for kinds of things that have
+    no name both layers are made wider. The first bits of the code
     are for the class (`class_rows`), the rest for the image itself (`detail_rows`), each scaled to unit deviation.
     `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
     products of codes and anchors at all lengths to be nearest to the labels, which is what KIDDO asks.
@@ -52,7 +60,8 @@ def closed_form(
         unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
         labelled: tokens of the training images, in batches; none at 0 shots.
         targets: multi-hot labels (N, C) of the latter.
-        config: class bits, anchors, and the seed that draws centres and rotations.
+        config: class bits, unnamed kinds, anchors, and the seed that draws centres and rotations.
+        text_centre: as for `fit_classes` and `fit_text`.
 
     Raises:
         NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes,
@@ -79,7 +88,11 @@ def closed_form(
     _check_spread("images", everything)
 
     generator = torch.Generator().manual_seed(config.seed)
-    classes = fit_classes(images, known, targets, texts, generator)
+    unnamed = None if config.unnamed_kinds == "auto" else config.unnamed_kinds
+    classes = fit_classes(images, known, targets, texts, generator, text_centre, unnamed)
+    num_unnamed = len(classes.prototypes) - len(anchors)
+    if num_unnamed:
+        head, layer = model.add_unnamed(num_unnamed)
     for name in ("mean", "basis", "whitening", "prototypes"):
         getattr(layer, name).copy_(getattr(classes, name))
     units = layer.units(everything)
@@ -94,14 +107,14 @@ def closed_form(
 
     codes = torch.where(logits >= offset, 1.0, -1.0).to(anchors)
     expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
-    class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)
+    class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)[: len(anchors)]
     if texts is None:  # the anchors are elsewhere: images say nothing of them
         everything, codes = anchors[:0], codes[:0]
-    weight, bias = fit_text(anchors, class_codes, everything, codes)
+    weight, bias = fit_text(anchors, class_codes, everything, codes, text_centre)
     scale = scale_to_labels(class_codes, head.lengths)
     model.anchor_to_code.weight.copy_(scale * weight)
     model.anchor_to_code.bias.copy_(scale * bias)
-    return Start(class_codes, classes.text_sharpness, classes.label_sharpness, classes.accuracy)
+    return Start(class_codes, num_unnamed, classes.text_sharpness, classes.label_sharpness, classes.accuracy)
 
 
 def _rows(

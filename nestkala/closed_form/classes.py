@@ -1,7 +1,7 @@
 """Classes of images from names, labels and images without labels, all at once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ..class_layer import MAX_WIDTH
 from .bits import eigen
-
-SHARPNESS = 20.0
-"""Of the class probabilities of images without labels, by cosine."""
+from .mixture import clusters, likelihood, log_densities, posteriors_of, weighted_sums
+from .unnamed import SAMPLE, find_kinds
 
 _TEXT_SHARPNESS = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _LABEL_SHARPNESS = (5.0, 10.0, 15.0, 30.0, 60.0)
@@ -21,9 +20,8 @@ _USUAL = 15.0  # where nothing tells how far to trust texts or labels
 _TEXT_COUNT = 0.5  # labelled images that a class's text counts as in its prototype
 _PRIOR = 0.25  # how much of the first evidence stays: without it posteriors drift to whatever clusters there are
 _FIRST_ROUNDS, _ROUNDS, _INNER_ROUNDS = 4, 4, 2
-_CLUSTERINGS, _CLUSTER_ROUNDS = 4, 15
+_CLUSTERINGS = 4
 _MOST_CLUSTERED = 32  # classes: of more, clusters that know no names were never likelier
-_CHUNK = 8192
 
 
 class Classes(NamedTuple):
@@ -33,7 +31,7 @@ class Classes(NamedTuple):
         mean: of the features, (d,).
         basis: principal directions of the features, (d, k).
         whitening: (k, k), which evens out how images of one class differ.
-        prototypes: of the classes, (C, k), of unit norm.
+        prototypes: of the classes and of kinds without a name after them, (C + U, k), of unit norm.
         variances: along the principal directions, (k,), and their mean over all d.
         text_sharpness, label_sharpness: how far texts and labels were trusted.
         accuracy: share of the labelled images whose class the others' labels and the texts give; None where fewer than
@@ -52,7 +50,13 @@ class Classes(NamedTuple):
 
 
 def fit_classes(
-    unlabelled: Tensor, labelled: Tensor, targets: Tensor, texts: Tensor | None, generator: torch.Generator
+    unlabelled: Tensor,
+    labelled: Tensor,
+    targets: Tensor,
+    texts: Tensor | None,
+    generator: torch.Generator,
+    text_centre: Tensor | None = None,
+    unnamed: int | None = 0,
 ) -> Classes:
     """Learn the classes from whatever there is.
 
@@ -61,6 +65,7 @@ def fit_classes(
     turns (expectation maximisation), in a space that is whitened by how images differ within a class, as in
     discriminant analysis; a part of the first evidence stays. Names and single labels can mislead: where no label can
     be left out and classes are few, the same is done from clusters that know neither, and the likeliest is taken.
+    Where the images show more kinds of things than were named, the others are learned along with them (`find_kinds`).
 
     Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), images without
     labels as in TransCLIP (Zanella et al., NeurIPS 2024).
@@ -71,6 +76,9 @@ def fit_classes(
         targets: multi-hot labels of the latter (n, C).
         texts: directions of the classes among the features (C, d); None for none, where every class needs a label.
         generator: draws the clusters' starts.
+        text_centre: direction (d,) of texts about anything, beside which those of a few classes say more than beside
+            their own mean; None for the latter.
+        unnamed: kinds of things that have no name, 0 or more; None for as many as the images show.
     """
     images = torch.cat([unlabelled, labelled])
     mean = images.mean(dim=0)
@@ -81,49 +89,40 @@ def fit_classes(
     def units(features: Tensor) -> Tensor:
         return F.normalize((features - mean) @ basis, dim=1)
 
-    others, known = units(unlabelled), units(labelled)
-    named = texts if texts is None else F.normalize((texts - texts.mean(dim=0)) @ basis, dim=1)
     shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)  # of an image's classes in it
+    given = _Images(units(unlabelled), units(labelled), targets, shares)
     half = (kept + 2 * variances.mean()).pow(-0.25)  # half a whitening, regularised
 
     def halved(rows: Tensor) -> Tensor:
         return F.normalize(rows * half, dim=1)
 
-    said = torch.zeros_like(targets.T @ known) if named is None else named
-    label_sums = targets.T @ halved(known) + _TEXT_COUNT * halved(said)
-    by_text = known.new_zeros(targets.shape) if named is None else known @ named.T
-    by_label = _without_own(halved(known), targets, label_sums)
-    text_sharpness, label_sharpness = _trust(by_text, by_label, targets, shares, named is not None)
-    accuracy = None
-    if _can_leave_out(targets):
-        best = (text_sharpness * by_text + label_sharpness * by_label).argmax(dim=1)
-        accuracy = targets.gather(1, best[:, None]).float().mean().item()
+    def evidence(centre: Tensor | None) -> _Evidence:
+        if texts is None:
+            return _gather(given, halved, None)
+        away = texts - (texts.mean(dim=0) if centre is None else centre)
+        return _gather(given, halved, F.normalize(away @ basis, dim=1))
 
-    def evidence(rows: Tensor) -> Tensor:
-        found = rows.new_zeros(len(rows), targets.shape[1])
-        if named is not None:
-            found += text_sharpness * rows @ named.T
-        if len(known):
-            found += label_sharpness * halved(rows) @ F.normalize(label_sums, dim=1).T
-        return found
-
-    given = _Images(others, known, targets, shares)
-    first = _posteriors(others, evidence)
-    solutions = [_alternate(given, halved, first, said, evidence)]
+    found = evidence(None)
+    first = posteriors_of(given.others, found)
+    solutions = [_alternate(given, halved, first, found.said, found)]
     if not _can_leave_out(targets) and targets.shape[1] <= _MOST_CLUSTERED:
-        for posteriors in _clusterings(halved(others), first, generator):
-            solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(said), None))
-    likeliest = max(solutions, key=lambda solution: solution.likelihood)
+        for posteriors in _clusterings(halved(given.others), first, generator):
+            solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(found.said), None))
+    best = max(solutions, key=lambda solution: solution.likelihood)
+
+    if unnamed != 0 and len(given.others) > 1:
+        wider = evidence(text_centre)
+        best = _with_unnamed(given, halved, wider, best, unnamed, generator) or best
     return Classes(
         mean,
         basis,
-        likeliest.whitening,
-        likeliest.prototypes,
+        best.whitening,
+        best.prototypes,
         kept,
         variances.mean(),
-        text_sharpness,
-        label_sharpness,
-        accuracy,
+        found.text_sharpness,
+        found.label_sharpness,
+        found.accuracy,
     )
 
 
@@ -134,10 +133,77 @@ class _Images(NamedTuple):
     shares: Tensor  # of an image's classes in it, (n, C)
 
 
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """Of each class for units (m, k): (m, C), as logits."""
+
+    said: Tensor  # directions of the texts (C, k), 0 where there are none
+    shown: Tensor  # those of texts and labelled images together, in the halved space
+    halved: Callable[[Tensor], Tensor]
+    text_sharpness: float
+    label_sharpness: float  # 0 where there are no labels
+    accuracy: float | None
+
+    def __call__(self, units: Tensor) -> Tensor:
+        found = self.text_sharpness * units @ self.said.T
+        if self.label_sharpness:
+            found += self.label_sharpness * self.halved(units) @ self.shown.T
+        return found
+
+
 class _Solution(NamedTuple):
     prototypes: Tensor
     whitening: Tensor
     likelihood: float
+
+
+def _gather(images: _Images, halved: Callable[[Tensor], Tensor], texts: Tensor | None) -> _Evidence:
+    """What texts (C, k), if there are any, and labelled images say, trusted as far as the latter bear out."""
+    _, known, targets, shares = images
+    said = torch.zeros_like(targets.T @ known) if texts is None else texts
+    label_sums = targets.T @ halved(known) + _TEXT_COUNT * halved(said)
+    by_text = known @ said.T
+    by_label = _without_own(halved(known), targets, label_sums)
+    text_sharpness, label_sharpness = _trust(by_text, by_label, targets, shares, texts is not None)
+    accuracy = None
+    if _can_leave_out(targets):
+        best = (text_sharpness * by_text + label_sharpness * by_label).argmax(dim=1)
+        accuracy = targets.gather(1, best[:, None]).float().mean().item()
+    shown = F.normalize(label_sums, dim=1)
+    return _Evidence(said, shown, halved, text_sharpness, label_sharpness if len(known) else 0.0, accuracy)
+
+
+def _with_unnamed(
+    images: _Images,
+    halved: Callable[[Tensor], Tensor],
+    evidence: _Evidence,
+    named: _Solution,
+    number: int | None,
+    generator: torch.Generator,
+) -> _Solution | None:
+    """Classes and kinds without a name; None where the classes are all there is. Arguments as of `find_kinds`."""
+    others, known, targets, shares = images
+    sample = others[torch.randperm(len(others), generator=generator)[:SAMPLE].to(others.device)]
+
+    def of_named(rows: Tensor) -> Tensor:
+        return log_densities(named.prototypes, F.normalize(rows @ named.whitening, dim=1))
+
+    weights = posteriors_of(sample, of_named)
+    classes = F.normalize(weighted_sums(weights, sample, halved), dim=1)
+    kinds = find_kinds(halved(sample), evidence(sample), halved(known), targets, classes, number, generator)
+    if kinds is None:
+        return None
+    free = kinds.owners < 0
+    owned = F.one_hot(kinds.owners[~free], targets.shape[1]).to(torch.half)  # (owned clusters, C)
+
+    def padded(rows: Tensor) -> Tensor:
+        return F.pad(rows, (0, int(free.sum())))
+
+    by_cluster = posteriors_of(others, lambda rows: log_densities(kinds.prototypes, halved(rows)))
+    first = torch.cat([by_cluster[:, ~free] @ owned, by_cluster[:, free]], dim=1)  # (M, C + U)
+    given = _Images(others, known, padded(targets), padded(shares))
+    texts = F.pad(evidence.said, (0, 0, 0, int(free.sum())))
+    return _alternate(given, halved, first, texts, lambda rows: padded(evidence(rows)))
 
 
 def _alternate(
@@ -155,19 +221,19 @@ def _alternate(
 
     def updated(space: Callable[[Tensor], Tensor], prototypes: Tensor) -> Tensor:
         def scores(rows: Tensor) -> Tensor:
-            found = _scores(prototypes, space(rows))
+            found = log_densities(prototypes, space(rows))
             return found if evidence is None else found + _PRIOR * evidence(rows)
 
-        return _posteriors(others, scores)
+        return posteriors_of(others, scores)
 
     for _ in range(_FIRST_ROUNDS):
-        sums = halved(texts) + targets.T @ halved(known) + _sums(posteriors, others, halved)
+        sums = halved(texts) + targets.T @ halved(known) + weighted_sums(posteriors, others, halved)
         posteriors = updated(halved, F.normalize(sums, dim=1))
 
     scatter = others.T @ others + known.T @ known
     for _ in range(_ROUNDS):
         counts = posteriors.sum(dim=0, dtype=scatter.dtype) + shares.sum(dim=0)
-        sums = _sums(posteriors, others, lambda rows: rows) + shares.T @ known
+        sums = weighted_sums(posteriors, others) + shares.T @ known
         between = (sums / counts.clamp(min=1e-6)[:, None]).T @ sums
         whitening = _inverse_root((scatter - between) / (len(others) + len(known)))
 
@@ -175,39 +241,22 @@ def _alternate(
             return F.normalize(rows @ whitening, dim=1)
 
         for _ in range(_INNER_ROUNDS):
-            sums = targets.T @ whitened(known) + _sums(posteriors, others, whitened)
+            sums = targets.T @ whitened(known) + weighted_sums(posteriors, others, whitened)
             sums[counts < 1e-6] = whitened(texts[counts < 1e-6])
             prototypes = F.normalize(sums, dim=1)
             posteriors = updated(whitened, prototypes)
-    return _Solution(prototypes, whitening, _likelihood(others, whitened, prototypes))
-
-
-def _likelihood(images: Tensor, space: Callable[[Tensor], Tensor], prototypes: Tensor) -> float:
-    """Log-likelihood of images (M, k) as a mixture of the classes, up to a constant."""
-    return sum(_scores(prototypes, space(rows)).logsumexp(dim=1).sum().item() for rows in images.split(_CHUNK))
+    return _Solution(prototypes, whitening, likelihood(prototypes, others, whitened))
 
 
 def _clusterings(units: Tensor, first: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """Posteriors (M, C) of clusters that know neither names nor labels, each called after the class it fits best.
-
-    Clusters are found by k-means on the sphere from k-means++ starts (Arthur and Vassilvitskii, 2007).
-    """
+    """Posteriors (M, C) of clusters that know neither names nor labels, each called after the class it fits best."""
     num_classes = first.shape[1]
     for _ in range(_CLUSTERINGS):
-        chosen = units[torch.randint(len(units), (1,), generator=generator).to(units.device)]
-        while len(chosen) < num_classes:
-            far = (1 - (units @ chosen.T).amax(dim=1)).clamp(min=0).square().cpu() + 1e-12
-            chosen = torch.cat([chosen, units[torch.multinomial(far, 1, generator=generator).to(units.device)]])
-        for _ in range(_CLUSTER_ROUNDS):
-            posteriors = _posteriors(units, partial(_scores, chosen))
-            chosen = F.normalize(_sums(posteriors, units, lambda rows: rows), dim=1)
-        overlap = _sums(posteriors, first.to(units), lambda rows: rows)  # (C, C), clusters by classes
-        clusters, classes = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
-        yield posteriors[:, torch.from_numpy(clusters[classes.argsort()])]
-
-
-def _scores(prototypes: Tensor, units: Tensor) -> Tensor:
-    return SHARPNESS * units @ prototypes.T
+        found = clusters(units, num_classes, generator)
+        posteriors = posteriors_of(units, lambda rows: log_densities(found, rows))  # noqa: B023 -- called at once
+        overlap = weighted_sums(posteriors, first.to(units))  # (C, C), clusters by classes
+        by, classes = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+        yield posteriors[:, torch.from_numpy(by[classes.argsort()])]
 
 
 def _spectrum(centred: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,18 +270,6 @@ def _inverse_root(covariance: Tensor) -> Tensor:
     values, vectors = eigen(covariance)
     values = values.clamp(min=0)
     return (vectors * (values + values.mean()).clamp(min=1e-12).rsqrt()) @ vectors.T
-
-
-def _posteriors(units: Tensor, scores: Callable[[Tensor], Tensor]) -> Tensor:
-    """Class probabilities (M, C), in half precision: of 100,000 images and 1,000 classes they take 200 MB."""
-    parts = [scores(rows).softmax(dim=1).half() for rows in units.split(_CHUNK)]
-    return torch.cat(parts)
-
-
-def _sums(posteriors: Tensor, units: Tensor, space: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sums over images of class probability times image, (C, k)."""
-    chunks = zip(posteriors.split(_CHUNK), units.split(_CHUNK), strict=True)
-    return torch.stack([p.to(rows).T @ space(rows) for p, rows in chunks]).sum(dim=0)
 
 
 def _can_leave_out(targets: Tensor) -> bool:

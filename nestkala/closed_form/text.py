@@ -8,19 +8,23 @@ _RIDGE = 4.0
 _IMAGES_A_TEXT = 10.0
 
 
-def fit_text(texts: Tensor, text_codes: Tensor, images: Tensor, image_codes: Tensor) -> tuple[Tensor, Tensor]:
+def fit_text(
+    texts: Tensor, text_codes: Tensor, images: Tensor, image_codes: Tensor, centre: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A linear map of texts to the codes that images of what they say have: weight (L, d_t) and bias (L,).
 
-    Ridge regression from texts and images, each centred by their own mean and normalised. The classes' texts count as
-    much as all images, or 10 images each if that is more.
+    Ridge regression from texts and images, both centred and normalised. The classes' texts count as much as all images,
+    or 10 images each if that is more.
 
     Args:
         texts: of the classes, (C, d_t).
         text_codes: what they are to be mapped to, (C, L).
         images: features (M, d_t) in the space of the texts; M may be 0.
         image_codes: theirs, (M, L).
+        centre: of texts about anything, (d_t,); None for the mean of these. About their own mean C texts span C - 1
+            dimensions, in which three of them cannot all have codes of their own.
     """
-    mean = texts.mean(dim=0)
+    mean = texts.mean(dim=0) if centre is None else centre
     centred = texts - mean
     scale = centred.norm(dim=1).mean().clamp(min=1e-12)  # one for all: the map is linear in the text
     inputs = torch.cat([F.normalize(centred, dim=1), F.normalize(images - images.mean(dim=0), dim=1)])

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Classify:
-    """Say which class each image shows: that whose code, made of its name, is nearest."""
+    """Say which class each image shows: that whose code, made of its name, is nearest; or that none of them is."""
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]]
     """run folder, or "owner/name" on the Hugging Face hub; one of --shots 0 has seen no labels"""
@@ -25,7 +25,7 @@ class Classify:
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
     json: bool = False
-    """print {image: class} as JSON"""
+    """print {image: class} as JSON; null for none"""
 
     def run(self) -> None:
         from tabulate import tabulate
@@ -41,7 +41,7 @@ class Classify:
         if self.json:
             print(json.dumps(by_image))
         else:
-            rows = [(as_line(image), as_line(name)) for image, name in by_image.items()]
+            rows = [(as_line(image), as_line(name or "(none of the classes)")) for image, name in by_image.items()]
             print(tabulate(rows, ("image", "class"), tablefmt="simple"))
 
 
