@@ -35,6 +35,10 @@ class CentralLoss(HashLoss):
 
     centres: Tensor  # (C, b)
 
+    @property
+    def num_classes(self) -> int:
+        return len(self.centres)
+
     def own_centres(self, h: Tensor, targets: Tensor) -> Tensor:
         """The centre of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""
         self._check(h, targets)

@@ -50,6 +50,10 @@ class GreedyHash(HashLoss):
         generator = torch.Generator().manual_seed(whole("seed", seed, 0, most=LARGEST_SEED))
         nn.init.uniform_(self.classifier.weight, -bound, bound, generator=generator)
 
+    @property
+    def num_classes(self) -> int:
+        return self.classifier.out_features
+
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         classes, bits = self.classifier.weight.shape
         if h.shape[1] != bits or targets.shape != (len(h), classes):

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from .arguments import not_negative
-from .contract import HashLoss
+from .contract import HashLoss, terms_of
+from .inputs import Inputs
 
 
 def hswd(h: Tensor) -> Tensor:
@@ -64,9 +65,13 @@ class WithHSWD(HashLoss):
         self.uses_anchors = base.uses_anchors  # type: ignore[misc]
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        terms = self.base.terms(h, targets, indices, anchors)
+        terms = terms_of(self.base, Inputs(h, targets, indices, anchors))
         terms.pop("quantization", None)
         return {**terms, "hswd": self.weight * hswd(h)}
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.base.num_classes
 
     @property
     def database_codes(self) -> Tensor | None:

@@ -12,7 +12,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from .backbone_names import check_name
 from .errors import NestKALAError, nearest, unknown_name
-from .plugins import find_plugin
+from .plugins import WITH_HSWD, check_loss, find_plugin
 from .settings_files import read_settings
 from .validation import in_words
 
@@ -337,7 +337,7 @@ class Config(BaseModel):
     @property
     def base_loss(self) -> str:
         """Name of the loss, HSWD beside it left out."""
-        return self.loss.removesuffix("-hswd")
+        return self.loss.removesuffix(WITH_HSWD)
 
     @property
     def learning_rate(self) -> float:
@@ -412,7 +412,7 @@ class Config(BaseModel):
                 "centres independent needs a random start: a closed form places the head at nested centres"
             )
         self._check_archive()
-        find_plugin("losses", self.base_loss)
+        check_loss(self.loss)
         find_plugin("heads", self.head)
         if self.backbone != "auto":
             check_name(self.backbone)
