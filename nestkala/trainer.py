@@ -119,6 +119,8 @@ class Trainer:
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         started = time.perf_counter()
         self._choose_images(self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_in(self.epoch)
         means = EpochMeans(self.loss.lengths)
         for batch, (tokens, targets, indices) in enumerate(self._batches()):
             step = self.epoch * self._steps + batch

@@ -50,6 +50,20 @@ def refusal(act: Callable[[], object]) -> str:
     return str(caught.value)
 
 
+def test_prompts_say_the_word_for_a_class_where_there_is_one(
+    speaking: tuple[Backbone, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone, heard = speaking
+    words = {"cat": "small_cat", "owl": "bird {} of prey"}
+    class_anchors(settings(class_words=words, prompts=("the {}.",)), backbone, CLASSES)
+    assert heard == ["the small_cat.", "the traffic light.", "the bird {} of prey."]
+    assert not caplog.records
+    class_anchors(settings(class_words={"owls": "x"}, prompts=("a {}",)), backbone, CLASSES)
+    assert heard[3:] == ["a cat", "a traffic light", "a owl"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "class_words: there is no class 'owls' here; did you mean 'owl'?"
+
+
 @pytest.mark.parametrize(("num_classes", "width"), [(1, 7), (10, 384), (7, 7)])
 def test_few_anchors_are_orthonormal(num_classes: int, width: int) -> None:
     anchors = orthonormal_anchors(num_classes, width, seed=0)

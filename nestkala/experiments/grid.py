@@ -147,11 +147,14 @@ def make_grid(
     _check_folder_names([row.name for row in rows])
     _check_folder_names(present)
     base_of = {row.method: experiment.methods[row.method].base or experiment.base for row in rows}
-    bases = {name: load_config(name).model_dump(exclude=DATA_KEYS | GRID_KEYS) for name in set(base_of.values())}
+    bases: dict[tuple[str, int], Settings] = {}
     trials = []
     for data, count, row in product(present, shots, rows):
         if count in experiment.shots_of(row.method):
-            values = bases[base_of[row.method]] | experiment.settings | _data_settings(experiment, data, folders)
+            base = base_of[row.method], count
+            if base not in bases:
+                bases[base] = load_config(*base).model_dump(exclude=DATA_KEYS | GRID_KEYS)
+            values = bases[base] | experiment.settings | _data_settings(experiment, data, folders)
             values |= row.settings | {"shots": count, "lengths": experiment.lengths}
             config = _config(f"{experiment.name}, {row.name} on {data}, {count} shots", values, overrides)
             one_model, where = experiment.methods[row.method].one_model, folder / experiment.name / _folder_name(data)
