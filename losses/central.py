@@ -31,13 +31,10 @@ class CentralLoss(HashLoss):
 
     def __init__(self, centres: Tensor) -> None:
         super().__init__()
+        self.num_classes = len(centres)
         self.register_buffer("centres", centres.clone())
 
     centres: Tensor  # (C, b)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.centres)
 
     def own_centres(self, h: Tensor, targets: Tensor) -> Tensor:
         """The centre of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""

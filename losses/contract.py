@@ -50,24 +50,19 @@ class HashLoss(nn.Module, ABC):
         paper: where it comes from, for lists.
         multi_label: whether images may have several labels.
         uses_anchors: whether the loss reads the anchors; if not, what makes them is not trained.
+        num_classes: C, to be set by a loss that holds something for every class, so that class indices make C columns;
+            None, the default: the loss does not know.
     """
 
     paper: ClassVar[str] = ""
     multi_label: ClassVar[bool] = True
     uses_anchors: ClassVar[bool] = False
+    num_classes: int | None = None
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
         """The loss at one length, for this training set; `options` are further arguments of the constructor."""
         return cls(**options)
-
-    @property
-    def num_classes(self) -> int | None:
-        """C, where the loss knows; None, the default: it does not.
-
-        A loss that holds something for every class must say it, so that class indices make C columns.
-        """
-        return None
 
     @property
     def learns(self) -> bool:

@@ -48,16 +48,13 @@ class DHN(HashLoss):
         super().__init__()
         self.quantization = not_negative("quantization", quantization)
         targets = training_labels(targets)
+        self.num_classes = targets.shape[1]
         targets = targets if targets.is_floating_point() else targets.to(torch.get_default_dtype())
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("memory", targets.new_zeros(len(targets), bits))
 
     targets: Tensor  # (N, C)
     memory: Tensor  # (N, b), U
-
-    @property
-    def num_classes(self) -> int:
-        return self.targets.shape[1]
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         check_batch(h, targets, indices, self.memory, self.targets)

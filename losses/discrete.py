@@ -31,6 +31,7 @@ class DiscreteLoss(HashLoss):
         targets = training_labels(targets)
         if len(targets) != len(codes):
             raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        self.num_classes = targets.shape[1]
         self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
         self.register_buffer("codes", codes.clone())
         self.register_buffer("memory", torch.zeros_like(codes))
@@ -38,10 +39,6 @@ class DiscreteLoss(HashLoss):
     targets: Tensor  # (N, C)
     codes: Tensor  # (N, b)
     memory: Tensor  # (N, b), U; 0 where nothing has been seen
-
-    @property
-    def num_classes(self) -> int:
-        return self.targets.shape[1]
 
     def remember(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
         """Check the batch and, where the loss `learns`, take note of its outputs (B, b), without gradient.

@@ -43,16 +43,13 @@ class GreedyHash(HashLoss):
 
     def __init__(self, num_classes: int, bits: int, quantization: float = 0.1, seed: int = 0) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.quantization = not_negative("quantization", quantization)
         # Not nn.Linear's own start: it would take its numbers from the global generator.
         self.classifier = nn.utils.skip_init(nn.Linear, bits, num_classes, bias=False)
         bound = bits**-0.5
         generator = torch.Generator().manual_seed(whole("seed", seed, 0, most=LARGEST_SEED))
         nn.init.uniform_(self.classifier.weight, -bound, bound, generator=generator)
-
-    @property
-    def num_classes(self) -> int:
-        return self.classifier.out_features
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         classes, bits = self.classifier.weight.shape

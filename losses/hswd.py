@@ -57,7 +57,7 @@ class WithHSWD(HashLoss):
 
     def __init__(self, base: HashLoss, weight: float = 0.1) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.num_classes = base, base.num_classes
         self.weight = not_negative("weight", weight)
         # the contract has them on the class, which cannot know the base
         self.paper = f"{base.paper} with {type(self).paper}"  # type: ignore[misc]
@@ -68,10 +68,6 @@ class WithHSWD(HashLoss):
         terms = terms_of(self.base, Inputs(h, targets, indices, anchors))
         terms.pop("quantization", None)
         return {**terms, "hswd": self.weight * hswd(h)}
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.base.num_classes
 
     @property
     def database_codes(self) -> Tensor | None:

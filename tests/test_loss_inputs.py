@@ -145,6 +145,22 @@ def test_a_loss_that_knows_its_classes_refuses_others(name: str, way: Any) -> No
         way(name)[1](outputs(), LABELS[BATCH] + 2, BATCH, given)
 
 
+def test_a_loss_of_ones_own_may_know_its_classes() -> None:
+    class Prototypes(HashLoss):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__()
+            self.num_classes = num_classes
+            self.weight = torch.nn.Parameter(general(num_classes, BITS))
+
+        def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> Any:  # noqa: ARG002
+            return {"cross-entropy": torch.nn.functional.cross_entropy(h @ self.weight.T, targets)}
+
+    loss, h = Prototypes(CLASSES), outputs()
+    expected = torch.nn.functional.cross_entropy(h @ loss.weight.T, LABELS[BATCH])
+    for call in (loss, WithHSWD(loss, weight=0), NestedLoss((BITS,), lambda bits: loss)):  # noqa: ARG005
+        torch.testing.assert_close(call(h, LABELS[BATCH], BATCH), expected)
+
+
 def test_which_losses_know_their_classes() -> None:
     by_pairs = {"dbdh", "dch", "dpsh", "dsh", "dtsh", "hashnet", "lcdsh"}
     assert {name for name in LOSSES if made(name).num_classes is None} == by_pairs
