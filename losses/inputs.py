@@ -28,6 +28,8 @@ class Inputs(NamedTuple):
 def checked(given: Inputs, num_classes: int | None = None) -> Inputs:
     """The batch as `HashLoss.terms` takes it: multi-hot labels, all in h's dtype, single precision at least.
 
+    Indices are made int64, for torch takes uint8 for a mask.
+
     Args:
         given: as it came.
         num_classes: C, where it is known; anchors tell it, too.
@@ -50,4 +52,4 @@ def checked(given: Inputs, num_classes: int | None = None) -> Inputs:
     if anchors is not None and len(anchors) != targets.shape[1]:
         raise ValueError(f"anchors of {len(anchors)} classes do not fit targets of {targets.shape[1]} classes")
     h = at_least_single(h)
-    return Inputs(h, targets.to(h.dtype), indices, None if anchors is None else anchors.to(h.dtype))
+    return Inputs(h, targets.to(h.dtype), indices.long(), None if anchors is None else anchors.to(h.dtype))

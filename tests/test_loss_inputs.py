@@ -190,6 +190,17 @@ def test_indices_are_whole_numbers(way: Any, indices: Tensor, said: str) -> None
 
 
 @pytest.mark.parametrize("name", REMEMBERS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_indices_may_be_of_any_whole_dtype(name: str, dtype: torch.dtype) -> None:
+    one, other = made(name), made(name)
+    values = [
+        loss(outputs(), LABELS[BATCH], indices, anchors()) for loss, indices in ((one, BATCH), (other, BATCH.to(dtype)))
+    ]
+    assert torch.equal(*values)
+    assert torch.equal(one.memory, other.memory)
+
+
+@pytest.mark.parametrize("name", REMEMBERS)
 @pytest.mark.parametrize("wrong", [-1, len(LABELS)])
 def test_indices_outside_the_training_set_are_refused(name: str, wrong: int) -> None:
     loss, indices = made(name), torch.tensor([0, wrong])
