@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import nestkala.run
+from nestkala.anchors import class_sentences
 from nestkala.cli import main, train_main
 from nestkala.config import Config, base_config, check_files, check_resumable, dump_config, load_config
+from nestkala.data import cifar10
 from nestkala.errors import NestKALAError
 from nestkala.losses import ADSH
 
@@ -386,6 +388,13 @@ def test_kalahash_has_the_published_settings_of_each_number_of_shots(
             exclude={"config"}
         )
     assert parsed("--config", "kalahash", "--shots", shots, "--rank", 2).rank == 2  # flags win
+
+
+def test_kalahash_says_of_cifar10_what_its_published_code_says() -> None:
+    theirs = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    config = load_config("kalahash")
+    said = class_sentences(cifar10._CLASSES, config.prompts, config.descriptions, config.class_words)
+    assert said == [[f"a photo of a {name}."] for name in theirs]
 
 
 def test_kalahash_alone_is_its_one_shot_setting() -> None:
