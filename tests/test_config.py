@@ -429,15 +429,17 @@ def test_a_section_by_shots_that_says_something_odd_is_refused(
 
 
 def test_a_file_of_ones_own_may_say_what_depends_on_shots(yaml_file: Callable[[str], Path]) -> None:
-    path = str(yaml_file("seed: 3\nshots: 4\nby_shots: {1: {rank: 2, lr: 0.5}, 4: {rank: 3, lr: 0.25}}"))
-    assert load_config(path) == Config(config=path, seed=3, shots=4, rank=3, lr=0.25)
+    text = "seed: 3\nhead_init: random\nshots: 4\nby_shots: {1: {rank: 2, lr: 0.5}, 4: {rank: 3, lr: 0.25}}"
+    path = str(yaml_file(text))
+    assert load_config(path) == Config(config=path, seed=3, head_init="random", shots=4, rank=3, lr=0.25)
     assert (load_config(path, 1).rank, load_config(path, "1").lr) == (2, 0.5)
 
 
 def test_the_learning_rate_drops_after_epochs_that_are_named(parsed: Callable[..., Config]) -> None:
     assert parsed("--config", "mah", "--lr-drops", "").lr_drops == ()
-    assert parsed("--lr-drops", "2,3", "--class-words", "automobile", "car").class_words == {"automobile": "car"}
-    config = Config(lr=0.5, lr_drops=(2, 3))
+    assert parsed("--head-init", "random", "--lr-drops", "2,3").lr_drops == (2, 3)
+    assert parsed("--class-words", "automobile", "car").class_words == {"automobile": "car"}
+    config = Config(head_init="random", lr=0.5, lr_drops=(2, 3))
     assert [config.learning_rate_in(epoch) for epoch in range(5)] == pytest.approx([0.5, 0.5, 0.05, 0.005, 0.005])
 
 

@@ -116,7 +116,7 @@ def test_the_list_of_losses_shows_that_hswd_goes_with_each(capsys: pytest.Captur
     rows = json.loads(capsys.readouterr().out)
     assert [row["with_hswd"] for row in rows] == [f"{name}-hswd" for name in plugins("losses")]
     for row in rows:
-        assert Config(loss=row["with_hswd"]).base_loss == row["name"]
+        assert Config(loss=row["with_hswd"], head_init="random").base_loss == row["name"]
     for kind in ("heads", "losses"):
         assert main(["list", kind, "--json"]) == 0
         assert all(row["paper"] for row in json.loads(capsys.readouterr().out))
