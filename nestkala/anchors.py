@@ -62,7 +62,8 @@ def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
     """
     if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
         return None
-    return class_anchors(Config(**(dict(config) | {"descriptions": None, "class_words": {}})), backbone, _ALL_SORTS).mean(dim=0)
+    plain = Config(**(dict(config) | {"descriptions": None, "class_words": {}}))
+    return class_anchors(plain, backbone, _ALL_SORTS).mean(dim=0)
 
 
 def class_sentences(
