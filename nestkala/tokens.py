@@ -33,9 +33,11 @@ class Images(Protocol):
         """The bytes of an image file, or an image that is decoded already (which no cache can keep)."""
 
 
-class _Decoded(Dataset[Tensor | NestKALAError]):
+class Decoded(Dataset[Tensor | NestKALAError]):
+    """Images ready for the trunk, or why they are not. Workers are handed it whole: it holds no tower."""
+
     def __init__(self, images: Images, indices: Sequence[int], backbone: Backbone) -> None:
-        self.images, self.indices, self.prepare = images, indices, backbone.prepare
+        self.images, self.indices, self.prepare = images, indices, backbone.preparation
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -146,7 +148,7 @@ class TokenSource:
     def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor | NestKALAError]:
         """The tokens of each image, or why there are none."""
         loader = DataLoader(
-            _Decoded(images, indices, self.backbone),
+            Decoded(images, indices, self.backbone),
             batch_size=self.batch_size,
             num_workers=self.workers if len(indices) > 2 * self.batch_size else 0,
             collate_fn=_collate,

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from PIL.Image import Image
 from torch import Tensor
 
-from ..images import decode_image
+from .preparation import Preparation
 from .tower import Tower
 
 
@@ -31,9 +31,14 @@ class Backbone:
     preprocessing: str
     embed_text: Callable[[list[str]], Tensor] | None
 
+    @property
+    def preparation(self) -> Callable[[bytes | Image, str], Tensor]:
+        """`prepare` without the tower, for other processes."""
+        return Preparation(self.preprocess)
+
     def prepare(self, data: bytes | Image, name: str) -> Tensor:
         """An encoded image, or a decoded one -> what the trunk takes. Raises NestKALAError, with the name."""
-        return self.preprocess(decode_image(data, name))
+        return self.preparation(data, name)
 
     @cached_property
     def fingerprint(self) -> str:

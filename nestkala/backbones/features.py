@@ -1,6 +1,8 @@
 """No backbone at all: features that somebody else computed go straight to the head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL.Image import Image
@@ -15,16 +17,10 @@ from .tower import FixedTower
 class FeatureBackbone(Backbone):
     """Takes rows of float32 numbers for images and gives them back."""
 
-    def prepare(self, data: bytes | Image, name: str) -> Tensor:
+    @property
+    def preparation(self) -> Callable[[bytes | Image, str], Tensor]:
         """The bytes of a float32 row -> (width,). Raises NestKALAError for another width, or numbers not finite."""
-        if not isinstance(data, bytes) or len(data) % 4:
-            raise NestKALAError(f"{name} is no row of float32 numbers, which {self.name} takes")
-        row = torch.frombuffer(bytearray(data), dtype=torch.float32)
-        if len(row) != self.tower.feature_dim:
-            raise NestKALAError(f"{name} has {len(row)} numbers, but {self.name} takes {self.tower.feature_dim}")
-        if not torch.isfinite(row).all():
-            raise NestKALAError(f"{name} holds numbers that are not finite")
-        return row
+        return partial(_row, self.tower.feature_dim)
 
 
 def load(width: int, num_adapted: int) -> Backbone:
@@ -55,6 +51,17 @@ class FeatureTower(FixedTower):
 
     def embed(self, images: Tensor) -> Tensor:
         return images
+
+
+def _row(width: int, data: bytes | Image, name: str) -> Tensor:
+    if not isinstance(data, bytes) or len(data) % 4:
+        raise NestKALAError(f"{name} is no row of float32 numbers, which features:{width} takes")
+    row = torch.frombuffer(bytearray(data), dtype=torch.float32)
+    if len(row) != width:
+        raise NestKALAError(f"{name} has {len(row)} numbers, but features:{width} takes {width}")
+    if not torch.isfinite(row).all():
+        raise NestKALAError(f"{name} holds numbers that are not finite")
+    return row
 
 
 def _no_images(image: Image) -> Tensor:

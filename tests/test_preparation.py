@@ -1,0 +1,151 @@
+"""What comes before the trunk: the same as the library's own pipeline, at a cost in proportion to what it keeps."""
+
+import json
+import pickle
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+import timm.data
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+
+from nestkala.backbones import Backbone, load_backbone
+from nestkala.backbones.preparation import Preparation
+from nestkala.errors import NestKALAError
+from nestkala.tokens import Decoded
+
+BACKBONES = ("tiny", "photo", "timm/resnet18:random", "timm/vit_tiny_patch16_224:random", "open_clip/ViT-S-32:random")
+MODES = {
+    "timm squash": timm.data.create_transform((3, 64, 64), crop_mode="squash"),
+    "timm border": timm.data.create_transform((3, 64, 64), crop_mode="border"),
+    "timm center, oblong": timm.data.create_transform((3, 64, 96), crop_mode="center"),
+    "open_clip squash": image_transform_v2(PreprocessCfg(size=64, resize_mode="squash"), is_train=False),
+    "open_clip longest": image_transform_v2(PreprocessCfg(size=64, resize_mode="longest"), is_train=False),
+    "open_clip oblong": image_transform_v2(PreprocessCfg(size=(96, 64), resize_mode="shortest"), is_train=False),
+}
+"""Other ways to the size of a network, in pixels, that libraries have."""
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return load_backbone(request.param, num_adapted=0)
+
+
+def clouds(width: int, height: int) -> Image.Image:
+    """Noise that changes slowly, so that a shift by a fraction of a pixel makes a small difference."""
+    small = np.random.default_rng(0).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64), (1600, 100), (100, 1600), (7, 5), (1, 1)])
+def test_usual_shapes_are_prepared_to_the_bit_as_the_library_does(backbone: Backbone, size: tuple[int, int]) -> None:
+    image = clouds(*size)
+    assert torch.equal(backbone.prepare(png(image), "it"), backbone.preprocess(image))
+
+
+@pytest.mark.parametrize("size", [(900, 21), (907, 21), (1001, 20), (21, 907), (20, 1000), (2000, 100), (401, 2)])
+def test_long_shapes_are_prepared_as_the_library_does_but_for_rounding(
+    backbone: Backbone, size: tuple[int, int]
+) -> None:
+    image = clouds(*size)
+    ours, theirs = backbone.prepare(png(image), "it"), backbone.preprocess(image)
+    assert ours.shape == theirs.shape
+    shift = theirs.roll(1, dims=2 if size[0] > size[1] else 1)  # by a whole pixel
+    assert (ours - theirs).abs().mean() < max((shift - theirs).abs().mean(), 0.01)
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pixels of every image that Pillow is asked to make by scaling."""
+    pixels: list[int] = []
+    resize: Callable[..., Image.Image] = Image.Image.resize
+
+    def noted(self: Image.Image, size: tuple[int, int], *args: object, **options: object) -> Image.Image:
+        pixels.append(size[0] * size[1])
+        return resize(self, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    return pixels
+
+
+LONG = [(1_000_000, 1), (1, 1_000_000), (2_000_000, 3)]
+
+
+@pytest.mark.parametrize("size", LONG)
+def test_the_longest_pictures_are_scaled_to_a_few_pixels(
+    backbone: Backbone, size: tuple[int, int], scaled: list[int]
+) -> None:
+    given = np.zeros((size[1], size[0]), np.uint8)
+    given[size[1] // 2 :, size[0] // 2 :] = 255
+    prepared = backbone.prepare(png(Image.fromarray(given)), "it")
+    assert scaled
+    assert max(scaled) < 3_000_000
+    halves = prepared.chunk(2, dim=2 if size[0] > size[1] else 1)
+    assert halves[1].mean() > halves[0].mean()  # it is the middle that is kept
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [*LONG, (300, 200), (907, 31)])
+def test_every_mode_stays_within_bounds_or_names_the_image(mode: str, size: tuple[int, int], scaled: list[int]) -> None:
+    image = clouds(*size) if max(size) < 1000 else Image.new("RGB", size)
+    try:
+        prepared = Preparation(MODES[mode])(png(image), "long.png")
+    except NestKALAError as error:
+        assert "cannot scale image 'long.png' of " in str(error)
+        assert max(size) >= 1000
+    else:
+        assert prepared.shape[1:] in ((64, 64), (64, 96), (96, 64))
+    assert max(scaled, default=0) < 3_000_000
+    if size == (300, 200):
+        assert torch.equal(prepared, MODES[mode](image))
+
+
+def test_want_of_memory_is_told_in_a_line() -> None:
+    def hungry(_: Image.Image) -> Tensor:
+        raise MemoryError
+
+    with pytest.raises(NestKALAError, match=r"cannot scale image 'big.png' of 5 x 4 pixels: MemoryError"):
+        Preparation(hungry)(png(Image.new("L", (5, 4))), "big.png")
+
+
+class Few:
+    """Images as workers are handed them."""
+
+    names = ("one", "two")
+
+    def read(self, index: int) -> bytes:
+        return png(clouds(30 + index, 40))
+
+
+def test_workers_are_handed_no_tower(backbone: Backbone) -> None:
+    handed = pickle.dumps(Decoded(Few(), [0, 1], backbone))
+    weights = sum(tensor.nbytes for tensor in backbone.tower.network.state_dict().values())
+    assert len(handed) < 10_000 < weights
+    received = pickle.loads(handed)
+    assert torch.equal(received[1], backbone.prepare(Few().read(1), "two"))
+
+
+def test_workers_are_handed_no_more_of_own_features() -> None:
+    backbone = load_backbone("features:3", num_adapted=0)
+    received = pickle.loads(pickle.dumps(backbone.preparation))
+    row = np.array([1, 2, 3], np.float32)
+    assert received(row.tobytes(), "row").tolist() == [1, 2, 3]
+    with pytest.raises(NestKALAError, match="row has 2 numbers, but features:3 takes 3"):
+        received(row[:2].tobytes(), "row")
+
+
+def test_preprocessing_in_words_is_as_before() -> None:
+    """Or models of earlier versions would be taken for those of another backbone."""
+    words = json.loads(load_backbone("photo", num_adapted=0).preprocessing)
+    assert words["input_size"] == [3, 224, 224]
+    assert words["crop_mode"] == "center"
