@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from .images import FORMATS
+from .images import FORMATS, open_image
 from .server_turns import Turns
 
 MAX_UPLOAD_BYTES = 20_000_000
@@ -52,7 +51,7 @@ async def body(request: Request, room: Turns) -> AsyncIterator[bytes]:
 def check_upload(data: bytes) -> None:
     """Raise HTTPException for what is no image of a format that is taken, 415, or has too many pixels, 413."""
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        with open_image(data) as image:
             pixels = image.width * image.height
     except UnidentifiedImageError:
         said = f"this is no image that can be read ({', '.join(FORMATS)})"

@@ -13,7 +13,6 @@ def bombs() -> dict[str, bytes]:
         "PNG, 30,000 x 30,000": _png(30_000, 30_000),
         "PNG, 2**31 - 1 pixels wide": _png(2**31 - 1, 1),
         "PNG, 8,000 x 8,000": _png(8_000, 8_000),
-        "PNG, a text of 200 MB": _png(10, 10, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9))),
         "JPEG, 65,500 x 65,500": _jpeg(65_500),
         "JPEG 2000, 60,000 x 60,000": _jpeg2000(60_000),
         "GIF, 65,535 x 65,535": _gif(65_535),
@@ -37,6 +36,11 @@ def largest_taken() -> dict[str, bytes]:
     return {
         "PNG of 16-bit grey": _png(7_071, 7_071, depth=16, colour=0),
         "PNG with transparency": _png(7_071, 7_071, depth=8, colour=6),
+        "PNG, 1,000,000 x 1": _png(1_000_000, 1, depth=8),
+        "PNG, 50,000,000 x 1": _png(50_000_000, 1, depth=8),
+        "PNG, a text of 200 MB": _png(
+            10, 10, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9)), depth=8
+        ),
         "GIF": _saved(Image.new("L", (7_071, 7_071)), "GIF"),
         "TIFF of floating-point numbers": _saved(
             Image.new("F", (7_071, 7_071)), "TIFF", compression="tiff_adobe_deflate"
@@ -50,7 +54,7 @@ def _png(width: int, height: int, before: bytes = b"", depth: int = 1, colour: i
     row = 1 + -(-width * depth * channels // 8)
     packer = zlib.compressobj(9)
     rows = height if width * height <= 50_000_000 else 1
-    packed = b"".join(packer.compress(bytes(min(row, 1_000_000))) for _ in range(rows)) + packer.flush()
+    packed = b"".join(packer.compress(bytes(min(row, 50_000_001))) for _ in range(rows)) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = _chunk(b"IHDR", header) + before + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
