@@ -1,15 +1,18 @@
 """Text anchors: one embedding a class, which CLoRA takes its directions from and KIDDO its targets."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .config import Config
+from .data.class_names import one_form
 from .errors import NestKALAError, nearest
 from .files import load_array
 from .seeding import seeded
@@ -24,6 +27,8 @@ _ALL_SORTS = (
     *("room", "kitchen", "chair", "table", "bed", "lamp", "clock", "computer", "telephone", "book", "tool", "weapon"),
     *("shirt", "shoe", "hat", "bag", "toy", "ball", "guitar", "piano", "mountain", "beach", "sea", "sky"),
 )
+_SAME = 1 - 1e-5
+"""Cosine from which two anchors differ by rounding alone."""
 
 
 def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]) -> Tensor:
@@ -83,9 +88,12 @@ def class_sentences(
     table = read_yaml(descriptions)  # JSON is YAML
     if not isinstance(table, dict):
         raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")
-    table = {str(name): said for name, said in table.items()}
+    spellings = Counter(one_form(str(name)) for name in table)
+    if twice := [name for name, count in spellings.items() if count > 1]:
+        raise NestKALAError(f"{descriptions} describes the class '{twice[0]}' twice, in two of Unicode's forms")
+    table = {one_form(str(name)): said for name, said in table.items()}
     described = []
-    for name in class_names:
+    for name in map(one_form, class_names):
         if name not in table:
             raise NestKALAError(f"{descriptions} does not describe the class '{name}'{nearest(name, table)}")
         sentences = [table[name]] if isinstance(table[name], str) else table[name]
@@ -93,6 +101,21 @@ def class_sentences(
             raise NestKALAError(f"{descriptions}: the class '{name}' needs a sentence or a list of them")
         described.append(sentences)
     return described
+
+
+def alike_in_words(anchors: Tensor, class_names: Sequence[str]) -> list[str]:
+    """A warning for each class whose anchor points where an earlier one's does: texts do not tell the two apart."""
+    directions = F.normalize(anchors.float(), dim=1)  # (C, d_t)
+    lines = []
+    for place, direction in enumerate(directions):
+        earlier = (directions[:place] @ direction > _SAME).nonzero()
+        if len(earlier):
+            first = class_names[int(earlier[0])]
+            lines.append(
+                f"warning: the classes {first!r} and {class_names[place]!r} have the same text anchor: what is said of "
+                "them is the same as far as the text tower reads"
+            )
+    return lines
 
 
 def orthonormal_anchors(num_classes: int, width: int, seed: int) -> Tensor:

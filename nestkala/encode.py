@@ -7,7 +7,8 @@ is there whole or not at all, so that whatever ends an encoding, the next one do
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -21,14 +22,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from .config import MAX_LENGTH
-from .errors import NestKALAError
+from .errors import NestKALAError, as_line
 from .files import is_unfinished, remove_unfinished, replacing, write_text
 from .formats import check_version
 from .hasher import Hasher
-from .image_folder import encoded, images_below
+from .image_folder import encoded
 from .images import is_below
 from .index import PrefixIndex
 from .index.model import about_model
+from .listing import LeftOut, images_below
 from .machine import cores_per_process, decoding_workers
 from .processes import ending_process_group
 from .text_files import parsed_json, read_json
@@ -50,6 +52,7 @@ class Plan:
         images: how many are listed.
         shard_size: images a shard.
         version: of the format.
+        left_out: what was passed over when the images were listed.
     """
 
     about: dict[str, str]
@@ -57,6 +60,7 @@ class Plan:
     images: Annotated[int, Field(ge=0)]
     shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_SIZE)]
     version: int = _VERSION
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def num_shards(self) -> int:
@@ -66,7 +70,13 @@ class Plan:
 
 @ending_process_group()
 def encode_folder(
-    folder: Path, output: Path, model: str, shard_size: int = 8192, workers: int | None = None, progress: bool = False
+    folder: Path,
+    output: Path,
+    model: str,
+    shard_size: int = 8192,
+    workers: int | None = None,
+    progress: bool = False,
+    skip_unlisted: bool = False,
 ) -> Plan:
     """Encode every image below a folder once, in every process that the launcher started, or the one there is.
 
@@ -81,9 +91,11 @@ def encode_folder(
         shard_size: images a shard, 1 to `MAX_SHARD_SIZE`.
         workers: processes that decode, for each process; 0 for none, None for one every two cores.
         progress: show a bar, of the first process's share.
+        skip_unlisted: leave out what cannot be listed, for good.
 
     Raises:
-        NestKALAError: no such folder or model, codes that do not nest, or an output that holds something else.
+        NestKALAError: no such folder or model, a folder without images or, unless it is skipped, with something that
+            cannot be listed, codes that do not nest, or an output that holds something else.
     """
     if not 1 <= shard_size <= MAX_SHARD_SIZE:
         raise NestKALAError(f"shard size must be 1 to {MAX_SHARD_SIZE:,}, not {shard_size}")
@@ -96,7 +108,8 @@ def encode_folder(
     about = about_model(hasher, model) | {"folder": str(folder.resolve())}
     missing: list[int] = []
     if accelerator.is_main_process:
-        missing = _missing(output, _planned(folder, output, hasher.lengths, about, shard_size, progress))
+        plan = _planned(folder, output, hasher.lengths, about, shard_size, progress, skip_unlisted)
+        missing = _missing(output, plan)
     missing = broadcast_object_list([missing])[0]
     mine = missing[accelerator.process_index :: accelerator.num_processes]
     plan = read_plan(output)
@@ -168,7 +181,13 @@ def unreadable(shard: PrefixIndex) -> list[str]:
 
 
 def _planned(
-    folder: Path, output: Path, lengths: tuple[int, ...], about: dict[str, str], shard_size: int, progress: bool
+    folder: Path,
+    output: Path,
+    lengths: tuple[int, ...],
+    about: dict[str, str],
+    shard_size: int,
+    progress: bool,
+    skip_unlisted: bool,
 ) -> Plan:
     """The plan of the output, made now where there is none."""
     if is_encoded(output):
@@ -183,14 +202,34 @@ def _planned(
     if not all(path.name == _LIST or is_unfinished(path) for path in there):
         raise NestKALAError(f"{output} exists, and holds no encoded images: name another folder")
     remove_unfinished(output)
-    count = 0
-    with replacing(output / _LIST) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for image in tqdm(images_below(folder), desc="listing", unit="img", disable=not progress):
-            file.write(json.dumps(image) + "\n")
-            count += 1
-    plan = Plan(about, lengths, count, shard_size)
+    count, left_out = 0, LeftOut()
+    try:
+        with replacing(output / _LIST) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for image in tqdm(images_below(folder, left_out), desc="listing", unit="img", disable=not progress):
+                file.write(json.dumps(image) + "\n")
+                count += 1
+            _check_listing(folder, count, left_out, skip_unlisted)
+    except NestKALAError:
+        with suppress(OSError):  # where there was something in it
+            output.rmdir()
+        raise
+    left_out.unlisted = {as_line(path): why for path, why in left_out.unlisted.items()}  # they need not be text
+    plan = Plan(about, lengths, count, shard_size, left_out=left_out)
     write_text(output / _PLAN, json.dumps(asdict(plan), indent=2) + "\n")
     return plan
+
+
+def _check_listing(folder: Path, count: int, left_out: LeftOut, skip_unlisted: bool) -> None:
+    """Raise NestKALAError for a list that is not to be kept, since it would be gone by ever after."""
+    if left_out.unlisted and not skip_unlisted:
+        path, why = next(iter(left_out.unlisted.items()))
+        more = f" and {len(left_out.unlisted) - 1} others" if len(left_out.unlisted) > 1 else ""
+        raise NestKALAError(
+            f"cannot list {str(folder / path)!r} ({why}){more}: nothing was encoded; --skip-unlisted leaves it out"
+        )
+    if not count:
+        others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ": is a disk not mounted?"
+        raise NestKALAError(f"{folder} holds no image{others}")
 
 
 def _path(output: Path, shard: int) -> Path:

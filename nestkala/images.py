@@ -37,6 +37,8 @@ IMAGE_SUFFIXES = (
 )
 """Suffixes, in lower case, by which image files in folders are told from others."""
 
+_HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"))
+"""How HEIC files begin, behind four bytes."""
 _BAND = 1 << 20
 """Pixels of more than 8 bits that are scaled at a time."""
 _NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
@@ -138,9 +140,10 @@ def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
     key = image.info.get("transparency")
     if not isinstance(key, int | tuple):
         return None
-    if image.format != "PNG" or image.mode == "P" or not image.tile:
+    tiles = getattr(image, "tile", [])  # none of an image that is loaded
+    if image.format != "PNG" or image.mode == "P" or not tiles:
         return key
-    raw = image.tile[0].args
+    raw = tiles[0].args
     scaled = _IN_8_BITS.get(raw if isinstance(raw, str) else "", lambda value: value & 0xFF)
     return scaled(key) if isinstance(key, int) else tuple(map(scaled, key))
 
@@ -150,7 +153,9 @@ def _to_rgb(image: Image.Image, values: _Values) -> Image.Image:
         return _to_8_bit(image, values).convert("RGB")
     if image.mode == "LAB":
         to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        return ImageCms.applyTransform(image, to_rgb)
+        shown = ImageCms.applyTransform(image, to_rgb)
+        assert shown is not None  # as it would be in place
+        return shown
     if image.has_transparency_data:
         if values.transparent is not None:
             image.info["transparency"] = values.transparent
@@ -192,6 +197,8 @@ def _reason(data: bytes | Image.Image, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
+    if isinstance(error, UnidentifiedImageError) and isinstance(data, bytes) and data[4:12] in _HEIC and not _HEIF:
+        return 'it is HEIC: pip install "nestkala[heic]" reads that'
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of a format that is read ({', '.join(FORMATS)})"
     return one_line(error)

@@ -17,7 +17,7 @@ from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gat
 from tabulate import tabulate
 from torch import Tensor
 
-from .anchors import class_anchors, text_centre
+from .anchors import alike_in_words, class_anchors, text_centre
 from .backbone_choice import suitable_backbone
 from .backbones import Backbone, load_backbone
 from .closed_form import closed_form
@@ -113,6 +113,8 @@ def train(config: Config) -> Path:
             save_split(folder / "split.json", split, dataset)
         remove_unfinished(folder)
         _announce(config, dataset, split, result, accelerator)
+        for line in alike_in_words(anchors, dataset.class_names):
+            print(line)
     accelerator.wait_for_everyone()
     if config.tracker != "none":
         _start_tracker(config, accelerator, folder)
@@ -357,6 +359,8 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
         f"{len(split.query)} queries, {len(split.gallery)} in the gallery{_archive_in_words(config, split)}; "
         f"{accelerator.num_processes} process(es) on {accelerator.device.type}, {torch.get_num_threads()} threads each"
     )
+    for line in dataset.notes:
+        print(line)
     if config.backbone.endswith(":random"):
         print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
     if config.anchors == "orthonormal":

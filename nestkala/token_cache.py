@@ -18,13 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .digests import DIGEST_BYTES as _KEY_BYTES
+from .digests import FILE, Digests, digest
 from .files import ABANDONED_SECONDS, remove_unfinished, replacing_safetensors
 from .formats import check_version
 
 logger = logging.getLogger(__name__)
 
 _FORMAT, _VERSION = "nestkala-tokens", 1
-_KEY_BYTES = 16
 _DIGEST = "[0-9a-f]" * 32
 _KINDS, _SEGMENT = f"{_DIGEST}/", f"{_DIGEST}.safetensors"
 _HEADER_BYTES = 1024  # more than a segment's header takes
@@ -38,9 +39,8 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
 
 
-def image_key(data: bytes) -> bytes:
-    """The key of an image: a digest of its encoded bytes."""
-    return blake2b(data, digest_size=_KEY_BYTES).digest()
+image_key = digest
+"""The key of an image: a digest of its encoded bytes."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,15 @@ def cache_size(folder: Path) -> CacheSize:
 
 
 def clear_cache(folder: Path) -> CacheSize:
-    """Delete all tokens under `folder`, unfinished ones too, and tell what was deleted. Nothing else is touched."""
+    """Delete all tokens under `folder`, unfinished ones and remembered digests too, and tell how many tokens they were.
+
+    Nothing else is touched.
+    """
     size = cache_size(folder)
     for path, _, _ in _segments(folder):
         path.unlink(missing_ok=True)
+    (folder / FILE).unlink(missing_ok=True)
+    remove_unfinished(folder, FILE)
     remove_unfinished(folder, _KINDS + "*")
     for kind in folder.glob(_KINDS):
         with suppress(OSError):  # of a folder that another process is writing to, or that holds other files
@@ -77,6 +82,9 @@ class TokenCache:
         kind: what the tokens depend on besides the image, in words.
         max_bytes: bound on the bytes of all segments of all kinds. To make room, segments of other kinds go,
             least recently used first; where that does not suffice, nothing more is kept.
+
+    Attributes:
+        digests: of the files that tokens were asked for, which are kept in the same folder.
     """
 
     def __init__(self, folder: Path, kind: str, max_bytes: float) -> None:
@@ -88,6 +96,7 @@ class TokenCache:
         self._pending: dict[bytes, Tensor] = {}
         self._pending_bytes = 0
         self._full = False
+        self.digests = Digests(folder)
         remove_unfinished(folder, _KINDS + "*", ABANDONED_SECONDS)
         self.refresh()
 

@@ -1,6 +1,8 @@
 """Images through the frozen trunk, each computed once and then read from the cache."""
 
 from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .backbones import Backbone
+from .data import ImageDataset
 from .errors import NestKALAError
 from .token_cache import TokenCache, image_key
 
@@ -20,6 +23,9 @@ TRUNK_PRECISION = {
     "fp64": torch.float64,
 }
 """What each setting of precision computes the trunk in; bf16 and fp16 by autocast."""
+
+_PATIENCE = 1.0
+"""Seconds before a bar is shown of what is done in a moment as a rule."""
 
 
 class Images(Protocol):
@@ -108,7 +114,7 @@ class TokenSource:
             NestKALAError: names an image that cannot be decoded.
         """
         cache = self.cache
-        keys = self._keys(images, indices) if cache is not None else [b""] * len(indices)
+        keys = [b""] * len(indices) if cache is None else self._keys(images, indices, cache, progress)
         kept = [cache is not None and key in cache for key in keys]
         computed = self._compute(images, [index for index, is_kept in zip(indices, kept, strict=True) if not is_kept])
         rows: list[Tensor] = []
@@ -136,14 +142,24 @@ class TokenSource:
         if cache is not None:
             cache.flush()
 
-    def _keys(self, images: Images, indices: Sequence[int]) -> list[bytes]:
+    def _keys(self, images: Images, indices: Sequence[int], cache: TokenCache, progress: str | None) -> list[bytes]:
+        """The key of each image in the cache; of one that cannot be read none, which is told in its turn."""
+
         def key(index: int) -> bytes:
             try:
-                return image_key(images.read(index))  # type: ignore[arg-type]
-            except NestKALAError:  # told in its turn
+                content = images.content(index) if isinstance(images, ImageDataset) else images.read(index)
+                if isinstance(content, Path):
+                    return cache.digests.of(content)
+                return image_key(content)  # type: ignore[arg-type]
+            except (NestKALAError, OSError):
                 return b""
 
-        return [key(index) for index in indices]
+        label = None if progress is None else f"{progress}: looking up"
+        with ThreadPool() as pool:
+            found = pool.imap(key, indices, chunksize=64)
+            keys = list(tqdm(found, label, total=len(indices), unit="img", disable=label is None, delay=_PATIENCE))
+        cache.digests.save()
+        return keys
 
     def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor | NestKALAError]:
         """The tokens of each image, or why there are none."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nestkala.anchors import class_anchors, class_sentences, orthonormal_anchors, text_centre
+from nestkala.anchors import alike_in_words, class_anchors, class_sentences, orthonormal_anchors, text_centre
 from nestkala.backbones import Backbone, load_backbone, tiny_text
 from nestkala.backbones.tiny_text import embed_text
 from nestkala.config import Config
@@ -284,3 +284,35 @@ def test_another_models_text_tower_serves_a_backbone_without_one(backbone: Backb
         expected = clip.encode_text(open_clip.tokenize(sentences)).view(2, 2, 512).mean(dim=1)
     torch.testing.assert_close(anchors, expected, rtol=1e-4, atol=1e-5)
     assert (anchors[0] - anchors[1]).abs().max() > 1e-3
+
+
+# Anchors that are the same
+
+
+def test_descriptions_that_differ_beyond_what_the_tower_reads_are_told(tmp_path: Path) -> None:
+    tower = load_backbone("open_clip/ViT-S-32:random", num_adapted=0)
+    same = "a photo of a small furry animal, " * 20  # 77 tokens at most are read
+    said = {"cat": same + "that meows", "dog": same + "that barks", "owl": "a photo of an owl."}
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    anchors = class_anchors(settings(descriptions=tmp_path / "said.json"), tower, tuple(said))
+    (line,) = alike_in_words(anchors, tuple(said))
+    assert line.startswith("warning: the classes 'cat' and 'dog' have the same text anchor")
+    named = class_anchors(settings(), tower, tuple(said))
+    assert alike_in_words(named, tuple(said)) == []
+
+
+def test_every_class_with_an_earlier_ones_anchor_is_told() -> None:
+    anchors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0]])
+    lines = alike_in_words(anchors, "abcdefg")
+    assert [line.split("'")[1::2] for line in lines] == [["a", "c"], ["b", "d"], ["b", "e"]]
+
+
+def test_descriptions_are_found_whatever_form_of_unicode_their_class_is_in(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    (tmp_path / "said.yaml").write_text(f"{decomposed}: a place\n", encoding="utf-8")
+    for name in (composed, decomposed):
+        assert class_sentences([name], ["{}"], tmp_path / "said.yaml") == [["a place"]]
+    (tmp_path / "said.yaml").write_text(f"{decomposed}: a place\n{composed}: another\n", encoding="utf-8")
+    assert "describes the class 'café' twice" in refusal(
+        lambda: class_sentences([composed], ["{}"], tmp_path / "said.yaml")
+    )

@@ -1,5 +1,6 @@
 """A few labels, or names alone, and an archive without labels: what is learned from, scored, and refused."""
 
+import errno
 import json
 import os
 import shutil
@@ -343,6 +344,29 @@ def test_fewer_shots_than_asked_for_are_taken_beside_an_archive_alone() -> None:
         draw_split(labelled, shots=2, seed=0, queries=0)
     every = draw_split(labelled, shots="all", seed=0, queries=0)
     assert sorted(every.train) == sorted(every.gallery) == list(range(7))
+
+
+def test_what_is_left_out_of_an_archive_is_told(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(work / "photos", tmp_path / "photos")
+    for name in ("a.jxl", "0/b.dng"):
+        (tmp_path / "photos" / name).write_bytes(b"x")
+    scandir = os.scandir
+
+    def failing(folder: Path | int) -> object:
+        if not isinstance(folder, int) and Path(folder) == tmp_path / "photos" / "1":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    found = with_archive(load_dataset("labelled", Path()), tmp_path / "photos")
+    assert found.notes == (
+        "warning: cannot list '1': Input/output error (archive)",
+        "note: left out 2 files of formats that are not read (1 JPEG XL, 1 raw) (archive)",
+    )
+    train(settings(tmp_path / "run", archive=tmp_path / "photos"))
+    assert "\n".join(found.notes) in capsys.readouterr().out
 
 
 # Mistakes

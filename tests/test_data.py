@@ -361,7 +361,81 @@ def test_malformed_class_names(tmp_path: Path, class_names: str | None, message:
 
 def test_class_names_without_any_list(tmp_path: Path) -> None:
     write_lists(tmp_path, {})
-    with pytest.raises(NestKALAError, match=r"none of train.txt, database.txt, test.txt"):
+    with pytest.raises(NestKALAError, match=r"none of train.txt; database.txt or gallery.txt; test.txt or query.txt"):
+        load(tmp_path)
+
+
+def test_lists_may_be_called_as_in_kalahash_and_name_files_in_images(tmp_path: Path) -> None:
+    write_lists(
+        tmp_path, {"train": "images/2.png 0 1 1\n", "gallery": "images/1.png 1 0 0\n", "query": "3.png 0 0 1\n"}
+    )
+    (tmp_path / "gallery.txt").write_text("1.png 1 0 0\nimages/2.png 0 1 1\n")
+    dataset = load(tmp_path)
+    named = {part: [dataset.names[index] for index in members] for part, members in dataset.parts.items()}
+    assert named == {"train": ["images/2.png"], "database": ["images/1.png", "images/2.png"], "test": ["3.png"]}
+    assert all(pixels(dataset, index).shape == (4, 4, 3) for index in range(3))
+
+
+@pytest.mark.parametrize("name", ["val.txt", "Train.txt", "queries.txt", "database_img.txt", "unlabeled.lst", "query"])
+@pytest.mark.parametrize("kind", ["lists", "class folders"])
+def test_a_list_that_nobody_would_read_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    if kind == "lists":
+        write_lists(tmp_path, {"train": "1.png 1 0 0\n"})
+    else:
+        put_image(tmp_path / "a" / "1.png")
+        put_image(tmp_path / "b" / "1.png")
+    (tmp_path / "readme.txt").write_text("Images of cats 1\n")
+    (tmp_path / "license").write_text("\n")
+    load(tmp_path)
+    (tmp_path / name).write_text("\n1.png 1 0 0\n")
+    with pytest.raises(NestKALAError, match=rf"{name}' reads like a list .* called train.txt; database.txt or gallery"):
+        load(tmp_path)
+
+
+def test_two_lists_of_one_part_are_refused(tmp_path: Path) -> None:
+    write_lists(tmp_path, {"test": "1.png 1 0 0\n", "query": "2.png 1 0 0\n"})
+    with pytest.raises(NestKALAError, match=r"holds test.txt and query.txt, two names for the test part"):
+        load(tmp_path)
+
+
+# Class names in Unicode's forms
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_folders_of_one_class_in_two_forms_are_one_class(tmp_path: Path) -> None:
+    for name in (f"train/{COMPOSED}/1.png", f"test/{DECOMPOSED}/2.png", "train/tea/3.png", "test/tea/4.png"):
+        put_image(tmp_path / name)
+    dataset = load(tmp_path)
+    assert dataset.class_names == (COMPOSED, "tea")
+    assert labels(dataset)[f"test/{DECOMPOSED}/2.png"] == {COMPOSED}
+    assert dataset.targets.sum(axis=0).tolist() == [2, 2]
+    (note,) = dataset.notes
+    assert "2 spellings of the class 'café'" in note
+    assert load_dataset(str(tmp_path), tmp_path, f"{DECOMPOSED},tea,mate").class_names == (COMPOSED, "tea", "mate")
+
+
+def test_class_names_that_differ_in_form_alone_are_named_twice(tmp_path: Path) -> None:
+    write_lists(tmp_path, {"train": "1.png 1 0 0\n"}, f"{COMPOSED}\n{DECOMPOSED}\nemu\n")
+    with pytest.raises(NestKALAError, match=f"names the class '{COMPOSED}' more than once"):
+        load(tmp_path)
+    write_lists(tmp_path, {"train": "1.png 1 0 0\n"}, f"{DECOMPOSED}\nhot dog\nemu\n")
+    assert load(tmp_path).class_names[0] == COMPOSED
+
+
+# Photographs in other formats
+
+
+def test_photographs_in_other_formats_are_counted(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        put_image(tmp_path / name)
+    for name in ("a/1.jxl", "b/2.JXL", "b/3.nef", "b/4.mov", "b/notes.txt", "b/.5.mov"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "b" / "6.mov").mkdir()
+    (note,) = load(tmp_path).notes
+    assert note == "note: left out 4 files of formats that are not read (2 JPEG XL, 1 raw, 1 video)"
+    (tmp_path / "c").mkdir()
+    with pytest.raises(NestKALAError, match=r"c' holds no image \(there are 4 files of formats that are not read"):
         load(tmp_path)
 
 

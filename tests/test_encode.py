@@ -1,5 +1,6 @@
 """Encoding a collection over processes: every image once, whatever interrupts it, with the codes the model gives."""
 
+import errno
 import json
 import os
 import shutil
@@ -97,7 +98,8 @@ def test_one_index_is_made_of_the_shards_and_follows_the_folder(
     out, path = tmp_path / "out", tmp_path / "photos.index"
     arguments = ["encode", str(photos), str(out), "--model", str(noise_model), "--shard-size", "6", "--json"]
     assert main(arguments) == 0
-    answer = {"output": str(out), "images": 32, "unreadable": ["day 1/broken.png"]}
+    answer: dict[str, object] = {"output": str(out), "images": 32, "unreadable": ["day 1/broken.png"]}
+    answer["left_out"] = {"unlisted": {}, "other_formats": {}, "linked_folders": 0}
     assert json.loads(capsys.readouterr().out) == answer
     for added in (31, 0):  # made, and made again
         assert main(["index", str(out), str(path), "--json"]) == 0
@@ -186,8 +188,60 @@ def test_a_shard_holds_many_long_names_that_cannot_be_read(tmp_path: Path) -> No
     assert unreadable(PrefixIndex.load(tmp_path / "000000.index")) == names
 
 
-def test_a_folder_without_images_gives_an_empty_index(noise_model: Path, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused_and_nothing_kept(noise_model: Path, tmp_path: Path) -> None:
+    """As of a disk that is not mounted: the list would be kept for good."""
     (tmp_path / "none").mkdir()
-    encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model))
-    assert main(["index", str(tmp_path / "out"), str(tmp_path / "none.index")]) == 0
-    assert len(PrefixIndex.load(tmp_path / "none.index")) == 0
+    with pytest.raises(NestKALAError, match=r"none holds no image: is a disk not mounted\?"):
+        encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model))
+    (tmp_path / "none" / "a.jxl").write_bytes(b"x")
+    with pytest.raises(NestKALAError, match=r"none holds no image, only 1 file of formats .* \(1 JPEG XL"):
+        encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model))
+    assert not (tmp_path / "out").exists()
+    Image.new("L", (8, 8)).save(tmp_path / "none" / "a.png")
+    assert encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model), workers=0).images == 1
+
+
+def test_a_broken_listing_is_not_kept(
+    photos: Path, expected: dict[str, str], noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def failing(folder: Path | int) -> object:
+        if not isinstance(folder, int) and Path(folder).name == "day 1":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    message = r"cannot list '.*day 1' \(Input/output error\): nothing was encoded; --skip-unlisted leaves it out"
+    with pytest.raises(NestKALAError, match=message):
+        encode_folder(photos, tmp_path / "out", str(noise_model), workers=0)
+    assert not (tmp_path / "out").exists()
+    plan = encode_folder(photos, tmp_path / "some", str(noise_model), workers=0, skip_unlisted=True)
+    assert plan.left_out.unlisted == {"day 1": "Input/output error"}
+    listed = held(list(read_shards(tmp_path / "some")))
+    assert listed == {name: code for name, code in expected.items() if not name.startswith("day 1/")}
+    monkeypatch.undo()
+    encode_folder(photos, tmp_path / "out", str(noise_model), workers=0)
+    assert held(list(read_shards(tmp_path / "out"))) == expected
+
+
+def test_what_was_left_out_is_told_by_every_run(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    (folder / "b.cr3").write_bytes(b"x")
+    (folder / "link").symlink_to(tmp_path)
+    (folder / os.fsdecode(b"\xff.png")).symlink_to("nothing")
+    command = ["encode", str(folder), str(tmp_path / "out"), "--model", str(noise_model), "--workers", "0"]
+    assert main(command) == 2
+    assert "cannot list" in capsys.readouterr().err
+    for _ in range(2):
+        assert main([*command, "--skip-unlisted"]) == 0
+        said = capsys.readouterr().out
+        assert "warning: cannot list '\\\\udcff.png': No such file or directory" in said
+        assert "note: left out 1 file of formats that are not read (1 raw)" in said
+        assert "note: left out 1 link to folders" in said
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"]["other_formats"] == {"raw": 1}

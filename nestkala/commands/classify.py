@@ -1,6 +1,7 @@
 """`nestkala classify`."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,12 @@ class Classify:
 
 def _images(path: Path) -> list[Path]:
     """The image, or those below the folder."""
-    from ..image_folder import images_below
+    from ..listing import LeftOut, images_below
 
-    return [path / name for name, _ in images_below(path)] if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    left_out = LeftOut()
+    images = [path / name for name, _ in images_below(path, left_out)]
+    for line in left_out.in_words():
+        print(line, file=sys.stderr)
+    return images

@@ -1,7 +1,7 @@
 """`nestkala encode`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +30,9 @@ class Encode:
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
+    skip_unlisted: bool = False
+    """leave out for good folders and files that cannot be listed, which are an error otherwise"""
+
     json: bool = False
     """print what was done as JSON"""
 
@@ -38,16 +41,26 @@ class Encode:
 
         from ..encode import encode_folder, read_shards, unreadable
 
-        progress = not self.json
-        plan = encode_folder(self.folder, self.output, self.model, self.shard_size, self.workers, progress)
+        plan = encode_folder(
+            self.folder,
+            self.output,
+            self.model,
+            self.shard_size,
+            self.workers,
+            progress=not self.json,
+            skip_unlisted=self.skip_unlisted,
+        )
         if not PartialState().is_main_process:
             return
         broken = [name for shard in read_shards(self.output, verify=False) for name in unreadable(shard)]
         if self.json:
-            print(json.dumps({"output": str(self.output), "images": plan.images, "unreadable": broken}))
+            done = {"output": str(self.output), "images": plan.images, "unreadable": broken}
+            print(json.dumps(done | {"left_out": asdict(plan.left_out)}))
             return
         for name in broken:
             print(f"warning: cannot read {name!r}")
+        for line in plan.left_out.in_words():
+            print(line)
         print(
             f"{self.output}: {plan.images - len(broken)} images in {plan.num_shards} shards, {len(broken)} unreadable"
         )

@@ -36,6 +36,9 @@ class Index:
     save_every: int = 10_000
     """images encoded between saves: so many are lost at most by an interruption"""
 
+    allow_removal: bool = False
+    """remove images from the index also where most are gone, or all of a subfolder that is still there"""
+
     json: bool = False
     """print what changed as JSON"""
 
@@ -74,6 +77,7 @@ class Index:
             index,
             self.folder,
             hasher,
+            allow_removal=self.allow_removal,
             workers=decoding_workers(self.workers),
             progress=not self.json,
             keep=lambda: save_index(index, self.index),
@@ -84,6 +88,10 @@ class Index:
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
+        for line in changes.left_out.in_words():
+            print(line)
+        if changes.left_out.unlisted:
+            print("note: what the index holds of images that cannot be listed stays in it")
         print(
             f"{self.index}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"

@@ -10,7 +10,7 @@ from .dataset import ArrayDataset, FileDataset, ImageDataset
 from .digits import load_digits
 from .features import FeatureDataset, is_feature_folder, load_features
 from .folders import load_folders
-from .lists import CLASS_NAMES, given_class_names, is_list_folder, load_lists
+from .lists import CLASS_NAMES, given_class_names, is_list_folder, load_lists, refuse_ignored_lists
 
 __all__ = [
     "ArrayDataset",
@@ -62,6 +62,9 @@ def load_dataset(data: str, root: Path, classes: str | None = None) -> ImageData
             raise NestKALAError(f"{data} names its classes in {CLASS_NAMES}: leave classes out")
         if is_feature_folder(folder):
             return load_features(folder)
-        return load_lists(folder) if is_list_folder(folder) else load_folders(folder, class_names)
+        if is_list_folder(folder):
+            return load_lists(folder)
+        refuse_ignored_lists(folder)
+        return load_folders(folder, class_names)
     except OSError as error:
         raise NestKALAError(f"cannot read {str(error.filename)!r}: {error.strerror}") from error

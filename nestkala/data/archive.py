@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import NestKALAError
+from ..listing import LeftOut, images_below
 from .dataset import ARCHIVE, FileDataset, ImageDataset
 from .lists import is_list_folder, lines, load_lists
 
@@ -47,7 +48,8 @@ def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
     """
     if not isinstance(labelled, FileDataset):
         raise NestKALAError("an archive goes with labelled images in files: set data to a folder of such, or to none")
-    root, names = _listed(archive.expanduser())
+    left_out = LeftOut()
+    root, names = _listed(archive.expanduser(), left_out)
     files = {os.path.realpath(labelled.path(index)) for index in range(len(labelled))}
     added = []
     for name in names:
@@ -56,7 +58,8 @@ def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
             files.add(file)
             added.append(_PREFIX + name)
     if not names:
-        raise NestKALAError(f"the archive {archive} holds no image")
+        others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
+        raise NestKALAError(f"the archive {archive} holds no image{others}")
     if not added:
         raise NestKALAError(f"the archive {archive} holds no image besides those that are labelled")
     targets = np.zeros((len(labelled) + len(added), len(labelled.class_names)), bool)
@@ -66,19 +69,18 @@ def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
         targets=targets,
         class_names=labelled.class_names,
         parts={**labelled.parts, ARCHIVE: np.arange(len(labelled), len(targets))},
+        notes=(*labelled.notes, *(f"{line} (archive)" for line in left_out.in_words())),
         root=labelled.root,
         archive=root,
     )
 
 
-def _listed(archive: Path) -> tuple[Path, Sequence[str]]:
+def _listed(archive: Path, left_out: LeftOut) -> tuple[Path, Sequence[str]]:
     """A folder, and the images that are meant by their paths relative to it."""
-    from ..image_folder import images_below  # the import takes seconds, which no other source needs
-
     if archive.is_dir():
         if is_list_folder(archive):
             return archive, load_lists(archive).names
-        return archive, [name for name, _ in images_below(archive)]
+        return archive, [name for name, _ in images_below(archive, left_out)]
     if not archive.is_file():
         raise NestKALAError(f"archive: there is no folder or file {archive}")
     names = [_path(archive.parent, line.strip()) for _, line in lines(archive) if "\0" not in line]

@@ -1,10 +1,16 @@
 """Which class names can be put into sentences, files and pages."""
 
+import unicodedata
 from collections.abc import Iterable
 
 from ..errors import NestKALAError
 
 MAX_LETTERS = 1000
+
+
+def one_form(name: str) -> str:
+    """A class name in Unicode's form NFC: what macOS and Linux write in different letters for the same name is one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_class_names(names: Iterable[str], where: str) -> None:

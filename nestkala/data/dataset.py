@@ -26,16 +26,22 @@ class ImageDataset(ABC):
     class_names: the C classes, in the order of the columns.
     parts: image indices of the parts that the source itself defines ("train", "database", "test"), and of an archive
         (`ARCHIVE`), which has no labels; or empty.
+    notes: lines on what was left out or put together when it was read, for people.
     """
 
     names: Sequence[str]
     targets: npt.NDArray[np.bool_]
     class_names: tuple[str, ...]
     parts: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, index: int) -> bytes:
         """The encoded file of one image. Raises NestKALAError where it cannot be read."""
+
+    def content(self, index: int) -> Path | bytes:
+        """What tells one image from others of other pixels: its file, or bytes. Raises NestKALAError as `read` does."""
+        return self.read(index)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,6 +69,9 @@ class FileDataset(ImageDataset):
         """The file of one image."""
         return self.root / self.names[index]
 
+    def content(self, index: int) -> Path:
+        return self.path(index)
+
     def read(self, index: int) -> bytes:
         try:
             return self.path(index).read_bytes()
@@ -80,6 +89,10 @@ class ArrayDataset(ImageDataset):
         buffer = BytesIO()
         Image.fromarray(self.images[index]).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
+
+    def content(self, index: int) -> bytes:
+        pixels = self.images[index]
+        return f"pixels {pixels.dtype} {pixels.shape}\n".encode() + pixels.tobytes()
 
     def take(self, indices: npt.NDArray[np.int64]) -> Self:
         return replace(super().take(indices), images=self.images[indices])

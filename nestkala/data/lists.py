@@ -1,7 +1,8 @@
 """The list format common in deep hashing.
 
-A folder holds any of `train.txt`, `database.txt` and `test.txt`, a line being `path 0 1 0 ...`: the path of
-an image relative to the folder, and a 0 or 1 for each class. `classnames.txt` names the classes, one a line.
+A folder holds any of `train.txt`, `database.txt` (or `gallery.txt`) and `test.txt` (or `query.txt`), a line being
+`path 0 1 0 ...`: the path of an image relative to the folder, or to `images` in it, and a 0 or 1 for each class.
+`classnames.txt` names the classes, one a line.
 """
 
 import os
@@ -12,30 +13,71 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import NestKALAError
-from .class_names import check_class_names
+from .class_names import check_class_names, one_form
 from .dataset import FileDataset
 
 CLASS_NAMES = "classnames.txt"
-_LISTS = {part: f"{part}.txt" for part in ("train", "database", "test")}
+_LISTS = {
+    "train": ("train.txt",),
+    "database": ("database.txt", "gallery.txt"),
+    "test": ("test.txt", "query.txt"),
+}
+"""What the list of each part may be called."""
+_NAMES = "; ".join(" or ".join(names) for names in _LISTS.values())
+_IMAGES = "images"
+_BEGINNING = 65_536
 
 
 def is_list_folder(folder: Path) -> bool:
     """Whether `folder` holds any file of the list format."""
-    return any((folder / name).is_file() for name in (CLASS_NAMES, *_LISTS.values()))
+    return any((folder / name).is_file() for names in ((CLASS_NAMES,), *_LISTS.values()) for name in names)
+
+
+def refuse_ignored_lists(folder: Path) -> None:
+    """Raise NestKALAError for a file in `folder` that reads like a list, but is not called like one."""
+    known = {name for names in _LISTS.values() for name in names}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in (".txt", ".lst", ".csv", "") and path.name not in known and path.is_file():
+            with path.open("rb") as file:
+                words = file.read(_BEGINNING).decode("utf-8-sig", "replace").lstrip().partition("\n")[0].split()
+            if len(words) > 2 and {*words[-2:]} <= {"0", "1"}:
+                raise NestKALAError(
+                    f"{str(path)!r} reads like a list of images with labels, and no list is called so: they are "
+                    f"called {_NAMES}"
+                )
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    """The list of each part that has one."""
+    found = {part: [root / name for name in names if (root / name).is_file()] for part, names in _LISTS.items()}
+    for part, paths in found.items():
+        if len(paths) > 1:
+            raise NestKALAError(
+                f"{str(root)!r} holds {' and '.join(path.name for path in paths)}, two names for the {part} part: "
+                "leave one"
+            )
+    if not any(found.values()):
+        raise NestKALAError(f"{str(root)!r} holds {CLASS_NAMES} but none of {_NAMES}")
+    return {part: paths[0] for part, paths in found.items() if paths}
+
+
+def _placed(root: Path, name: str) -> str | None:
+    """The path of an image relative to the lists; None where there is no such file."""
+    return next((path for path in (name, f"{_IMAGES}/{name}") if (root / path).is_file()), None)
 
 
 def load_lists(root: Path) -> FileDataset:
     """The images that the lists in `root` name, each once, in the order train, database, test.
 
     The names are the paths; `parts` holds each list's images in the list's order. Raises NestKALAError for a
-    missing, empty or malformed file, an image file that does not exist, and an image that a list repeats or
-    that two lists label differently, with file and line.
+    missing, empty or malformed file, one that reads like a list and is not called so, two lists of one part, an image
+    file that does not exist, and an image that a list repeats or that two lists label differently, with file and line.
     """
     class_names = read_class_names(root / CLASS_NAMES)
-    lists = {part: root / name for part, name in _LISTS.items() if (root / name).is_file()}
-    if not lists:
-        raise NestKALAError(f"{str(root)!r} holds {CLASS_NAMES} but none of {', '.join(_LISTS.values())}")
+    lists = _lists(root)
+    refuse_ignored_lists(root)
     number: dict[str, int] = {}
+    places: list[str] = []
     rows: list[str] = []
     origins: list[str] = []
     parts = {}
@@ -44,11 +86,13 @@ def load_lists(root: Path) -> FileDataset:
         for origin, name, row in _read_list(path, len(class_names)):
             index = number.setdefault(name, len(number))
             if index == len(rows):
-                if not (root / name).is_file():
+                place = _placed(root, name)
+                if place is None:
                     raise NestKALAError(
                         f"{origin}: no image file {name!r} in {str(root)!r}, "
                         f"where the last {len(class_names)} columns are taken for labels"
                     )
+                places.append(place)
                 rows.append(row)
                 origins.append(origin)
             if index in members:
@@ -61,7 +105,7 @@ def load_lists(root: Path) -> FileDataset:
         parts[part] = np.array(list(members), dtype=np.int64)
     digits = np.frombuffer("".join(rows).encode(), dtype=np.uint8)
     return FileDataset(
-        names=list(number),
+        names=places,
         targets=digits.reshape(len(rows), len(class_names)) == ord("1"),
         class_names=class_names,
         parts=parts,
@@ -91,6 +135,7 @@ def given_class_names(classes: str) -> tuple[str, ...]:
 
 
 def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    names = tuple(map(one_form, names))
     if not names:
         raise NestKALAError(f"{where} names no class")
     name, count = Counter(names).most_common(1)[0]
