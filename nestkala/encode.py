@@ -38,6 +38,8 @@ from .validation import first_in_words
 
 _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
+_A_HANDFUL = 5
+"""Images of a shard that are not there any more, all of them, are no accident of one or another."""
 _PATIENCE = timedelta(days=30)
 """How long processes wait for each other: one may have more to do."""
 
@@ -278,6 +280,11 @@ def _encode_shard(
         codes.append(theirs)
         broken += unread
         bar.update(len(some) + len(unread))
+    if len(broken) >= _A_HANDFUL and not names and not any((folder / name).is_file() for name in broken):
+        raise NestKALAError(
+            f"all {len(broken)} images of a shard are gone from {folder}, the first is {broken[0]!r}: is a disk not "
+            "mounted any more? The same command goes on with the shards that are missing"
+        )
     about = about | {"unreadable": json.dumps(broken)}
     return PrefixIndex.build(
         np.concatenate(codes), names, hasher.lengths[-1], [images[name] for name in names], about=about

@@ -225,6 +225,25 @@ def test_a_broken_listing_is_not_kept(
     assert held(list(read_shards(tmp_path / "out"))) == expected
 
 
+def test_a_shard_of_images_that_are_all_gone_is_not_written(
+    photos: Path, expected: dict[str, str], noise_model: Path, tmp_path: Path
+) -> None:
+    """As where a disk is not mounted any more: its images would be unreadable for good."""
+    shutil.copytree(photos, tmp_path / "mount")
+    out = tmp_path / "out"
+    encode_folder(tmp_path / "mount", out, str(noise_model), 10, workers=0)
+    (out / "000001.index").unlink()
+    (tmp_path / "mount").rename(tmp_path / "away")
+    (tmp_path / "mount").mkdir()
+    with pytest.raises(NestKALAError, match=r"all 10 images of a shard are gone from .*mount, the first is"):
+        encode_folder(tmp_path / "mount", out, str(noise_model), 10, workers=0)
+    assert not (out / "000001.index").exists()
+    (tmp_path / "mount").rmdir()
+    (tmp_path / "away").rename(tmp_path / "mount")
+    encode_folder(tmp_path / "mount", out, str(noise_model), 10, workers=0)
+    assert held(list(read_shards(out))) == expected
+
+
 def test_what_was_left_out_is_told_by_every_run(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

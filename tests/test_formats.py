@@ -12,8 +12,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from nestkala import digests
 from nestkala.cli import main
 from nestkala.config import load_config
+from nestkala.digests import Digests
 from nestkala.encode import read_shards, unreadable
 from nestkala.errors import NestKALAError
 from nestkala.formats import check_version
@@ -163,6 +165,16 @@ def test_cached_tokens_are_read(formats: Path, kind: str, caplog: pytest.LogCapt
             [number, number + 1, number + 2],
             [number + 3, number + 4, number + 5],
         ]
+    assert not caplog.records
+
+
+def test_remembered_digests_are_read(
+    formats: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    remembered = Digests(formats / "digests-1")
+    for number in range(3):
+        monkeypatch.setattr(digests, "_key", lambda *_, n=number: bytes([n] * 16))
+        assert remembered.of(formats / "README.md") == bytes([100 + number] * 16)
     assert not caplog.records
 
 

@@ -17,13 +17,15 @@ def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
     return ["train", "--data", good.images, "--output", here / output, "--cache", here / "out-cache", *few]
 
 
-def _spoilt(spoil: Spoil) -> Make:
-    """Training whose segments are spoilt, after the same with good ones."""
+def _spoilt(spoil: Spoil, which: str = "*/*.safetensors") -> Make:
+    """Training with a cache whose segments, or other files, are spoilt, after the same with good ones."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         quietly(lambda: main([str(word) for word in _trained(here, good, "first")]))
-        for segment in (here / "out-cache").glob("*/*.safetensors"):
-            spoil(segment)
+        there = list((here / "out-cache").glob(which))
+        assert there
+        for path in there:
+            spoil(path)
         return _trained(here, good, "out")
 
     return make
@@ -62,6 +64,10 @@ CASES: list[Case] = [
     *(
         accepted(f"cached tokens {what}", _spoilt(spoil), _same_scores, is_slow=True)
         for what, spoil in _SEGMENTS.items()
+    ),
+    *(
+        accepted(f"remembered digests that are {what}", _spoilt(spoil, "digests.safetensors"), _same_scores, True)
+        for what, spoil in {"cut short": cut(-9), "a pickle": replaced(PICKLE)}.items()
     ),
     accepted(
         "files of others in a cache to be cleared", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def _two_classes(here: Path, _: Good, __: str) -> bool:
     return {*split["query"], *split["gallery"]} == names
 
 
+_FORMS = ("caf\u00e9", "cafe\u0301")
+"""A class as two systems write it."""
+
+
+def _two_forms(folder: Path) -> None:
+    for name, part in zip(_FORMS, ("train", "test"), strict=True):
+        (folder / part).mkdir()
+        shutil.copytree(folder / "a", folder / part / "a")
+        shutil.copytree(folder / "b", folder / part / name)
+    shutil.rmtree(folder / "a")
+    shutil.rmtree(folder / "b")
+
+
+def _one_class_of_both(here: Path, _: Good, __: str) -> bool:
+    return json.loads((here / "out" / "model.json").read_text())["class_names"] == ["a", _FORMS[0]]
+
+
 def _reported(here: Path, _: Good) -> list[str | Path]:
     write_images(here / "data", ("a", _MARKUP), 6)
     few = {"shots": 2, "queries": 2, "lengths": (4,), "batch_size": 2, "epochs": 1, "workers": 0, "cache_gb": 0}
@@ -101,5 +119,7 @@ CASES = [
     refused("no image that can be read", _folder(_all_broken, "--on-broken", "skip"), "'a/0.png'"),
     refused("a class of one image", _folder(_one_image), "'b' has"),
     accepted("links back, links to themselves, and pipes", _folder(_loops), _two_classes),
+    accepted("a class in two of Unicode's forms", _folder(_two_forms, "--anchors", "orthonormal"), _one_class_of_both),
+    refused("a list beside class folders", _folder(lambda f: (f / "val.txt").write_text("a/1.png 1 0\n")), "val.txt"),
     accepted("a report on a class of markup", _reported, _no_such_tag, is_slow=True),
 ]

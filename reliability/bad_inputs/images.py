@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nestkala.cli import main
 from nestkala.index import PrefixIndex
 
 from .case import Case, Make, accepted, refused
-from .good import Good, copied, noise
+from .good import Good, copied, noise, quietly
 from .spoiling import PICKLE
 
 ODD_NAMES = {
@@ -39,6 +40,21 @@ def _png(width: int, height: int, data: bytes) -> bytes:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def _with_chunk(chunk: bytes) -> bytes:
+    """A PNG file with one chunk more, behind its header."""
+    return _WHOLE["PNG"][:33] + chunk + _WHOLE["PNG"][33:]
+
+
+def _with_segment(segment: bytes) -> bytes:
+    """A JPEG file with one segment more, before its others."""
+    return _WHOLE["JPEG"][:2] + segment + _WHOLE["JPEG"][2:]
+
+
+def _text(length: int, checksum: bytes | None = None) -> bytes:
+    content = b"zTXta\0\0" + zlib.compress(bytes(length))
+    return struct.pack(">I", len(content) - 4) + content + (checksum or struct.pack(">I", zlib.crc32(content)))
 
 
 _WHOLE = {form: encoded(noise(0, 32), form) for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")}
@@ -175,6 +191,51 @@ def _transparent() -> tuple[bytes, Image.Image]:
     return encoded(Image.fromarray(np.concatenate([pixels, opacity], axis=2)), "PNG"), Image.fromarray(white)
 
 
+def _negative() -> tuple[bytes, Image.Image]:
+    """Grey of 16 bits in which 0 is white."""
+    grey = np.random.default_rng(11).integers(0, 256, (16, 16))
+    content = encoded(Image.fromarray((65_535 - grey * 257).astype(np.uint16)), "TIFF")
+    kind = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert content.count(kind) == 1
+    return content.replace(kind, struct.pack("<HHIHH", 262, 3, 1, 0, 0)), Image.fromarray(grey.astype(np.uint8))
+
+
+def _one_transparent_grey() -> tuple[bytes, Image.Image]:
+    """Grey of 16 bits, one value of which shows as white."""
+    grey = np.arange(256).reshape(16, 16)
+    content = encoded(Image.fromarray((grey * 257).astype(np.uint16)), "PNG", transparency=9 * 257)
+    grey[grey == 9] = 255
+    return content, Image.fromarray(grey.astype(np.uint8))
+
+
+def _long(width: int, height: int) -> tuple[bytes, Image.Image]:
+    return encoded(Image.new("L", (width, height), 77), "PNG"), Image.new("L", (8, 8), 77)
+
+
+def _other_formats(folder: Path) -> None:
+    for name in ("a.jxl", "b.cr2", "c.mov"):
+        (folder / name).write_bytes(b"x")
+
+
+def _emptied(*flags: str) -> Make:
+    """A folder whose images are gone since it was indexed, as where a disk is not mounted."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        folder = copied(good.images, here)
+        update: list[str | Path] = ["index", folder, here / "out.index"]
+        quietly(lambda: main([str(word) for word in (*update, "--model", good.run)]))
+        for path in folder.glob("*/*.png"):
+            path.unlink()
+        return [*update, *flags, "--json"]
+
+    return make
+
+
+def _empty_to_encode(here: Path, good: Good) -> list[str | Path]:
+    (here / "mount").mkdir()
+    return ["encode", here / "mount", here / "out", "--model", good.run]
+
+
 def _page_escapes(here: Path, _: Good, __: str) -> bool:
     page = (here / "out.html").read_text()
     return "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
@@ -222,12 +283,33 @@ CASES = [
             ("of 16 bits", "png", _16_bit()),
             ("animated", "gif", _animated()),
             ("transparent", "png", _transparent()),
+            ("a negative of 16 bits", "tif", _negative()),
+            ("of 16 bits, with a transparent value", "png", _one_transparent_grey()),
+            ("1,000,000 pixels wide and 1 high", "png", _long(1_000_000, 1)),
+            ("1 pixel wide and 1,000,000 high", "png", _long(1, 1_000_000)),
+            ("a PNG with a text of 1.2 MB", "png", (_with_chunk(_text(1_200_000)), noise(0, 32))),
+            ("a PNG with a text of a wrong checksum", "png", (_with_chunk(_text(9, b"abcd")), noise(0, 32))),
+            ("a PNG with a short gamma", "png", (_with_chunk(bytes.fromhex("0000000067414d41b2e1b71f")), noise(0, 32))),
+            (
+                "a JPEG with a short profile",
+                "jpg",
+                (_with_segment(b"\xff\xe2\0\x0eICC_PROFILE\0"), Image.open(BytesIO(_WHOLE["JPEG"]))),
+            ),
         )
     ),
     *(_named(kind, name) for kind, name in ODD_NAMES.items()),
     accepted("a page of results with markup in a name", _to_be_searched, _page_escapes),
     _leaves_out("a link to a folder above", lambda folder: (folder / "loop").symlink_to("..")),
     _leaves_out("a link to itself in a folder", lambda folder: (folder / "x.png").symlink_to("x.png")),
+    _leaves_out("photographs in formats that are not read", _other_formats),
+    _leaves_out("a link to nothing in a folder", lambda folder: (folder / "x.png").symlink_to("nothing")),
+    refused("an index whose folder is empty now", _emptied(), "24 of 24 images"),
+    accepted(
+        "an index whose folder is empty on purpose",
+        _emptied("--allow-removal"),
+        lambda _, __, printed: len(json.loads(printed)["removed"]) == 24,
+    ),
+    refused("an empty folder to encode", _empty_to_encode, "mount"),
     _leaves_out("a pipe named like an image", lambda folder: os.mkfifo(folder / "x.png")),
     _leaves_out("a device named like an image", lambda folder: (folder / "x.png").symlink_to("/dev/zero")),
 ]

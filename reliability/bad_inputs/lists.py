@@ -47,6 +47,12 @@ def _is_read_as(numbers: range) -> Case:
     )
 
 
+def _called(here: Path, _: Good, __: str) -> bool:
+    """The lists of queries and of the gallery are read under the names that KALAHash's data has."""
+    split = json.loads((here / "out" / "split.json").read_text())
+    return len(split["query"]) == 8 and len(split["gallery"]) == 16
+
+
 def _named(*names: bytes) -> dict[str, bytes]:
     return {"classnames": b"\n".join(names) + b"\n"}
 
@@ -74,4 +80,10 @@ CASES = [
     refused("a class name that is no UTF-8", _files(**_named(b"cat", b"\xff")), "'\\udcff'"),
     refused("a class name of 10,000 letters", _files(**_named(b"cat", b"x" * 10_000)), "10000 letters"),
     _is_read_as(range(16, 24)),
+    accepted("lists called query and gallery", _files(test=None, query=_TEST, gallery=_TRAIN), _called),
+    refused("a list of another name", _files(val=_TEST), "val.txt"),
+    refused("two lists of queries", _files(query=_TEST), "test.txt and query.txt"),
+    refused(
+        "a class name in two of Unicode's forms", _files(**_named("caf\u00e9".encode(), "cafe\u0301".encode())), "caf"
+    ),
 ]

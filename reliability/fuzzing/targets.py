@@ -19,8 +19,10 @@ from nestkala.checkpoint import load_checkpoint
 from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
+from nestkala.digests import FILE, Digests
 from nestkala.encode import read_plan, read_shards, shard_images, unreadable
 from nestkala.experiments import load_experiment
+from nestkala.files import save_tensors
 from nestkala.history import load_history
 from nestkala.images import decode_image
 from nestkala.index.prefix_index import Method
@@ -66,6 +68,7 @@ def make_targets(good: Good, folder: Path) -> list[Target]:
         *_shards(good, folder / "shards"),
         *_arrays(good, folder / "arrays"),
         _tokens(folder / "tokens"),
+        _digests(folder / "digests"),
     ]
 
 
@@ -266,6 +269,14 @@ def _tokens(folder: Path) -> Target:
         torch.stack([read[key] for key in keys if key in read] or [torch.zeros(1)])
 
     return Target("cached tokens", [path.read_bytes()], path, read)
+
+
+def _digests(folder: Path) -> Target:
+    image, path = _made(folder) / "image.png", folder / FILE
+    image.write_bytes(b"an image")
+    told = torch.arange(64, dtype=torch.uint8).view(2, 32)
+    save_tensors(path, {"digests": told}, {"version": "1"})
+    return Target("remembered digests", [path.read_bytes()], path, lambda: Digests(folder).of(image))
 
 
 def _made(folder: Path) -> Path:
