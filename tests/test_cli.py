@@ -260,7 +260,7 @@ def test_an_interrupt_gives_130_and_says_how_to_go_on(
 def test_an_interrupt_of_other_commands_says_what_stays(
     args: list[str], doing: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(doing, interrupt)

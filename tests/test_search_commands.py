@@ -132,6 +132,7 @@ def test_an_index_is_brought_up_to_date_by_the_model_that_it_knows(
     assert said == {
         **{"index": str(index), "images": 15, "added": [], "changed": [], "removed": ["1.png"]},
         **{"unchanged": 15, "broken": ["broken.jpg"]},
+        "left_out": {"unlisted": {}, "other_formats": {}, "linked_folders": 0},
     }
     assert "1.png" not in set(PrefixIndex.load(index).ids)
 
@@ -235,3 +236,30 @@ def test_images_are_classified(photos: Path, noise_model: Path, capsys: pytest.C
     every = dict(zip(below, Hasher.from_pretrained(noise_model, "cpu").classify(below), strict=True))
     assert main(["classify", str(noise_model), str(photos), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == every
+
+
+def test_an_update_of_an_empty_folder_changes_nothing_unasked(
+    index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = index.read_bytes()
+    for path in photos.rglob("*.png"):
+        path.unlink()
+    capsys.readouterr()
+    assert main(["index", str(photos), str(index)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: 16 of 16 images in the index are no longer in")
+    assert "--allow-removal" in line
+    assert index.read_bytes() == before
+    assert main(["index", str(photos), str(index), "--allow-removal"]) == 0
+    assert "0 images, 20 bits each; 0 added, 0 changed, 16 removed" in capsys.readouterr().out
+
+
+def test_an_update_says_what_it_left_out(index: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "a.nef").write_bytes(b"x")
+    (photos / "far.png").symlink_to("nothing")
+    capsys.readouterr()
+    assert main(["index", str(photos), str(index)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "warning: cannot list 'far.png': No such file or directory" in said
+    assert "note: what the index holds of images that cannot be listed stays in it" in said
+    assert "note: left out 1 file of formats that are not read (1 raw)" in said
