@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from .errors import NestKALAError, one_line
 from .metadata import less_metadata
@@ -151,11 +151,6 @@ def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
 def _to_rgb(image: Image.Image, values: _Values) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _to_8_bit(image, values).convert("RGB")
-    if image.mode == "LAB":
-        to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        shown = ImageCms.applyTransform(image, to_rgb)
-        assert shown is not None  # as it would be in place
-        return shown
     if image.has_transparency_data:
         if values.transparent is not None:
             image.info["transparency"] = values.transparent
