@@ -73,6 +73,7 @@ def closed_form(
     if len(anchors) < 2:
         raise NestKALAError("a start in closed form needs two classes or more: say --head-init random")
     texts = anchors if config.has_texts else None
+    text_centre = None if text_centre is None else text_centre.to(anchors)
     if texts is not None and texts.shape[1] != layer.mean.shape[0]:
         raise NestKALAError(
             f"a start from text needs anchors in the features' space, but their widths are {texts.shape[1]} and "
