@@ -277,7 +277,11 @@ class Config(BaseModel):
         description="of the backbone: fp32, mixed bf16, mixed fp16 (GPU only), or fp64 (all of the model; to compare)",
     )
     threads: int = Field(
-        0, ge=0, le=MAX_THREADS, description="CPU threads a process; 0: all cores, shared among the processes"
+        0,
+        ge=0,
+        le=MAX_THREADS,
+        description="CPU threads a process; 0: OMP_NUM_THREADS where that is set (a launcher sets 1 by itself, which "
+        "does not count), else all cores, shared among the processes",
     )
     workers: int | None = Field(
         None, ge=0, description="processes that decode images; by default one for every two cores, at most 8"

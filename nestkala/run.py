@@ -1,7 +1,6 @@
 """A training run from settings to run folder."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -32,8 +31,9 @@ from .evaluation import Metrics
 from .feature_ranking import chance_level, features_map
 from .files import is_unfinished, remove_unfinished, write_text
 from .history import history_as_json
+from .launcher import check_launcher
 from .losses import NestedLoss
-from .machine import cores_per_process, decoding_workers
+from .machine import compute_threads, decoding_workers
 from .model import HashModel
 from .objective import check_objective, make_loss
 from .processes import ending_process_group
@@ -63,7 +63,7 @@ def train(config: Config) -> Path:
     Raises:
         NestKALAError: whatever is wrong with settings, data, backbone or a loss that is not finite.
     """
-    torch.set_num_threads(config.threads or cores_per_process())
+    torch.set_num_threads(compute_threads(config.threads))
     accelerator = _accelerator(config)
     folder = _run_folder(config)
     main = accelerator.is_main_process
@@ -285,12 +285,7 @@ def _run_folder(config: Config) -> Path:
 def _accelerator(config: Config) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise NestKALAError("precision fp16 needs a GPU: use bf16 or fp32 here")
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", config.precision):
-        raise NestKALAError(
-            f"the launcher asks for mixed precision {asked}, the settings for {config.precision}: "
-            f"say --precision {asked}"
-        )
+    check_launcher(config.precision)
     data_seed = config.seed * 2**20  # epochs are added to it: no two seeds share an order
     AcceleratorState._reset_state()  # or a second run in one process could not choose another precision
     accelerator = Accelerator(
