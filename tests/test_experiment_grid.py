@@ -345,7 +345,7 @@ def test_the_command_runs_a_file_once_and_only_what_is_missing(
     gone = next(path for path in Path("runs").rglob("metrics.json") if "nested-4shot-seed1" in str(path))
     gone.unlink()
     again, train = [], run_module.train
-    monkeypatch.setattr(run_module, "train", lambda config: (again.append(config.resume), train(config)))
+    monkeypatch.setattr(run_module, "train", lambda config, **to: (again.append(config.resume), train(config, **to)))
     assert main(command) == 0
     assert again == [gone.parent]
     assert Path("runs/experiments/own.md").read_text() == page
