@@ -9,7 +9,7 @@ from .errors import NestKALAError, one_line, unknown_name
 
 Kind = Literal["losses", "heads"]
 
-_OWN: dict[Kind, dict[str, str]] = {
+OWN: dict[Kind, dict[str, str]] = {
     "losses": {
         "adsh": "ADSH",
         "csq": "CSQ",
@@ -31,6 +31,7 @@ _OWN: dict[Kind, dict[str, str]] = {
     },
     "heads": {"cascade": "CascadeHashHead", "flat": "FlatHashHead", "nested": "NestedHashHead"},
 }
+"""{name: class} of the package's own."""
 _CONTRACT: dict[Kind, str] = {"losses": "HashLoss", "heads": "HashHead"}
 
 
@@ -76,7 +77,7 @@ def plugins(kind: Kind) -> dict[str, Plugin]:
         NestKALAError: two packages bring the same name.
     """
     group = f"nestkala.{kind}"
-    own = [EntryPoint(name, f"{group}:{attribute}", group) for name, attribute in _OWN[kind].items()]
+    own = [EntryPoint(name, f"{group}:{attribute}", group) for name, attribute in OWN[kind].items()]
     found: dict[str, Plugin] = {}
     for entry in (*own, *entry_points(group=group)):
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "nestkala"

@@ -89,7 +89,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
         dataset = with_archive(dataset, config.archive)
     if config.backbone == "auto":
         name, reason = suitable_backbone(dataset)
-        config = Config(**(dict(config) | {"backbone": name}))
+        config = config.replaced(backbone=name)
         if main:
             print(f"backbone {name}: {reason}")
     _check_pair(config, dataset)

@@ -54,7 +54,7 @@ class Experiment:
     """list the runs and whether they are finished, and do nothing"""
 
     def run(self) -> None:
-        from ..experiments import load_experiment
+        from ..experiments import check_shared, load_experiment
 
         if not self.files:
             raise NestKALAError("name an experiment file, or several")
@@ -62,6 +62,8 @@ class Experiment:
         for name, number in Counter(experiment.name for experiment in experiments).items():
             if number > 1:
                 raise NestKALAError(f"{number} of the files have the name {name}, which their tables share: say one")
+        for experiment in experiments:
+            check_shared(experiment)
         folders = dict(self._folder(word, experiments) for word in self.data)
         restricted = [experiment.restricted(self.seeds, self.shots, self.only) for experiment in experiments]
         for experiment in restricted:
