@@ -70,7 +70,7 @@ def in_a_sentence(config: "Config", reasons: dict[str, str]) -> str:
 def _without_effect(config: "Config") -> Iterator[tuple[set[str], str]]:
     """Settings that have no effect beside the others, given or not, and why."""
     if config.split is not None:
-        yield {"shots", "queries", "queries_per_class", "train_pool"}, "the images are those that split names"
+        yield {"shots", "queries", "queries_per_class", "train_pool"}, "split says which images there are"
     if config.labels_per_class == 0:
         yield _TRAINING | {"train_pool"}, "nothing is trained without labelled images"
     if not config.trains:
@@ -79,11 +79,11 @@ def _without_effect(config: "Config") -> Iterator[tuple[set[str], str]]:
     yield from _of_adapters(config)
     yield from _of_losses(config)
     if len(config.lengths) == 1:
-        yield {"weighting", "distillation"}, "they are between lengths, and there is one"
+        yield {"weighting", "distillation"}, "of several lengths alone, and there is one"
     yield from _of_starts(config)
     yield from _of_texts(config)
     if config.data != "cifar10":
-        yield {"data_root"}, f"it is of data cifar10, not of {config.data}"
+        yield {"data_root"}, f"of data cifar10 alone, and the data is {config.data}"
     if config.data == "none" or config.queries == 0:
         yield {"top_k", "score_features"}, "there are no queries to score with"
 
@@ -92,7 +92,7 @@ def _of_adapters(config: "Config") -> Iterator[tuple[set[str], str]]:
     adapter = config.chosen_adapter
     for key, adapters in _ADAPTERS_WITH.items():
         if adapter not in adapters:
-            yield {key}, f"it is of adapter {' or '.join(adapters)}, and the adapter is {adapter}"
+            yield {key}, f"of adapter {' or '.join(adapters)} alone, and the adapter is {adapter}"
     if config.backbone.partition(":")[0] == "photo":
         yield {"projections"}, "backbone photo has no attention, and its last convolution is adapted"
 
@@ -100,23 +100,23 @@ def _of_adapters(config: "Config") -> Iterator[tuple[set[str], str]]:
 def _of_losses(config: "Config") -> Iterator[tuple[set[str], str]]:
     loss = config.base_loss
     if loss != "kiddo":
-        yield set(KIDDO_WEIGHTS), f"it is of loss kiddo, and the loss is {loss}, whose arguments loss_args sets"
+        yield set(KIDDO_WEIGHTS), f"of loss kiddo alone, and the loss is {loss}, whose arguments loss_args sets"
     elif doubled := [key for key in KIDDO_WEIGHTS if key in config.loss_args]:
-        yield {"loss_args"}, f"{', '.join(doubled)} of kiddo is a setting by that name: --{doubled[0]}"
+        yield {"loss_args"}, f"kiddo's {', '.join(doubled)} has a flag of that name, --{doubled[0]}"
     if loss in OWN["losses"] and loss not in LOSSES_WITH_CENTRES:
         yield {"centres"}, f"loss {loss} has no hash centres; {', '.join(LOSSES_WITH_CENTRES)} have"
 
 
 def _of_starts(config: "Config") -> Iterator[tuple[set[str], str]]:
     if config.starts_in_closed_form:
-        yield {"batch_norm"}, "a start in closed form has bits that are centred and scaled: leave it out"
+        yield {"batch_norm"}, "of a random start alone, and a start in closed form has centred and scaled bits"
     else:
-        yield {"class_bits", "unlabelled"}, "it needs a start in closed form: set head_init text or labels"
+        yield {"class_bits", "unlabelled"}, "of a start in closed form alone: set head_init text or labels"
 
 
 def _of_texts(config: "Config") -> Iterator[tuple[set[str], str]]:
     if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
-        yield {"prompts", "descriptions"}, f"they go through a text tower, and anchors {config.anchors} need none"
+        yield {"prompts", "descriptions"}, f"of a text tower alone, and anchors {config.anchors} need none"
     if config.descriptions is not None:
         yield {"prompts"}, "descriptions take their place"
     loss_asks = config.base_loss in LOSSES_WITH_ANCHORS or config.base_loss not in OWN["losses"]

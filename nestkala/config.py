@@ -541,6 +541,8 @@ def with_flags(base: Base, parsed: Config, args: Sequence[str]) -> Config:
     flags = Config.model_fields.keys() & {word[1].replace("-", "_") for word in words if word}
     flags |= {key for key, value in parsed if value != getattr(base, key)}
     values = {key: getattr(parsed, key) for key in flags | base.model_fields_set}
+    if parsed.base_loss != base.base_loss and "loss_args" not in flags | base.own:
+        values.pop("loss_args", None)  # which are of the base's loss
     return without_inapplicable(values, base.model_fields_set - base.own - flags)
 
 

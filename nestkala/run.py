@@ -94,6 +94,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
             print(f"backbone {name}: {reason}")
     _check_pair(config, dataset)
     split = _split(config, dataset)
+    _check_queries(config, split)
     trains = config.trains and len(split.train) > 0
     if trains:
         check_batch(config, len(split.train), accelerator.num_processes)
@@ -312,6 +313,12 @@ def _check_pair(config: Config, dataset: ImageDataset) -> None:
             )
     elif config.backbone.startswith("features:"):
         raise NestKALAError(f"backbone {config.backbone} needs own features, and {config.data} holds images")
+
+
+def _check_queries(config: Config, split: Split) -> None:
+    asked = [f"{key} {getattr(config, key)}" for key in ("top_k", "score_features") if getattr(config, key)]
+    if asked and not len(split.query):
+        raise NestKALAError(f"{', '.join(asked)} cannot be: there are no queries to score with (--queries N draws N)")
 
 
 def _split(config: Config, dataset: ImageDataset) -> Split:

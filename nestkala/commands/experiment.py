@@ -65,6 +65,8 @@ class Experiment:
         for experiment in experiments:
             check_shared(experiment)
         folders = dict(self._folder(word, experiments) for word in self.data)
+        if len(folders) < len(self.data):
+            raise NestKALAError(f"--data names a data set twice: {' '.join(self.data)}")
         restricted = [experiment.restricted(self.seeds, self.shots, self.only) for experiment in experiments]
         for experiment in restricted:
             self._run(experiment, folders)
@@ -90,6 +92,8 @@ class Experiment:
         given = {"backbone": self.backbone, "epochs": self.epochs}
         overrides = {key: value for key, value in given.items() if value is not None}
         grid = make_grid(experiment, self.runs, folders, absent, overrides)
+        if self.epochs is not None and all(run.config.epochs != self.epochs for run in grid.runs):
+            raise NestKALAError(f"--epochs {self.epochs} has no effect: no run of {experiment.name} trains")
         if self.dry_run:
             print(_listing(grid))
             return

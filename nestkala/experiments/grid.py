@@ -193,8 +193,9 @@ def _config(called: str, shared: Settings, own: Settings, overrides: Settings) -
     """The settings of a method's runs: its own must have an effect, those that others share have one where they can."""
     values = shared | own
     try:
-        kept = {"epochs"} if without_inapplicable(values, shared.keys() - own.keys()).num_epochs == 0 else set()
-        values |= {key: value for key, value in overrides.items() if key not in kept}
+        if "epochs" in overrides and without_inapplicable(values, shared.keys() - own.keys()).num_epochs == 0:
+            overrides = {key: value for key, value in overrides.items() if key != "epochs"}
+        values |= overrides
         return without_inapplicable(values, (shared.keys() - own.keys()) | overrides.keys())
     except NestKALAError as error:
         raise NestKALAError(f"{called}: {error}") from None
