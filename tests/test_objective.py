@@ -69,7 +69,7 @@ def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
 
 def test_where_the_head_started_is_where_the_loss_pulls() -> None:
     started = nested_centres(CLASSES, 16, torch.Generator().manual_seed(9))
-    nested = make_loss(Config(loss="csq", lengths=LENGTHS), HEAD, TARGETS, started)
+    nested = make_loss(Config(loss="csq", lengths=LENGTHS, epochs=1), HEAD, TARGETS, started)
     assert torch.equal(nested.losses[-1].centres, started)
 
 
