@@ -92,7 +92,8 @@ class Experiment:
         given = {"backbone": self.backbone, "epochs": self.epochs}
         overrides = {key: value for key, value in given.items() if value is not None}
         grid = make_grid(experiment, self.runs, folders, absent, overrides)
-        if self.epochs is not None and all(run.config.epochs != self.epochs for run in grid.runs):
+        alone = len(self.files) == 1
+        if alone and self.epochs is not None and all(run.config.epochs != self.epochs for run in grid.runs):
             raise NestKALAError(f"--epochs {self.epochs} has no effect: no run of {experiment.name} trains")
         if self.dry_run:
             print(_listing(grid))
