@@ -573,8 +573,9 @@ def check_resumable(earlier: Config, config: Config) -> None:
     """Raise NestKALAError where a run is to be resumed with settings that change what it computes."""
     if config.resume is None:
         return
-    for key in Config.model_fields.keys() & config.model_fields_set:
-        if key not in FREE_ON_RESUME and getattr(earlier, key) != getattr(config, key):
+    compared = config.model_fields_set - FREE_ON_RESUME  # others are of their default, or have no effect
+    for key in Config.model_fields:
+        if key in compared and getattr(earlier, key) != getattr(config, key):
             raise NestKALAError(
                 f"--resume goes on with {key} {getattr(earlier, key)}, not {getattr(config, key)}: "
                 "train into another --output instead"
