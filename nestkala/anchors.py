@@ -57,7 +57,7 @@ def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
     """
     if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
         return None
-    return class_anchors(Config(**(dict(config) | {"descriptions": None})), backbone, _ALL_SORTS).mean(dim=0)
+    return class_anchors(config.replaced(descriptions=None), backbone, _ALL_SORTS).mean(dim=0)
 
 
 def class_sentences(

@@ -32,6 +32,7 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "max_grad_norm": (0,),
     "score_features": (False,),
     "tracker": ("none",),
+    "unnamed_kinds": (0,),
     "weighting": ("uniform",),
 }
 """Values that say that something is not done, which is true where it could not be done."""
@@ -111,7 +112,10 @@ def _of_starts(config: "Config") -> Iterator[tuple[set[str], str]]:
     if config.starts_in_closed_form:
         yield {"batch_norm"}, "of a random start alone, and a start in closed form has centred and scaled bits"
     else:
-        yield {"class_bits", "unlabelled"}, "of a start in closed form alone: set head_init text or labels"
+        yield (
+            {"class_bits", "unlabelled", "unnamed_kinds"},
+            "of a start in closed form alone: set head_init text or labels",
+        )
 
 
 def _of_texts(config: "Config") -> Iterator[tuple[set[str], str]]:

@@ -57,6 +57,7 @@ WITHOUT_EFFECT: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("batch_norm", True, {}, RANDOM),
     ("unlabelled", 50, RANDOM, {"head_init": "labels"}),
     ("class_bits", 5, RANDOM, {"head_init": "labels"}),
+    ("unnamed_kinds", 5, RANDOM, {"head_init": "labels"}),
     ("shots", 4, {"split": Path("s.json")}, {"split": None}),
     ("queries", 4, {"split": Path("s.json")}, {"split": None}),
     ("queries_per_class", 4, {"split": Path("s.json")}, {"split": None}),
