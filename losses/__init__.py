@@ -5,7 +5,7 @@ They need torch alone. The contract that all of them keep is `HashLoss`.
 
 from .adsh import ADSH
 from .centres import majority_centres, nested_centres
-from .contract import HashLoss, TrainingSet
+from .contract import HashLoss, TermsError, TrainingSet
 from .csq import CSQ
 from .dbdh import DBDH
 from .dcc import NotFiniteError, dcc, random_codes
@@ -25,6 +25,8 @@ from .lcdsh import LCDSH
 from .mdsh import MDSH
 from .nested import NestedLoss, NestedTerms
 from .ortho import OrthoHashArc, OrthoHashCos
+from .pairwise import shares_label
+from .targets import multi_hot
 
 __all__ = [
     "ADSH",
@@ -48,6 +50,7 @@ __all__ = [
     "NotFiniteError",
     "OrthoHashArc",
     "OrthoHashCos",
+    "TermsError",
     "TrainingSet",
     "WithHSWD",
     "dcc",
@@ -56,6 +59,8 @@ __all__ = [
     "hswd",
     "majority_centres",
     "minimum_distance",
+    "multi_hot",
     "nested_centres",
     "random_codes",
+    "shares_label",
 ]

@@ -30,7 +30,7 @@ class ADSH(DiscreteLoss):
     (arXiv 1809.09329).
 
     Args:
-        targets: multi-hot labels (N, C) of the whole training set.
+        targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         codes: where V starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
         gamma: weight of the distance between an image's output and its code, 0 or more.
         queries: images that a round of epochs passes over, 1 or more; all, where there are no more.
@@ -69,7 +69,7 @@ class ADSH(DiscreteLoss):
         self.queries, self.round_epochs = whole("queries", queries, 1), whole("round_epochs", round_epochs, 1)
         self.sweeps, self.seed = whole("sweeps", sweeps, 0), whole("seed", seed, 0, most=LARGEST_SEED)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=codes.device))
-        self._single_label = bool((targets.sum(dim=1) <= 1).all())
+        self._single_label = bool((self.targets.sum(dim=1) <= 1).all())
         similar = self._sums_over_similar(codes.new_ones(len(codes), 1)).sum(dtype=torch.float64).item()
         dissimilar = len(codes) ** 2 - similar
         self.ratio = similar / dissimilar if dissimilar else 1.0

@@ -31,6 +31,7 @@ class CentralLoss(HashLoss):
 
     def __init__(self, centres: Tensor) -> None:
         super().__init__()
+        self.num_classes = len(centres)
         self.register_buffer("centres", centres.clone())
 
     centres: Tensor  # (C, b)

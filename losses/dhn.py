@@ -8,7 +8,9 @@ from torch import Tensor
 
 from .arguments import check_batch, not_negative
 from .contract import HashLoss, TrainingSet
+from .memory import remembered
 from .pairwise import shares_label
+from .targets import training_labels
 
 
 class DHN(HashLoss):
@@ -24,7 +26,7 @@ class DHN(HashLoss):
     over entries; the paper pairs the images of a batch, the memory is published code's.
 
     Args:
-        targets: multi-hot labels (N, C) of the whole training set.
+        targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         bits: code length b, 1 or more.
         quantization: weight of the second term, 0 or more.
 
@@ -45,6 +47,8 @@ class DHN(HashLoss):
     def __init__(self, targets: Tensor, bits: int, quantization: float = 0.1) -> None:
         super().__init__()
         self.quantization = not_negative("quantization", quantization)
+        targets = training_labels(targets)
+        self.num_classes = targets.shape[1]
         targets = targets if targets.is_floating_point() else targets.to(torch.get_default_dtype())
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("memory", targets.new_zeros(len(targets), bits))
@@ -54,8 +58,7 @@ class DHN(HashLoss):
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         check_batch(h, targets, indices, self.memory, self.targets)
-        self.memory[indices] = h.detach().to(self.memory.dtype)
-        memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass
+        memory = remembered(self.memory, h, indices, keep=self.learns)
         log_cosh = torch.sinh(h.abs() - 1).square().log1p() / 2  # (B, b); cosh would round small distances away
         return {
             "similarity": F.binary_cross_entropy_with_logits(h @ memory.T / 2, shares_label(targets, self.targets)),

@@ -7,18 +7,19 @@ from torch import Tensor
 
 from .arguments import check_batch
 from .contract import HashLoss, TrainingSet
+from .targets import training_labels
 
 
 class DiscreteLoss(HashLoss):
     """A `HashLoss` that keeps discrete codes and the last seen output of every training image, in buffers.
 
     Args:
-        targets: multi-hot labels (N, C) of the whole training set.
+        targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         codes: where the discrete codes start (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of
             one draw).
 
     Raises:
-        ValueError: targets and codes of different row numbers.
+        ValueError: targets that are no labels, or of another row number than codes.
     """
 
     @classmethod
@@ -27,8 +28,10 @@ class DiscreteLoss(HashLoss):
 
     def __init__(self, targets: Tensor, codes: Tensor) -> None:
         super().__init__()
+        targets = training_labels(targets)
         if len(targets) != len(codes):
             raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+        self.num_classes = targets.shape[1]
         self.register_buffer("targets", targets.to(codes.dtype), persistent=False)
         self.register_buffer("codes", codes.clone())
         self.register_buffer("memory", torch.zeros_like(codes))
@@ -38,10 +41,11 @@ class DiscreteLoss(HashLoss):
     memory: Tensor  # (N, b), U; 0 where nothing has been seen
 
     def remember(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Take note of the batch's outputs (B, b), without gradient.
+        """Check the batch and, where the loss `learns`, take note of its outputs (B, b), without gradient.
 
         Raises:
             ValueError: h, targets and indices that do not fit together, or the training set.
         """
         check_batch(h, targets, indices, self.memory, self.targets)
-        self.memory[indices] = h.detach().to(self.memory.dtype)
+        if self.learns:
+            self.memory[indices] = h.detach().to(self.memory.dtype)

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import not_negative, positive, whole
+from .arguments import check_batch, not_negative, positive, whole
 from .dcc import dcc
 from .discrete import DiscreteLoss
+from .memory import remembered
 from .pairwise import shares_label
 
 
@@ -28,7 +29,7 @@ class DSDH(DiscreteLoss):
     Source: DSDH (Li, Sun, He, Tan, NeurIPS 2017), the objective relaxed to H with its alternating steps.
 
     Args:
-        targets: multi-hot labels (N, C) of the whole training set.
+        targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         codes: where B starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
         mu: weight of the codes' regression on the labels, 0 or more.
         nu: weight of the regression's own size, above 0.
@@ -56,8 +57,8 @@ class DSDH(DiscreteLoss):
         self.rounds = whole("rounds", rounds, 0)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        self.remember(h, targets, indices)
-        memory = self.memory.to(h.dtype, copy=True)  # the next batch writes, perhaps before this one's backward pass
+        check_batch(h, targets, indices, self.memory, self.targets)
+        memory = remembered(self.memory, h, indices, keep=self.learns)
         theta = h @ memory.T / 2  # (B, N)
         return {
             "similarity": F.binary_cross_entropy_with_logits(theta, shares_label(targets, self.targets)),

@@ -43,6 +43,7 @@ class GreedyHash(HashLoss):
 
     def __init__(self, num_classes: int, bits: int, quantization: float = 0.1, seed: int = 0) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.quantization = not_negative("quantization", quantization)
         # Not nn.Linear's own start: it would take its numbers from the global generator.
         self.classifier = nn.utils.skip_init(nn.Linear, bits, num_classes, bias=False)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from .arguments import not_negative
-from .contract import HashLoss
+from .contract import HashLoss, terms_of
+from .inputs import Inputs
 
 
 def hswd(h: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class WithHSWD(HashLoss):
 
     def __init__(self, base: HashLoss, weight: float = 0.1) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.num_classes = base, base.num_classes
         self.weight = not_negative("weight", weight)
         # the contract has them on the class, which cannot know the base
         self.paper = f"{base.paper} with {type(self).paper}"  # type: ignore[misc]
@@ -64,7 +65,7 @@ class WithHSWD(HashLoss):
         self.uses_anchors = base.uses_anchors  # type: ignore[misc]
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        terms = self.base.terms(h, targets, indices, anchors)
+        terms = terms_of(self.base, Inputs(h, targets, indices, anchors))
         terms.pop("quantization", None)
         return {**terms, "hswd": self.weight * hswd(h)}
 

@@ -24,7 +24,7 @@ class KIDDO(DiscreteLoss):
     Source: KALAHash (AAAI 2025) eq. 8-12.
 
     Args:
-        targets: multi-hot labels (N, C) of the whole training set.
+        targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         codes: where B starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
         alpha, beta, gamma: the weights above, 0 or more.
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from .arguments import check_batch, not_negative
 from .central import CentralLoss, unit_rows
 from .contract import TrainingSet
+from .memory import remembered
 from .pairwise import masked_mean, shares_label
+from .targets import multi_hot
 
 
 class MDSH(CentralLoss):
@@ -27,7 +29,7 @@ class MDSH(CentralLoss):
 
     Args:
         centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
-        targets: multi-hot labels (N, C) of the whole training set.
+        targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         beta, quantization: the weights above, 0 or more.
 
     Raises:
@@ -48,8 +50,7 @@ class MDSH(CentralLoss):
 
     def __init__(self, centres: Tensor, targets: Tensor, beta: float = 1.0, quantization: float = 1e-4) -> None:
         super().__init__(centres)
-        if targets.shape[1] != len(centres):
-            raise ValueError(f"{len(centres)} centres do not fit targets of {targets.shape[1]} classes")
+        targets = multi_hot(targets, len(centres))
         self.beta, self.quantization = not_negative("beta", beta), not_negative("quantization", quantization)
         self.register_buffer("targets", targets.to(centres.dtype), persistent=False)
         self.register_buffer("memory", centres.new_zeros(len(targets), centres.shape[1]))
@@ -60,10 +61,10 @@ class MDSH(CentralLoss):
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         cosines = self.cosines(h, targets)  # (B, C)
         check_batch(h, targets, indices, self.memory, self.targets)
-        self.memory[indices] = h.detach().to(self.memory.dtype)
+        memory = remembered(self.memory, h, indices, keep=self.learns)
         return {
             "central": self._cross_entropy(h.shape[1] ** 0.5 * cosines, targets),
-            "similarity": self.beta * self._attraction(h, targets),
+            "similarity": self.beta * self._attraction(h, targets, memory),
             "quantization": self.quantization * (h.abs() - 1).square().mean(),
         }
 
@@ -78,7 +79,6 @@ class MDSH(CentralLoss):
         rest = rest.scatter(1, top, others - logits.logsumexp(dim=1, keepdim=True))  # log(1 - p), (B, C)
         return -(targets * logits.log_softmax(dim=1) + (1 - targets) * rest).mean()
 
-    def _attraction(self, h: Tensor, targets: Tensor) -> Tensor:
-        memory = self.memory.to(h.dtype)
+    def _attraction(self, h: Tensor, targets: Tensor, memory: Tensor) -> Tensor:
         similar = shares_label(targets, self.targets) * (memory != 0).any(dim=1)  # (B, N)
         return masked_mean(F.softplus((1 - unit_rows(h) @ unit_rows(memory).T) / 2), similar)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import not_negative
-from .contract import HashLoss
+from .contract import HashLoss, TermsError, terms_of
 from .distillation import distill
-from .precision import at_least_single
+from .inputs import Inputs, checked
 from .weighting import dominance_weights, halving_weights
 
 
@@ -58,6 +58,8 @@ class NestedLoss(nn.Module):
     Example:
         >>> head = NestedHashHead(512, lengths=(8, 16, 32))
         >>> nested = NestedLoss((8, 16, 32), make_loss=lambda bits: DPSH())
+        >>> parameters = [*head.parameters(), *nested.parameters()]  # some losses have their own
+        >>> optimizer = torch.optim.SGD(parameters, lr=0.1)
         >>> loss = nested(head(features), targets, indices, weight=head.weight)
         >>> loss.backward()
     """
@@ -112,24 +114,26 @@ class NestedLoss(nn.Module):
         Args:
             h: relaxed codes (B, L) in (-1, 1), of any dtype, of the whole (global) batch; L is the longest length, or
                 what `columns` of all lengths make.
-            targets: multi-hot labels (B, C).
-            indices: int64 (B,), which training images these are.
+            targets: class indices (B,), whole numbers of 0 or more, or multi-hot labels (B, C), 0 or 1, of any dtype.
+            indices: whole numbers (B,), which training images these are, 0..N-1.
             anchors: text anchors in code space (C, L), for losses that use them.
             weight: the hash layer's weight (L, d), which h was computed from: adaptive weighting compares the
                 lengths' gradients there.
 
         Raises:
-            ValueError: h of another width than the codes need; no `weight` for adaptive weighting.
+            ValueError: h of another width than the codes need; arguments of another shape, dtype or range, or that
+                do not fit together; no `weight` for adaptive weighting.
+            TermsError: a loss's `terms` gave no dict of scalars, or one with the name "distillation".
         """
-        if h.shape[1] != self.width:
+        if h.ndim == 2 and h.shape[1] != self.width:
             raise ValueError(f"h has {h.shape[1]} columns, codes of {list(self.lengths)} bits need {self.width}")
-        h = at_least_single(h)
-        targets = targets.to(h.dtype)
-        anchors = None if anchors is None else anchors.to(h.dtype)
+        h, targets, indices, anchors = checked(Inputs(h, targets, indices, anchors), self.num_classes)
         terms: dict[int, dict[str, Tensor]] = {}
         codes = {bits: h[:, where] for bits, where in self.columns.items()}
         for bits, loss in zip(self.lengths, self.losses, strict=True):
-            terms[bits] = loss.terms(codes[bits], targets, indices, self._at(anchors, bits))
+            terms[bits] = terms_of(loss, Inputs(codes[bits], targets, indices, self._at(anchors, bits)))
+            if "distillation" in terms[bits]:
+                raise TermsError(f"{type(loss).__name__}.terms: 'distillation' is the nested loss's own: rename it")
         if self.distillation:
             for shorter, longer in pairwise(self.lengths):
                 terms[shorter]["distillation"] = self.distillation * distill(codes[shorter], codes[longer])
@@ -151,6 +155,14 @@ class NestedLoss(nn.Module):
 
     def _at(self, anchors: Tensor | None, bits: int) -> Tensor | None:
         return None if anchors is None else anchors[:, self.columns[bits]]
+
+    @property
+    def num_classes(self) -> int | None:
+        """C, where any length's loss knows. Raises ValueError where they know of different numbers."""
+        known = {loss.num_classes for loss in self.losses} - {None}
+        if len(known) > 1:
+            raise ValueError(f"the losses are for different numbers of classes: {sorted(map(str, known))}")
+        return next(iter(known), None)
 
     @property
     def uses_anchors(self) -> bool:

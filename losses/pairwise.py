@@ -7,8 +7,16 @@ from torch import Tensor
 def shares_label(targets: Tensor, others: Tensor | None = None) -> Tensor:
     """Multi-hot labels (B, C) -> (B, B), 1 where two images share at least one label, else 0.
 
-    With labels (N, C) of other images: -> (B, N), the images against those.
+    With labels (N, C) of other images: -> (B, N), the images against those. In the dtype of `targets`, a floating one.
+    Raises ValueError for what is no matrix of labels, such as class indices.
+
+    Example:
+        >>> similar = shares_label(targets)  # in a loss's `terms`, whose targets are multi-hot
     """
+    if targets.ndim != 2 or not targets.is_floating_point():
+        raise ValueError(
+            f"targets must be multi-hot labels (B, C), floating, not {targets.dtype} {tuple(targets.shape)}"
+        )
     others = targets if others is None else others.to(targets)
     return (targets @ others.T > 0).to(targets.dtype)
 

@@ -20,9 +20,9 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
     and so w_k |g_k|^2 + sum_{j>k} w_j <g_k, g_j> >= 0 for every k: all longer lengths together can at most
     cancel a shorter one's gradient, never reverse it.
 
-    Source: Nested Hash Layer (arXiv 2412.08922), dominance-aware dynamic weighting. Other than in its
-    published code every k is compared by its own norm and a_kj falls with j, without which the guarantee
-    fails from four lengths on.
+    Source: Nested Hash Layer (arXiv 2412.08922), dominance-aware dynamic weighting. Its published code takes the
+    shortest length's norm for every k, and bounds a_kj by a_k,k+1 alone. With that the guarantee fails from three
+    lengths on, and with every k's own norm, but that bound, from four.
 
     Args:
         gradients: one (L, d) a length, rows beyond a length's own being 0.

@@ -1,6 +1,7 @@
 """Text anchors: one embedding a class, which CLoRA takes its directions from and KIDDO its targets."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from .errors import NestKALAError, nearest
 from .files import load_array
 from .seeding import seeded
 from .text_files import read_yaml
+
+logger = logging.getLogger(__name__)
 
 _ALL_SORTS = (
     *("person", "child", "crowd", "hand", "dog", "cat", "horse", "bird", "fish", "insect", "snake", "monkey"),
@@ -43,7 +46,9 @@ def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]
             f"{backbone.name} has no text tower: say --anchors tiny, open_clip/MODEL:WEIGHTS, a .npy file "
             "(classes, width), or orthonormal"
         )
-    described = class_sentences(class_names, config.prompts, config.descriptions)
+    for name in config.class_words.keys() - set(class_names):
+        logger.warning("class_words: there is no class '%s' here%s", name, nearest(name, class_names))
+    described = class_sentences(class_names, config.prompts, config.descriptions, config.class_words)
     embedded = embed([sentence for sentences in described for sentence in sentences])
     anchors = torch.stack([part.mean(dim=0) for part in embedded.split([len(said) for said in described])])  # (C, d_t)
     return _checked(anchors, source)
@@ -57,19 +62,23 @@ def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
     """
     if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
         return None
-    return class_anchors(config.replaced(descriptions=None), backbone, _ALL_SORTS).mean(dim=0)
+    return class_anchors(config.replaced(descriptions=None, class_words={}), backbone, _ALL_SORTS).mean(dim=0)
 
 
 def class_sentences(
-    class_names: Sequence[str], prompts: Sequence[str], descriptions: Path | None = None
+    class_names: Sequence[str],
+    prompts: Sequence[str],
+    descriptions: Path | None = None,
+    words: Mapping[str, str] | None = None,
 ) -> list[list[str]]:
-    """What is said of each class: every prompt with its name in it, or its own descriptions from a file.
+    """What is said of each class: every prompt with its name in it, or the word for it, or descriptions from a file.
 
     Raises:
         NestKALAError: a file that is no mapping of class names to sentences, or leaves a class out.
     """
     if descriptions is None:
-        return [[prompt.replace("{}", name.replace("_", " ")) for prompt in prompts] for name in class_names]
+        said = [(words or {}).get(name, name.replace("_", " ")) for name in class_names]
+        return [[prompt.replace("{}", name) for prompt in prompts] for name in said]
     table = read_yaml(descriptions)  # JSON is YAML
     if not isinstance(table, dict):
         raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")

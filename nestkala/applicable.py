@@ -13,7 +13,17 @@ LOSSES_WITH_CENTRES = ("csq", "dpn", "mdsh", "orthohash-arc", "orthohash-cos")
 LOSSES_WITH_ANCHORS = ("kiddo",)
 _TRAINING = {
     *("loss", "loss_args", "centres", *KIDDO_WEIGHTS, "weighting", "distillation", "adapter"),
-    *("epochs", "batch_size", "lr", "momentum", "weight_decay", "max_grad_norm", "checkpoint_every", "tracker"),
+    *(
+        "epochs",
+        "batch_size",
+        "lr",
+        "lr_drops",
+        "momentum",
+        "weight_decay",
+        "max_grad_norm",
+        "checkpoint_every",
+        "tracker",
+    ),
 }
 _ADAPTERS_WITH = {
     "adapt_blocks": ("clora", "lora", "prompts", "biases", "full"),
@@ -28,7 +38,9 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "batch_norm": (False,),
     "distillation": (0,),
     "epochs": (0,),
+    "class_words": ({},),
     "loss_args": ({},),
+    "lr_drops": ((),),
     "max_grad_norm": (0,),
     "score_features": (False,),
     "tracker": ("none",),
@@ -120,9 +132,12 @@ def _of_starts(config: "Config") -> Iterator[tuple[set[str], str]]:
 
 def _of_texts(config: "Config") -> Iterator[tuple[set[str], str]]:
     if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
-        yield {"prompts", "descriptions"}, f"of a text tower alone, and anchors {config.anchors} need none"
+        yield (
+            {"prompts", "class_words", "descriptions"},
+            f"of a text tower alone, and anchors {config.anchors} need none",
+        )
     if config.descriptions is not None:
-        yield {"prompts"}, "descriptions take their place"
+        yield {"prompts", "class_words"}, "descriptions take their place"
     loss_asks = config.base_loss in LOSSES_WITH_ANCHORS or config.base_loss not in OWN["losses"]
     if not (config.has_texts or (config.trains and (loss_asks or config.chosen_adapter == "clora"))):
-        yield {"prompts", "descriptions"}, "neither start, adapter nor loss takes text anchors"
+        yield {"prompts", "class_words", "descriptions"}, "neither start, adapter nor loss takes text anchors"

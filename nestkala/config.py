@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -23,8 +24,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from .applicable import in_a_sentence, inapplicable
 from .backbone_names import check_name
+from .by_shots import at_shots
 from .errors import NestKALAError, nearest, unknown_name
-from .plugins import find_plugin
+from .plugins import WITH_HSWD, check_loss, find_plugin
 from .settings_files import read_settings
 from .validation import in_words
 
@@ -38,11 +40,11 @@ MAX_PROMPT_LENGTH = 1000
 
 
 def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
-    """How a tuple is given on the command line: its items in one word."""
+    """How a tuple is given on the command line: its items in one word, which is empty where there are none."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=lambda words: tuple(item(word.strip()) for word in words[0].split(",")),
+        instance_from_str=lambda words: tuple(item(word.strip()) for word in words[0].split(",") if words[0]),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     )
@@ -187,6 +189,9 @@ class Config(BaseModel):
     prompts: tuple[str, ...] = Field(
         ("a photo of a {}.",), description="templates that class names are put into; several are averaged"
     )
+    class_words: dict[str, str] = Field(
+        {}, description="what prompts say for a class in the place of its name, such as automobile car"
+    )
     descriptions: Path | None = Field(
         None, description="YAML or JSON file {class: sentence or sentences}, averaged, instead of prompts"
     )
@@ -261,6 +266,9 @@ class Config(BaseModel):
         allow_inf_nan=False,
         description="learning rate of SGD (above 0); by default 0.01 from a random start, 0.00003 from text, which "
         "a higher one forgets",
+    )
+    lr_drops: Annotated[tuple[StrictInt, ...], comma_separated(int, "EPOCHS,EPOCHS,...")] = Field(
+        (), description="divide the learning rate by 10 after each of these numbers of epochs (1 or more, ascending)"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD (0 to below 1)")
     weight_decay: float = Field(1e-5, ge=0, allow_inf_nan=False, description="of SGD (0 or more)")
@@ -359,7 +367,7 @@ class Config(BaseModel):
     @property
     def base_loss(self) -> str:
         """Name of the loss, HSWD beside it left out."""
-        return self.loss.removesuffix("-hswd")
+        return self.loss.removesuffix(WITH_HSWD)
 
     @property
     def learning_rate(self) -> float:
@@ -367,6 +375,10 @@ class Config(BaseModel):
         if self.lr is not None:
             return self.lr
         return 3e-5 if self.starts_in_closed_form else 0.01
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """Of SGD in this epoch, 0 or more: `learning_rate`, divided by 10 for each of `lr_drops` that is past."""
+        return self.learning_rate / 10 ** sum(epoch >= drop for drop in self.lr_drops)
 
     @property
     def normalises_bits(self) -> bool:
@@ -403,6 +415,8 @@ class Config(BaseModel):
     def _together(self) -> Self:
         if not self.lengths or not all(1 <= b <= MAX_LENGTH for b in self.lengths):
             raise ValueError(f"lengths must be 1 to {MAX_LENGTH} bits each, at least one, not {list(self.lengths)}")
+        if not all(earlier < later for earlier, later in pairwise((0, *self.lr_drops))):
+            raise ValueError(f"lr_drops must be ascending numbers of epochs, 1 or more, not {list(self.lr_drops)}")
         if self.queries is not None and self.queries_per_class is not None:
             raise ValueError("queries and queries_per_class exclude each other: leave one out, or None")
         if self.backbone.startswith("features:") and (self.chosen_adapter != "none" or self.on_broken == "skip"):
@@ -433,7 +447,7 @@ class Config(BaseModel):
             )
         self._check_archive()
         if self.refuses_without_effect:
-            find_plugin("losses", self.base_loss)
+            check_loss(self.loss)
             find_plugin("heads", self.head)
             if reasons := inapplicable(self):
                 raise ValueError(in_a_sentence(self, reasons))
@@ -504,7 +518,7 @@ def base_config(args: Sequence[str]) -> Base:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     parser.add_argument("--resume", type=Path)
-    for flag in ("--data", "--archive", "--classes"):
+    for flag in ("--data", "--archive", "--classes", "--shots"):
         parser.add_argument(flag)
     default = read_base(Config.model_fields["config"].default)
     try:
@@ -517,7 +531,7 @@ def base_config(args: Sequence[str]) -> Base:
     if found.resume is None and found.config is None:
         return default if found.data in (None, default.data) else Base()
     if found.resume is None:
-        return read_base(found.config)
+        return read_base(found.config, found.shots)
     if found.config is not None:
         raise NestKALAError("--resume goes on with the settings of its run: --config cannot be given beside it")
     if not (found.resume / "config.yaml").is_file():
@@ -582,13 +596,18 @@ def check_resumable(earlier: Config, config: Config) -> None:
             )
 
 
-def load_config(name: str) -> Config:
+def load_config(name: str, shots: int | str | None = None) -> Config:
     """Read a shipped config by name, or a YAML file by path; of a run's what has no effect is left out.
 
+    Args:
+        name: of the one, or path of the other.
+        shots: at which a file with a section `by_shots` is read (`at_shots`), as a number or a word; None: at its own.
+
     Raises:
-        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values, or one without effect.
+        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values, one without effect, or no
+            settings for so many shots.
     """
-    base = read_base(name)
+    base = read_base(name, shots)
     values = {key: getattr(base, key) for key in base.model_fields_set}
     try:
         return without_inapplicable(values, values.keys() - base.own)
@@ -596,13 +615,14 @@ def load_config(name: str) -> Config:
         raise NestKALAError(f"{name}: {error}") from None
 
 
-def read_base(name: str) -> Base:
+def read_base(name: str, shots: int | str | None = None) -> Base:
     """Read a file as `load_config` does, for others to be put on top: what has no effect is not refused yet.
 
     Raises:
         NestKALAError: as for `load_config`.
     """
     path, values = read_settings("config", name, "nestkala.configs")
+    values = at_shots(path, values, int(shots) if isinstance(shots, str) and shots.isdecimal() else shots)
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]
     for key in [key for key in values if key in _WITHOUT_EFFECT]:
         logger.warning("%s: %s has no effect any more: %s", path, key, _WITHOUT_EFFECT[key])

@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from .errors import NestKALAError, one_line, unknown_name
+from .errors import NestKALAError, nearest, one_line, unknown_name
 
 Kind = Literal["losses", "heads"]
 
@@ -32,6 +32,9 @@ OWN: dict[Kind, dict[str, str]] = {
     "heads": {"cascade": "CascadeHashHead", "flat": "FlatHashHead", "nested": "NestedHashHead"},
 }
 """{name: class} of the package's own."""
+WITH_HSWD = "-hswd"
+"""Ending of a loss's name that puts HSWD in the place of its quantisation term."""
+
 _CONTRACT: dict[Kind, str] = {"losses": "HashLoss", "heads": "HashHead"}
 
 
@@ -74,7 +77,7 @@ def plugins(kind: Kind) -> dict[str, Plugin]:
     Other packages bring theirs as entry points `NAME = "module:Class"` of the group nestkala.losses or nestkala.heads.
 
     Raises:
-        NestKALAError: two packages bring the same name.
+        NestKALAError: two packages bring the same name, or one brings a loss whose name ends in -hswd.
     """
     group = f"nestkala.{kind}"
     own = [EntryPoint(name, f"{group}:{attribute}", group) for name, attribute in OWN[kind].items()]
@@ -84,6 +87,10 @@ def plugins(kind: Kind) -> dict[str, Plugin]:
         other = found.setdefault(entry.name, Plugin(kind, entry.name, origin, entry))
         if other.entry.value != entry.value:
             raise NestKALAError(f"{other.origin} and {origin} both bring '{entry.name}' to {kind}: uninstall one")
+        if kind == "losses" and entry.name.endswith(WITH_HSWD):
+            raise NestKALAError(
+                f"{origin} brings '{entry.name}' to losses, where {WITH_HSWD} at the end means HSWD: rename it"
+            )
     return dict(sorted(found.items()))
 
 
@@ -97,3 +104,12 @@ def find_plugin(kind: Kind, name: str) -> Plugin:
     if name not in known:
         raise unknown_name({"losses": "loss", "heads": "head"}[kind], name, known)
     return known[name]
+
+
+def check_loss(name: str) -> None:
+    """Raise NestKALAError unless there is a loss of this name, which may end in -hswd; names the nearest and all."""
+    known = list(plugins("losses"))
+    if name.removesuffix(WITH_HSWD) not in known:
+        close = nearest(name, [*known, *(f"{loss}{WITH_HSWD}" for loss in known)])
+        listed = ", ".join(known)
+        raise NestKALAError(f"unknown loss '{name}'{close} (known: {listed}; each also as NAME{WITH_HSWD})")

@@ -17,7 +17,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
 from .errors import DivergedError, NestKALAError
 from .history import Epoch, EpochMeans
-from .losses import NestedLoss, NestedTerms, NotFiniteError
+from .losses import NestedLoss, NestedTerms, NotFiniteError, TermsError
 from .model import HashModel
 
 
@@ -120,11 +120,16 @@ class Trainer:
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         started = time.perf_counter()
         self._choose_images(self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_in(self.epoch)
         means = EpochMeans(self.loss.lengths)
         for batch, (tokens, targets, indices) in enumerate(self._batches()):
             step = self.epoch * self._steps + batch
             h, anchors = self.network(tokens, self._gather)
-            result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
+            try:
+                result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
+            except TermsError as error:  # a stranger's loss
+                raise NestKALAError(f"loss {self.config.loss}: {error}") from error
             sums = self._finite(result, step)
             self.accelerator.backward(result.total)
             if self.config.max_grad_norm:  # by now the gradients are the processes' mean

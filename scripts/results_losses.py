@@ -46,12 +46,15 @@ ADAPTERS = {
 CENTRAL = ("csq", "dpn", "mdsh", "orthohash-arc", "orthohash-cos")
 HEADS = ("flat", "cascade", "nested")
 _mah = load_config("mah").model_dump(
-    include={"batch_norm", "weighting", "distillation", "gallery", "batch_size", "epochs"}
+    include={
+        *("batch_norm", "weighting", "distillation", "gallery", "batch_size", "epochs"),
+        *("lr", "lr_drops", "momentum", "weight_decay"),
+    }
 )
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "independent": {"centres": "independent"},
-    **{head: _mah | {"head": head, "lr": 0.01} for head in HEADS},
+    **{head: _mah | {"head": head} for head in HEADS},
 }
 """What sets a cell apart besides loss, adapter, shots and lengths."""
 
@@ -358,7 +361,8 @@ def heads_table(experiment: Experiment) -> str:
     gain = 100 * (scores["cascade"] - scores["flat"])[:, 0]
     claim = (
         f"MAH's objective and schedule (`--config mah`: ADSH, {VARIANTS['flat']['epochs']} epochs, batches of "
-        f"{VARIANTS['flat']['batch_size']}, learning rate {VARIANTS['flat']['lr']:g}, no tuning), frozen backbone: the "
+        f"{VARIANTS['flat']['batch_size']}, learning rate {VARIANTS['flat']['lr']:g}, a tenth of it after "
+        f"{', '.join(map(str, VARIANTS['flat']['lr_drops'][:3]))} epochs, no tuning), frozen backbone: the "
         "database is the 5,000 labelled images, whose learned codes are searched.\n\n"
         f"*Cascade beats flat at {MAH[0]} bits*: {_held(bool((gain > 0).all()))} The difference is {_signed(gain)}, "
         f"above 0 for {(gain > 0).sum()} of {len(gain)} seeds."

@@ -152,7 +152,7 @@ def test_memory_holds_the_last_seen_h_until_the_round_ends_and_no_graph():
     expected = torch.zeros(NUM, BITS, dtype=torch.float64)
     for number, indices in enumerate([torch.tensor([3, 1, 11]), torch.tensor([1, 5]), torch.tensor([3])]):
         h = random_h(len(indices), number)
-        loss.eval()(h, targets[indices], indices)
+        loss(h, targets[indices], indices)
         expected[indices] = h.detach()
         assert torch.equal(loss.memory, expected)
     loss.end_epoch()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nestkala.anchors import class_anchors, class_sentences, orthonormal_anchors
+from nestkala.anchors import class_anchors, class_sentences, orthonormal_anchors, text_centre
 from nestkala.backbones import Backbone, load_backbone, tiny_text
 from nestkala.backbones.tiny_text import embed_text
 from nestkala.config import Config
@@ -48,6 +48,23 @@ def refusal(act: Callable[[], object]) -> str:
         act()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_prompts_say_the_word_for_a_class_where_there_is_one(
+    speaking: tuple[Backbone, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone, heard = speaking
+    words = {"cat": "small_cat", "owl": "bird {} of prey"}
+    class_anchors(settings(class_words=words, prompts=("the {}.",)), backbone, CLASSES)
+    assert heard == ["the small_cat.", "the traffic light.", "the bird {} of prey."]
+    assert not caplog.records
+    assert torch.equal(text_centre(settings(class_words=words), backbone), text_centre(settings(), backbone))
+    assert not caplog.records
+    del heard[3:]
+    class_anchors(settings(class_words={"owls": "x"}, prompts=("a {}",)), backbone, CLASSES)
+    assert heard[3:] == ["a cat", "a traffic light", "a owl"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "class_words: there is no class 'owls' here; did you mean 'owl'?"
 
 
 @pytest.mark.parametrize(("num_classes", "width"), [(1, 7), (10, 384), (7, 7)])

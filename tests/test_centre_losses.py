@@ -268,6 +268,8 @@ def test_sizes_that_do_not_fit_are_errors_that_give_them(kind):
     targets, loss = training.targets[INDICES], make(kind, training, seen=False)
     for bad_h, bad_targets in [(h[:, 1:], targets), (h[1:], targets), (h, targets[:, 1:])]:
         with pytest.raises(ValueError, match=rf"not fit h \({len(bad_h)}, .* targets \({len(targets)}, "):
+            loss.terms(bad_h, bad_targets, INDICES)
+        with pytest.raises(ValueError, match=r"not fit (h \(|\d+ rows of targets|4 classes)"):
             loss(bad_h, bad_targets, INDICES)
     if kind is MDSH:
         assert not loss.memory.any()
@@ -427,7 +429,7 @@ def test_mdsh_gradients_survive_the_next_batch():
 
 
 def test_mdsh_centres_and_targets_of_different_classes_are_an_error():
-    with pytest.raises(ValueError, match="4 centres do not fit targets of 3 classes"):
+    with pytest.raises(ValueError, match="targets of 3 classes do not fit 4 classes"):
         MDSH(torch.ones(4, 8), torch.ones(5, 3))
 
 

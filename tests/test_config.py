@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nestkala.run
+from nestkala.anchors import class_sentences
 from nestkala.cli import main, train_main
 from nestkala.config import (
     Config,
@@ -22,7 +24,9 @@ from nestkala.config import (
     load_config,
     without_inapplicable,
 )
+from nestkala.data import cifar10
 from nestkala.errors import NestKALAError
+from nestkala.losses import ADSH
 
 SHIPPED = ("cifar10", "digits", "kalahash", "mah", "mscoco", "nuswide21")
 
@@ -54,6 +58,7 @@ CHANGED: dict[str, Any] = {
     "backbone": "timm/vit_tiny_patch16_224",
     "anchors": "text/anchors.npy",
     "prompts": ("ein Foto: {}", "größer, „{}“"),
+    "class_words": {"automobile": "car", "größer": "bigger: a"},
     "descriptions": Path("said.json"),
     "adapter": "none",
     "adapt_blocks": 2,
@@ -73,6 +78,7 @@ CHANGED: dict[str, Any] = {
     "epochs": 9,
     "batch_size": 1,
     "lr": 2.5e-4,
+    "lr_drops": (3, 8),
     "momentum": 0.0,
     "weight_decay": 1e-3,
     "max_grad_norm": 2.5,
@@ -237,6 +243,11 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
         ("lr: .inf", "lr", "inf"),
         ("lr: 0", "lr", "0"),
         ("lr: -0.1", "lr", "-0.1"),
+        ("lr_drops: [5, 5]", "lr_drops", "[5, 5]"),
+        ("lr_drops: [5, 3]", "lr_drops", "[5, 3]"),
+        ("lr_drops: [0]", "lr_drops", "[0]"),
+        ("lr_drops: [2.5]", "lr_drops", "2.5"),
+        ("class_words: {cat: 3}", "class_words", "3"),
         ("momentum: .nan", "momentum", "nan"),
         ("momentum: 1", "momentum", "1"),
         ("adapter_scale: .nan", "adapter_scale", "nan"),
@@ -348,8 +359,18 @@ def test_mah_is_the_published_setting() -> None:
     config = load_config("mah")
     assert (config.head, config.head_init, config.batch_norm) == ("cascade", "random", False)
     assert (config.loss, config.loss_args) == ("adsh", {})  # whose defaults are MAH's
-    assert (config.lengths, config.shots, config.batch_size, config.epochs) == ((4, 8, 16), 500, 64, 150)
+    assert (config.lengths, config.shots, config.batch_size, config.epochs) == ((4, 8, 16), 500, 64, 123)
     assert (config.weighting, config.distillation, config.gallery) == ("halving", 0, "labelled")
+    rounds, epochs_a_round = 41, 3
+    assert (config.learning_rate, config.momentum, config.weight_decay) == (0.001, 0, 5e-4)
+    assert config.num_epochs == rounds * epochs_a_round
+    rate, rates = 0.001, []
+    for number in range(rounds):  # as the published loop has it, which divides once a round is over
+        rates += [rate] * epochs_a_round
+        rate /= 10 if number in (10, 20, 30, 40) else 1
+    assert [config.learning_rate_in(epoch) for epoch in range(config.num_epochs)] == pytest.approx(rates)
+    assert signature(ADSH).parameters["round_epochs"].default == epochs_a_round
+    assert [signature(ADSH).parameters[key].default for key in ("gamma", "queries", "sweeps")] == [200, 2000, 1]
     assert not config.starts_in_closed_form
     assert not config.has_texts
 
@@ -361,11 +382,93 @@ def test_kalahash_is_the_published_setting() -> None:
         "head_init": "random",
         "weighting": "uniform",
         "distillation": 0.0,
+        "class_words": {"automobile": "car"},
     }
     assert load_config("kalahash").num_epochs == 100
     assert load_config("kalahash").chosen_adapter == "clora"
     assert len(load_config("kalahash").lengths) == 1
     assert load_config("kalahash").adapter_init == "linear"
+
+
+PUBLISHED = {  # rank, strength, alpha, beta, gamma
+    1: (1, 1.0, 0.1, 1.0, 3.0),
+    2: (4, 0.3, 0.1, 0.1, 4.0),
+    4: (1, 0.1, 0.01, 0.01, 2.0),
+    8: (4, 0.2, 0.01, 0.1, 1.0),
+}
+"""KALAHash's published code, configs/experiment/kalahash_cifar10_*.yaml."""
+
+
+@pytest.mark.parametrize("shots", PUBLISHED)
+def test_kalahash_has_the_published_settings_of_each_number_of_shots(
+    shots: int, parsed: Callable[..., Config], yaml_file: Callable[[str], Path]
+) -> None:
+    rank, strength, *weights = PUBLISHED[shots]
+    for config in (
+        parsed("--config", "kalahash", "--shots", shots),
+        parsed("train", "--config=kalahash", f"--shots={shots}", entry=main),
+        load_config("kalahash", shots).model_copy(update={"shots": shots}),
+    ):
+        assert config.shots == shots
+        assert (config.rank, config.adapter_scale) == (rank, pytest.approx(strength / rank**0.5))
+        assert [config.alpha, config.beta, config.gamma] == weights
+        assert load_config(str(yaml_file(dump_config(config)))).model_dump(exclude={"config"}) == config.model_dump(
+            exclude={"config"}
+        )
+    assert parsed("--config", "kalahash", "--shots", shots, "--rank", 2).rank == 2  # flags win
+
+
+def test_kalahash_says_of_cifar10_what_its_published_code_says() -> None:
+    theirs = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    config = load_config("kalahash")
+    said = class_sentences(cifar10._CLASSES, config.prompts, config.descriptions, config.class_words)
+    assert said == [[f"a photo of a {name}."] for name in theirs]
+
+
+def test_kalahash_alone_is_its_one_shot_setting() -> None:
+    assert load_config("kalahash") == load_config("kalahash", 1)
+
+
+@pytest.mark.parametrize("shots", ["3", "all"])
+def test_shots_that_a_file_has_no_settings_for_are_refused(shots: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_main(["--config", "kalahash", "--shots", shots]) == 2
+    assert f"has settings for 1, 2, 4, 8 shots, not for {shots}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("by_shots: 3", "by_shots must map numbers of shots to settings"),
+        ("by_shots: {}", "by_shots must map numbers of shots to settings"),
+        ("by_shots: {1: 3}", "by_shots must map numbers of shots to settings"),
+        ("by_shots: {one: {rank: 2}}", "by_shots has 'one', which is no number of shots"),
+        ("by_shots: {-1: {rank: 2}}", "by_shots has -1, which is no number of shots"),
+        ("by_shots: {1: {rank: 2}, 4: {lr: 1}}", "by_shots sets '(lr|rank)' for some of 1, 4 shots alone"),
+        ("rank: 3\nby_shots: {1: {rank: 2}}", "'rank' is given for all shots, and again in by_shots"),
+        ("by_shots: {1: {shots: 2}}", "'shots' is given for all shots, and again in by_shots"),
+        ("by_shots: {1: {rnk: 2}}", "unknown key 'rnk'; did you mean 'rank'"),
+        ("shots: 2\nby_shots: {1: {rank: 2}}", "has settings for 1 shots, not for 2"),
+    ],
+)
+def test_a_section_by_shots_that_says_something_odd_is_refused(
+    text: str, said: str, yaml_file: Callable[[str], Path]
+) -> None:
+    assert re.search(said, refusal(lambda: load_config(str(yaml_file(text)))))
+
+
+def test_a_file_of_ones_own_may_say_what_depends_on_shots(yaml_file: Callable[[str], Path]) -> None:
+    text = "seed: 3\nhead_init: random\nshots: 4\nby_shots: {1: {rank: 2, lr: 0.5}, 4: {rank: 3, lr: 0.25}}"
+    path = str(yaml_file(text))
+    assert load_config(path) == Config(config=path, seed=3, head_init="random", shots=4, rank=3, lr=0.25)
+    assert (load_config(path, 1).rank, load_config(path, "1").lr) == (2, 0.5)
+
+
+def test_the_learning_rate_drops_after_epochs_that_are_named(parsed: Callable[..., Config]) -> None:
+    assert parsed("--config", "mah", "--lr-drops", "").lr_drops == ()
+    assert parsed("--head-init", "random", "--lr-drops", "2,3").lr_drops == (2, 3)
+    assert parsed("--class-words", "automobile", "car").class_words == {"automobile": "car"}
+    config = Config(head_init="random", lr=0.5, lr_drops=(2, 3))
+    assert [config.learning_rate_in(epoch) for epoch in range(5)] == pytest.approx([0.5, 0.5, 0.05, 0.005, 0.005])
 
 
 @pytest.mark.parametrize(
@@ -590,7 +693,8 @@ def test_help_tells_every_setting_with_its_default(
     told = dict(
         re.findall(r" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\)(?= --|\s*$)", text)
     )
-    written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'", "loss_args": ""}
+    written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
+    written |= {"loss_args": "", "class_words": "", "lr_drops": "''"}
     assert {key.replace("-", "_"): default for key, default in told.items()} == {
         key: written.get(key, str(value)) for key, value in load_config("digits").model_dump().items()
     }

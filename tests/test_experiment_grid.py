@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nestkala.cli import main
-from nestkala.config import dump_config
+from nestkala.config import dump_config, load_config
 from nestkala.errors import NestKALAError
 from nestkala.experiments import (
     Experiment,
@@ -121,6 +121,31 @@ def test_a_sweep_is_a_row_a_value_and_its_reference_the_same_value(tmp_path: Pat
     given = experiment(methods={"a": {"sweep": rates}, "b": {"sweep": rates, "reference": "a"}})
     references = [given.reference_of(row) for row in given.rows_of("b")]
     assert [row and row.name for row in references] == ["a, lr None", "a, lr 0.1"]
+
+
+def test_a_base_has_its_settings_at_each_number_of_shots(tmp_path: Path) -> None:
+    given = experiment(methods={"as published": {}, "one gamma": {"gamma": 5}}, shots=[1, 2, 4, 8], seeds=1)
+    found = {(trial.row.name, trial.shots): trial.runs[0].config for trial in grid_of(given, tmp_path).trials}
+    for shots in (1, 2, 4, 8):
+        config, published = found["as published", shots], load_config("kalahash", shots)
+        for key in ("rank", "adapter_scale", "alpha", "beta", "gamma", "class_words"):
+            assert getattr(config, key) == getattr(published, key)
+        assert (found["one gamma", shots].gamma, found["one gamma", shots].rank) == (5, published.rank)
+    assert [found["as published", shots].gamma for shots in (1, 2, 4, 8)] == [3, 4, 2, 1]
+    with pytest.raises(NestKALAError, match="has settings for 1, 2, 4, 8 shots, not for 3"):
+        grid_of(experiment(shots=[3], methods={"a": {}}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "photos_baselines", "kalahash_losses"])
+def test_rows_of_kalahash_have_the_settings_published_for_their_shots(name: str, tmp_path: Path) -> None:
+    grid = grid_of(load_experiment(name), tmp_path)
+    rows = [trial for trial in grid.trials if "KALAHash" in trial.row.name]
+    assert rows
+    for trial in rows:
+        published = load_config("kalahash", trial.shots)
+        for run in trial.runs:
+            for key in ("rank", "adapter_scale", "alpha", "beta", "gamma", "class_words", "batch_norm", "head_init"):
+                assert getattr(run.config, key) == getattr(published, key)
 
 
 def test_fewer_shots_methods_and_seeds() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from nestkala import Hasher
 from nestkala.codes import columns, pack, unpack
@@ -315,6 +316,24 @@ def test_a_run_stopped_in_the_middle_of_a_round_goes_on_with_its_queries(data: P
     train(settings(data, loss_args=options, epochs=10, resume=part))
     one, two = (load_file(run / "checkpoint.safetensors") for run in (whole, part))
     assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_learning_rate_drops_after_the_epochs_asked_for_whether_resumed_or_not(data: Path) -> None:
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    changes = {"lr": 0.5, "lr_drops": (2, 4, 5), "momentum": 0.0}
+    try:
+        whole = train(settings(data, **changes, epochs=6))
+        every, rates[:] = list(rates), []
+        part = train(settings(data, **changes, epochs=3, output=data.parent / "part"))
+        train(settings(data, **changes, epochs=6, resume=part))
+    finally:
+        hook.remove()
+    steps = 80 // 8
+    assert every == pytest.approx([rate for rate in (0.5, 0.5, 0.05, 0.05, 0.005, 0.0005) for _ in range(steps)])
+    assert rates == every
+    one, two = (load_file(run / "checkpoint.safetensors") for run in (whole, part))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

@@ -277,7 +277,7 @@ LABELS = {
     "all similar": torch.ones(6, 2),
     "similar to themselves alone": torch.eye(6),
     "without labels": torch.zeros(6, 3),
-    "one without labels": torch.tensor([0, 1, 1, 1, 1, 1])[:, None],
+    "one without labels": torch.tensor([0, 1, 1, 1, 1, 1])[:, None].expand(6, 2),
 }
 EDGES = ["saturated", "nearly saturated", "saturated and alike", "opposite", "alike", "zero", "tiny"]
 
@@ -443,9 +443,12 @@ def test_dhn_refuses_what_does_not_fit_and_writes_nothing():
         loss(h, targets[INDICES], INDICES[1:])
     with pytest.raises(ValueError, match="1 rows of h do not fit 6"):
         loss(h[:1], targets[INDICES], INDICES)
+    for wrong in (-1, NUM):
+        with pytest.raises(ValueError, match=f"indices must be 0 to {NUM - 1}, and hold {wrong}"):
+            loss(h[:1], targets[:1], torch.tensor([wrong]))
     with pytest.raises(ValueError, match="h has 4 columns, the loss is for 5 bits"):
         loss(h[:, :4], targets[INDICES], INDICES)
-    with pytest.raises(ValueError, match="targets of 3 classes, the training set has 4"):
+    with pytest.raises(ValueError, match="targets of 3 classes do not fit 4 classes"):
         loss(h, targets[INDICES, :3], INDICES)
     assert not loss.memory.any()
 

@@ -1,5 +1,6 @@
 """Losses and heads by name, the package's and strangers'."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -82,11 +83,51 @@ def test_a_package_that_does_not_load_is_named(stranger: Stranger, module: str) 
         find_plugin("losses", "theirs").load()
 
 
+def test_a_strangers_loss_without_named_terms_ends_in_one_line(
+    stranger: Stranger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger("stranger_t", "summed = stranger_t:Theirs", MODULE.replace('{"nothing": h.sum() * 0}', "h.sum() * 0"))
+    labels = np.arange(20) % 2
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(20, 6)))
+    own = ["--data", str(tmp_path), "--backbone", "features:6", "--adapter", "none", "--anchors", "orthonormal"]
+    for loss in ("summed", "summed-hswd"):
+        run = ["--loss", loss, "--shots", "4", "--lengths", "3", "--epochs", "1", "--output", str(tmp_path / loss)]
+        assert main(["train", *own, *run]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+        assert line.startswith(f"error: loss {loss}: Theirs.terms must return a dict of names and scalars")
+
+
 def test_an_unknown_loss_is_answered_with_the_nearest() -> None:
     with pytest.raises(NestKALAError, match=r"unknown loss 'kido'; did you mean 'kiddo'\? \(known: .*dpsh"):
         Config(loss="kido")
-    with pytest.raises(NestKALAError, match="unknown loss 'kido'"):
+    with pytest.raises(NestKALAError, match=r"'kido-hswd'; did you mean 'kiddo-hswd'\? .* each also as NAME-hswd\)"):
         Config(loss="kido-hswd")
+    with pytest.raises(NestKALAError, match=r"'csq-hsw'; did you mean 'csq-hswd'\?"):
+        Config(loss="csq-hsw")
+    with pytest.raises(NestKALAError, match="unknown loss 'dsh-hswd-hswd'"):
+        Config(loss="dsh-hswd-hswd")
+
+
+def test_the_list_of_losses_shows_that_hswd_goes_with_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "losses"]) == 0
+    assert "NAME-hswd: any of them with HSWD (Doan et al., CVPR 2022)" in capsys.readouterr().out
+    assert main(["list", "losses", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["with_hswd"] for row in rows] == [f"{name}-hswd" for name in plugins("losses")]
+    for row in rows:
+        assert Config(loss=row["with_hswd"], head_init="random").base_loss == row["name"]
+    for kind in ("heads", "losses"):
+        assert main(["list", kind, "--json"]) == 0
+        assert all(row["paper"] for row in json.loads(capsys.readouterr().out))
+    assert main(["list", "heads"]) == 0
+    assert "hswd" not in capsys.readouterr().out
+
+
+def test_no_package_may_take_the_ending_that_means_hswd(stranger: Stranger) -> None:
+    stranger("stranger_w", "mine-hswd = stranger_w:Theirs", MODULE)
+    with pytest.raises(NestKALAError, match=r"stranger_w 1.5 brings 'mine-hswd' to losses, where -hswd at the end"):
+        plugins("losses")
 
 
 def test_heads_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,7 +156,10 @@ def test_a_class_that_is_there_twice_tells_pairs_nothing_new(name: str, data: st
     training, indices, bits = data.draw(problems(name))
     twice = replace(training, targets=training.targets.repeat(1, 2))
     h = data.draw(relaxed(len(indices), bits))
-    values = (made(name, given, bits)(h, given.targets[indices], indices) for given in (training, twice))
+    values = (
+        made(name, given, bits)(h, given.targets[indices], indices, anchors_for(given, bits))
+        for given in (training, twice)
+    )
     torch.testing.assert_close(*values, rtol=1e-9, atol=1e-12)
 
 
@@ -164,8 +167,8 @@ def test_a_class_that_is_there_twice_tells_pairs_nothing_new(name: str, data: st
 @given(st.data(), st.floats(1e-3, 1e3))
 def test_losses_by_cosines_see_directions_alone(name: str, data: st.DataObject, scale: float) -> None:
     training, indices, bits = data.draw(problems(name))
-    h, targets = general(len(indices), bits), training.targets[indices]
-    values = (made(name, training, bits)(x, targets, indices) for x in (h, scale * h))
+    h, targets, anchors = general(len(indices), bits), training.targets[indices], anchors_for(training, bits)
+    values = (made(name, training, bits)(x, targets, indices, anchors) for x in (h, scale * h))
     torch.testing.assert_close(*values, rtol=1e-8, atol=1e-10)
 
 
@@ -190,6 +193,6 @@ def test_a_batch_that_does_not_fit_the_training_set_is_refused_and_not_kept(name
     indices = torch.arange(indexed) % 4
     if (rows, rows, bits, classes) == (labelled, indexed, 5, 4):
         return
-    with pytest.raises(ValueError, match=r"do(es)? not fit|has .* columns|of .* classes"):
+    with pytest.raises(ValueError, match=r"do(es)? not fit|has .* columns|single column"):
         loss(general(rows, bits), torch.ones(labelled, classes), indices, general(4, 5))
     assert not loss.memory.any()

@@ -47,7 +47,7 @@ def test_the_rate_is_the_best_in_tuning_and_what_diverges_is_never_it(experiment
     cell = script.frozen("csq")[0]
     assert experiment.rate(cell) == 0.1
     assert [run.config.lr for run in experiment.runs(cell)] == [0.1, 0.1]
-    assert experiment.rate(script.head("flat")) == 0.01  # its own
+    assert experiment.rate(script.head("flat")) == 0.001  # its own
 
 
 def test_a_nested_rate_is_the_better_of_that_of_one_length_and_a_tenth(experiment, script: ModuleType) -> None:

@@ -44,13 +44,14 @@ def pulls(gradients, lengths):
     return [[(a[:b] * c[:b]).sum().item() for c in gradients] for a, b in zip(gradients, lengths, strict=True)]
 
 
-def slow_weights(gradients, lengths, bound_by_first_only=False):
+def slow_weights(gradients, lengths, bound_by_first_only=False, norm_of_first=False):
     m, dots = len(lengths), pulls(gradients, lengths)
+    norms = [dots[0 if norm_of_first else k][0 if norm_of_first else k] for k in range(m)]
     a = [[1.0] * m for _ in range(m)]
     for k in range(m):
         for j in range(k + 1, m):
-            if dots[k][j] < 0 and -dots[k][j] > dots[k][k] / (m - 1):
-                a[k][j] = dots[k][k] / ((m - 1) * -dots[k][j])
+            if dots[k][j] < 0 and -dots[k][j] > norms[k] / (m - 1):
+                a[k][j] = norms[k] / ((m - 1) * -dots[k][j])
         for j in range(k + 2, m):
             a[k][j] = min(a[k][j], a[k][k + 1] if bound_by_first_only else a[k][j - 1])
     weights = [1.0] * m
@@ -115,6 +116,25 @@ def test_bounding_by_the_nearest_pair_alone_would_break_the_guarantee_at_four_le
     naive = slow_weights(gradients, lengths, bound_by_first_only=True)
     assert worst_margin(naive, gradients, lengths) < -0.5
     assert worst_margin(dominance_weights(gradients, lengths).tolist(), gradients, lengths) >= -1e-12
+
+
+def test_the_published_rule_fails_at_three_lengths_already():
+    """It compares every length with the shortest one's norm."""
+    gradients = [torch.zeros(3, 1, dtype=torch.float64) for _ in range(3)]
+    gradients[0][0], gradients[1][1], gradients[2][1] = 10, 1, -20
+    lengths = [1, 2, 3]
+    published = slow_weights(gradients, lengths, bound_by_first_only=True, norm_of_first=True)
+    assert published == [1, 1, 1]
+    assert worst_margin(published, gradients, lengths) == pytest.approx((1 - 20) / 20)
+    assert worst_margin(dominance_weights(gradients, lengths).tolist(), gradients, lengths) >= -1e-12
+
+
+def test_with_norms_of_their_own_the_published_bound_holds_for_three_lengths():
+    for kind in KINDS:
+        for seed in range(25):
+            gradients, lengths = gradients_of(kind, 3, seed)
+            naive = slow_weights(gradients, lengths, bound_by_first_only=True)
+            assert worst_margin(naive, gradients, lengths) >= -1e-9
 
 
 def test_lengths_that_agree_weigh_alike():

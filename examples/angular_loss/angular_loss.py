@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from nestkala.losses import HashLoss
+from nestkala.losses import HashLoss, shares_label
 
 
 class AngularLoss(HashLoss):
@@ -21,6 +21,6 @@ class AngularLoss(HashLoss):
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         directions = h / h.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, b)
         cosines = directions @ directions.T  # (B, B)
-        similar = (targets @ targets.T > 0).to(h.dtype)
+        similar = shares_label(targets)
         together, apart = (1 - cosines).square(), (cosines - self.margin).relu().square()
         return {"angle": (similar * together + (1 - similar) * apart).mean()}

@@ -20,12 +20,17 @@ class List:
     def run(self) -> None:
         from tabulate import tabulate
 
-        from ..plugins import plugins
+        from ..plugins import WITH_HSWD, plugins
 
-        found = plugins(self.kind).values()
-        rows = [(plugin.name, getattr(plugin.load(), "paper", ""), plugin.origin) for plugin in found]
-        columns = ("name", "paper", "origin")
+        losses = self.kind == "losses"
+        rows = [
+            {"name": plugin.name, "paper": getattr(plugin.load(), "paper", ""), "origin": plugin.origin}
+            | ({"with_hswd": plugin.name + WITH_HSWD} if losses else {})
+            for plugin in plugins(self.kind).values()
+        ]
         if self.json:
-            print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
-        else:
-            print(tabulate(rows, columns, tablefmt="simple"))
+            print(json.dumps(rows))
+            return
+        print(tabulate([list(row.values())[:3] for row in rows], ("name", "paper", "origin"), tablefmt="simple"))
+        if losses:
+            print(f"\nNAME{WITH_HSWD}: any of them with HSWD (Doan et al., CVPR 2022) for its quantisation term")

@@ -147,13 +147,16 @@ def make_grid(
     _check_folder_names([row.name for row in rows])
     _check_folder_names(present)
     base_of = {row.method: experiment.methods[row.method].base or experiment.base for row in rows}
-    bases = {name: _base_settings(name) for name in set(base_of.values())}
+    bases: dict[tuple[str, int], Settings] = {}
     trials = []
     for data, count, row in product(present, shots, rows):
         if count in experiment.shots_of(row.method):
+            base = base_of[row.method], count
+            if base not in bases:
+                bases[base] = _base_settings(*base)
             one_model, where = experiment.methods[row.method].one_model, folder / experiment.name / _folder_name(data)
             lengths = experiment.lengths if one_model else experiment.lengths[:1]
-            shared = bases[base_of[row.method]] | experiment.settings | _data_settings(experiment, data, folders)
+            shared = bases[base] | experiment.settings | _data_settings(experiment, data, folders)
             shared |= {"shots": count, "lengths": lengths}
             called = f"{experiment.name}, {row.name} on {data}, {count} shots"
             config = _config(called, shared, row.settings, overrides)
@@ -170,12 +173,13 @@ def check_shared(experiment: Experiment) -> None:
     unused = set(experiment.settings)
     for row, data in product(rows, experiment.data):
         method = experiment.methods[row.method]
-        shared = _base_settings(method.base or experiment.base) | experiment.settings | experiment.data[data]
-        shared |= {"lengths": experiment.lengths if method.one_model else experiment.lengths[:1]}
+        lengths = experiment.lengths if method.one_model else experiment.lengths[:1]
         for count in experiment.shots_of(row.method):
             if not unused:
                 return
-            config = _config(f"{experiment.name}, {row.name}", shared | {"shots": count}, row.settings, {})
+            shared = _base_settings(method.base or experiment.base, count) | experiment.settings
+            shared |= experiment.data[data] | {"shots": count, "lengths": lengths}
+            config = _config(f"{experiment.name}, {row.name}", shared, row.settings, {})
             unused -= config.model_fields_set
     if unused:
         raise NestKALAError(
@@ -183,9 +187,9 @@ def check_shared(experiment: Experiment) -> None:
         )
 
 
-def _base_settings(name: str) -> Settings:
-    """What a config says of other than data, shots and lengths."""
-    base = read_base(name)
+def _base_settings(name: str, shots: int) -> Settings:
+    """What a config says, at a number of shots, of other than data, shots and lengths."""
+    base = read_base(name, shots)
     return {key: getattr(base, key) for key in base.model_fields_set - DATA_KEYS - GRID_KEYS}
 
 
