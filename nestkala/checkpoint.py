@@ -1,11 +1,14 @@
 """The state of an unfinished training run in one safetensors file, replaced whole."""
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from .errors import DivergedError, NestKALAError, one_line
@@ -34,10 +37,11 @@ def save_checkpoint(
     epoch: int,
     seconds: float,
     history: Sequence[Epoch] = (),
+    scaler: GradScaler | None = None,
 ) -> None:
     """Write what was trained, what the loss remembers, the optimiser's state, and after how many epochs and seconds.
 
-    With `history`, also what the epochs were like.
+    With `history`, also what the epochs were like; with `scaler`, how the gradients of fp16 are scaled.
 
     Raises:
         DivergedError: a value is not finite; the earlier checkpoint stays.
@@ -50,13 +54,17 @@ def save_checkpoint(
         if not torch.isfinite(value).all():
             raise DivergedError(f"after epoch {epoch}, {name} is not finite; the last good checkpoint stays in {path}")
     progress = {"epoch": str(epoch), "seconds": repr(seconds), "history": history_as_json(history)}
+    if scaler is not None:
+        progress["scaler"] = json.dumps(scaler.state_dict())
     save_tensors(path, tensors, {"format": _FORMAT, "version": str(_VERSION)} | progress)
 
 
 def load_checkpoint(
-    path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer
+    path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer, scaler: GradScaler | None = None
 ) -> tuple[int, float, list[Epoch]]:
     """Put the saved state into model, loss and optimiser; return `epoch`, `seconds` and `history` as they were given.
+
+    A `scaler` takes its state likewise; it stays as it is where the checkpoint, of an earlier version, has none.
 
     Raises:
         NestKALAError: no such file, damaged, or from a run with other settings.
@@ -76,7 +84,11 @@ def load_checkpoint(
     except (KeyError, ValueError) as error:
         raise NestKALAError(f"the checkpoint {path} does not say how far it is: {error!r}") from None
     history = history_from_json(metadata.get("history", ""), str(path))
-    model.load_trained_state(_below(tensors, "model."))
+    scaling = _scaling(metadata["scaler"], path) if "scaler" in metadata and scaler is not None else None
+    trained_state = _below(tensors, "model.")
+    if any(name.startswith("class_layer.") for name in model.trained_state().keys() - trained_state.keys()):
+        raise NestKALAError(f"the checkpoint {path} is of a start in closed form of an earlier version: {anew}")
+    model.load_trained_state(trained_state)
     try:
         loss.load_state_dict(_below(tensors, "loss."))
     except RuntimeError as error:
@@ -92,7 +104,22 @@ def load_checkpoint(
             raise NestKALAError(f"the checkpoint {path} is of another run: {name} is {tuple(value.shape)}")
         states.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+    if scaler is not None and scaling is not None:
+        scaler.load_state_dict(scaling)
     return epoch, seconds, history
+
+
+def _scaling(text: str, path: Path) -> dict[str, float]:
+    """What `GradScaler.state_dict` gave, of which all is positive but for the count of steps."""
+    try:
+        state = json.loads(text)
+        scaling = {key: state[key] for key in ("scale", "growth_factor", "backoff_factor", "growth_interval")}
+        steps = state["_growth_tracker"]
+        if not (all(0 < value < math.inf for value in scaling.values()) and 0 <= steps < math.inf):
+            raise ValueError(text)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise NestKALAError(f"the checkpoint {path} does not say how gradients are scaled") from None
+    return scaling | {"_growth_tracker": steps}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

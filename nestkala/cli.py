@@ -24,7 +24,7 @@ from .commands import (
     Search,
     Serve,
 )
-from .config import Config, base_config, check_files, check_resumable
+from .config import Base, Config, base_config, check_files, check_resumable, with_flags
 from .errors import NestKALAError, one_line
 
 
@@ -37,12 +37,12 @@ def main(args: Sequence[str] | None = None) -> int:
 def train_main(args: Sequence[str] | None = None) -> int:
     """`train.py ...`, the same as `nestkala train ...`. Returns the exit code."""
     args = list(sys.argv[1:] if args is None else args)
-    return guarded(lambda: _train(base := base_config(args), tyro.cli(Config, default=base, args=args)), ["train"])
+    return guarded(lambda: _train(base := base_config(args), tyro.cli(Base, default=base, args=args), args), ["train"])
 
 
 def _command(args: list[str]) -> None:
     base = base_config(args[1:] if args[:1] == ["train"] else [])
-    Train = Annotated[Config, subcommand("train", default=base)]
+    Train = Annotated[Base, subcommand("train", default=base)]
     command = tyro.cli(
         Train
         | Encode
@@ -63,12 +63,13 @@ def _command(args: list[str]) -> None:
         args=args,
     )
     if isinstance(command, Config):
-        _train(base, command)
+        _train(base, command, args[1:])
     else:
         command.run()
 
 
-def _train(base: Config, config: Config) -> None:
+def _train(base: Base, parsed: Config, args: Sequence[str]) -> None:
+    config = with_flags(base, parsed, args)
     check_resumable(base, config)
     check_files(config)
     _check_torchvision()

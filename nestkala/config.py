@@ -2,15 +2,27 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from tyro.constructors import PrimitiveConstructorSpec
 
+from .applicable import in_a_sentence, inapplicable
 from .backbone_names import check_name
 from .by_shots import at_shots
 from .errors import NestKALAError, nearest, unknown_name
@@ -41,9 +53,11 @@ def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
 class Config(BaseModel):
     """Train nested binary codes from a few labelled images per class.
 
-    Settings come from the YAML file named by --config, and from flags, which win.
+    Settings come from the YAML file named by --config, and from flags, which win. One that has no effect beside the
+    others is refused.
     """
 
+    refuses_without_effect: ClassVar[bool] = True
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     config: str = Field(
@@ -285,7 +299,11 @@ class Config(BaseModel):
         description="of the backbone: fp32, mixed bf16, mixed fp16 (GPU only), or fp64 (all of the model; to compare)",
     )
     threads: int = Field(
-        0, ge=0, le=MAX_THREADS, description="CPU threads a process; 0: all cores, shared among the processes"
+        0,
+        ge=0,
+        le=MAX_THREADS,
+        description="CPU threads a process; 0: OMP_NUM_THREADS where that is set (a launcher sets 1 by itself, which "
+        "does not count), else all cores, shared among the processes",
     )
     workers: int | None = Field(
         None, ge=0, description="processes that decode images; by default one for every two cores, at most 8"
@@ -301,6 +319,10 @@ class Config(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise NestKALAError(in_words(error, Config.model_fields)) from None
+
+    def replaced(self, **changes: Any) -> "Config":
+        """The settings with these changes, checked as new ones are."""
+        return Config(**{key: getattr(self, key) for key in self.model_fields_set} | changes)
 
     @property
     def starts_in_closed_form(self) -> bool:
@@ -415,8 +437,6 @@ class Config(BaseModel):
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init in ("text", "labels") and self.head != "nested":
             raise ValueError(f"head_init {self.head_init} needs head nested, not {self.head}: set head_init random")
-        if self.class_bits is not None and not self.starts_in_closed_form:
-            raise ValueError("class_bits needs a start in closed form: leave it out, or set head_init text or labels")
         if self.gallery == "labelled" and not self.labels_per_class:
             raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
@@ -426,8 +446,11 @@ class Config(BaseModel):
                 "centres independent needs a random start: a closed form places the head at nested centres"
             )
         self._check_archive()
-        check_loss(self.loss)
-        find_plugin("heads", self.head)
+        if self.refuses_without_effect:
+            check_loss(self.loss)
+            find_plugin("heads", self.head)
+            if reasons := inapplicable(self):
+                raise ValueError(in_a_sentence(self, reasons))
         if self.backbone != "auto":
             check_name(self.backbone)
         if self.anchors not in ("text", "orthonormal") and not self.anchors.endswith(".npy"):
@@ -445,6 +468,22 @@ class Config(BaseModel):
             raise ValueError("an archive is learned from by a start in closed form alone: set head_init text or labels")
 
 
+class Base(Config):
+    refuses_without_effect: ClassVar[bool] = False
+    _own: frozenset[str] = PrivateAttr(frozenset())
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+    @property
+    def own(self) -> AbstractSet[str]:
+        """Settings that a user's own file gives."""
+        return self._own
+
+
+Base.__doc__ = Config.__doc__  # which is the help of the command line, that makes one
+
+
 _WITHOUT_EFFECT = dict.fromkeys(
     ("ridge", "text_weight", "unlabelled_weight"),
     "the start finds out by itself how far to trust names, labels and images without labels",
@@ -458,8 +497,17 @@ FREE_ON_RESUME = {
 """Settings that may be given anew when a run goes on: they do not change what an epoch computes (but for rounding)."""
 
 
-def base_config(args: Sequence[str]) -> Config:
+_IN_EVERY_RUN = {
+    *("lengths", "data_root", "protocol_seed", "projections", "prompt_length", "adapter_init", "gamma", "momentum"),
+    *("weight_decay", "tracker", "encode_batch_size", "cache_gb"),
+}
+"""A file with all of these is a run's, which holds every setting, also those without effect."""
+
+
+def base_config(args: Sequence[str]) -> Base:
     """The settings that flags are put on top of: those of the file that --config (or --resume) among `args` names.
+
+    What has no effect there may have one beside the flags: `with_flags` decides.
 
     Without either, those of the shipped default, which are for its data: with --data of another name no file's, nor
     with --archive, beside which the default is no labelled data at all.
@@ -472,23 +520,55 @@ def base_config(args: Sequence[str]) -> Config:
     parser.add_argument("--resume", type=Path)
     for flag in ("--data", "--archive", "--classes", "--shots"):
         parser.add_argument(flag)
-    default = load_config(Config.model_fields["config"].default)
+    default = read_base(Config.model_fields["config"].default)
     try:
         found = parser.parse_known_args(args)[0]
     except argparse.ArgumentError:  # a flag without its value, which the full parser will tell
         return default
     if found.resume is None and found.config is None and found.archive is not None:
         data = {} if found.data is None else {"data": found.data}
-        return Config(**{"data": "none", "archive": found.archive, "classes": found.classes} | data)
+        return Base(**{"data": "none", "archive": found.archive, "classes": found.classes} | data)
     if found.resume is None and found.config is None:
-        return default if found.data in (None, default.data) else Config()
+        return default if found.data in (None, default.data) else Base()
     if found.resume is None:
-        return load_config(found.config, found.shots)
+        return read_base(found.config, found.shots)
     if found.config is not None:
         raise NestKALAError("--resume goes on with the settings of its run: --config cannot be given beside it")
     if not (found.resume / "config.yaml").is_file():
         raise NestKALAError(f"--resume: {found.resume} is not a run folder, there is no config.yaml in it")
-    return load_config(str(found.resume / "config.yaml"))
+    return read_base(str(found.resume / "config.yaml"))
+
+
+def with_flags(base: Base, parsed: Config, args: Sequence[str]) -> Config:
+    """The settings of a base and flags.
+
+    Args:
+        base: what `base_config` gave.
+        parsed: what the command line's parser made of it and `args`.
+        args: flags, of which those that are there count as given.
+
+    Raises:
+        NestKALAError: a flag, or what the user's own file gives, has no effect. What a shipped file, or a run's, gives
+            is left out then.
+    """
+    words = (re.match(r"--(?:no-)?([\w-]+)", word) for word in args)
+    flags = Config.model_fields.keys() & {word[1].replace("-", "_") for word in words if word}
+    flags |= {key for key, value in parsed if value != getattr(base, key)}
+    values = {key: getattr(parsed, key) for key in flags | base.model_fields_set}
+    if parsed.base_loss != base.base_loss and "loss_args" not in flags | base.own:
+        values.pop("loss_args", None)  # which are of the base's loss
+    return without_inapplicable(values, base.model_fields_set - base.own - flags)
+
+
+def without_inapplicable(values: dict[str, Any], droppable: AbstractSet[str]) -> Config:
+    """The settings with these values, less those droppable ones that have no effect beside the others.
+
+    Raises:
+        NestKALAError: impossible values, or one that has no effect and is not droppable.
+    """
+    while dropped := inapplicable(Base(**values)).keys() & droppable & values.keys():
+        values = {key: value for key, value in values.items() if key not in dropped}
+    return Config(**values)
 
 
 def check_files(config: Config) -> None:
@@ -507,8 +587,9 @@ def check_resumable(earlier: Config, config: Config) -> None:
     """Raise NestKALAError where a run is to be resumed with settings that change what it computes."""
     if config.resume is None:
         return
+    compared = config.model_fields_set - FREE_ON_RESUME  # others are of their default, or have no effect
     for key in Config.model_fields:
-        if key not in FREE_ON_RESUME and getattr(earlier, key) != getattr(config, key):
+        if key in compared and getattr(earlier, key) != getattr(config, key):
             raise NestKALAError(
                 f"--resume goes on with {key} {getattr(earlier, key)}, not {getattr(config, key)}: "
                 "train into another --output instead"
@@ -516,15 +597,29 @@ def check_resumable(earlier: Config, config: Config) -> None:
 
 
 def load_config(name: str, shots: int | str | None = None) -> Config:
-    """Read a shipped config by name, or a YAML file by path.
+    """Read a shipped config by name, or a YAML file by path; of a run's what has no effect is left out.
 
     Args:
         name: of the one, or path of the other.
         shots: at which a file with a section `by_shots` is read (`at_shots`), as a number or a word; None: at its own.
 
     Raises:
-        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values, or no settings for so
-            many shots.
+        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values, one without effect, or no
+            settings for so many shots.
+    """
+    base = read_base(name, shots)
+    values = {key: getattr(base, key) for key in base.model_fields_set}
+    try:
+        return without_inapplicable(values, values.keys() - base.own)
+    except NestKALAError as error:
+        raise NestKALAError(f"{name}: {error}") from None
+
+
+def read_base(name: str, shots: int | str | None = None) -> Base:
+    """Read a file as `load_config` does, for others to be put on top: what has no effect is not refused yet.
+
+    Raises:
+        NestKALAError: as for `load_config`.
     """
     path, values = read_settings("config", name, "nestkala.configs")
     values = at_shots(path, values, int(shots) if isinstance(shots, str) and shots.isdecimal() else shots)
@@ -536,9 +631,12 @@ def load_config(name: str, shots: int | str | None = None) -> Config:
         if key not in in_file:
             raise NestKALAError(f"{path}: unknown key '{key}'{nearest(str(key), in_file)}")
     try:
-        return Config(**values, config=name)
+        base = Base(**values, config=name)
     except NestKALAError as error:
         raise NestKALAError(f"{path}: {error}") from None
+    if path == Path(name) and not values.keys() >= _IN_EVERY_RUN:
+        base._own = frozenset(values)
+    return base
 
 
 def dump_config(config: Config) -> str:

@@ -31,7 +31,7 @@ from .images import is_below
 from .index import PrefixIndex
 from .index.model import about_model
 from .listing import LeftOut, images_below
-from .machine import cores_per_process, decoding_workers
+from .machine import compute_threads, decoding_workers
 from .processes import ending_process_group
 from .text_files import parsed_json, read_json
 from .validation import first_in_words
@@ -101,7 +101,7 @@ def encode_folder(
     """
     if not 1 <= shard_size <= MAX_SHARD_SIZE:
         raise NestKALAError(f"shard size must be 1 to {MAX_SHARD_SIZE:,}, not {shard_size}")
-    torch.set_num_threads(cores_per_process())
+    torch.set_num_threads(compute_threads())
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
     with accelerator.main_process_first():  # which may download
         hasher = Hasher.from_pretrained(model, accelerator.device)

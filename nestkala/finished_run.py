@@ -74,6 +74,11 @@ class FinishedRun:
     config: Config
     hasher: Hasher
 
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.folder.resolve().name
+
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Read a run folder. Raises NestKALAError if it is none, or damaged."""

@@ -22,6 +22,9 @@ from .losses import (
 )
 from .plugins import find_plugin
 
+_QUANTIZATION = {"dpsh": "eta", "dsh": "alpha"}
+"""Arguments of other names than quantization that weigh a loss's quantisation, and do nothing else."""
+
 
 def make_loss(config: Config, head: HashHead, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
     """The objective that the settings ask for, at every length, for training images with labels (N, C).
@@ -69,6 +72,10 @@ def check_objective(config: Config, head: HashHead, targets: Tensor) -> tuple[ty
     for key in options:
         if key not in known:
             raise unknown_name(f"argument of loss {name}", key, known)
+    if config.loss != name and (without := config.loss_args.keys() & {"quantization", _QUANTIZATION.get(name)}):
+        raise NestKALAError(
+            f"{without.pop()} of loss {name} has no effect: it weighs the quantisation, which HSWD takes the place of"
+        )
     if config.weighting == "adaptive" and not _shares_bits(head):
         raise NestKALAError(
             f"weighting adaptive balances lengths on the rows of one weight, which head {config.head} has not: set "

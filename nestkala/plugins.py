@@ -9,7 +9,7 @@ from .errors import NestKALAError, nearest, one_line, unknown_name
 
 Kind = Literal["losses", "heads"]
 
-_OWN: dict[Kind, dict[str, str]] = {
+OWN: dict[Kind, dict[str, str]] = {
     "losses": {
         "adsh": "ADSH",
         "csq": "CSQ",
@@ -31,6 +31,7 @@ _OWN: dict[Kind, dict[str, str]] = {
     },
     "heads": {"cascade": "CascadeHashHead", "flat": "FlatHashHead", "nested": "NestedHashHead"},
 }
+"""{name: class} of the package's own."""
 WITH_HSWD = "-hswd"
 """Ending of a loss's name that puts HSWD in the place of its quantisation term."""
 
@@ -79,7 +80,7 @@ def plugins(kind: Kind) -> dict[str, Plugin]:
         NestKALAError: two packages bring the same name, or one brings a loss whose name ends in -hswd.
     """
     group = f"nestkala.{kind}"
-    own = [EntryPoint(name, f"{group}:{attribute}", group) for name, attribute in _OWN[kind].items()]
+    own = [EntryPoint(name, f"{group}:{attribute}", group) for name, attribute in OWN[kind].items()]
     found: dict[str, Plugin] = {}
     for entry in (*own, *entry_points(group=group)):
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "nestkala"

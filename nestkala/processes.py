@@ -1,14 +1,21 @@
-"""The end of the process group that processes form under a launcher.
+"""What the processes do together that a launcher started; the end of the group that they form.
 
 A group that is left to the interpreter can abort the process: as it exits, threads of the group outlive what they use.
 """
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import distributed
+
+from .errors import NestKALAError
+
+Given = TypeVar("Given")
 
 
 @contextmanager
@@ -23,6 +30,24 @@ def ending_process_group() -> Iterator[None]:
     yield
     if not there_before and _is_there():
         distributed.destroy_process_group()
+
+
+def from_main_process(action: Callable[[], Given]) -> Given:
+    """What an action gives that the main process alone does, in all processes, which must all call this.
+
+    Raises:
+        NestKALAError, OSError: that the action raised, in all of them, so that none waits for another.
+    """
+    outcome: list[Given | NestKALAError | OSError | None] = [None]
+    if PartialState().is_main_process:
+        try:
+            outcome = [action()]
+        except (NestKALAError, OSError) as error:
+            outcome = [error]
+    (given,) = broadcast_object_list(outcome)
+    if isinstance(given, NestKALAError | OSError):
+        raise given
+    return given
 
 
 @cache

@@ -1,9 +1,9 @@
 """A training run from settings to run folder."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import filter_trackers
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, gather_object
+from accelerate.utils import DataLoaderConfiguration, gather_object
 from tabulate import tabulate
 from torch import Tensor
 
@@ -30,15 +30,17 @@ from .encoding import packed_codes
 from .errors import NestKALAError
 from .evaluation import Metrics
 from .feature_ranking import chance_level, features_map
-from .files import is_unfinished, remove_unfinished, write_text
+from .files import write_text
 from .history import history_as_json
+from .launcher import check_launcher
 from .losses import NestedLoss
-from .machine import cores_per_process, decoding_workers
+from .machine import compute_threads, decoding_workers
 from .model import HashModel
 from .objective import check_objective, make_loss
-from .processes import ending_process_group
+from .processes import ending_process_group, from_main_process
 from .result import Result, save_result
 from .retrieval import score_lengths
+from .run_folder import check_output, claim
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
 from .token_cache import TokenCache, default_folder
@@ -49,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 @ending_process_group()
-def train(config: Config) -> Path:
+def train(config: Config, is_held: bool = False) -> Path:
     """Train, evaluate and leave a run folder: config.yaml, split.json, model.json, model.safetensors, metrics.json.
 
     Where there was anything to train on, also checkpoint.safetensors and history.json (`Epoch`).
@@ -57,15 +59,25 @@ def train(config: Config) -> Path:
     Call it in every process that the launcher started. The process group that it makes, it ends; for several runs in
     one process make the group first, by an `Accelerator`, and end it yourself.
 
+    Args:
+        config: its settings.
+        is_held: whether the main process holds the run folder already (`run_folder.held`).
+
     Returns:
         The run folder.
 
     Raises:
         NestKALAError: whatever is wrong with settings, data, backbone or a loss that is not finite.
     """
-    torch.set_num_threads(config.threads or cores_per_process())
+    with ExitStack() as until_then:
+        return _train(config, None if is_held else until_then)
+
+
+def _train(config: Config, until_then: ExitStack | None) -> Path:
+    """As `train`; the run folder is held until then, or, for None, by the caller."""
+    torch.set_num_threads(compute_threads(config.threads))
     accelerator = _accelerator(config)
-    folder = _run_folder(config)
+    check_output(config)
     main = accelerator.is_main_process
 
     result = Result()
@@ -77,11 +89,12 @@ def train(config: Config) -> Path:
         dataset = with_archive(dataset, config.archive)
     if config.backbone == "auto":
         name, reason = suitable_backbone(dataset)
-        config = Config(**(dict(config) | {"backbone": name}))
+        config = config.replaced(backbone=name)
         if main:
             print(f"backbone {name}: {reason}")
     _check_pair(config, dataset)
-    split = _split(config, folder, dataset)
+    split = _split(config, dataset)
+    _check_queries(config, split)
     trains = config.trains and len(split.train) > 0
     if trains:
         check_batch(config, len(split.train), accelerator.num_processes)
@@ -102,16 +115,16 @@ def train(config: Config) -> Path:
     if trains:
         check_objective(config, model.head, targets)
 
+    # only now, so that a mistake in the settings leaves no folder behind
+    folder = from_main_process(lambda: claim(config, until_then))
     checkpoint = folder / "checkpoint.safetensors"
-    resumes = checkpoint.exists()
+    resumes = config.resume is not None and checkpoint.exists()
     if config.resume is not None and trains and not resumes and (folder / "model.safetensors").exists():
         raise NestKALAError(f"{folder} holds a trained model and no {checkpoint.name}: there is nothing to go on from")
     if main:
-        if not resumes:  # only now, so that a mistake in the settings leaves no folder behind
-            folder.mkdir(parents=True, exist_ok=True)
+        if not resumes:
             write_text(folder / "config.yaml", dump_config(config))
             save_split(folder / "split.json", split, dataset)
-        remove_unfinished(folder)
         _announce(config, dataset, split, result, accelerator)
         for line in alike_in_words(anchors, dataset.class_names):
             print(line)
@@ -269,30 +282,10 @@ def remarks(result: Result, config: Config) -> list[str]:
     return lines
 
 
-def _run_folder(config: Config) -> Path:
-    if config.resume is not None:
-        return config.resume
-    data, shots = Path(config.data), config.labels_per_class
-    if config.data == "none" and config.archive is not None:
-        data = config.archive
-    labels = "all" if shots == "all" else f"{shots}shot"
-    name = f"{data.name}-{labels}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder: Path = broadcast_object_list([config.output or Path("runs", name)])[0]
-    there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
-    if not all(is_unfinished(path) for path in there):
-        raise NestKALAError(f"{folder} exists already: go on with --resume {folder}, or name another --output")
-    return folder
-
-
 def _accelerator(config: Config) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise NestKALAError("precision fp16 needs a GPU: use bf16 or fp32 here")
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", config.precision):
-        raise NestKALAError(
-            f"the launcher asks for mixed precision {asked}, the settings for {config.precision}: "
-            f"say --precision {asked}"
-        )
+    check_launcher(config.precision)
     data_seed = config.seed * 2**20  # epochs are added to it: no two seeds share an order
     AcceleratorState._reset_state()  # or a second run in one process could not choose another precision
     accelerator = Accelerator(
@@ -324,10 +317,15 @@ def _check_pair(config: Config, dataset: ImageDataset) -> None:
         raise NestKALAError(f"backbone {config.backbone} needs own features, and {config.data} holds images")
 
 
-def _split(config: Config, folder: Path, dataset: ImageDataset) -> Split:
-    drawn = folder / "split.json"
-    if config.resume is not None and drawn.exists():  # else it was killed before
-        split = load_split(drawn, dataset)
+def _check_queries(config: Config, split: Split) -> None:
+    asked = [f"{key} {getattr(config, key)}" for key in ("top_k", "score_features") if getattr(config, key)]
+    if asked and not len(split.query):
+        raise NestKALAError(f"{', '.join(asked)} cannot be: there are no queries to score with (--queries N draws N)")
+
+
+def _split(config: Config, dataset: ImageDataset) -> Split:
+    if config.resume is not None and (config.resume / "split.json").exists():  # else it was killed before
+        split = load_split(config.resume / "split.json", dataset)
     elif config.split is not None:
         split = load_split(config.split, dataset)
     else:

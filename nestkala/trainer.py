@@ -98,7 +98,8 @@ class Trainer:
         Raises:
             NestKALAError: there is none, it is damaged, or of another run.
         """
-        self.epoch, self.seconds, self.history = load_checkpoint(self.checkpoint, self.model, self.loss, self.optimizer)
+        parts = self.model, self.loss, self.optimizer, self.accelerator.scaler
+        self.epoch, self.seconds, self.history = load_checkpoint(self.checkpoint, *parts)
 
     def fit(self) -> None:
         """Train up to the epochs asked for, writing checkpoints.
@@ -204,7 +205,8 @@ class Trainer:
     def _save(self) -> None:
         if self.accelerator.is_main_process:
             parts = self.model, self.loss, self.optimizer
-            save_checkpoint(self.checkpoint, *parts, self.epoch, self.seconds, self.history)
+            progress = self.epoch, self.seconds, self.history
+            save_checkpoint(self.checkpoint, *parts, *progress, self.accelerator.scaler)
 
 
 def check_batch(config: Config, num_images: int, processes: int) -> None:

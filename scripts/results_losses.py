@@ -20,7 +20,7 @@ from tabulate import tabulate
 from tyro import cli
 
 from nestkala.cli import guarded
-from nestkala.config import Config, load_config
+from nestkala.config import load_config, without_inapplicable
 from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split, save_split
 from nestkala.errors import NestKALAError
@@ -175,7 +175,8 @@ class Experiment:
         if (folder, rate) not in self._runs:  # settings take long to check, and tables ask for them many times
             given = {key: value for key, value in asdict(cell).items() if key != "variant"}
             given |= {"seed": seed, "lr": rate, "split": split}
-            config = Config(**(self.base | VARIANTS[cell.variant] | given))
+            values = self.base | VARIANTS[cell.variant] | given
+            config = without_inapplicable(values, values.keys())  # a cell gives all, of which some have no effect
             self._runs[folder, rate] = Run(config, self.settings.runs / folder)
         return self._runs[folder, rate]
 

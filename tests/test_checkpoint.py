@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -20,6 +21,7 @@ from nestkala.losses import NestedLoss
 from nestkala.model import HashModel
 from nestkala.objective import make_loss
 from nestkala.saved_model import ModelSpec
+from nestkala.trainer import Trainer
 
 TARGETS = torch.eye(3).repeat(4, 1)
 TOKENS = torch.randn(12, 16, 256, generator=torch.Generator().manual_seed(0)).half()
@@ -260,3 +262,71 @@ def test_the_loss_is_kept_whatever_it_remembers(tmp_path: Path, trained: Parts) 
     model, _, optimizer = build()
     load_checkpoint(tmp_path / "c", model, counter := Counter(0), optimizer)
     assert counter.seen.tolist() == [41, 0]
+
+
+def scaled_training(scaler: torch.amp.GradScaler, steps: int, overflow: int | None = None) -> None:
+    """Steps of an own optimiser, at one of which the gradient is not finite."""
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = SGD([parameter], lr=0.1)
+    for step in range(steps):
+        scaler.scale(parameter.sum()).backward()
+        if step == overflow:
+            assert parameter.grad is not None
+            parameter.grad.fill_(torch.inf)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+
+def make_scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=4)
+
+
+def test_gradients_are_scaled_on_as_if_nothing_was(tmp_path: Path, trained: Parts) -> None:
+    """Halved after an overflow, doubled after four steps without: wherever a checkpoint cuts these steps."""
+    whole = make_scaler()
+    scaled_training(whole, 7, overflow=1)
+    for cut in range(1, 6):
+        before, after = make_scaler(), make_scaler()
+        scaled_training(before, cut, overflow=1)
+        save_checkpoint(tmp_path / "c", *trained, 1, 0.0, (), before)
+        load_checkpoint(tmp_path / "c", *build(), after)
+        assert after.state_dict() == before.state_dict() != make_scaler().state_dict()
+        scaled_training(after, 7 - cut, overflow=1 - cut)
+        assert after.state_dict() == whole.state_dict()
+
+
+def test_a_checkpoint_of_an_earlier_version_leaves_the_scaler_alone(path: Path) -> None:
+    scaler = make_scaler()
+    load_checkpoint(path, *build(), scaler)
+    assert scaler.state_dict() == make_scaler().state_dict()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"scale": 0}', '{"scale": NaN}', "[" * 100_000])
+def test_a_scaling_that_is_none_is_refused_by_name(text: str, path: Path) -> None:
+    tensors = load_file(path)
+    given = {"format": "nestkala-checkpoint", "version": "3", "epoch": "1", "seconds": "1.0", "history": "[]"}
+    save_file(tensors, path, given | {"scaler": text})
+    parts = build()
+    before = state(parts)
+    message = refusal(lambda: load_checkpoint(path, *parts, make_scaler()))
+    assert message == f"the checkpoint {path} does not say how gradients are scaled"
+    assert same(state(parts), before)
+
+
+def test_the_trainer_keeps_the_scaler_of_its_accelerator(tmp_path: Path) -> None:
+    """Accelerate has a scaler on GPUs alone: here it is given one."""
+    scales = []
+    for resumes in (False, True):
+        accelerator = Accelerator(cpu=True)
+        accelerator.scaler = make_scaler()
+        model, loss, _ = build()
+        config = Config(lengths=(4, 12), head_init="random", epochs=1, batch_size=4)
+        trainer = Trainer(config, accelerator, model, loss, TOKENS, TARGETS, tmp_path / "c")
+        if resumes:
+            trainer.resume()
+        else:
+            scaled_training(accelerator.scaler, 2, overflow=0)
+            trainer._save()
+        scales.append(accelerator.scaler.state_dict())
+    assert scales[0] == scales[1] != make_scaler().state_dict()

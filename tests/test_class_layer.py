@@ -92,7 +92,7 @@ def test_it_is_saved_and_loaded(run: Path) -> None:
 
 
 def test_training_moves_the_prototypes(run: Path, tmp_path: Path) -> None:
-    settings = {"shots": 4, "lengths": (4, 20), "lr": 0.01, "class_bits": 8, "head_init": "labels", "queries": 15}
+    settings = {"shots": 4, "lengths": (4, 20), "class_bits": 8, "head_init": "labels", "queries": 15}
     own = {"data": str(run.parent), "backbone": "features:12", "adapter": "none", "anchors": "orthonormal"}
     start = train(Config(output=tmp_path / "run", epochs=0, **own, **settings))
     trained, before = (Hasher.from_pretrained(folder, "cpu").model.class_layer for folder in (run, start))

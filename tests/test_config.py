@@ -15,7 +15,15 @@ import pytest
 import nestkala.run
 from nestkala.anchors import class_sentences
 from nestkala.cli import main, train_main
-from nestkala.config import Config, base_config, check_files, check_resumable, dump_config, load_config
+from nestkala.config import (
+    Config,
+    base_config,
+    check_files,
+    check_resumable,
+    dump_config,
+    load_config,
+    without_inapplicable,
+)
 from nestkala.data import cifar10
 from nestkala.errors import NestKALAError
 from nestkala.losses import ADSH
@@ -86,12 +94,31 @@ CHANGED: dict[str, Any] = {
 }
 """Every setting, each with another value than its default."""
 
-RANDOM_START = CHANGED | {"queries": None, "archive": None, "class_bits": None}
-CLOSED_FORM = CHANGED | {
-    **{"queries_per_class": None, "head": "nested", "head_init": "labels", "centres": "nested", "gallery": "all"},
-    "shots": "all",
+
+def in_effect(**changes: Any) -> Config:
+    """The changed settings, and these, less those that have no effect beside the others."""
+    values = {key: value for key, value in (CHANGED | changes).items() if value is not None}
+    return without_inapplicable(values, values.keys())
+
+
+CLOSED_FORM = {
+    "queries_per_class": None,
+    "head": "nested",
+    "head_init": "labels",
+    "centres": "nested",
+    "gallery": "all",
 }
-"""Those that go together with either start."""
+RANDOM_START = {"queries": None, "archive": None, "class_bits": None}
+TOGETHER = [
+    in_effect(**RANDOM_START),
+    in_effect(**RANDOM_START, split=None, loss="csq", data="cifar10"),
+    in_effect(**RANDOM_START, split=None, adapter="prompts", loss="kiddo", anchors="tiny", descriptions=None),
+    in_effect(**RANDOM_START, split=None, adapter="clora", anchors="tiny"),
+    in_effect(**RANDOM_START, batch_norm=True, batch_size=9),
+    in_effect(**CLOSED_FORM, shots="all"),
+    in_effect(**CLOSED_FORM, shots="all", split=None),
+]
+"""Every setting is in effect in one of them."""
 
 
 @pytest.fixture
@@ -134,7 +161,8 @@ def test_flags_win_over_the_file_which_wins_over_defaults(
     yaml_file: Callable[[str], Path], parsed: Callable[..., Config]
 ) -> None:
     path = yaml_file("lengths: [24, 6]\nseed: 5\nprompts: ['a {}', 'the {}']\n")
-    config = parsed("--config", path, "--seed", 7, "--projections", "q,k", "--no-batch-norm")
+    random = ("--head-init", "random")
+    config = parsed("--config", path, "--seed", 7, "--projections", "q,k", "--no-batch-norm", *random)
     assert (config.lengths, config.prompts) == ((6, 24), ("a {}", "the {}"))
     assert (config.seed, config.projections, config.batch_norm) == (7, ("q", "k"), False)
     assert (config.epochs, config.gamma, config.config) == (None, 3.0, str(path))
@@ -450,7 +478,7 @@ def test_the_learning_rate_drops_after_epochs_that_are_named(parsed: Callable[..
         ({"head_init": "text", "anchors": "mine.npy"}, True, True, 3e-5),
         ({"head_init": "labels"}, False, True, 3e-5),
         ({"head_init": "labels", "anchors": "orthonormal"}, False, True, 3e-5),
-        ({"head_init": "labels", "lr": 0.5}, False, True, 0.5),
+        ({"head_init": "labels", "epochs": 1, "lr": 0.5}, False, True, 0.5),
         ({"head_init": "random"}, False, False, 0.01),
         ({"anchors": "orthonormal"}, False, False, 0.01),
         ({"anchors": "mine.npy"}, False, False, 0.01),
@@ -530,9 +558,12 @@ def test_the_config_taken_by_default_needs_no_download() -> None:
     assert config == Config(config="digits", backbone="tiny", shots=1)  # nothing of it is tuned for digits
 
 
-@pytest.mark.parametrize("changed", [RANDOM_START, CLOSED_FORM])
-def test_dumped_settings_are_read_back_the_same(changed: dict[str, Any], yaml_file: Callable[[str], Path]) -> None:
-    config = Config(**changed)
+def test_every_setting_is_in_effect_somewhere() -> None:
+    assert set.union(*(config.model_fields_set for config in TOGETHER)) == Config.model_fields.keys()
+
+
+@pytest.mark.parametrize("config", TOGETHER)
+def test_dumped_settings_are_read_back_the_same(config: Config, yaml_file: Callable[[str], Path]) -> None:
     path = yaml_file(dump_config(config))
     assert load_config(str(path)) == config.model_copy(update={"config": str(path), "resume": None})
 
@@ -579,8 +610,8 @@ def test_a_run_is_resumed_for_longer_or_on_another_machine(key: str) -> None:
 
 
 def test_settings_are_free_where_nothing_is_resumed() -> None:
-    for changed in (RANDOM_START, CLOSED_FORM):
-        check_resumable(Config(), Config(**changed | {"resume": None}))
+    for config in TOGETHER:
+        check_resumable(Config(), config.model_copy(update={"resume": None}))
 
 
 @pytest.fixture

@@ -12,7 +12,15 @@ import pytest
 from nestkala.cli import main
 from nestkala.config import dump_config, load_config
 from nestkala.errors import NestKALAError
-from nestkala.experiments import Experiment, Grid, absent_data, load_experiment, make_grid, write_results
+from nestkala.experiments import (
+    Experiment,
+    Grid,
+    absent_data,
+    check_shared,
+    load_experiment,
+    make_grid,
+    write_results,
+)
 from nestkala.experiments import grid as grid_module
 from nestkala.experiments import runs as run_module
 from nestkala.settings_files import shipped_files
@@ -370,7 +378,7 @@ def test_the_command_runs_a_file_once_and_only_what_is_missing(
     gone = next(path for path in Path("runs").rglob("metrics.json") if "nested-4shot-seed1" in str(path))
     gone.unlink()
     again, train = [], run_module.train
-    monkeypatch.setattr(run_module, "train", lambda config: (again.append(config.resume), train(config)))
+    monkeypatch.setattr(run_module, "train", lambda config, **to: (again.append(config.resume), train(config, **to)))
     assert main(command) == 0
     assert again == [gone.parent]
     assert Path("runs/experiments/own.md").read_text() == page
@@ -387,3 +395,52 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     (run.folder / "config.yaml").write_text(dump_config(run.config.model_copy(update={"lr": 0.5})))
     with pytest.raises(NestKALAError, match=r"holds a run with lr 0\.5, not None: name other --runs"):
         run.check()
+
+
+def test_what_runs_share_is_left_out_where_it_has_no_effect(tmp_path: Path) -> None:
+    """Of the base, of the settings, and of a length that is alone; and a run's own settings are not."""
+    methods = {
+        "trained": {"base": "photos", "one_model": True},
+        "closed form": {"base": "photos", "one_model": True, "epochs": 0},
+        "frozen": {"adapter": "none", "loss": "dpsh"},
+        "alone": {"base": "mah", "head": "flat", "loss": "csq"},
+    }
+    given = experiment(settings={"lr": 0.5, "epochs": 3, "backbone": "tiny"}, methods=methods, seeds=1, shots=[4])
+    configs = {run.folder.name.split("-")[0]: run.config for run in grid_of(given, tmp_path).runs}
+    assert {name: (config.lr, config.epochs) for name, config in configs.items()} == {
+        "trained": (0.5, 3),
+        "closed_form": (None, 0),
+        "frozen": (0.5, 3),
+        "alone": (0.5, 3),
+    }
+    assert "adapter_init" not in configs["frozen"].model_fields_set
+    assert (configs["alone"].weighting, configs["alone"].lengths) == ("auto", (8,))
+    for own in ({"adapter": "none", "rank": 2}, {"loss": "dsh", "alpha": 1}, {"distillation": 0.5}, {"data_root": "x"}):
+        with pytest.raises(NestKALAError, match=r"no effect|say under data"):
+            grid_of(experiment(methods={"a": own}), tmp_path)
+
+
+def test_shots_beside_a_split_are_a_name_alone(tmp_path: Path) -> None:
+    given = experiment(data={"Digits": {"data": "digits", "split": "s.json"}}, methods={"a": {}}, shots=[4], seeds=1)
+    (first, _) = grid_of(given, tmp_path).runs
+    assert (first.folder.name, first.config.shots) == ("a-4shot-seed0-4bits", None)
+
+
+def test_a_shared_setting_without_any_effect_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in SHIPPED:
+        check_shared(load_experiment(name))
+    with pytest.raises(
+        NestKALAError, match=r"try: settings.prompt_length has no effect on any of the methods: leave it out"
+    ):
+        check_shared(experiment(settings={"prompt_length": 4}))
+    check_shared(experiment(settings={"prompt_length": 4}, methods={"a": {}, "b": {"adapter": "prompts"}}))
+    file = tmp_path / "own.yaml"
+    of_digits = "{title: x, base: photos, data: {A: {data: digits}}, shots: [1], lengths: [8], methods: {a: {}}"
+    file.write_text(of_digits + ", settings: {prompt_length: 4}}")
+    assert main(["experiment", str(file), "--dry-run"]) == 2
+    assert "settings.prompt_length has no effect" in capsys.readouterr().err
+    file.write_text(of_digits + "}")
+    assert main(["experiment", str(file), "--dry-run", "--epochs", "5"]) == 2
+    assert "--epochs 5 has no effect: no run of own trains" in capsys.readouterr().err
+    assert main(["experiment", str(file), "--dry-run", "--data", "A=x", "A=y"]) == 2
+    assert "--data names a data set twice: A=x A=y" in capsys.readouterr().err

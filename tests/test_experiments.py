@@ -54,7 +54,7 @@ def test_a_run_that_stopped_goes_on_from_its_checkpoint(make, monkeypatch: pytes
     assert not part.is_finished
     resumed = []
     train = run_module.train
-    monkeypatch.setattr(run_module, "train", lambda config: (resumed.append(config.resume), train(config)))
+    monkeypatch.setattr(run_module, "train", lambda config, **to: (resumed.append(config.resume), train(config, **to)))
     part.finish()
     assert resumed == [part.folder]
     one, two = (load_file(run.folder / "checkpoint.safetensors") for run in (whole, part))

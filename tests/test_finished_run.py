@@ -1,6 +1,7 @@
 """Scores of a finished run against a slow way to the same numbers, from images and class names."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from nestkala import Hasher
 from nestkala.cli import main
 from nestkala.codes import unpack
-from nestkala.config import Config
+from nestkala.config import Config, load_config
 from nestkala.finished_run import FinishedRun, score_run
 from nestkala.run import train
 
@@ -91,17 +92,53 @@ def test_the_command_repeats_what_training_said(run: Path, capsys: pytest.Captur
     assert [float(cell) for cell in rows[3][1:]] == pytest.approx(expected, abs=5e-5)
 
 
-def test_of_several_runs_mean_and_deviation_are_shown(
-    run: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def second_seed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = load_config(str(run / "config.yaml"))
+    return train(config.model_copy(update={"seed": 1, "output": tmp_path_factory.mktemp("finished") / "second"}))
+
+
+def test_of_several_seeds_mean_and_deviation_are_shown(
+    run: Path, second_seed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["eval", str(run), str(noise_model), "--lengths", "9"]) == 0
+    assert main(["eval", str(run), str(second_seed), "--lengths", "9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "x 100, mean ± standard deviation of 2 runs"
-    one, other = (score_run(FinishedRun.open(folder).encode(), (9,))[0].map for folder in (run, noise_model))
+    assert len(lines) == 4
+    one, other = (score_run(FinishedRun.open(folder).encode(), (9,))[0].map for folder in (run, second_seed))
     cell = lines[2].strip("|").split("|")[1].strip()
     assert cell == f"{50 * (one + other):.1f} ± {100 * abs(one - other) / 2**0.5:.1f}"
     assert main(["eval"]) == 2
     assert "name a run folder" in capsys.readouterr().err
+
+
+def test_unrelated_runs_are_not_pooled(
+    run: Path, second_seed: Path, noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs of other settings, and of another data set, have tables of their own."""
+    shutil.copytree(noise_model.parent / "images", tmp_path / "images")
+    config = load_config(str(run / "config.yaml"))
+    elsewhere = train(config.model_copy(update={"data": str(tmp_path / "images"), "output": tmp_path / "run"}))
+    capsys.readouterr()
+    for other in (noise_model, elsewhere):
+        assert main(["eval", str(run), str(other), str(second_seed), "--lengths", "9"]) == 0
+        shown = capsys.readouterr().out
+        seeds, alone = shown.split("\n\n")
+        assert "mean ± standard deviation of 2 runs" in seeds
+        assert "mean" not in alone
+        score = score_run(FinishedRun.open(other).encode(), (9,))[0]
+        assert alone.splitlines()[3].strip("|").split("|")[1].strip() == f"{score.map:.4f}"
+        if other == elsewhere:
+            names = [part.splitlines()[0] for part in (seeds, alone)]
+            assert names == [f"data {config.data}", f"data {tmp_path / 'images'}"]
+
+
+def test_one_run_given_twice_is_told_before_anything_is_encoded(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FinishedRun, "encode", pytest.fail)
+    assert main(["eval", str(run), str(run)]) == 2
+    assert "are one run by settings and seed" in capsys.readouterr().err
 
 
 def test_a_model_without_text_codes_has_scores_of_images_alone(

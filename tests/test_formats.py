@@ -129,6 +129,20 @@ def test_unfinished_runs_of_earlier_versions_name_the_command_that_trains_anew(
     assert (formats / "NEW" / "model.safetensors").is_file()
 
 
+def test_an_unfinished_run_of_an_earlier_closed_form_names_the_command_that_trains_anew(
+    formats: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in (formats / "run-3-text").iterdir()}
+    assert main(["train", "--resume", "run-3-text", "--epochs", "3"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "run-3-text/checkpoint.safetensors is of a start in closed form of an earlier version: " in said
+    command = re.search(r"nestkala (train .*) trains anew", said)
+    assert command is not None
+    assert main(shlex.split(command.group(1))) == 0
+    assert (formats / "NEW" / "model.safetensors").is_file()
+    assert {path.name: path.read_bytes() for path in (formats / "run-3-text").iterdir()} == before
+
+
 def test_an_unfinished_run_goes_on(formats: Path) -> None:
     before = load_history(formats / "run-3")
     assert main(["train", "--resume", "run-3", "--epochs", "3"]) == 0

@@ -1,14 +1,25 @@
 """From settings to the objective of a run."""
 
+from inspect import Parameter, signature
+
 import pytest
 import torch
 
 from nestkala.config import Config
 from nestkala.errors import NestKALAError
 from nestkala.heads import NestedHashHead
-from nestkala.losses import CSQ, GreedyHash, NestedLoss, WithHSWD, minimum_distance, nested_centres
+from nestkala.losses import (
+    CSQ,
+    GreedyHash,
+    NestedLoss,
+    TrainingSet,
+    WithHSWD,
+    minimum_distance,
+    nested_centres,
+    random_codes,
+)
 from nestkala.objective import make_loss
-from nestkala.plugins import plugins
+from nestkala.plugins import OWN, plugins
 
 CLASSES, NUM, LENGTHS = 5, 12, (3, 8, 16)
 TARGETS = torch.eye(CLASSES)[torch.arange(NUM) % CLASSES]
@@ -69,13 +80,13 @@ def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
 
 def test_where_the_head_started_is_where_the_loss_pulls() -> None:
     started = nested_centres(CLASSES, 16, torch.Generator().manual_seed(9))
-    nested = make_loss(Config(loss="csq", lengths=LENGTHS), HEAD, TARGETS, started)
+    nested = make_loss(Config(loss="csq", lengths=LENGTHS, epochs=1), HEAD, TARGETS, started)
     assert torch.equal(nested.losses[-1].centres, started)
 
 
 def test_arguments_reach_the_loss() -> None:
-    nested = make_loss(Config(loss="dpsh-hswd", loss_args={"eta": 0.7}, **RANDOM), HEAD, TARGETS)
-    assert all(isinstance(loss, WithHSWD) and loss.base.eta == 0.7 for loss in nested.losses)
+    nested = make_loss(Config(loss="dsh-hswd", loss_args={"margin": 0.7}, **RANDOM), HEAD, TARGETS)
+    assert all(isinstance(loss, WithHSWD) and loss.base.margin == 0.7 for loss in nested.losses)
 
 
 def test_an_unknown_argument_is_answered_with_the_nearest() -> None:
@@ -92,3 +103,46 @@ def test_a_classifier_of_the_loss_is_among_what_is_trained() -> None:
 def test_independent_centres_do_not_fit_a_start_from_text() -> None:
     with pytest.raises(NestKALAError, match="needs a random start"):
         Config(centres="independent")
+
+
+OPTIONS = [
+    (name, option, parameter.default)
+    for name in OWN["losses"]
+    for option, parameter in signature(plugins("losses")[name].load()).parameters.items()
+    if parameter.default is not Parameter.empty and name != "kiddo" and option != "sweeps"
+]
+"""Of losses whose arguments are given by loss_args; one sweep is enough for so few images."""
+
+
+def course(name: str, options: dict[str, float]) -> list[torch.Tensor]:
+    """All that training by a loss with HSWD depends on, for two epochs on the same codes."""
+    generator = torch.Generator().manual_seed(0)
+    training = TrainingSet(TARGETS, random_codes(len(TARGETS), 8, generator), lambda bits: torch.ones(CLASSES, bits))
+    loss = WithHSWD(plugins("losses")[name].load().for_training(8, training, **options))
+    found = []
+    for epoch in range(2):
+        torch.manual_seed(0)  # HSWD draws directions
+        indices = torch.arange(len(TARGETS))
+        h = (torch.rand(len(TARGETS), 8, generator=generator) * 2 - 1).requires_grad_()
+        terms = loss.terms(h, TARGETS, indices)
+        found += [*torch.autograd.grad(sum(terms.values()), h), loss.sample(epoch)]
+        loss.end_epoch()
+        found += [value.clone() for value in loss.state_dict().values()]
+    return [value for value in found if value is not None]
+
+
+@pytest.mark.parametrize(("name", "option", "default"), OPTIONS)
+def test_an_argument_that_hswd_leaves_without_effect_is_refused(name: str, option: str, default: float | None) -> None:
+    few = {"queries": 4.0, "round_epochs": 1.0} if name == "adsh" else {}  # or its first round would be all
+    value = {"queries": 3.0, "round_epochs": 2.0, "continuation": 1.0}.get(option)
+    if value is None:
+        value = 0.7 if default is None else 2 * default + 1
+    one, other = course(name, few), course(name, few | {option: value})
+    alike = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    config = Config(loss=f"{name}-hswd", loss_args={option: value}, **RANDOM)
+    if alike:
+        with pytest.raises(NestKALAError, match=f"{option} of loss {name} has no effect"):
+            make_loss(config, HEAD, TARGETS)
+    else:
+        make_loss(config, HEAD, TARGETS)
+    make_loss(Config(loss=name, loss_args={option: value}, **RANDOM), HEAD, TARGETS)

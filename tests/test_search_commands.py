@@ -165,6 +165,8 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "INDEX"], "give an image or --text, one of them"),
         (["search", "INDEX", "PHOTOS/0.png", "--text", "a dog"], "give an image or --text, one of them"),
         (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),
+        (["search", "INDEX", "PHOTOS/0.png", "--radius", "2", "-k", "5"], "leave out --k, --shortlist and --rescore"),
+        (["search", "INDEX", "PHOTOS/0.png", "--shortlist", "50"], "say how many, --bits"),
         (["classify", "PHOTOS", "PHOTOS/0.png"], "photos holds no trained model: there is no model.json"),
         (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
         (["index", "PHOTOS", "new.index"], "there is no index new.index yet: to make one, name the --model"),

@@ -54,7 +54,7 @@ class Experiment:
     """list the runs and whether they are finished, and do nothing"""
 
     def run(self) -> None:
-        from ..experiments import load_experiment
+        from ..experiments import check_shared, load_experiment
 
         if not self.files:
             raise NestKALAError("name an experiment file, or several")
@@ -62,7 +62,11 @@ class Experiment:
         for name, number in Counter(experiment.name for experiment in experiments).items():
             if number > 1:
                 raise NestKALAError(f"{number} of the files have the name {name}, which their tables share: say one")
+        for experiment in experiments:
+            check_shared(experiment)
         folders = dict(self._folder(word, experiments) for word in self.data)
+        if len(folders) < len(self.data):
+            raise NestKALAError(f"--data names a data set twice: {' '.join(self.data)}")
         restricted = [experiment.restricted(self.seeds, self.shots, self.only) for experiment in experiments]
         for experiment in restricted:
             self._run(experiment, folders)
@@ -88,6 +92,9 @@ class Experiment:
         given = {"backbone": self.backbone, "epochs": self.epochs}
         overrides = {key: value for key, value in given.items() if value is not None}
         grid = make_grid(experiment, self.runs, folders, absent, overrides)
+        alone = len(self.files) == 1
+        if alone and self.epochs is not None and all(run.config.epochs != self.epochs for run in grid.runs):
+            raise NestKALAError(f"--epochs {self.epochs} has no effect: no run of {experiment.name} trains")
         if self.dry_run:
             print(_listing(grid))
             return

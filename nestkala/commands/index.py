@@ -33,8 +33,8 @@ class Index:
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
-    save_every: int = 10_000
-    """images encoded between saves: so many are lost at most by an interruption"""
+    save_every: int | None = None
+    """images encoded between saves, by default 10,000: so many are lost at most by an interruption"""
 
     allow_removal: bool = False
     """remove images from the index also where most are gone, or all of a subfolder that is still there"""
@@ -50,12 +50,14 @@ class Index:
         if is_encoded(self.folder):
             if self.model is not None:
                 raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
+            if self.workers is not None or self.save_every is not None:
+                raise NestKALAError(f"{self.folder} holds codes already: leave out --workers and --save-every")
             self._put_together(index)
         else:
             self._update(index)
 
     def _update(self, index: "SearchIndex | None") -> None:
-        if self.save_every < 1:
+        if self.save_every is not None and self.save_every < 1:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         from ..hasher import Hasher
         from ..index.folder import update_from_folder
@@ -81,7 +83,7 @@ class Index:
             workers=decoding_workers(self.workers),
             progress=not self.json,
             keep=lambda: save_index(index, self.index),
-            keep_every=self.save_every,
+            keep_every=self.save_every or 10_000,
         )
         if self.json:
             print(json.dumps({"index": self.index, "images": len(index), **asdict(changes)}))

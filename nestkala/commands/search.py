@@ -26,14 +26,14 @@ class Search:
     bits: int | None = None
     """prefix length that is compared: shorter is faster, longer better; by default the whole code"""
 
-    k: Annotated[int, arg(aliases=["-k"])] = 20
-    """how many"""
+    k: Annotated[int | None, arg(aliases=["-k"])] = None
+    """how many; by default 20"""
 
     radius: int | None = None
     """in place of --k: all that differ in so many of the bits at most"""
 
     shortlist: int | None = None
-    """coarse to fine: so many are found at --bits, and re-ranked by the whole code"""
+    """coarse to fine: so many are found at --bits, and re-ranked by the whole code, or by --rescore"""
 
     rescore: bool = False
     """re-rank by the query's real-valued output, which parts the ties of short codes"""
@@ -63,8 +63,10 @@ class Search:
             raise NestKALAError("--text is empty: say what the images should show")
         if self.text is not None and self.rescore:
             raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
-        if self.radius is not None and (self.shortlist is not None or self.rescore):
-            raise NestKALAError("--radius finds all within a distance: leave out --shortlist and --rescore")
+        if self.radius is not None and (self.k is not None or self.shortlist is not None or self.rescore):
+            raise NestKALAError("--radius finds all within a distance: leave out --k, --shortlist and --rescore")
+        if self.shortlist is not None and self.bits is None and not self.rescore:
+            raise NestKALAError("--shortlist is found by the first bits of the code: say how many, --bits")
         index = open_index(self.index)
         hasher = hasher_of(index, self.model)
         relaxed = None if self.image is None else hasher.relaxed(self.image)
@@ -73,7 +75,9 @@ class Search:
             hits = index.search_radius(codes, self.radius, self.bits)[0]
         else:
             soft = relaxed.numpy() if relaxed is not None and self.rescore else None
-            hits = index.search(codes, self.k, self.bits, shortlist=self.shortlist, rescore=soft)
+            hits = index.search(
+                codes, 20 if self.k is None else self.k, self.bits, shortlist=self.shortlist, rescore=soft
+            )
         distances = hits.distances[0].tolist()
         found = [{"distance": d, "image": name} for d, name in zip(distances, hits.ids[0], strict=True)]
         asked = self.image or str(self.text)

@@ -1,6 +1,6 @@
 """Experiments: grids of training runs, described in a YAML file, resumed where they stopped and shown as tables."""
 
-from .grid import Grid, Trial, absent_data, make_grid
+from .grid import Grid, Trial, absent_data, check_shared, make_grid
 from .results import write_results
 from .runs import Run, finish, mean_and_spread
 from .schema import Experiment, Method, Row, load_experiment
@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "Trial",
     "absent_data",
+    "check_shared",
     "finish",
     "load_experiment",
     "make_grid",

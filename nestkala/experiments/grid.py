@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config, load_config
+from ..config import Config, read_base, without_inapplicable
 from ..data import load_dataset
 from ..errors import NestKALAError
 from .runs import Run
@@ -153,31 +153,64 @@ def make_grid(
         if count in experiment.shots_of(row.method):
             base = base_of[row.method], count
             if base not in bases:
-                bases[base] = load_config(*base).model_dump(exclude=DATA_KEYS | GRID_KEYS)
-            values = bases[base] | experiment.settings | _data_settings(experiment, data, folders)
-            values |= row.settings | {"shots": count, "lengths": experiment.lengths}
-            config = _config(f"{experiment.name}, {row.name} on {data}, {count} shots", values, overrides)
+                bases[base] = _base_settings(*base)
             one_model, where = experiment.methods[row.method].one_model, folder / experiment.name / _folder_name(data)
+            lengths = experiment.lengths if one_model else experiment.lengths[:1]
+            shared = bases[base] | experiment.settings | _data_settings(experiment, data, folders)
+            shared |= {"shots": count, "lengths": lengths}
+            called = f"{experiment.name}, {row.name} on {data}, {count} shots"
+            config = _config(called, shared, row.settings, overrides)
             for seed in range(experiment.seeds):
-                runs = _runs(config.model_copy(update={"seed": seed}), one_model, where, row)
+                name = where / f"{_folder_name(row.name)}-{count}shot-seed{seed}"
+                runs = _runs(config.model_copy(update={"seed": seed}), experiment.lengths, one_model, name)
                 trials.append(Trial(data, count, row, seed, runs))
     return Grid(experiment, tuple(trials))
 
 
-def _config(called: str, values: Settings, overrides: Settings) -> Config:
+def check_shared(experiment: Experiment) -> None:
+    """Raise NestKALAError for one of the settings that all runs share, without effect on any of them."""
+    rows = experiment.rows
+    unused = set(experiment.settings)
+    for row, data in product(rows, experiment.data):
+        method = experiment.methods[row.method]
+        lengths = experiment.lengths if method.one_model else experiment.lengths[:1]
+        for count in experiment.shots_of(row.method):
+            if not unused:
+                return
+            shared = _base_settings(method.base or experiment.base, count) | experiment.settings
+            shared |= experiment.data[data] | {"shots": count, "lengths": lengths}
+            config = _config(f"{experiment.name}, {row.name}", shared, row.settings, {})
+            unused -= config.model_fields_set
+    if unused:
+        raise NestKALAError(
+            f"{experiment.name}: settings.{min(unused)} has no effect on any of the methods: leave it out"
+        )
+
+
+def _base_settings(name: str, shots: int) -> Settings:
+    """What a config says, at a number of shots, of other than data, shots and lengths."""
+    base = read_base(name, shots)
+    return {key: getattr(base, key) for key in base.model_fields_set - DATA_KEYS - GRID_KEYS}
+
+
+def _config(called: str, shared: Settings, own: Settings, overrides: Settings) -> Config:
+    """The settings of a method's runs: its own must have an effect, those that others share have one where they can."""
+    values = shared | own
     try:
-        kept = {"epochs"} if Config(**values).num_epochs == 0 else set()
-        return Config(**values | {key: value for key, value in overrides.items() if key not in kept})
+        if "epochs" in overrides and without_inapplicable(values, shared.keys() - own.keys()).num_epochs == 0:
+            overrides = {key: value for key, value in overrides.items() if key != "epochs"}
+        values |= overrides
+        return without_inapplicable(values, (shared.keys() - own.keys()) | overrides.keys())
     except NestKALAError as error:
         raise NestKALAError(f"{called}: {error}") from None
 
 
-def _runs(config: Config, one_model: bool, folder: Path, row: Row) -> tuple[Run, ...]:
-    name = f"{_folder_name(row.name)}-{config.shots}shot-seed{config.seed}"
+def _runs(config: Config, lengths: Sequence[int], one_model: bool, name: Path) -> tuple[Run, ...]:
     if one_model:
-        return (Run(config, folder / f"{name}-all"),)
+        return (Run(config, name.with_name(f"{name.name}-all")),)
     return tuple(
-        Run(config.model_copy(update={"lengths": (bits,)}), folder / f"{name}-{bits}bits") for bits in config.lengths
+        Run(config.model_copy(update={"lengths": (bits,)}), name.with_name(f"{name.name}-{bits}bits"))
+        for bits in lengths
     )
 
 

@@ -1,12 +1,15 @@
 """Many training runs for a table: each in its own folder, resumed where it stopped, never repeated."""
 
 import shutil
-from collections.abc import Iterable
-from contextlib import redirect_stderr, redirect_stdout
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -14,8 +17,13 @@ from tqdm import tqdm
 from ..config import FREE_ON_RESUME, Config, load_config
 from ..errors import DivergedError, NestKALAError, one_line
 from ..files import write_text
+from ..processes import from_main_process
 from ..result import load_result
 from ..run import train
+from ..run_folder import InUseError, held
+
+_PAUSE = 1.0
+"""Seconds until it is looked again whether another process has finished a run."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +80,41 @@ class Run:
         """Train and score, from the last checkpoint where there is one; a loss that is not finite is an end, too.
 
         Raises:
+            InUseError: another process is at this run.
             NestKALAError: what else went wrong, with the folder.
         """
+        with ExitStack() as until_then:
+            begin = from_main_process(lambda: self._prepared(until_then))
+            if begin is None:
+                return
+            try:
+                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                    train(self.config.model_copy(update={begin: self.folder}), is_held=True)
+            except DivergedError as error:
+                write_text(self.folder / "diverged.txt", one_line(error) + "\n")
+            except NestKALAError as error:
+                raise NestKALAError(f"{self.folder}: {error}") from error
+
+    def _prepared(self, until: ExitStack) -> Literal["output", "resume"] | None:
+        """Hold the folder until then, and say whether the run begins or goes on; None: another process finished it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        until.enter_context(held(self.folder))
+        if self.is_finished:
+            return None
         if (self.folder / "checkpoint.safetensors").exists():
-            config = self.config.model_copy(update={"resume": self.folder})
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            config = self.config.model_copy(update={"output": self.folder})
-        try:
-            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                train(config)
-        except DivergedError as error:
-            write_text(self.folder / "diverged.txt", one_line(error) + "\n")
-        except NestKALAError as error:
-            raise NestKALAError(f"{self.folder}: {error}") from error
+            return "resume"
+        for path in self.folder.iterdir():  # of a run that was stopped early
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        return "output"
 
 
 def finish(runs: Iterable[Run]) -> None:
     """Finish those of the runs that are not yet, showing how many are and which it is at.
+
+    What another process is at, such as the same command started twice, is left to that; it is waited for at the end.
 
     Raises:
         NestKALAError: a folder holds a run with other settings, or what went wrong in a run.
@@ -97,12 +122,46 @@ def finish(runs: Iterable[Run]) -> None:
     runs = list(runs)
     for run in runs:
         run.check()
-    missing = [run for run in runs if not run.is_finished]
-    with tqdm(total=len(runs), initial=len(runs) - len(missing), desc="runs", unit="run", disable=not missing) as bar:
-        for run in missing:
+    missing = deque(run for run in runs if not run.is_finished)
+    done, busy = len(runs) - len(missing), 0
+    bar: tqdm[Any]
+    with tqdm(total=len(runs), initial=done, desc="runs", unit="run", disable=not missing) as bar, refreshed(bar):
+        while missing:
+            run = missing.popleft()
             bar.set_postfix_str(run.folder.name)
-            run.finish()
+            try:
+                run.finish()
+            except InUseError:
+                missing.append(run)
+                busy += 1
+                if busy >= len(missing):
+                    bar.set_postfix_str("waiting for another process")
+                    time.sleep(_PAUSE)
+                    busy = 0
+                continue
+            busy = 0
             bar.update()
+
+
+@contextmanager
+def refreshed(bar: "tqdm[Any]", seconds: float = 1.0) -> Iterator[None]:
+    """Let the time on a terminal's bar go on while nothing else of it does, every so many seconds."""
+    if bar.disable or not bar.fp.isatty():  # in a file each would be a line
+        yield
+        return
+    done = Event()
+
+    def refresh() -> None:
+        while not done.wait(seconds):
+            bar.refresh()
+
+    thread = Thread(target=refresh, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def mean_and_spread(values: Iterable[float]) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..config import FREE_ON_RESUME, Config
 from ..errors import NestKALAError, as_line
@@ -12,8 +13,27 @@ _MOST_IN_A_NAME = 3
 _NOT_COMPARED = (FREE_ON_RESUME - {"epochs"}) | {"config", "output", "seed", "data", "data_root"}
 
 
+class OfRun(Protocol):
+    """What belongs to a run folder."""
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+
+    @property
+    def folder(self) -> str | Path:
+        """The run's, as it was given."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+
+Run = TypeVar("Run", bound=OfRun)
+
+
 @dataclass(frozen=True, eq=False)
-class Group:
+class RunGroup(Generic[Run]):
     """Runs whose settings are the same but for the seed.
 
     Attributes:
@@ -23,46 +43,58 @@ class Group:
     """
 
     name: str
-    runs: list[RunFigures]
+    runs: list[Run]
     differing: dict[str, str]
 
     @property
-    def first(self) -> RunFigures:
+    def first(self) -> Run:
         """The run that stands for all where only one can be shown."""
         return self.runs[0]
 
 
-def group_runs(runs: Sequence[RunFigures]) -> list[Group]:
-    """The runs in groups, in the order of their first ones. Raises NestKALAError for two of one seed."""
-    together: dict[str, list[RunFigures]] = {}
+Group = RunGroup[RunFigures]
+
+
+def group_runs(runs: Sequence[Run], same_data: bool = True) -> list[RunGroup[Run]]:
+    """The runs in groups, in the order of their first ones.
+
+    Args:
+        runs: one at least.
+        same_data: all have the same queries and gallery, wherever their data lies; else data sets are told apart, too.
+
+    Raises:
+        NestKALAError: two are one run by settings and seed.
+    """
+    compared = Config.model_fields.keys() - _NOT_COMPARED | (set() if same_data else {"data"})
+    together: dict[str, list[Run]] = {}
     for run in runs:
-        together.setdefault(repr(_settings(run.config)), []).append(run)
-    settings = [_settings(members[0].config) for members in together.values()]
+        together.setdefault(repr(_settings(run.config, compared)), []).append(run)
+    settings = [_settings(members[0].config, compared) for members in together.values()]
     keys = [key for key in settings[0] if any(other[key] != settings[0][key] for other in settings)]
     alike = len({members[0].name for members in together.values()}) < len(together)
-    groups = []
+    groups: list[RunGroup[Run]] = []
     for members, own in zip(together.values(), settings, strict=True):
         _check_seeds(members)
         differing = {key: _as_text(own[key]) for key in keys}
-        name = members[0].folder if alike else members[0].name
+        name = str(members[0].folder) if alike else members[0].name
         if 0 < len(keys) <= _MOST_IN_A_NAME:
             name = ", ".join(f"{key} {value}" for key, value in differing.items())
         elif len(members) > 1:
             name = f"{name} and {len(members) - 1} more"
-        groups.append(Group(as_line(name), members, differing))
+        groups.append(RunGroup(as_line(name), members, differing))
     return groups
 
 
-def _check_seeds(members: Sequence[RunFigures]) -> None:
-    of_seed: dict[int, RunFigures] = {}
+def _check_seeds(members: Sequence[Run]) -> None:
+    of_seed: dict[int, Run] = {}
     for run in members:
         other = of_seed.setdefault(run.config.seed, run)
         if other is not run:
             raise NestKALAError(f"{other.folder} and {run.folder} are one run by settings and seed: name one of them")
 
 
-def _settings(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in config if key not in _NOT_COMPARED}
+def _settings(config: Config, compared: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in config if key in compared}
 
 
 def _as_text(value: object) -> str:
