@@ -185,6 +185,12 @@ def checksum(metadata: Mapping[str, str], arrays: Iterable[tuple[str, NDArray[np
     return digest.hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def replacing_safetensors(path: Path) -> Iterator[Path]:
     """As `replacing`, for what safetensors writes: its errors become OSError, and others may read the file."""
