@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
 from typing import Annotated
 
 import tyro
@@ -25,6 +24,7 @@ from .commands import (
     Serve,
 )
 from .config import Config, base_config, check_files, check_resumable
+from .console import escape_what_stdout_lacks
 from .errors import NestKALAError, one_line
 
 
@@ -106,8 +106,7 @@ def guarded(action: Callable[[], object], command: Sequence[str] = ()) -> int:
         command: its name in `nestkala`, if it has one, for what to do after Ctrl-C.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    if isinstance(sys.stdout, TextIOWrapper):  # a file's name that is no text is printed as it is
-        sys.stdout.reconfigure(errors="surrogateescape")
+    escape_what_stdout_lacks()
     try:
         action()
         sys.stdout.flush()
