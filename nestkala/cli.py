@@ -26,6 +26,7 @@ from .commands import (
 from .config import Config, base_config, check_files, check_resumable
 from .console import escape_what_stdout_lacks
 from .errors import NestKALAError, one_line
+from .machine import find_temporary_folder
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -107,6 +108,7 @@ def guarded(action: Callable[[], object], command: Sequence[str] = ()) -> int:
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     escape_what_stdout_lacks()
+    find_temporary_folder()
     try:
         action()
         sys.stdout.flush()

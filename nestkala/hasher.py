@@ -241,9 +241,9 @@ class Hasher:
         load_model(self._folder)  # which may have been written to since: no two halves are uploaded
         api = HfApi()
         try:
-            files = {"README.md": self._card().encode(), **{name: self._folder / name for name in MODEL_FILES}}
             url = api.create_repo(repo, private=private, exist_ok=True)
-            added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+            added = [CommitOperationAdd(name, self._folder / name) for name in MODEL_FILES]
+            added.append(CommitOperationAdd("README.md", self._card().encode()))
             api.create_commit(repo, added, commit_message="Upload a NestKALA model")
         except Exception as error:
             raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {one_line(error)}") from error

@@ -20,7 +20,7 @@ from .plugins import find_plugin
 from .text_files import read_json
 from .validation import first_in_words
 
-_VERSION = 4
+_VERSION: Literal[4] = 4
 _EARLIER = (1, 2, 3)  # without a checksum of the weights
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .errors import NestKALAError
 from .files import ABANDONED_SECONDS, remove_unfinished, replacing_safetensors
 from .formats import check_version
 
@@ -32,10 +33,13 @@ _SEGMENT_BYTES = 256 * 2**20
 
 
 def default_folder() -> Path:
-    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder."""
+    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder. Raises NestKALAError for a user without home."""
     if folder := os.environ.get("NESTKALA_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
+    except RuntimeError:
+        raise NestKALAError("no home to keep tokens in: set NESTKALA_CACHE to a folder, or --cache-gb 0") from None
 
 
 def image_key(data: bytes) -> bytes:
