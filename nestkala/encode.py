@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,14 +29,12 @@ from .images import is_below
 from .index import PrefixIndex
 from .index.model import about_model
 from .machine import cores_per_process, decoding_workers
-from .processes import ending_process_group
+from .processes import PATIENCE, ending_process_group
 from .text_files import parsed_json, read_json
 from .validation import first_in_words
 
 _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
-_PATIENCE = timedelta(days=30)
-"""How long processes wait for each other: one may have more to do."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ def encode_folder(
     if not 1 <= shard_size <= MAX_SHARD_SIZE:
         raise NestKALAError(f"shard size must be 1 to {MAX_SHARD_SIZE:,}, not {shard_size}")
     torch.set_num_threads(cores_per_process())
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
-    with accelerator.main_process_first():  # which may download
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    with accelerator.local_main_process_first():  # which may download
         hasher = Hasher.from_pretrained(model, accelerator.device)
     if not folder.is_dir():
         raise NestKALAError(f"{folder} is no folder")

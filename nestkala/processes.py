@@ -6,9 +6,13 @@ A group that is left to the interpreter can abort the process: as it exits, thre
 import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 
 from torch import distributed
+
+PATIENCE = timedelta(days=30)
+"""How long processes wait for each other: one may have more to do, or to download. A death ends the wait at once."""
 
 
 @contextmanager
