@@ -370,7 +370,7 @@ def test_the_weights_of_another_model_are_refused(model: Path) -> None:
     assert torch.equal(load_model(model)[1]["head.linear.weight"], state["head.linear.weight"])
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_models_without_a_checksum_of_the_weights_load_where_they_are_old(
     version: int, edited: Callable[..., Path], hasher: Hasher, images: list[bytes]
 ) -> None:
