@@ -15,6 +15,8 @@ _NON_STANDARD_TEXT = ("hf_model_name", "hf_tokenizer_name")
 def split_name(name: str) -> tuple[str, str, str | None]:
     """ "library/model:weights" -> its parts; "tiny", "photo" and "features" (whose weights are a width) stand alone.
 
+    The model is "MODEL/TAG" where a file of open_clip is named together with the tag that it holds the weights of.
+
     Raises:
         NestKALAError: a name of another form or of an unknown library.
     """
@@ -25,7 +27,8 @@ def split_name(name: str) -> tuple[str, str, str | None]:
     if library not in _LIBRARIES or not model or (colon and not weights):
         raise NestKALAError(
             f"unknown backbone '{name}'{nearest(library, [*_LIBRARIES, *_ALONE])} "
-            "(known: tiny, photo, open_clip/MODEL:WEIGHTS, timm/MODEL, timm/MODEL:WEIGHTS, features:WIDTH)"
+            "(known: tiny, photo, open_clip/MODEL:WEIGHTS, open_clip/MODEL/TAG:FILE, timm/MODEL, timm/MODEL:WEIGHTS, "
+            "features:WIDTH)"
         )
     return library, model, weights if colon else None
 
@@ -42,8 +45,11 @@ def check_name(name: str) -> None:
     if library != "open_clip":
         return
     known = open_clip_models()
+    model, slash, tag = model.partition("/")
     if model not in known:
         raise unknown_name("open_clip ViT", model, known)
+    if slash and (not tag or weights in (None, "random")):
+        raise NestKALAError(f"'{name}' names no file of the tag's weights: say open_clip/{model}/{tag or 'TAG'}:FILE")
     if weights is None:
         raise NestKALAError(f"'{name}' names no weights: say '{name}:TAG', such as open_clip/ViT-B-32-quickgelu:openai")
 

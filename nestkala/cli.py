@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
 from typing import Annotated
 
 import tyro
@@ -25,7 +24,9 @@ from .commands import (
     Serve,
 )
 from .config import Base, Config, base_config, check_files, check_resumable, with_flags
+from .console import escape_what_stdout_lacks
 from .errors import NestKALAError, one_line
+from .machine import find_temporary_folder
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -107,8 +108,8 @@ def guarded(action: Callable[[], object], command: Sequence[str] = ()) -> int:
         command: its name in `nestkala`, if it has one, for what to do after Ctrl-C.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    if isinstance(sys.stdout, TextIOWrapper):  # a file's name that is no text is printed as it is
-        sys.stdout.reconfigure(errors="surrogateescape")
+    escape_what_stdout_lacks()
+    find_temporary_folder()
     try:
         action()
         sys.stdout.flush()

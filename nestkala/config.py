@@ -178,7 +178,8 @@ class Config(BaseModel):
         "auto",
         description="photo (EfficientNet-Lite0, installed with this), tiny (built in, 32x32 pixels), "
         "open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or timm/MODEL[:WEIGHTS]; WEIGHTS is a "
-        "tag, for open_clip also a file, or random; features:WIDTH is none at all: data holds own features; auto: "
+        "tag, for open_clip also a file, or random; open_clip/MODEL/TAG:FILE is a file of a "
+        "tag's weights; features:WIDTH is none at all: data holds own features; auto: "
         "features where data holds them, tiny where images are as small as digits, and else photo",
     )
     anchors: str = Field(

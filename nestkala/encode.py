@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,7 @@ from .index import PrefixIndex
 from .index.model import about_model
 from .listing import LeftOut, images_below
 from .machine import compute_threads, decoding_workers
-from .processes import ending_process_group
+from .processes import PATIENCE, ending_process_group
 from .text_files import parsed_json, read_json
 from .validation import first_in_words
 
@@ -40,8 +39,6 @@ _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
 _A_HANDFUL = 5
 """Images of a shard that are not there any more, all of them, are no accident of one or another."""
-_PATIENCE = timedelta(days=30)
-"""How long processes wait for each other: one may have more to do."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,8 @@ def encode_folder(
     if not 1 <= shard_size <= MAX_SHARD_SIZE:
         raise NestKALAError(f"shard size must be 1 to {MAX_SHARD_SIZE:,}, not {shard_size}")
     torch.set_num_threads(compute_threads())
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
-    with accelerator.main_process_first():  # which may download
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    with accelerator.local_main_process_first():  # which may download
         hasher = Hasher.from_pretrained(model, accelerator.device)
     if not folder.is_dir():
         raise NestKALAError(f"{folder} is no folder")

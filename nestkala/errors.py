@@ -2,6 +2,11 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
+
+_MOST_COMPARED = 2000
+"""Names, some 0.1 s; where there are more, such as the images of an index, none is suggested."""
+_MOST_LISTED = 100
 
 
 class NestKALAError(ValueError):
@@ -23,12 +28,15 @@ def as_line(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """«; did you mean 'x'?» for the known name closest in spelling, or an empty string."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """«; did you mean 'x'?» for the known name closest in spelling, or an empty string; always of more than 2,000."""
+    names = list(islice(known, _MOST_COMPARED + 1))
+    matches = get_close_matches(name, names, n=1, cutoff=0.5) if len(names) <= _MOST_COMPARED else []
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> NestKALAError:
-    """The error for a name that is none of `known`: names it, the nearest valid one, and all of them."""
+    """The error for a name that is none of `known`: names it, the nearest valid one, and all of them or the first."""
     known = sorted(known)
-    return NestKALAError(f"unknown {kind} '{name}'{nearest(name, known)} (known: {', '.join(known)})")
+    more = f" and {len(known) - _MOST_LISTED} more" if len(known) > _MOST_LISTED else ""
+    listed = f"{', '.join(known[:_MOST_LISTED])}{more}"
+    return NestKALAError(f"unknown {kind} '{name}'{nearest(name, known)} (known: {listed})")

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numba import config, njit, prange, set_num_threads
+from numba import config, prange, set_num_threads
 from numpy.typing import NDArray
 
+from .compiled import compiled, compiled_parallel
 from .words import popcount
 
 Bytes = NDArray[np.uint8]
@@ -72,7 +73,7 @@ def _words(packed: Bytes) -> Words:
     return np.ascontiguousarray(padded.view(np.uint64).T)
 
 
-@njit(cache=True)
+@compiled
 def _relevant(q: int, q_labels: Words, g_labels: Words) -> NDArray[np.uint8]:
     """Whether each item shares a label with the query, (G,)."""
     relevant = np.zeros(g_labels.shape[1], np.uint8)
@@ -83,7 +84,7 @@ def _relevant(q: int, q_labels: Words, g_labels: Words) -> NDArray[np.uint8]:
     return relevant
 
 
-@njit(cache=True)
+@compiled
 def _add_distance(distance: NDArray[np.uint16], q: int, q_words: Words, g_words: Words, mask: Words) -> None:
     """Add each item's distance on the bits of a mask (W,) to `distance` (G,)."""
     for w in range(len(q_words)):
@@ -92,7 +93,7 @@ def _add_distance(distance: NDArray[np.uint16], q: int, q_words: Words, g_words:
                 distance[g] += popcount((q_words[w, q] ^ g_words[w, g]) & mask[w])
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def _count(q_words: Words, q_labels: Words, g_words: Words, g_labels: Words, added: Words, counts: Sums) -> None:
     """Add a piece of the gallery to `counts` (m, Q, b + 1, 2)."""
     for q in prange(q_words.shape[1]):
@@ -104,7 +105,7 @@ def _count(q_words: Words, q_labels: Words, g_words: Words, g_labels: Words, add
                 counts[k, q, distance[g], relevant[g]] += 1
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def _add_precisions(
     q_words: Words,
     q_labels: Words,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,24 +32,61 @@ ABANDONED_SECONDS = 3600.0
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file of the same name in a temporary folder beside `path`, to write to; it becomes `path` without an error.
+    """A file of the same name in a temporary folder, to write to; it becomes `path` without an error.
+
+    The folder is beside `path`. Where that is a link it stays one, and the file that it leads to is replaced, beside
+    which the folder is then. A file that was there passes on its mode and, where that is allowed, its owner.
 
     The data is on the disk before it is moved, so that a crash leaves the old file or the new one. What libraries
     write on their way, temporary files of their own among it, goes with the folder.
+
+    Raises:
+        NestKALAError: a folder, a device or a pipe; a link in a circle, or into a folder that is not there.
     """
-    if not path.name:
+    target = link_target(path)
+    before = target.stat() if target.exists() else None
+    if not path.name or (before is not None and stat.S_ISDIR(before.st_mode)):
         raise NestKALAError(f"{path} is a folder: name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
-    folder.mkdir()
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        raise NestKALAError(f"{path} is a device or a pipe: name a file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
+    folder.mkdir(0o777 if before is None else 0o700)
     temporary = folder / path.name
     try:
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if before is not None:
+            _pass_on(before, temporary)
+        temporary.replace(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_target(path: Path) -> Path:
+    """The file that a path leads to by way of links, which may not be there yet; the path itself where it is no link.
+
+    Raises:
+        NestKALAError: links that lead in a circle, or into a folder that is not there.
+    """
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise NestKALAError(f"{path} is a link that leads in a circle")
+    if not target.parent.is_dir():
+        raise NestKALAError(f"{path} is a link to {target}, and there is no folder {target.parent}")
+    return target
+
+
+def _pass_on(before: os.stat_result, file: Path) -> None:
+    """Give a file the owner and the mode that another had, as far as the system allows."""
+    with suppress(PermissionError):
+        if (before.st_uid, before.st_gid) != (file.stat().st_uid, file.stat().st_gid):
+            os.chown(file, before.st_uid, before.st_gid)
+    with suppress(PermissionError):  # of file systems without owners
+        file.chmod(stat.S_IMODE(before.st_mode))
 
 
 def remove_unfinished(folder: Path, names: str = "*", older_than: float | None = None) -> None:
@@ -145,6 +183,12 @@ def checksum(metadata: Mapping[str, str], arrays: Iterable[tuple[str, NDArray[np
         digest.update(description.encode())
         digest.update(content.data)
     return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

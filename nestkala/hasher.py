@@ -229,19 +229,22 @@ class Hasher:
     def push_to_hub(self, repo: str, private: bool = False) -> str:
         """Upload the model, with a card, to "owner/name" on the Hugging Face hub, and return the address.
 
+        It is one commit: the repository holds the whole model, or what it held before.
+
         The repository has the form that `from_pretrained` takes. Log in first: `hf auth login`.
 
         Raises:
             NestKALAError: what the hub answered, no network and no permission included.
         """
-        from huggingface_hub import HfApi
+        from huggingface_hub import CommitOperationAdd, HfApi
 
+        load_model(self._folder)  # which may have been written to since: no two halves are uploaded
         api = HfApi()
         try:
             url = api.create_repo(repo, private=private, exist_ok=True)
-            for name in MODEL_FILES:
-                api.upload_file(path_or_fileobj=self._folder / name, path_in_repo=name, repo_id=repo)
-            api.upload_file(path_or_fileobj=self._card().encode(), path_in_repo="README.md", repo_id=repo)
+            added = [CommitOperationAdd(name, self._folder / name) for name in MODEL_FILES]
+            added.append(CommitOperationAdd("README.md", self._card().encode()))
+            api.create_commit(repo, added, commit_message="Upload a NestKALA model")
         except Exception as error:
             raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {one_line(error)}") from error
         return str(url)

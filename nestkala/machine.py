@@ -1,9 +1,25 @@
-"""How much of the machine a process takes."""
+"""What of the machine a process takes."""
 
 import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from .errors import NestKALAError
+
+_MEMORY = Path("/dev/shm")
+
+
+def find_temporary_folder() -> None:
+    """Where the system has none for temporary files that can be written to, let the one in memory be it.
+
+    Libraries, torch among them, need one; a container whose file system may only be read has no other.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        if os.access(_MEMORY, os.W_OK):
+            tempfile.tempdir = os.environ["TMPDIR"] = str(_MEMORY)  # of processes that are started, too
 
 
 def cores_per_process() -> int:

@@ -6,6 +6,7 @@ A group that is left to the interpreter can abort the process: as it exits, thre
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ from torch import distributed
 from .errors import NestKALAError
 
 Given = TypeVar("Given")
+PATIENCE = timedelta(days=30)
+"""How long processes wait for each other: one may have more to do, or to download. A death ends the wait at once."""
 
 
 @contextmanager

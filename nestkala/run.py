@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import filter_trackers
-from accelerate.utils import DataLoaderConfiguration, gather_object
+from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs, gather_object
+from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
@@ -37,12 +38,13 @@ from .losses import NestedLoss
 from .machine import compute_threads, decoding_workers
 from .model import HashModel
 from .objective import check_objective, make_loss
-from .processes import ending_process_group, from_main_process
+from .processes import PATIENCE, ending_process_group, from_main_process
 from .result import Result, save_result
 from .retrieval import score_lengths
 from .run_folder import check_output, claim
 from .saved_model import ModelSpec, num_adapted, save_model
 from .seeding import seeded
+from .shared_tokens import SharedTokenSource
 from .token_cache import TokenCache, default_folder
 from .tokens import Images, TokenSource
 from .trainer import Trainer, check_batch
@@ -81,7 +83,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
     main = accelerator.is_main_process
 
     result = Result()
-    with accelerator.main_process_first():  # which may download
+    with accelerator.local_main_process_first():  # which may download
         dataset = load_dataset(config.data, config.data_root, config.classes)
     if config.on_broken == "skip" and len(dataset):
         dataset, result.broken_images = without_broken(dataset)
@@ -101,7 +103,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
     elif not config.starts_in_closed_form:
         raise NestKALAError(f"{config.data} has no labelled image to train on, which needs a start from text")
 
-    with accelerator.main_process_first():  # likewise
+    with accelerator.local_main_process_first():  # likewise
         backbone = load_backbone(config.backbone, num_adapted(config))
         anchors = class_anchors(config, backbone, dataset.class_names)
         centre = text_centre(config, backbone) if config.has_texts else None
@@ -133,21 +135,21 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
         _start_tracker(config, accelerator, folder)
 
     started = time.perf_counter()
-    with accelerator.main_process_first():  # which leaves its tokens in the cache for the others
-        source = token_source(config, spec, backbone, dataset)
-        tokens = list(source.batches(dataset, split.train.tolist(), "training images" if main else None))
-        centres = None
-        if config.starts_in_closed_form:
-            broken: list[int] = []
-            unlabelled = _unlabelled_batches(source, dataset, split, config.unlabelled, broken, main)
-            start = closed_form(model, unlabelled, tokens, targets, config, centre)
-            spec = spec.with_unnamed(start.num_unnamed)
-            result.unnamed_kinds = start.num_unnamed
-            centres, result.leave_one_out_accuracy = start.class_codes, start.accuracy
-            split = split.without(broken)
-            result.broken_images += [dataset.names[index] for index in broken]
-            if main and broken:
-                print(_left_out([dataset.names[index] for index in broken], "of the archive"))
+    source = token_source(config, spec, backbone, dataset)
+    shared = SharedTokenSource(source, accelerator)
+    tokens = list(shared.batches(dataset, split.train.tolist(), "training images" if main else None))
+    centres = None
+    if config.starts_in_closed_form:
+        broken: list[int] = []
+        unlabelled = _unlabelled_batches(shared, dataset, split, config.unlabelled, broken, main)
+        start = closed_form(model, unlabelled, tokens, targets, config, centre)
+        spec = spec.with_unnamed(start.num_unnamed)
+        result.unnamed_kinds = start.num_unnamed
+        centres, result.leave_one_out_accuracy = start.class_codes, start.accuracy
+        split = split.without(broken)
+        result.broken_images += [dataset.names[index] for index in broken]
+        if main and broken:
+            print(_left_out([dataset.names[index] for index in broken], "of the archive"))
     result.seconds["tokens"] = time.perf_counter() - started
 
     result.seconds["train"] = 0.0
@@ -192,10 +194,16 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
             accelerator=accelerator,
         )
         result.chance = chance_level(query_targets, gallery_targets)
-        if config.score_features and main:
-            features = (_frozen_features(source, model, dataset, part) for part in (split.query, split.gallery))
-            queries, gallery = features
-            result.features_map = features_map(queries, query_targets, gallery, gallery_targets, config.top_k)
+        if config.score_features:
+            queries, gallery = (
+                _shared(accelerator, part, lambda share: _frozen_features(source, model, dataset, share))
+                for part in (split.query, split.gallery)
+            )
+            if main:
+                features = torch.from_numpy(queries), torch.from_numpy(gallery)
+                result.features_map = features_map(
+                    features[0], query_targets, features[1], gallery_targets, config.top_k
+                )
     copies: dict[int, CopyRecall] = {}
     originals = draw_originals(dataset, split.gallery, config.protocol_seed)
     if len(originals) and isinstance(gallery_codes, np.ndarray):
@@ -289,6 +297,7 @@ def _accelerator(config: Config) -> Accelerator:
     data_seed = config.seed * 2**20  # epochs are added to it: no two seeds share an order
     AcceleratorState._reset_state()  # or a second run in one process could not choose another precision
     accelerator = Accelerator(
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=data_seed),
     )
@@ -409,10 +418,13 @@ def token_source(config: Config, spec: ModelSpec, backbone: Backbone, dataset: I
 
 
 @torch.no_grad()
-def _frozen_features(source: TokenSource, model: HashModel, dataset: ImageDataset, indices: np.ndarray) -> Tensor:
+def _frozen_features(
+    source: TokenSource, model: HashModel, dataset: ImageDataset, indices: Sequence[int]
+) -> NDArray[np.floating]:
     """What the backbone gives without its adapter, (n, d)."""
-    batches = source.batches(dataset, indices.tolist())
-    return torch.cat([model.tower.tail(tokens.to(source.device, model.dtype)).cpu() for tokens in batches])
+    batches = source.batches(dataset, indices)
+    features = [model.tower.tail(tokens.to(source.device, model.dtype)).cpu() for tokens in batches]
+    return torch.cat([torch.empty(0, model.tower.feature_dim, dtype=model.dtype), *features]).numpy()
 
 
 def _sharded_codes(
@@ -424,6 +436,13 @@ def _sharded_codes(
     progress: str | None,
 ) -> np.ndarray:
     """Packed codes of the images named, each process having encoded its share."""
+    return _shared(accelerator, indices, lambda share: packed_codes(model, source, images, share, progress))
+
+
+def _shared(
+    accelerator: Accelerator, indices: np.ndarray, compute: Callable[[Sequence[int]], np.ndarray]
+) -> np.ndarray:
+    """The rows of all images named, in that order, each process having computed those of its share."""
     share: Sequence[int] = np.array_split(indices, accelerator.num_processes)[accelerator.process_index].tolist()
-    shares: list[Any] = gather_object([packed_codes(model, source, images, share, progress)])
+    shares: list[Any] = gather_object([compute(share)])
     return np.concatenate(shares)

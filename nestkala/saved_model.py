@@ -11,7 +11,7 @@ from .adapters import Adapter, CLoRA, LoRA, Prompts
 from .backbones import Backbone, Projection, Tower
 from .config import MAX_LENGTH, MAX_PROMPT_LENGTH, MAX_RANK, MAX_UNNAMED, Config
 from .errors import NestKALAError
-from .files import load_tensors, save_tensors, write_text
+from .files import load_tensors, save_tensors, sha256, write_text
 from .formats import check_version
 from .heads import check_lengths
 from .model import HashModel
@@ -20,7 +20,8 @@ from .plugins import find_plugin
 from .text_files import read_json
 from .validation import first_in_words
 
-_VERSION = 3
+_VERSION: Literal[4] = 4
+_EARLIER = (1, 2, 3)  # without a checksum of the weights
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16
 """Of a saved model's anchors; no text tower comes near it."""
@@ -37,12 +38,13 @@ class ModelSpec(BaseModel):
         class_layer: whether a `ClassLayer` stands before the head.
         num_unnamed: kinds of things without a name that it tells apart beside the classes.
         has_text_codes: whether `anchor_to_code` learned, or was placed, to give text the codes of what it says.
+        weights_sha256: of the file model.safetensors, in hexadecimal digits; None before it is saved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nestkala-model"] = "nestkala-model"
-    version: Literal[1, 2, 3] = 1
+    version: Literal[1, 2, 3, 4] = _VERSION
     backbone: str
     fingerprint: str
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
@@ -61,6 +63,7 @@ class ModelSpec(BaseModel):
     prompt_length: Annotated[int, Field(ge=1, le=MAX_PROMPT_LENGTH)] = 8
     adapter_scale: Annotated[float, Field(allow_inf_nan=False)]
     adapter_init: Literal["linear", "zero"]
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @classmethod
     def of_run(cls, config: Config, backbone: Backbone, class_names: tuple[str, ...]) -> Self:
@@ -76,7 +79,6 @@ class ModelSpec(BaseModel):
             "has_text_codes": (config.has_texts and config.starts_in_closed_form)
             or (config.trains and loss_class(config).uses_anchors),
             "class_layer": config.starts_in_closed_form,
-            "version": 2 if config.starts_in_closed_form else 1,  # which earlier programs read
             "batch_norm": config.normalises_bits,
             "adapter": config.chosen_adapter,
         }
@@ -91,7 +93,7 @@ class ModelSpec(BaseModel):
 
     def with_unnamed(self, number: int) -> Self:
         """The same with this many kinds of things without a name."""
-        return self.model_copy(update={"num_unnamed": number, "version": 3}) if number else self
+        return self.model_copy(update={"num_unnamed": number})
 
     @property
     def num_adapted(self) -> int:
@@ -140,8 +142,9 @@ def num_adapted(settings: Config | ModelSpec) -> int:
 
 
 def save_model(folder: Path, spec: ModelSpec, state: dict[str, Tensor]) -> None:
-    """Write model.safetensors and model.json, each whole or not at all."""
+    """Write model.safetensors, then model.json with its checksum, each whole or not at all."""
     save_tensors(folder / "model.safetensors", state)
+    spec = spec.model_copy(update={"weights_sha256": sha256(folder / "model.safetensors")})
     write_text(folder / "model.json", json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -149,7 +152,7 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     """Read what `save_model` wrote.
 
     Raises:
-        NestKALAError: files that are absent, damaged, or of another form or version.
+        NestKALAError: files that are absent, damaged, of another form or version, or not of one model.
     """
     for name in MODEL_FILES:
         if not (folder / name).is_file():
@@ -158,11 +161,19 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     try:
         found = read_json(path)
         if isinstance(found, dict) and "version" in found:
-            check_version(str(path), found["version"], found["version"] if found["version"] in (1, 2) else _VERSION)
+            version = found["version"]
+            check_version(str(path), version, version if version in _EARLIER else _VERSION)
         spec = ModelSpec.model_validate(found)
     except ValidationError as error:
         raise NestKALAError(f"{path}: {first_in_words(error)}") from None
-    state, _ = load_tensors(folder / "model.safetensors", str(folder / "model.safetensors"))
+    weights = folder / "model.safetensors"
+    state, _ = load_tensors(weights, str(weights))
+    if spec.version not in _EARLIER and spec.weights_sha256 is None:
+        raise NestKALAError(f"{path} is damaged: it has no checksum of the weights (weights_sha256)")
+    if spec.weights_sha256 not in (None, sha256(weights)):
+        raise NestKALAError(
+            f"{path} and {weights.name} beside it are not of one model (SHA-256): copy, download or save both again"
+        )
     anchors = state.get("anchors")
     if anchors is None or anchors.ndim != 2 or not 1 <= anchors.shape[1] <= MAX_ANCHOR_WIDTH:
         found = "absent" if anchors is None else tuple(anchors.shape)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .digests import DIGEST_BYTES as _KEY_BYTES
 from .digests import FILE, Digests, digest
+from .errors import NestKALAError
 from .files import ABANDONED_SECONDS, remove_unfinished, replacing_safetensors
 from .formats import check_version
 
@@ -33,10 +34,13 @@ _SEGMENT_BYTES = 256 * 2**20
 
 
 def default_folder() -> Path:
-    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder."""
+    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder. Raises NestKALAError for a user without home."""
     if folder := os.environ.get("NESTKALA_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
+    except RuntimeError:
+        raise NestKALAError("no home to keep tokens in: set NESTKALA_CACHE to a folder, or --cache-gb 0") from None
 
 
 image_key = digest

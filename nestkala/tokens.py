@@ -87,7 +87,7 @@ class TokenSource:
     ) -> None:
         self.backbone, self.cache = backbone, cache
         self.batch_size, self.workers = batch_size, workers
-        self.dtype = TRUNK_PRECISION[precision]
+        self.precision, self.dtype = precision, TRUNK_PRECISION[precision]
 
     @property
     def device(self) -> torch.device:
@@ -113,20 +113,11 @@ class TokenSource:
         Raises:
             NestKALAError: names an image that cannot be decoded.
         """
-        cache = self.cache
-        keys = [b""] * len(indices) if cache is None else self._keys(images, indices, cache, progress)
-        kept = [cache is not None and key in cache for key in keys]
-        computed = self._compute(images, [index for index, is_kept in zip(indices, kept, strict=True) if not is_kept])
         rows: list[Tensor] = []
         with tqdm(total=len(indices), desc=progress, unit="img", disable=progress is None) as bar:
-            for index, key, is_kept in zip(indices, keys, kept, strict=True):
-                if is_kept:
-                    assert cache is not None
-                    rows.append(cache[key])
-                elif isinstance(row := next(computed), Tensor):
+            for index, row in zip(indices, self.rows(images, indices, progress), strict=True):
+                if isinstance(row, Tensor):
                     rows.append(row)
-                    if cache is not None and key:
-                        cache.add(key, row)
                 elif broken is None:
                     raise row
                 else:
@@ -139,6 +130,24 @@ class TokenSource:
             if rows:
                 yield torch.stack(rows)
                 bar.update(len(rows))
+
+    def rows(
+        self, images: Images, indices: Sequence[int], progress: str | None = None
+    ) -> Iterator[Tensor | NestKALAError]:
+        """The tokens of each image named, in that order, or why there are none; `batches` puts them together."""
+        cache = self.cache
+        keys = [b""] * len(indices) if cache is None else self._keys(images, indices, cache, progress)
+        kept = [cache is not None and key in cache for key in keys]
+        computed = self._compute(images, [index for index, is_kept in zip(indices, kept, strict=True) if not is_kept])
+        for key, is_kept in zip(keys, kept, strict=True):
+            if is_kept:
+                assert cache is not None
+                yield cache[key]
+                continue
+            row = next(computed)
+            if cache is not None and key and isinstance(row, Tensor):
+                cache.add(key, row)
+            yield row
         if cache is not None:
             cache.flush()
 

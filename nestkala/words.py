@@ -1,8 +1,9 @@
 """Packed codes as machine words, for what compares many of them."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from .compiled import compiled
 
 Words = NDArray[np.unsignedinteger]
 
@@ -25,7 +26,7 @@ def packed_bytes(words: Words, num_bytes: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(as_bytes[:, :num_bytes])
 
 
-@njit(cache=True)
+@compiled
 def popcount(x: np.uint64) -> np.int32:
     """Bits set in a uint64, by parallel sums (Warren, Hacker's Delight, 5-1): numba has no popcount."""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))

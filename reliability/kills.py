@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors import safe_open
 from tqdm import tqdm
@@ -19,6 +21,7 @@ from nestkala.data import FileDataset
 from nestkala.encode import read_shards
 from nestkala.files import is_unfinished
 from nestkala.index.storage import read_index
+from nestkala.shared_tokens import SharedTokenSource
 from nestkala.token_cache import TokenCache, image_key
 from nestkala.tokens import TokenSource
 
@@ -147,6 +150,15 @@ def all_work(images: Path, model: Path) -> list[Work]:
             lambda place: cached(images, place),
             victims=1,
         ),
+        *(
+            Work(
+                f"two processes sharing the pass through the trunk, {who} killed",
+                lambda place: launched(Call(share_cache, (images, place)), 2),
+                lambda place: cached(images, place),
+                victims=victims,
+            )
+            for who, victims in (("one", 1), ("both", None))
+        ),
     ]
 
 
@@ -222,6 +234,21 @@ def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:
     starts = range(0, len(dataset), BATCH)
     for start in reversed(starts) if backwards else starts:
         list(source.batches(dataset, range(start, min(start + BATCH, len(dataset)))))
+
+
+def share_cache(images: Path, cache: Path) -> None:
+    """As `fill_cache`, the launched processes together; each ends without its group, as one that fails would."""
+    torch.set_num_threads(1)
+    accelerator, dataset = Accelerator(), _dataset(images)
+    source = TokenSource(load_backbone("tiny", 1), "fp32", BATCH, 0, TokenCache(cache, "images", 1e9))
+    shared, count = SharedTokenSource(source, accelerator), 2 * BATCH
+    alone = TokenSource(source.backbone, "fp32", BATCH, 0)
+    for start in range(0, len(dataset), count):
+        some = range(start, min(start + count, len(dataset)))
+        if not torch.equal(
+            torch.cat(list(shared.batches(dataset, some))), torch.cat(list(alone.batches(dataset, some)))
+        ):
+            raise AssertionError(f"tokens of images {some} are not those that one process computes")
 
 
 def cached(images: Path, cache: Path) -> object:

@@ -369,6 +369,60 @@ def test_fingerprints_of_other_weights_differ(file_backbone):
     assert file_backbone.fingerprint != load_backbone(f"open_clip/{SMALL_CLIP}:random", 1).fingerprint
 
 
+TAGGED = [("ViT-L-14", "laion2b_s32b_b82k"), ("ViT-H-14-quickgelu", "dfn5b"), ("ViT-B-32", "laion2b_s34b_b79k")]
+
+
+@pytest.fixture(params=TAGGED, ids=str)
+def tagged(request, clip_file, monkeypatch):
+    """A tag of the small model, whose weights are a file, with the settings of a published one."""
+    settings = open_clip.get_pretrained_cfg(*request.param) | {"quick_gelu": False}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, SMALL_CLIP, {"a_tag": settings})
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(clip_file))
+    return load_backbone(f"open_clip/{SMALL_CLIP}:a_tag", 2)
+
+
+def test_a_file_with_its_tag_is_the_tag(tagged, clip_file):
+    loaded = load_backbone(f"open_clip/{SMALL_CLIP}/a_tag:{clip_file}", 2)
+    assert loaded.name == f"open_clip/{SMALL_CLIP}/a_tag:{clip_file}"
+    assert loaded.preprocessing == tagged.preprocessing
+    assert loaded.fingerprint == tagged.fingerprint
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), dtype=np.uint8))
+    assert torch.equal(loaded.preprocess(picture), tagged.preprocess(picture))
+    assert torch.equal(loaded.embed_text(SENTENCES), tagged.embed_text(SENTENCES))
+
+
+def test_a_file_without_its_tag_is_warned_of_where_that_matters(tagged, clip_file, caplog):
+    alone = load_backbone(f"open_clip/{SMALL_CLIP}:{clip_file}", 2)
+    differs = alone.preprocessing != tagged.preprocessing
+    warned = f"the weights of a_tag, say --backbone open_clip/{SMALL_CLIP}/TAG:{clip_file}" in caplog.text
+    assert warned == differs
+    assert (alone.fingerprint != tagged.fingerprint) == differs
+
+
+def test_the_preprocessing_of_a_tag_is_not_openais():
+    """What is lost with the tag, as the library knows it."""
+    laion, dfn = (open_clip.get_pretrained_cfg(*each) for each in TAGGED[:2])
+    assert (list(laion["mean"]), list(laion["std"]), dfn["resize_mode"]) == ([0.5] * 3, [0.5] * 3, "squash")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (f"open_clip/{CLIP}/openay:FILE", "tag of open_clip/ViT-B-32-quickgelu 'openay'; did you mean 'openai'?"),
+        ("open_clip/ViT-B-32/openai:FILE", "use open_clip/ViT-B-32-quickgelu/openai:FILE"),
+        (f"open_clip/{CLIP}/openai:gone.pt", "open_clip/ViT-B-32-quickgelu/openai: there is no file gone.pt"),
+        (f"open_clip/{CLIP}/openai", "say open_clip/ViT-B-32-quickgelu/openai:FILE"),
+        (f"open_clip/{CLIP}/openai:random", "say open_clip/ViT-B-32-quickgelu/openai:FILE"),
+        (f"open_clip/{CLIP}/:FILE", "say open_clip/ViT-B-32-quickgelu/TAG:FILE"),
+        ("open_clip/ViT-B-33/openai:FILE", "unknown open_clip ViT 'ViT-B-33'"),
+    ],
+)
+def test_a_tag_that_does_not_fit_its_file_is_refused(name, told, clip_file):
+    with pytest.raises(NestKALAError) as error:
+        load_backbone(name.replace("FILE", str(clip_file)), 1)
+    assert told in str(error.value).replace(str(clip_file), "FILE")
+
+
 def test_text_tower_embeds_sentences_as_the_library_does(clip, file_backbone):
     embedded = file_backbone.embed_text(SENTENCES)
     with torch.no_grad():
@@ -501,6 +555,9 @@ def test_weights_that_cannot_be_had_name_what_to_fetch_in_one_line(name, reposit
     with pytest.raises(NestKALAError, match="neither cached nor could they be downloaded") as error:
         load_backbone(name, 1)
     assert f"fetch {repository} " in str(error.value)
+    library, _, rest = name.partition("/")
+    if library == "open_clip":
+        assert f"--backbone open_clip/{rest.replace(':', '/')}:/path/to/weights.safetensors" in str(error.value)
     assert "HF_HOME" in str(error.value)
     assert "\n" not in str(error.value)
 

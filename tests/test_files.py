@@ -1,10 +1,15 @@
 """Files that are replaced whole: after success, an error, or a kill."""
 
+import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from leftovers import unfinished
@@ -12,6 +17,8 @@ from safetensors.torch import save_file
 
 from nestkala.errors import NestKALAError
 from nestkala.files import is_unfinished, load_tensors, remove_unfinished, replacing, save_tensors, write_text
+from nestkala.index import PrefixIndex
+from nestkala.index.opening import save_index
 
 KILLED = """
 import sys
@@ -127,6 +134,110 @@ def test_the_data_is_on_the_disk_before_the_rename(path: Path, monkeypatch: pyte
     write_text(path, "new")
     assert synced[0] == "old"
     assert path.read_text() == "new"
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder of another file system."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+        pytest.skip("there is no second file system in /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_link_stays_one_and_the_file_that_it_leads_to_is_replaced(path: Path, relative: bool, tmp_path: Path) -> None:
+    middle, link = tmp_path / "middle", tmp_path / "link.txt"
+    middle.symlink_to(Path("folder", "file.txt") if relative else path)
+    link.symlink_to(middle)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert middle.is_symlink()
+    assert files(path) == {"file.txt": "new"}
+    assert {each.name for each in tmp_path.iterdir()} == {"folder", "middle", "link.txt"}
+
+
+def test_a_link_to_another_file_system_stays_one(elsewhere: Path, tmp_path: Path) -> None:
+    (elsewhere / "file.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(elsewhere / "file.txt")
+    with replacing(tmp_path / "link.txt") as temporary:
+        assert (temporary.name, temporary.parent.parent) == ("link.txt", elsewhere)
+        temporary.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert files(elsewhere / "file.txt") == {"file.txt": "new"}
+
+
+def test_a_link_to_nothing_makes_its_file_but_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file.txt")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file.txt").read_text() == "new"
+    (tmp_path / "astray").symlink_to(tmp_path / "unmounted" / "file.txt")
+    with pytest.raises(NestKALAError, match=r"astray is a link to .*unmounted/file.txt, and there is no folder"):
+        write_text(tmp_path / "astray", "new")
+    assert not (tmp_path / "unmounted").exists()
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(NestKALAError, match="a is a link that leads in a circle"):
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").is_symlink()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755, 0o666])
+def test_a_file_keeps_its_mode(path: Path, mode: int, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(path)
+    for name in (path, tmp_path / "link"):
+        for write in (write_text, lambda where, _: save_tensors(where, {"a": torch.zeros(2)})):
+            path.chmod(mode)
+            write(name, "new")
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only a superuser gives files away")
+def test_a_file_keeps_its_owner(path: Path) -> None:
+    os.chown(path, 65534, 65533)
+    path.chmod(0o660)
+    write_text(path, "new")
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (65534, 65533, 0o660)
+
+
+def test_nobody_else_sees_what_replaces_a_private_file(path: Path) -> None:
+    path.chmod(0o600)
+    with replacing(path) as temporary:
+        assert stat.S_IMODE(temporary.parent.stat().st_mode) == 0o700
+        temporary.write_text("new")
+
+
+def test_folders_pipes_and_devices_are_refused_and_stay(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "to a folder").symlink_to(tmp_path)
+    for name in ("pipe", "null"):
+        with pytest.raises(NestKALAError, match=f"{name} is a device or a pipe: name a file"):
+            write_text(tmp_path / name, "new")
+    for folder in (tmp_path, tmp_path / "to a folder"):
+        with pytest.raises(NestKALAError, match="is a folder: name a file"):
+            write_text(folder, "new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert not Path("/dev/null").is_file()
+
+
+def test_an_index_that_is_a_link_leaves_nothing_of_killed_processes_beside_its_file(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "photos.index"
+    link.symlink_to(path)
+    index = PrefixIndex.build(np.zeros((3, 2), np.uint8))
+    young, old = unfinished(path, 60), unfinished(path, 7200)
+    path.unlink()
+    save_index(index, str(link))
+    assert link.is_symlink()
+    assert {*path.parent.iterdir()} == {path, young}
+    assert not old.exists()
+    assert len(PrefixIndex.load(link)) == 3
 
 
 def test_tensors_are_readable_by_whom_other_files_are(tmp_path: Path) -> None:

@@ -103,6 +103,13 @@ def test_a_model_from_an_earlier_closed_form_has_no_class_layer_and_gives_its_co
     assert [score["map"] for score in scored[0]["lengths"]] == pytest.approx([each["map"] for each in kept.values()])
 
 
+@pytest.mark.parametrize("version", [2, 4])
+def test_models_with_a_class_layer_give_their_codes(formats: Path, version: int) -> None:
+    hasher = Hasher.from_pretrained(formats / f"model-{version}")
+    assert hasher.spec.version == version
+    assert hasher.encode(np.load(formats / "own" / "features.npy")).ravel().tolist() == 8 * [190, 9, 211]
+
+
 @pytest.mark.parametrize("run", ["run-1", "run-2", "run-3", "run-3-text"])
 def test_settings_that_are_gone_are_dropped_and_the_rest_is_read(
     formats: Path, run: str, caplog: pytest.LogCaptureFixture

@@ -1,5 +1,6 @@
 """A trained model at work: what it encodes, what it refuses to load, and its way to the hub and back."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from nestkala.data.digits import load_digits
 from nestkala.data.splits import load_split
 from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
+from nestkala.files import save_tensors
+from nestkala.saved_model import load_model, save_model
 
 LENGTHS = (4, 12, 20)
 DIGITS = load_digits().take(np.arange(60))
@@ -290,7 +293,7 @@ def edited(model: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"version": 3}, ["version", "3"]),
+        ({"version": 5}, ["version 5", "known is 4"]),
         ({"format": "other"}, ["format", "'other'"]),
         ({"colour": "red"}, ["colour", "'red'"]),
         ({"precision": "fp8"}, ["precision", "'fp8'"]),
@@ -343,12 +346,38 @@ def test_damaged_tensors_are_refused_by_file(size: int, model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["anchors", "head.linear.weight", "adapter.q.0", "head.norm.running_var"])
-def test_an_absent_tensor_is_named(name: str, model: Path) -> None:
+def test_an_absent_tensor_is_named(name: str, model: Path, edited: Callable[..., Path]) -> None:
     state = load_file(model / "model.safetensors")
     save_file({key: value for key, value in state.items() if key != name}, model / "model.safetensors")
+    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    edited(weights_sha256=digest)
     message = refusal(lambda: Hasher.from_pretrained(model))
     assert name in message
     assert "absent" in message
+
+
+def test_the_weights_of_another_model_are_refused(model: Path) -> None:
+    weights = model / "model.safetensors"
+    said = json.loads((model / "model.json").read_text())
+    assert said["version"] == 4
+    assert said["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    spec, state = load_model(model)
+    state["head.linear.weight"] = -state["head.linear.weight"]  # all codes would be others
+    save_tensors(weights, state)
+    message = refusal(lambda: Hasher.from_pretrained(model))
+    assert f"{model}/model.json and model.safetensors beside it are not of one model" in message
+    save_model(model, spec, state)
+    assert torch.equal(load_model(model)[1]["head.linear.weight"], state["head.linear.weight"])
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_models_without_a_checksum_of_the_weights_load_where_they_are_old(
+    version: int, edited: Callable[..., Path], hasher: Hasher, images: list[bytes]
+) -> None:
+    folder = edited(version=version, weights_sha256=None)
+    assert (Hasher.from_pretrained(folder).encode(images) == hasher.encode(images)).all()
+    folder = edited(version=4)
+    assert "it has no checksum of the weights" in refusal(lambda: Hasher.from_pretrained(folder))
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
@@ -381,11 +410,11 @@ def test_a_model_from_the_hub(
 
 
 class Hub:
-    """Stands for the hub: remembers what was uploaded."""
+    """Stands for the hub: remembers what each commit held."""
 
     def __init__(self, failing: str | None = None) -> None:
         self.failing = failing
-        self.files: dict[str, bytes] = {}
+        self.commits: list[dict[str, bytes]] = []
         self.created: list[tuple[str, bool]] = []
 
     def __call__(self) -> "Hub":
@@ -398,12 +427,18 @@ class Hub:
         self.created.append((repo, private))
         return f"https://hub/{repo}"
 
-    def upload_file(self, *, path_or_fileobj: str | Path | bytes, path_in_repo: str, repo_id: str) -> None:
-        if self.failing == path_in_repo:
-            raise ConnectionError("no network")
+    def create_commit(
+        self, repo_id: str, operations: list[huggingface_hub.CommitOperationAdd], *, commit_message: str
+    ) -> None:
+        assert commit_message
         assert [repo_id] == [repo for repo, _ in self.created]
-        data = path_or_fileobj if isinstance(path_or_fileobj, bytes) else Path(path_or_fileobj).read_bytes()
-        self.files[path_in_repo] = data
+        files = {}
+        for operation in operations:
+            if self.failing == operation.path_in_repo:
+                raise ConnectionError("no network")
+            with operation.as_file() as file:
+                files[operation.path_in_repo] = file.read()
+        self.commits.append(files)
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -419,16 +454,17 @@ def test_what_is_pushed_is_the_model_and_a_card(
     monkeypatch.setattr(huggingface_hub, "HfApi", hub)
     assert hasher.push_to_hub("owner/name", private=private) == "https://hub/owner/name"
     assert hub.created == [("owner/name", private)]
-    assert hub.files.keys() == {"model.json", "model.safetensors", "README.md"}
+    (files,) = hub.commits  # one: nobody sees a half of it
+    assert files.keys() == {"model.json", "model.safetensors", "README.md"}
     for name in ("model.json", "model.safetensors"):
-        assert hub.files[name] == (run_folder / name).read_bytes()
-    card = hub.files["README.md"].decode()
+        assert files[name] == (run_folder / name).read_bytes()
+    card = files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: nestkala\n")
     for words in ("4, 12, 20 bits", "tiny", hasher.spec.fingerprint, "zero, one, two", '"map_tie_aware"'):
         assert words in card
 
     (tmp_path / "pulled").mkdir()
-    for name, data in hub.files.items():
+    for name, data in files.items():
         (tmp_path / "pulled" / name).write_bytes(data)
     pulled = Hasher.from_pretrained(tmp_path / "pulled")
     assert (pulled.encode(images) == hasher.encode(images)).all()
@@ -439,10 +475,21 @@ def test_what_is_pushed_is_the_model_and_a_card(
 def test_a_failed_push_is_one_clear_error(
     failing: str, reason: str, hasher: Hasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub(failing))
+    hub = Hub(failing)
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
     message = refusal(lambda: hasher.push_to_hub("owner/name"))
+    assert not hub.commits
     assert "owner/name" in message
     assert reason in message
+
+
+def test_no_two_halves_are_pushed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, loaded = Hub(), Hasher.from_pretrained(model)
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    state = load_file(model / "model.safetensors")
+    save_tensors(model / "model.safetensors", {name: value + 1 for name, value in state.items()})  # while it was open
+    assert "not of one model" in refusal(lambda: loaded.push_to_hub("owner/name"))
+    assert not hub.created
 
 
 def test_a_rotated_photo_gives_the_same_code_from_its_file_and_from_an_open_image(

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nestkala import errors
 from nestkala.codes import hamming, pack, prefix, unpack
 from nestkala.errors import NestKALAError
 from nestkala.index import PrefixIndex
@@ -183,6 +185,22 @@ def test_what_cannot_be_is_refused_and_changes_nothing(act, said: str) -> None:
     with pytest.raises(NestKALAError, match=said):
         act(index, codes)
     assert sorted(index.ids) == sorted(ids)
+
+
+def test_only_small_indexes_suggest_a_similar_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def counted(name: str, names: list[str], **kwargs: object) -> list[str]:
+        compared.append(len(names))
+        return get_close_matches(name, names, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(errors, "get_close_matches", counted)
+    codes = np.zeros((20_000, 2), np.uint8)
+    with pytest.raises(NestKALAError, match=r"there is no item '199' in the index; did you mean '19'\?"):
+        PrefixIndex.build(codes[:20]).remove(["199"])
+    with pytest.raises(NestKALAError, match=r"there is no item '20000' in the index$"):
+        PrefixIndex.build(codes).remove(["20000"])
+    assert sum(compared) <= 2020
 
 
 @pytest.mark.parametrize("strings", [[], [""], ["", "a", ""], ["größer", "a\nb", "\udc80 no text", "猫"]])

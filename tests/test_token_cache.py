@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nestkala import token_cache
+from nestkala.errors import NestKALAError
 from nestkala.token_cache import CacheSize, TokenCache, cache_size, clear_cache, default_folder, image_key
 
 GB = 1e9
@@ -452,3 +453,14 @@ def test_the_default_folder(environment: dict[str, str], expected: str, monkeypa
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert default_folder() == Path(expected)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NESTKALA_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(NestKALAError, match="no home to keep tokens in: set NESTKALA_CACHE to a folder"):
+        default_folder()

@@ -43,7 +43,7 @@ class Backbone:
     @cached_property
     def fingerprint(self) -> str:
         """32 hex digits of the architecture by name, the image tower's weights, and the preprocessing."""
-        architecture = self.name.partition(":")[0]
+        architecture = "/".join(self.name.partition(":")[0].split("/")[:2])  # a tag is in the preprocessing
         digest = blake2b(f"{architecture}\n{self.preprocessing}".encode(), digest_size=16)
         for name, tensor in sorted(self.tower.network.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())

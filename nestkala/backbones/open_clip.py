@@ -18,9 +18,13 @@ from ..seeding import seeded
 from .contract import Backbone
 from .tower import AdaptableBlock, Tower
 
+logger = logging.getLogger(__name__)
+
 
 def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
     """An open_clip model by name, with the weights of a pretrained tag, of a file, or "random" ones.
+
+    A file gets OpenAI's preprocessing, unless the model is named "MODEL/TAG": then the tag's, whose weights it holds.
 
     Raises:
         NestKALAError: not a standard ViT, unknown tag, weights made for another activation, or weights that
@@ -29,11 +33,13 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    clip = _create(model, weights)
+    name = f"open_clip/{model}:{weights}"
+    model, _, tag = model.partition("/")
+    clip = _create(model, weights, tag)
     visual = clip.visual
     preprocessing = dict(open_clip.get_model_preprocess_cfg(clip))
     return Backbone(
-        name=f"open_clip/{model}:{weights}",
+        name=name,
         tower=OpenCLIPTower(visual, num_adapted),
         preprocess=image_transform_v2(PreprocessCfg(**preprocessing), is_train=False),
         preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),
@@ -41,7 +47,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
     )
 
 
-def _create(model: str, weights: str | None) -> Any:
+def _create(model: str, weights: str | None, tag_of_file: str) -> Any:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
@@ -54,23 +60,66 @@ def _create(model: str, weights: str | None) -> Any:
             f"open_clip/{model} needs weights behind a colon: a tag ({', '.join(tags) or 'none known'}), "
             "a file, or random"
         )
+    if tag_of_file:
+        return _create_from_file(model, weights, tag_of_file, tags)
     tag = get_pretrained_cfg(model, weights)
     if not tag and not Path(weights).is_file():
         raise unknown_name(f"weights of open_clip/{model}", weights, [*tags, "random", "a file's path"])
     if tag:
         _check_activation(model, weights, bool(tag.get("quick_gelu")))
+    if not tag:
+        _note_preprocessing(model, weights, tags)
+        return _loaded(model, weights)
     try:
         with _quiet():
             return open_clip.create_model(model, pretrained=weights).eval()
     except Exception as error:
-        if tag:
-            source = tag.get("hf_hub", "").rstrip("/") or tag.get("url")
-            raise NestKALAError(
-                f"the weights of open_clip/{model}:{weights} are neither cached nor could they be downloaded: "
-                f"fetch {source} on a machine with a network and copy it into the Hugging Face cache here "
-                f"(HF_HOME), or name its file: --backbone open_clip/{model}:/path/to/weights.safetensors "
-                f"({one_line(error)})"
-            ) from error
+        source = tag.get("hf_hub", "").rstrip("/") or tag.get("url")
+        raise NestKALAError(
+            f"the weights of open_clip/{model}:{weights} are neither cached nor could they be downloaded: "
+            f"fetch {source} on a machine with a network and copy it into the Hugging Face cache here "
+            f"(HF_HOME), or name its file: --backbone open_clip/{model}/{weights}:/path/to/weights.safetensors "
+            f"({one_line(error)})"
+        ) from error
+
+
+def _create_from_file(model: str, file: str, tag: str, tags: list[str]) -> Any:
+    from open_clip.pretrained import get_pretrained_cfg
+
+    settings = get_pretrained_cfg(model, tag)
+    if not settings:
+        raise unknown_name(f"tag of open_clip/{model}", tag, tags)
+    if not Path(file).is_file():
+        raise NestKALAError(f"open_clip/{model}/{tag}: there is no file {file}")
+    _check_activation(model, tag, bool(settings.get("quick_gelu")), file)
+    return _loaded(model, file, {key: value for key, value in settings.items() if key != "size"})  # the model's own
+
+
+def _note_preprocessing(model: str, file: str, tags: list[str]) -> None:
+    """Warn where weights of this model come with another preprocessing than OpenAI's, which a bare file gets."""
+    from open_clip.pretrained import get_pretrained_cfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    usual = merge_preprocess_dict(PreprocessCfg(), {})
+    others = [tag for tag in tags if merge_preprocess_dict(usual, get_pretrained_cfg(model, tag)) != usual]
+    if others:
+        logger.warning(
+            "%s gets OpenAI's preprocessing; if it holds the weights of %s, say --backbone open_clip/%s/TAG:%s",
+            file,
+            " or ".join(others),
+            model,
+            file,
+        )
+
+
+def _loaded(model: str, weights: str, preprocessing: dict[str, Any] | None = None) -> Any:
+    """The model with the weights of a file, and a tag's preprocessing."""
+    import open_clip
+
+    try:
+        with _quiet():
+            return open_clip.create_model(model, pretrained=weights, force_preprocess_cfg=preprocessing).eval()
+    except Exception as error:
         reason = shorten(one_line(error).partition(". ")[0], 200)  # torch goes on to advise what must not be done
         raise NestKALAError(
             f"{weights} does not hold weights of open_clip/{model}, as tensors alone in safetensors or torch's format: "
@@ -94,7 +143,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _check_activation(model: str, tag: str, tag_is_quick: bool) -> None:
+def _check_activation(model: str, tag: str, tag_is_quick: bool, file: str | None = None) -> None:
     import open_clip
 
     if tag_is_quick == bool(open_clip.get_model_config(model).get("quick_gelu")):
@@ -102,7 +151,7 @@ def _check_activation(model: str, tag: str, tag_is_quick: bool) -> None:
     fitting = f"{model}-quickgelu" if tag_is_quick else model.removesuffix("-quickgelu")
     raise NestKALAError(
         f"the weights '{tag}' were trained {'with' if tag_is_quick else 'without'} QuickGELU: "
-        f"use open_clip/{fitting}:{tag}"
+        f"use open_clip/{fitting}{f':{tag}' if file is None else f'/{tag}:{file}'}"
     )
 
 

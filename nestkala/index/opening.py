@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import NestKALAError
-from ..files import ABANDONED_SECONDS, remove_unfinished
+from ..files import ABANDONED_SECONDS, link_target, remove_unfinished
 from .contract import SearchIndex
 from .milvus import MilvusIndex, is_address
 from .prefix_index import PrefixIndex
@@ -49,6 +49,6 @@ def create_index(where: str, lengths: Sequence[int], about: dict[str, str]) -> S
 def save_index(index: SearchIndex, where: str) -> None:
     """Write an index that is a file, and delete what killed processes left of it; Milvus has its own already."""
     if isinstance(index, PrefixIndex):
-        path = Path(where)
+        path = link_target(Path(where))
         index.save(path)
         remove_unfinished(path.parent, glob.escape(path.name), ABANDONED_SECONDS)

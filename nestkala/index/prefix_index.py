@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..arguments import is_whole_number
 from ..codes import check_packed, pack, prefix
+from ..compiled import threads_are_lost
 from ..errors import NestKALAError
 from ..errors import nearest as nearest_name
 from ..text_files import parsed_json
@@ -288,7 +289,7 @@ class PrefixIndex:
         if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
             slices = self._slices_at(bits)
             return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
-        if bits == self.bits:
+        if bits == self.bits and not threads_are_lost():  # else faiss would wait for them
             return _scan(queries, self._words, k)
         return scan_prefixes(self._words, queries, bits, k)
 

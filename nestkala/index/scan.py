@@ -1,9 +1,10 @@
 """A scan of all codes at a prefix length in place, where faiss would need a shortened copy of them."""
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, prange
 from numpy.typing import NDArray
 
+from ..compiled import compiled, compiled_parallel
 from ..words import Words, popcount
 from .slices import Distances, Positions, best
 
@@ -28,7 +29,7 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
     return best(near.reshape(together), distances.reshape(together), k)
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def _scan(
     words: NDArray[np.uint64],
     queries: NDArray[np.uint64],
@@ -47,7 +48,7 @@ def _scan(
     return near, distances
 
 
-@njit(cache=True)
+@compiled
 def _scan_part(
     words: NDArray[np.uint64],
     query: NDArray[np.uint64],
@@ -86,7 +87,7 @@ def _scan_part(
     _keep_nearest(kept, kept_distances, num_kept, near, distances, k)
 
 
-@njit(cache=True)
+@compiled
 def _keep_nearest(
     kept: Positions, kept_distances: Distances, num: int, near: Positions, distances: Distances, k: int
 ) -> int:

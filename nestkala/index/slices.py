@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from ..compiled import compiled, compiled_parallel
 from ..words import Words, popcount
 
 Positions = NDArray[np.int64]
@@ -51,7 +52,7 @@ def best(near: Positions, ranking: Ranking, k: int) -> tuple[Positions, Ranking]
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(ranking, order, axis=1)
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def nearest(
     prefixes: NDArray[np.uint64], starts: NDArray[np.int64], queries: NDArray[np.uint64], bits: int, k: int
 ) -> tuple[Positions, Distances]:
@@ -74,7 +75,7 @@ def nearest(
     return positions, distances
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def count_within(
     prefixes: NDArray[np.uint64], starts: NDArray[np.int64], queries: NDArray[np.uint64], bits: int, radius: int
 ) -> Positions:
@@ -86,7 +87,7 @@ def count_within(
     return found
 
 
-@njit(cache=True)
+@compiled
 def _distances(
     prefixes: NDArray[np.uint64], starts: NDArray[np.int64], query: NDArray[np.uint64], bits: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
@@ -100,14 +101,14 @@ def _distances(
         for u in range(len(prefixes)):
             d = 0
             for w in range(len(query)):
-                d += popcount(prefixes[u, w] ^ query[w])
+                d += int(popcount(prefixes[u, w] ^ query[w]))
             distance[u] = d
     for u in range(len(prefixes)):
         counts[distance[u] + 1] += starts[u + 1] - starts[u]
     return distance, counts.cumsum()
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def distances_to(words: NDArray[np.uint64], queries: NDArray[np.uint64], candidates: Positions) -> Distances:
     """Distances of each query (Q, W) to its own candidates (Q, m), positions among the codes (N, W)."""
     found = np.empty(candidates.shape, np.int32)
@@ -115,12 +116,12 @@ def distances_to(words: NDArray[np.uint64], queries: NDArray[np.uint64], candida
         for c in range(candidates.shape[1]):
             d = 0
             for w in range(queries.shape[1]):
-                d += popcount(np.uint64(words[candidates[q, c], w]) ^ queries[q, w])
+                d += int(popcount(np.uint64(words[candidates[q, c], w]) ^ queries[q, w]))
             found[q, c] = d
     return found
 
 
-@njit(parallel=True, cache=True)
+@compiled_parallel
 def soft_distances_to(
     words: NDArray[np.uint64],
     width: int,
@@ -147,7 +148,7 @@ def soft_distances_to(
     return found
 
 
-@njit(cache=True)
+@compiled
 def shared_prefixes(words: NDArray[np.uint64], width: int) -> Positions:
     """How many neighbours of the sorted codes (N, W) share exactly 0, 1, ... bits at their beginning, (64 W + 1,).
 

@@ -7,8 +7,9 @@ from itertools import islice
 from typing import Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ..compiled import compiled
 
 _BLOCK = 2**20
 """Strings that are Python's own at a time: those are ten times larger."""
@@ -99,7 +100,7 @@ class Strings:
         return cls(np.concatenate([part.text for part in parts]), np.concatenate(ends))
 
 
-@njit(cache=True)
+@compiled
 def _gathered(text: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The pieces of `text` that begin at `starts`, one after the other, so that they end at `ends`."""
     found = np.empty(ends[-1] if len(ends) else 0, np.uint8)
@@ -111,7 +112,7 @@ def _gathered(text: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[
     return found
 
 
-@njit(cache=True)
+@compiled
 def fnv1a(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The FNV-1a hash of each string (Fowler, Noll and Vo), uint64 (N,)."""
     hashes = np.empty(len(ends), np.uint64)

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nestkala.files import sha256
+
 from .case import Case, Make, refused
 from .good import Good, copied
 from .spoiling import DEEP, LARGE_NUMBER, NO_FORMATS, Spoil, Trap, absent, cut, edited, flipped, replaced
@@ -26,12 +28,14 @@ def spoilt(name: str, spoil: Spoil, *command: str) -> Make:
 
 
 def tensors(change: Callable[[dict[str, Tensor]], object]) -> Spoil:
-    """Other tensors in a safetensors file, which then has no checksum."""
+    """Other tensors in a safetensors file, which then has no checksum; that beside a model's is made to fit."""
 
     def spoil(path: Path) -> None:
         state = load_file(path)
         change(state)
         save_file(state, path)
+        if path.name == "model.safetensors":
+            edited(weights_sha256=sha256(path))(path.with_name("model.json"))
 
     return spoil
 
@@ -56,7 +60,7 @@ _JSON = {
     "cut short": '{"a": ',
 }
 _SPECS: dict[str, tuple[dict[str, Any], str]] = {
-    "of another version": ({"version": 2}, "version"),
+    "of another version": ({"version": 9}, "is of version 9, known is 4"),
     "of another format": ({"format": "other"}, "format"),
     "with a word too many": ({"colour": "red"}, "colour"),
     "of no lengths": ({"lengths": []}, "lengths"),
@@ -73,6 +77,9 @@ _SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "of no such backbone": ({"backbone": "features:many"}, "features:many"),
     "of a backbone of a trillion numbers": ({"backbone": f"features:{10**12}"}, "features"),
     "of a version of 5,000 digits": ({"version": LARGE_NUMBER}, "is of version 999"),
+    "of other weights": ({"weights_sha256": "0" * 64}, "model.safetensors beside it are not of one model"),
+    "of weights without a checksum": ({"weights_sha256": None}, "weights_sha256"),
+    "of a checksum that is none": ({"weights_sha256": "0"}, "weights_sha256"),
     "of other weights of the backbone": ({"fingerprint": "0" * 32}, "0" * 32),
 }
 

@@ -1,0 +1,106 @@
+"""Functions compiled by numba: kept on disk where there is room for them, called by one thread at a time.
+
+numba's simplest threading layer, all that pip installs on macOS, aborts the process when two threads enter parallel
+functions at once. Its threads, as those of OpenMP, do not survive a fork, so that the next parallel function ends the
+child or waits for ever.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from types import FunctionType
+from typing import Any, ParamSpec, TypeVar
+
+from numba import njit, threading_layer
+from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """As `numba.njit`, for functions without threads; they may call each other.
+
+    Machine code is kept where numba finds room for it: beside the source, in the user's cache folder, or in
+    NUMBA_CACHE_DIR. Where there is none, as in an installation that may only be read, every process compiles anew.
+    """
+    return _kept(njit(function))
+
+
+def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, with `numba.prange` over threads, and for calls from Python alone.
+
+    Threads take turns. A process that was forked when threads had been started computes the same without them. A fork
+    waits for the call that is going on.
+    """
+    parallel = _kept(njit(parallel=True)(function))
+    serial = _kept(njit(_renamed(function)))  # numba keeps code by name: else it would take the one for the other
+
+    @wraps(function)
+    def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _threads.turn:
+            result: R = (serial if _threads.lost else parallel)(*args, **kwargs)
+            return result
+
+    return in_turn
+
+
+def threads_are_lost() -> bool:
+    """Whether this process was forked from one that computed with threads, which it does not have."""
+    return _threads.lost
+
+
+class _Threads:
+    """numba's threads: whose turn it is, and whether a fork has left them behind."""
+
+    def __init__(self) -> None:
+        self.turn, self.lost = threading.RLock(), False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
+
+    def _hold(self) -> None:
+        self.turn.acquire()
+        global_compiler_lock.acquire()  # which nobody would release in the child
+
+    def _release(self) -> None:
+        global_compiler_lock.release()
+        self.turn.release()
+
+    def _begin_anew(self) -> None:
+        self._release()
+        with suppress(ValueError):  # no threads had been started
+            threading_layer()
+            self.lost = True
+
+
+_threads = _Threads()
+
+
+class _Cache(FunctionCache):
+    """Machine code on disk. What cannot be read is compiled anew, what cannot be written is not kept."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(Exception):  # unpickling raises nearly every type on what a crash has left
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(Exception):  # likewise: it reads what is there before
+            super().save_overload(sig, data)
+
+
+def _renamed(function: Callable[P, R]) -> Callable[P, R]:
+    assert isinstance(function, FunctionType)
+    name = f"{function.__qualname__}_without_threads"
+    renamed = FunctionType(function.__code__, function.__globals__, name)
+    renamed.__qualname__ = name
+    return renamed
+
+
+def _kept(dispatcher: Any) -> Any:
+    with suppress(RuntimeError):  # no folder that can be written to
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    return dispatcher
