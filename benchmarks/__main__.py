@@ -12,8 +12,8 @@ from tabulate import tabulate
 from tyro.conf import Positional, arg
 
 from nestkala.cli import guarded
-from nestkala.errors import NestKALAError
-from nestkala.files import write_text
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.files import write_text
 
 from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, trunk_cut
 from .comparison import Row

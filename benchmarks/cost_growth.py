@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nestkala.anchors import orthonormal_anchors
+from nestkala.analysis.plots import BLUE, ORANGE, new_figure
 from nestkala.backbones import load_backbone
-from nestkala.config import Config
 from nestkala.evaluation import evaluate
-from nestkala.files import replacing
 from nestkala.index import PrefixIndex
-from nestkala.plots import BLUE, ORANGE, new_figure
-from nestkala.saved_model import ModelSpec
-from nestkala.seeding import seeded
+from nestkala.settings.config import Config
+from nestkala.training.anchors import orthonormal_anchors
+from nestkala.training.model_spec import spec_of_run
+from nestkala.utils.files import replacing
+from nestkala.utils.seeding import seeded
 
 from .comparison import Row, seconds
 from .training import trained
@@ -61,7 +61,7 @@ def _training_seconds(num_images: int) -> float:
     backbone = load_backbone("tiny", num_adapted=1)
     batch = min(8, num_images)
     config = Config(lengths=LENGTHS, epochs=EPOCHS, checkpoint_every=EPOCHS, head_init="random", batch_size=batch)
-    spec = ModelSpec.of_run(config, backbone, tuple(map(str, range(CLASSES))))
+    spec = spec_of_run(config, backbone, tuple(map(str, range(CLASSES))))
     generator = torch.Generator().manual_seed(0)
     shape = backbone.tower.trunk(backbone.preprocess(Image.new("RGB", (64, 64)))[None]).shape[1:]
     tokens = torch.randn(num_images, *shape, generator=generator).half()

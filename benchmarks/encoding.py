@@ -14,9 +14,9 @@ from PIL import Image
 
 from nestkala.backbones import load_backbone
 from nestkala.data import load_dataset
-from nestkala.encoding import packed_codes
-from nestkala.model import HashModel
-from nestkala.tokens import TokenSource
+from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.model import HashModel
+from nestkala.tokens.source import TokenSource
 
 
 def main(

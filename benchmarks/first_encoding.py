@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from nestkala.backbones import Backbone, load_backbone
 from nestkala.codes import pack
 from nestkala.data import ImageDataset, load_dataset
-from nestkala.encoding import packed_codes
-from nestkala.machine import decoding_workers
-from nestkala.model import HashModel
-from nestkala.token_cache import TokenCache
-from nestkala.tokens import TokenSource
+from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.model import HashModel
+from nestkala.tokens.cache import TokenCache
+from nestkala.tokens.source import TokenSource
+from nestkala.utils.machine import decoding_workers
 
 from .comparison import Row, Work, in_turn
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nestkala.anchors import orthonormal_anchors
 from nestkala.backbones import load_backbone
-from nestkala.config import Config
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.splits import draw_split
-from nestkala.encoding import packed_codes
 from nestkala.evaluation import evaluate
-from nestkala.saved_model import ModelSpec
-from nestkala.seeding import seeded
-from nestkala.token_cache import TokenCache
-from nestkala.tokens import TokenSource
+from nestkala.modeling.encoding import packed_codes
+from nestkala.settings.config import Config
+from nestkala.tokens.cache import TokenCache
+from nestkala.tokens.source import TokenSource
+from nestkala.training.anchors import orthonormal_anchors
+from nestkala.training.model_spec import spec_of_run
+from nestkala.utils.seeding import seeded
 
 from .comparison import Row, Timing
 from .training import trained
@@ -69,7 +69,7 @@ def _train(
     tokens = torch.cat(list(source.batches(dataset, split.train.tolist())))
     targets = torch.from_numpy(dataset.targets[split.train]).float()
     with seeded(seed):
-        spec = ModelSpec.of_run(config, source.backbone, dataset.class_names)
+        spec = spec_of_run(config, source.backbone, dataset.class_names)
         model = spec.build(source.backbone.tower, orthonormal_anchors(len(dataset.class_names), 384, seed=0))
     model, took = trained(config, model, tokens, targets)
     if not scored:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from nestkala.errors import unknown_name
-from nestkala.files import write_text
+from nestkala.utils.errors import unknown_name
+from nestkala.utils.files import write_text
 
 Measure = Callable[[], Sequence[Any]]
 

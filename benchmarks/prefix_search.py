@@ -19,7 +19,7 @@ import tyro
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from nestkala.finished_run import FinishedRun
+from nestkala.analysis.finished_run import FinishedRun
 from nestkala.index import PrefixIndex
 
 Codes = NDArray[np.uint8]

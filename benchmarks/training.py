@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor
 
-from nestkala.config import Config
-from nestkala.model import HashModel
-from nestkala.objective import make_loss
-from nestkala.processes import end_process_group_at_exit
-from nestkala.trainer import Trainer
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.training.objective import make_loss
+from nestkala.training.trainer import Trainer
+from nestkala.utils.processes import end_process_group_at_exit
 
 
 def trained(config: Config, model: HashModel, tokens: Tensor, targets: Tensor) -> tuple[HashModel, float]:

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nestkala.anchors import orthonormal_anchors
 from nestkala.backbones import load_backbone
 from nestkala.codes import pack
-from nestkala.config import Config
 from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split
-from nestkala.encoding import packed_codes
 from nestkala.evaluation import evaluate
-from nestkala.model import HashModel
-from nestkala.saved_model import ModelSpec
-from nestkala.seeding import seeded
-from nestkala.token_cache import TokenCache
-from nestkala.tokens import TokenSource
+from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.tokens.cache import TokenCache
+from nestkala.tokens.source import TokenSource
+from nestkala.training.anchors import orthonormal_anchors
+from nestkala.training.model_spec import spec_of_run
+from nestkala.utils.seeding import seeded
 
 from .comparison import Row, in_turn
 from .training import trained
@@ -37,7 +37,7 @@ def run(cifar10: Path) -> list[Row]:
     gallery = split.gallery[:GALLERY]
     backbone = load_backbone(BACKBONE, num_adapted=1)
     config = Config(lengths=LENGTHS, epochs=EPOCHS, checkpoint_every=EPOCHS, head_init="random")
-    spec = ModelSpec.of_run(config, backbone, dataset.class_names)
+    spec = spec_of_run(config, backbone, dataset.class_names)
     anchors = orthonormal_anchors(len(dataset.class_names), 512, seed=0)
     targets = torch.from_numpy(dataset.targets[split.train]).float()
     found: dict[str, float] = {}

@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import NestKALAError, nearest, unknown_name
+from .utils.errors import NestKALAError, nearest, unknown_name
 
 _LIBRARIES = ("open_clip", "timm")
 _ALONE = ("tiny", "photo", "features")

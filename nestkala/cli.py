@@ -9,24 +9,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from .commands import (
-    Advise,
-    Cache,
-    Classify,
-    Encode,
-    Eval,
-    Experiment,
-    Export,
-    Index,
-    List,
-    Report,
-    Search,
-    Serve,
-)
-from .config import Base, Config, base_config, check_files, check_resumable, with_flags
-from .console import escape_what_stdout_lacks
-from .errors import NestKALAError, one_line
-from .machine import find_temporary_folder
+from .commands import Advise, Cache, Classify, Encode, Eval, Experiment, Export, Index, List, Report, Search, Serve
+from .settings.config import Base, Config, base_config, check_files, check_resumable, with_flags
+from .utils.console import escape_what_stdout_lacks
+from .utils.errors import NestKALAError, one_line
+from .utils.machine import find_temporary_folder
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -74,7 +61,7 @@ def _train(base: Base, parsed: Config, args: Sequence[str]) -> None:
     check_resumable(base, config)
     check_files(config)
     _check_torchvision()
-    from .run import train
+    from .training.run import train
 
     train(config)
 

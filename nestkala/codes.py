@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .arguments import is_whole_number
-from .errors import NestKALAError
+from .utils.errors import NestKALAError
+from .utils.limits import is_whole_number
 
 
 def check_packed(codes: NDArray[np.uint8], name: str = "codes") -> None:

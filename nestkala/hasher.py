@@ -17,14 +17,14 @@ from torch import Tensor
 from .backbones import Backbone, load_backbone
 from .backbones.features import FeatureBackbone
 from .codes import columns, pack, unpack
-from .encoding import packed_codes, relaxed_codes
-from .errors import NestKALAError, one_line
 from .index import Hits, SearchIndex
-from .model import HashModel
-from .result import load_result
-from .saved_model import MODEL_FILES, ModelSpec, load_model
-from .seeding import seeded
-from .tokens import TokenSource
+from .modeling.encoding import packed_codes, relaxed_codes
+from .modeling.model import HashModel
+from .modeling.saved_model import MODEL_FILES, ModelSpec, load_model
+from .tokens.source import TokenSource
+from .training.result import load_result
+from .utils.errors import NestKALAError, one_line
+from .utils.seeding import seeded
 
 ImageLike = str | Path | bytes | Image | npt.NDArray[np.floating[Any]]
 """An image as a path, as an encoded file's bytes, or decoded; for a model of own features its feature (width,)."""

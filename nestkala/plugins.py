@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from .errors import NestKALAError, nearest, one_line, unknown_name
+from .utils.errors import NestKALAError, nearest, one_line, unknown_name
 
 Kind = Literal["losses", "heads"]
 

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from benchmarks.ledger import machines, measure
 from nestkala.cli import guarded
-from nestkala.files import write_text
+from nestkala.utils.files import write_text
 
 from . import dependencies, full_disk, fuzzing, hostile_requests, kills, processes, properties
 from .bad_inputs import corpus

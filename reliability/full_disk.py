@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from nestkala.index import PrefixIndex
-from nestkala.token_cache import cache_size
+from nestkala.tokens.cache import cache_size
 
 from .figure import Figure
 from .kills import BATCH, cached, fill_cache, index_content, make_model, run_files, shard_files, training

@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from nestkala.backbones import load_backbone
 from nestkala.data import FileDataset
-from nestkala.encode import read_shards
-from nestkala.files import is_unfinished
 from nestkala.index.storage import read_index
-from nestkala.shared_tokens import SharedTokenSource
-from nestkala.token_cache import TokenCache, image_key
-from nestkala.tokens import TokenSource
+from nestkala.search.shards import read_shards
+from nestkala.tokens.cache import TokenCache, image_key
+from nestkala.tokens.shared import SharedTokenSource
+from nestkala.tokens.source import TokenSource
+from nestkala.utils.files import is_unfinished
 
 from .figure import Figure
 from .workers import Call, Workers, command, done, launched

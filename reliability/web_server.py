@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nestkala.config import Config
 from nestkala.hasher import Hasher
 from nestkala.index import PrefixIndex
-from nestkala.index.folder import update_from_folder
-from nestkala.index.model import about_model
-from nestkala.run import train
+from nestkala.search.folder import update_from_folder
+from nestkala.search.provenance import about_model
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 INSIDE = sorted(f"{'ab'[number % 2]}/{number}.png" for number in range(24))
 """Images of the index."""

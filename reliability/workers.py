@@ -18,7 +18,9 @@ from .launching import free_port
 
 _context = multiprocessing.get_context("forkserver")
 # What a command imports on its way as well, so that time goes by in its work.
-_context.set_forkserver_preload(["torchvision", "nestkala.encode", "nestkala.index.folder", "nestkala.run", __name__])
+_context.set_forkserver_preload(
+    ["torchvision", "nestkala.search.shards", "nestkala.search.folder", "nestkala.training.run", __name__]
+)
 
 
 @dataclass(frozen=True)

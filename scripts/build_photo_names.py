@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nestkala.backbones.photo_text import PHOTO_NAMES
 from nestkala.backbones.tiny_text import PROMPT, load_encoder
-from nestkala.files import save_tensors
+from nestkala.utils.files import save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,7 +21,7 @@ from timm.data import ImageNetInfo
 from wordfreq import zipf_frequency
 
 from nestkala.backbones.tiny_text import PROMPT, VOCABULARY, load_encoder, name_key
-from nestkala.files import save_tensors
+from nestkala.utils.files import save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = ROOT / "scripts" / "class_names"

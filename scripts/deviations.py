@@ -27,9 +27,7 @@ from nestkala.backbones import load_backbone
 from nestkala.cli import guarded
 from nestkala.codes import pack
 from nestkala.data import load_dataset
-from nestkala.errors import unknown_name
 from nestkala.evaluation import evaluate
-from nestkala.files import write_text
 from nestkala.heads import FlatHashHead, HashHead, NestedHashHead
 from nestkala.losses import (
     ADSH,
@@ -54,7 +52,9 @@ from nestkala.losses import (
     shares_label,
 )
 from nestkala.losses.pairwise import masked_mean
-from nestkala.seeding import seeded
+from nestkala.utils.errors import unknown_name
+from nestkala.utils.files import write_text
+from nestkala.utils.seeding import seeded
 
 LENGTHS, SHOTS, EPOCHS, BATCH, SEEDS = (8, 16, 32), 8, 100, 8, 3
 RATES = (0.001, 0.01, 0.1, 1.0)

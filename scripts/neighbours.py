@@ -15,10 +15,10 @@ import tyro
 from PIL import Image, ImageDraw
 from tyro.conf import Positional
 
+from nestkala.analysis.finished_run import FinishedRun
 from nestkala.codes import columns, hamming
-from nestkala.files import replacing
-from nestkala.finished_run import FinishedRun
-from nestkala.images import decode_image
+from nestkala.images.decoding import decode_image
+from nestkala.utils.files import replacing
 
 SIDE, GAP, LABEL = 84, 4, 60
 RIGHT, WRONG = (30, 140, 60), (200, 60, 50)

@@ -19,13 +19,13 @@ import tyro
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from nestkala.advice import measure_lengths, recommend
-from nestkala.files import replacing
-from nestkala.index.model import folder_of, hasher_of
-from nestkala.index.opening import open_index
-from nestkala.plots import plot_lengths
+from nestkala.analysis.advice import measure_lengths, recommend
+from nestkala.analysis.plots import plot_lengths
 from nestkala.report import write_report
-from nestkala.result_page import result_page
+from nestkala.search.opening import open_index
+from nestkala.search.provenance import folder_of, hasher_of
+from nestkala.search.result_page import result_page
+from nestkala.utils.files import replacing
 
 BITS = 16
 

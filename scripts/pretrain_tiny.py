@@ -33,12 +33,12 @@ from tyro import cli
 
 from nestkala.backbones.tiny import PREPROCESSING, network
 from nestkala.backbones.tiny_text import PROMPT, load_encoder
-from nestkala.checkpoint import load_checkpoint, save_checkpoint
 from nestkala.cli import guarded
-from nestkala.errors import NestKALAError
-from nestkala.files import save_tensors, write_text
-from nestkala.processes import ending_process_group
-from nestkala.zero_shot import zero_shot_labels
+from nestkala.training.checkpoint import load_checkpoint, save_checkpoint
+from nestkala.training.zero_shot import zero_shot_labels
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.files import save_tensors, write_text
+from nestkala.utils.processes import ending_process_group
 
 SYNSETS = Path(__file__).with_name("tiny_imagenet_synsets.tsv")
 """For each of the 200 classes its WordNet 3.0 synonym set and all above it, nearest first."""

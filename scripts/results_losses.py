@@ -20,13 +20,13 @@ from tabulate import tabulate
 from tyro import cli
 
 from nestkala.cli import guarded
-from nestkala.config import load_config, without_inapplicable
 from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split, save_split
-from nestkala.errors import NestKALAError
 from nestkala.experiments import Run, finish, mean_and_spread
-from nestkala.files import write_text
 from nestkala.plugins import plugins
+from nestkala.settings.config import load_config, without_inapplicable
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.files import write_text
 
 NESTED = (8, 16, 32, 64)
 TABLE_1 = (16, 32, 64)

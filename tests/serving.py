@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp
 
-from nestkala.server_connections import make_server
+from nestkala.server.connections import make_server
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from nestkala import Hasher
 from nestkala.adapters import LoRA, Prompts
 from nestkala.backbones.open_clip import OpenCLIPTower
 from nestkala.backbones.timm import TimmTower
-from nestkala.config import Config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.evaluation import evaluate
-from nestkala.model import HashModel
-from nestkala.run import train
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 WIDTH, HEADS, DEPTH = 16, 2, 3
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from nestkala import Hasher
-from nestkala.advice import Length, measure_lengths, recommend
+from nestkala.analysis.advice import Length, measure_lengths, recommend
 from nestkala.cli import main
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
+from nestkala.utils.errors import NestKALAError
 
 
 def test_every_length_has_the_score_of_its_own_codes(noise_model: Path) -> None:

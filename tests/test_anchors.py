@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nestkala.anchors import alike_in_words, class_anchors, class_sentences, orthonormal_anchors, text_centre
 from nestkala.backbones import Backbone, load_backbone, tiny_text
 from nestkala.backbones.tiny_text import embed_text
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
+from nestkala.settings.config import Config
+from nestkala.training.anchors import alike_in_words, class_anchors, class_sentences, orthonormal_anchors, text_centre
+from nestkala.utils.errors import NestKALAError
 
 CLASSES = ("cat", "traffic_light", "owl")
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-import nestkala.run
-from nestkala.applicable import LOSSES_WITH_ANCHORS, LOSSES_WITH_CENTRES, inapplicable
+import nestkala.training.run
 from nestkala.cli import train_main
-from nestkala.config import Base, Config, dump_config, load_config
-from nestkala.errors import NestKALAError
 from nestkala.losses import TrainingSet
 from nestkala.plugins import OWN, plugins
-from nestkala.settings_files import shipped_files
+from nestkala.settings.applicable import LOSSES_WITH_ANCHORS, LOSSES_WITH_CENTRES, inapplicable
+from nestkala.settings.config import Base, Config, dump_config, load_config
+from nestkala.settings.files import shipped_files
+from nestkala.utils.errors import NestKALAError
 
 RANDOM = {"head_init": "random"}
 TRAINED = {"epochs": 1}
@@ -137,7 +137,7 @@ def test_of_settings_with_one_reason_the_reason_is_told_once() -> None:
 def parsed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Config | str]:
     """What a command line is taken for, or the error that it gives."""
     seen: list[Config] = []
-    monkeypatch.setattr(nestkala.run, "train", seen.append)
+    monkeypatch.setattr(nestkala.training.run, "train", seen.append)
 
     def parse(*args: object) -> Config | str:
         code = train_main([str(arg) for arg in args])

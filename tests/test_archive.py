@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from nestkala import Hasher
 from nestkala.cli import main
-from nestkala.config import Config
 from nestkala.data import load_dataset, with_archive
 from nestkala.data.splits import draw_split, load_split, save_split
-from nestkala.errors import NestKALAError
-from nestkala.run import train
-from nestkala.trainer import Trainer
+from nestkala.settings.config import Config
+from nestkala.training.run import train
+from nestkala.training.trainer import Trainer
+from nestkala.utils.errors import NestKALAError
 from reliability.launching import Launch
 
 TRAIN_PY = Path(__file__).parents[1] / "train.py"

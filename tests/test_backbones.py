@@ -22,8 +22,8 @@ from nestkala.backbone_names import check_name, open_clip_models, split_name
 from nestkala.backbones import load_backbone
 from nestkala.backbones.open_clip import OpenCLIPTower
 from nestkala.backbones.timm import TimmTower
-from nestkala.errors import NestKALAError
-from nestkala.zero_shot import zero_shot_labels
+from nestkala.training.zero_shot import zero_shot_labels
+from nestkala.utils.errors import NestKALAError
 
 CLIP, SMALL_CLIP, TIMM = "ViT-B-32-quickgelu", "ViT-S-32-alt", "vit_small_patch16_224"
 SENTENCES = ["a photo of a cat.", "a photo of a dog.", "x"]

@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from nestkala import files
 from nestkala.backbones import load_backbone
-from nestkala.checkpoint import load_checkpoint, save_checkpoint
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
 from nestkala.losses import NestedLoss
-from nestkala.model import HashModel
-from nestkala.objective import make_loss
-from nestkala.saved_model import ModelSpec
-from nestkala.trainer import Trainer
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.training.checkpoint import load_checkpoint, save_checkpoint
+from nestkala.training.model_spec import spec_of_run
+from nestkala.training.objective import make_loss
+from nestkala.training.trainer import Trainer
+from nestkala.utils import files
+from nestkala.utils.errors import NestKALAError
 
 TARGETS = torch.eye(3).repeat(4, 1)
 TOKENS = torch.randn(12, 16, 256, generator=torch.Generator().manual_seed(0)).half()
@@ -42,7 +42,7 @@ def build(seed: int = 0, **settings: object) -> Parts:
     config = Config(**{"lengths": (4, 12), "seed": seed, "head_init": "random"} | settings)
     backbone = load_backbone("tiny", config.adapt_blocks if config.chosen_adapter == "clora" else 0)
     torch.manual_seed(seed)
-    model = ModelSpec.of_run(config, backbone, ("cat", "dog", "owl")).build(backbone.tower, torch.randn(3, 8))
+    model = spec_of_run(config, backbone, ("cat", "dog", "owl")).build(backbone.tower, torch.randn(3, 8))
     loss = make_loss(config, model.head, TARGETS)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return model, loss, SGD(trained, lr=0.05, momentum=config.momentum)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nestkala import Hasher
-from nestkala.class_layer import MAX_WIDTH, SHARPNESS, ClassLayer
-from nestkala.config import Config
-from nestkala.run import train
+from nestkala.modeling.class_layer import MAX_WIDTH, SHARPNESS, ClassLayer
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 
 def filled(in_features: int, classes: int, seed: int = 0) -> ClassLayer:
@@ -105,7 +105,7 @@ def test_training_moves_the_prototypes(run: Path, tmp_path: Path) -> None:
 def test_onnx_goes_through_it(run: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="the extra export is not installed")
-    from nestkala.export import export_onnx
+    from nestkala.search.export import export_onnx
 
     hasher, features = Hasher.from_pretrained(run, "cpu"), np.load(run.parent / "features.npy")
     export_onnx(hasher, tmp_path / "model.onnx")

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import nestkala.run
+import nestkala.training.run
 from nestkala.cli import main, train_main
-from nestkala.errors import NestKALAError
-from nestkala.token_cache import TokenCache, image_key
+from nestkala.tokens.cache import TokenCache, image_key
+from nestkala.utils.errors import NestKALAError
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +203,7 @@ def test_an_error_of_several_lines_is_told_in_one(
     def fail(_: object) -> None:
         raise NestKALAError("first line\n  second line\n")
 
-    monkeypatch.setattr(nestkala.run, "train", fail)
+    monkeypatch.setattr(nestkala.training.run, "train", fail)
     assert train_main([]) == 2
     assert one_line_error(capsys) == "error: first line second line"
 
@@ -245,7 +245,7 @@ def test_an_interrupt_gives_130_and_says_how_to_go_on(
     def interrupt(_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(nestkala.run, "train", interrupt)
+    monkeypatch.setattr(nestkala.training.run, "train", interrupt)
     assert main(["train"]) == 130
     assert "--resume" in capsys.readouterr().err
 
@@ -253,9 +253,9 @@ def test_an_interrupt_gives_130_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("args", "doing", "said"),
     [
-        (["encode", "a", "b", "--model", "c"], "nestkala.encode.encode_folder", "shards that are missing"),
-        (["index", "a", "b"], "nestkala.index.opening.find_index", "goes on from there"),
-        (["search", "a", "b"], "nestkala.index.opening.open_index", "interrupted\n"),
+        (["encode", "a", "b", "--model", "c"], "nestkala.search.shards.encode_folder", "shards that are missing"),
+        (["index", "a", "b"], "nestkala.search.opening.find_index", "goes on from there"),
+        (["search", "a", "b"], "nestkala.search.opening.open_index", "interrupted\n"),
     ],
 )
 def test_an_interrupt_of_other_commands_says_what_stays(

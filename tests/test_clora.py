@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from nestkala.adapters import CLoRA
 from nestkala.backbones.open_clip import OpenCLIPTower
 from nestkala.backbones.timm import TimmTower
-from nestkala.errors import NestKALAError
-from nestkala.model import HashModel
+from nestkala.modeling.model import HashModel
+from nestkala.utils.errors import NestKALAError
 
 WIDTH, HEADS, DEPTH, CLASSES, TEXT_WIDTH = 16, 2, 3, 6, 5
 ADAPTED = [("q",), ("k",), ("v",), ("o",), ("k", "v"), ("v", "o", "q", "k")]

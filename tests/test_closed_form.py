@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from nestkala.closed_form import Start, closed_form, default_class_bits
-from nestkala.closed_form.arrangement import arrange
-from nestkala.closed_form.bits import class_rows, detail_rows, rotated_components
-from nestkala.closed_form.classes import Classes, fit_classes
-from nestkala.closed_form.text import fit_text, ridge_regression, scale_to_labels
 from nestkala.codes import pack
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
 from nestkala.heads import FlatHashHead
 from nestkala.losses import nested_centres
-from nestkala.model import HashModel
-from nestkala.zero_shot import zero_shot_labels
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.training.closed_form import Start, closed_form, default_class_bits
+from nestkala.training.closed_form.arrangement import arrange
+from nestkala.training.closed_form.bits import class_rows, detail_rows, rotated_components
+from nestkala.training.closed_form.classes import Classes, fit_classes
+from nestkala.training.closed_form.text import fit_text, ridge_regression, scale_to_labels
+from nestkala.training.zero_shot import zero_shot_labels
+from nestkala.utils.errors import NestKALAError
 
 WIDTH = 32
 

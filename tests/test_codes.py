@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nestkala.codes import hamming, pack, prefix, unpack
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 LENGTHS = [1, 5, 8, 12, 16, 63, 64, 65]
 

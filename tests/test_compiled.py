@@ -102,7 +102,7 @@ children = []
 for _ in range(2):
     child = os.fork()
     if child == 0:
-        from nestkala.compiled import threads_are_lost
+        from nestkala.utils.compiled import threads_are_lost
         work()
         os._exit(int(threads_are_lost()))
     children.append(child)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-import nestkala.run
-from nestkala.anchors import class_sentences
+import nestkala.training.run
 from nestkala.cli import main, train_main
-from nestkala.config import (
+from nestkala.data import cifar10
+from nestkala.losses import ADSH
+from nestkala.settings.config import (
     Config,
     base_config,
     check_files,
@@ -24,9 +25,8 @@ from nestkala.config import (
     load_config,
     without_inapplicable,
 )
-from nestkala.data import cifar10
-from nestkala.errors import NestKALAError
-from nestkala.losses import ADSH
+from nestkala.training.anchors import class_sentences
+from nestkala.utils.errors import NestKALAError
 
 SHIPPED = ("cifar10", "digits", "kalahash", "mah", "mscoco", "nuswide21")
 
@@ -134,7 +134,7 @@ def yaml_file(tmp_path: Path) -> Callable[[str | bytes], Path]:
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
     seen: list[Config] = []
-    monkeypatch.setattr(nestkala.run, "train", seen.append)
+    monkeypatch.setattr(nestkala.training.run, "train", seen.append)
 
     def parse(*args: object, entry: Callable[[list[str]], int] = train_main) -> Config:
         assert entry([str(arg) for arg in args]) == 0

@@ -12,16 +12,17 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from nestkala import Hasher, copy_detection
+from nestkala import Hasher
 from nestkala.cli import main
 from nestkala.codes import pack, unpack
-from nestkala.config import Config
-from nestkala.copy_detection import copy_recall, draw_originals, near_copy
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.features import FeatureDataset
-from nestkala.errors import NestKALAError
-from nestkala.result import load_result
-from nestkala.run import train
+from nestkala.evaluation import copies as copy_detection
+from nestkala.evaluation.copies import copy_recall, draw_originals, near_copy
+from nestkala.settings.config import Config
+from nestkala.training.result import load_result
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 BOTH = ("copy_recall_at_1", "copy_recall_at_10")
 

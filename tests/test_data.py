@@ -14,8 +14,8 @@ import sklearn.datasets
 from PIL import Image
 
 from nestkala.data import ImageDataset, cifar10, load_dataset, without_broken
-from nestkala.errors import NestKALAError
-from nestkala.images import decode_image
+from nestkala.images.decoding import decode_image
+from nestkala.utils.errors import NestKALAError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

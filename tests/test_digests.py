@@ -15,12 +15,12 @@ from leftovers import last_used, unfinished
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from nestkala import digests
 from nestkala.backbones import load_backbone
 from nestkala.data import ArrayDataset, FileDataset, ImageDataset, load_dataset
-from nestkala.digests import FILE, Digests
-from nestkala.token_cache import TokenCache, clear_cache, image_key
-from nestkala.tokens import TokenSource
+from nestkala.images import digests
+from nestkala.images.digests import FILE, Digests
+from nestkala.tokens.cache import TokenCache, clear_cache, image_key
+from nestkala.tokens.source import TokenSource
 
 WRITER = """
 import sys
@@ -301,7 +301,7 @@ def test_arrays_of_other_shapes_have_other_keys() -> None:
 def test_looking_up_shows_a_bar_where_it_takes_time(
     tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nestkala.tokens._PATIENCE", 0)
+    monkeypatch.setattr("nestkala.tokens.source._PATIENCE", 0)
     images = in_files(tmp_path, pixels)
     tokens(tmp_path / "cache", images, "gallery")
     assert "gallery: looking up: 100%" in capsys.readouterr().err

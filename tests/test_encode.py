@@ -13,8 +13,8 @@ from PIL import Image
 
 from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
-from nestkala.encode import encode_folder, read_shards, unreadable
-from nestkala.errors import NestKALAError
+from nestkala.search.shards import encode_folder, read_shards, unreadable
+from nestkala.utils.errors import NestKALAError
 from reliability.launching import Launch
 
 NAMES = [*(f"day {n % 3}/{n}.png" for n in range(29)), "line\nbreak 'ä' <b>.png", os.fsdecode(b"no \xff text.png")]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from nestkala import evaluation, evaluation_cpu, evaluation_gpu
+from nestkala import evaluation
 from nestkala.codes import pack
-from nestkala.errors import NestKALAError
+from nestkala.evaluation import cpu as evaluation_cpu
 from nestkala.evaluation import evaluate
+from nestkala.evaluation import gpu as evaluation_gpu
+from nestkala.utils.errors import NestKALAError
 
 
 def slow_ap(relevance, top_k):

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from nestkala.cli import main
-from nestkala.config import dump_config, load_config
-from nestkala.errors import NestKALAError
 from nestkala.experiments import (
     Experiment,
     Grid,
@@ -23,7 +21,9 @@ from nestkala.experiments import (
 )
 from nestkala.experiments import grid as grid_module
 from nestkala.experiments import runs as run_module
-from nestkala.settings_files import shipped_files
+from nestkala.settings.config import dump_config, load_config
+from nestkala.settings.files import shipped_files
+from nestkala.utils.errors import NestKALAError
 
 SHIPPED = shipped_files("nestkala.configs.experiments")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
 from nestkala.experiments import Run, finish, mean_and_spread
 from nestkala.experiments import runs as run_module
+from nestkala.settings.config import Config
+from nestkala.utils.errors import NestKALAError
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from PIL import Image
 from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
 from nestkala.codes import hamming, prefix, unpack
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
-from nestkala.export import export_codes, export_onnx
-from nestkala.run import train
+from nestkala.search.export import export_codes, export_onnx
+from nestkala.settings.config import Config
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="the extra export is not installed")

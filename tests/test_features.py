@@ -9,12 +9,12 @@ from accelerate.state import AcceleratorState
 
 from nestkala import Hasher
 from nestkala.codes import unpack
-from nestkala.config import Config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 WIDTH, CLASSES, PER_CLASS = 12, 4, 30
 Folder = Callable[..., Path]

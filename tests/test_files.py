@@ -15,15 +15,15 @@ import torch
 from leftovers import unfinished
 from safetensors.torch import save_file
 
-from nestkala.errors import NestKALAError
-from nestkala.files import is_unfinished, load_tensors, remove_unfinished, replacing, save_tensors, write_text
 from nestkala.index import PrefixIndex
-from nestkala.index.opening import save_index
+from nestkala.search.opening import save_index
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.files import is_unfinished, load_tensors, remove_unfinished, replacing, save_tensors, write_text
 
 KILLED = """
 import sys
 from pathlib import Path
-from nestkala.files import replacing
+from nestkala.utils.files import replacing
 
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half of it")

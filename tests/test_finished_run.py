@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from nestkala import Hasher
+from nestkala.analysis.finished_run import FinishedRun, score_run
 from nestkala.cli import main
 from nestkala.codes import unpack
-from nestkala.config import Config, load_config
-from nestkala.finished_run import FinishedRun, score_run
-from nestkala.run import train
+from nestkala.settings.config import Config, load_config
+from nestkala.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from nestkala import digests
 from nestkala.cli import main
-from nestkala.config import load_config
-from nestkala.digests import Digests
-from nestkala.encode import read_shards, unreadable
-from nestkala.errors import NestKALAError
-from nestkala.formats import check_version
 from nestkala.hasher import Hasher
-from nestkala.history import load_history
+from nestkala.images import digests
+from nestkala.images.digests import Digests
 from nestkala.index import PrefixIndex
-from nestkala.token_cache import TokenCache, image_key
+from nestkala.search.shards import read_shards, unreadable
+from nestkala.settings.config import load_config
+from nestkala.tokens.cache import TokenCache, image_key
+from nestkala.training.history import load_history
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.versions import check_version
 
 # What each file held, as told by the code that wrote it.
 FEATURE_CODES = [

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 from reliability.fuzzing import harness
 from reliability.fuzzing.harness import came_of, fuzz
 from reliability.fuzzing.mutations import mutated

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from nestkala.adapters import CLoRA
 from nestkala.backbones import Tower
 from nestkala.codes import pack
-from nestkala.config import Config
 from nestkala.evaluation import evaluate
-from nestkala.model import HashModel
-from nestkala.objective import make_loss
-from nestkala.trainer import Trainer
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.training.objective import make_loss
+from nestkala.training.trainer import Trainer
 
 CLASSES, WIDTH, BITS = 10, 512, 32
 

@@ -18,16 +18,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import nestkala.run
+import nestkala.training.run
 from nestkala import Hasher
 from nestkala.backbones import load_backbone
-from nestkala.config import Config
 from nestkala.data.digits import load_digits
 from nestkala.data.splits import load_split
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
-from nestkala.files import save_tensors
-from nestkala.saved_model import load_model, save_model
+from nestkala.modeling.saved_model import load_model, save_model
+from nestkala.settings.config import Config
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.files import save_tensors
 
 LENGTHS = (4, 12, 20)
 DIGITS = load_digits().take(np.arange(60))
@@ -64,8 +64,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cache=folder / "tokens",
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(nestkala.run, "load_dataset", lambda *_: DIGITS)
-        yield nestkala.run.train(config)
+        monkeypatch.setattr(nestkala.training.run, "load_dataset", lambda *_: DIGITS)
+        yield nestkala.training.run.train(config)
     AcceleratorState._reset_state()
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
-from nestkala.history import Epoch, EpochMeans, history_as_json, history_from_json, load_history
 from nestkala.losses import DPSH, DSDH, KIDDO, HashLoss, NestedLoss, NestedTerms, WithHSWD, random_codes
-from nestkala.run import train
-from nestkala.trainer import Trainer
+from nestkala.settings.config import Config
+from nestkala.training.history import Epoch, EpochMeans, history_as_json, history_from_json, load_history
+from nestkala.training.run import train
+from nestkala.training.trainer import Trainer
+from nestkala.utils.errors import NestKALAError
 
 CLASSES, IMAGES, BITS = 3, 12, 6
 TARGETS = torch.eye(CLASSES).repeat(4, 1)

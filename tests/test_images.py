@@ -12,8 +12,8 @@ import torch
 from PIL import Image, features
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
-from nestkala.errors import NestKALAError
-from nestkala.images import FORMATS, decode_image, image_size, looks_like_image
+from nestkala.images.decoding import FORMATS, decode_image, image_size, looks_like_image
+from nestkala.utils.errors import NestKALAError
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
@@ -473,7 +473,7 @@ def test_values_are_scaled_alike_in_however_many_bands(monkeypatch: pytest.Monke
     values = np.random.default_rng(0).normal(size=(9, 11)).astype(np.float32)
     values[3, 3] = np.nan
     whole = decoded(encoded(Image.fromarray(values), "TIFF"))
-    monkeypatch.setattr("nestkala.images._BAND", 7)
+    monkeypatch.setattr("nestkala.images.decoding._BAND", 7)
     assert (decoded(encoded(Image.fromarray(values), "TIFF")) == whole).all()
     low, high = np.nanmin(values), np.nanmax(values)
     exact = (np.nan_to_num(values, nan=low).astype(float) - low) / (float(high) - low) * 255

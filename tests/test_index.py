@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestkala import errors
 from nestkala.codes import hamming, pack, prefix, unpack
-from nestkala.errors import NestKALAError
 from nestkala.index import PrefixIndex
 from nestkala.index import strings as strings_module
 from nestkala.index.scan import scan_prefixes
 from nestkala.index.strings import Strings
-from nestkala.words import ordered_words, packed_bytes
+from nestkala.utils import errors
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.packed_words import ordered_words, packed_bytes
 
 LENGTHS = (5, 8, 13, 32, 40, 64, 70, 130)
 

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from nestkala import Hasher
-from nestkala.errors import NestKALAError
-from nestkala.images import FORMATS
+from nestkala.images.decoding import FORMATS
+from nestkala.images.listing import LeftOut
 from nestkala.index import PrefixIndex
-from nestkala.index.folder import Changes, update_from_folder
-from nestkala.listing import LeftOut
+from nestkala.search.folder import Changes, update_from_folder
+from nestkala.utils.errors import NestKALAError
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_it_is_kept_on_the_way(hasher: Hasher, photos: Path) -> None:
 
 
 def test_no_more_than_asked_for_is_unsaved(hasher: Hasher, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nestkala.index.folder.CHUNK", 2)
+    monkeypatch.setattr("nestkala.search.folder.CHUNK", 2)
     index, kept = empty(hasher), []
     update_from_folder(index, photos, hasher, keep=lambda: kept.append(len(index)), keep_every=5)
     assert kept == [5, 10, 12]
@@ -297,7 +297,7 @@ from dataclasses import asdict
 from pathlib import Path
 from nestkala import Hasher
 from nestkala.index import PrefixIndex
-from nestkala.index.folder import update_from_folder
+from nestkala.search.folder import update_from_folder
 
 hasher, photos = Hasher.from_pretrained(sys.argv[1], "cpu"), Path(sys.argv[2])
 index = PrefixIndex.build(hasher.encode([]), bits=20)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
-from nestkala.launcher import check_launcher
-from nestkala.machine import compute_threads, cores_per_process
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.launcher import check_launcher
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.machine import compute_threads, cores_per_process
 from reliability.launching import Launch
 
 OTHER_TRAININGS = {
@@ -85,9 +85,9 @@ def test_threads_are_those_of_the_settings_else_of_the_user_else_all(
 
 THREADS = """
 import sys, torch
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.utils.errors import NestKALAError
+from nestkala.training.run import train
 
 try:
     train(Config(data="nowhere", threads=int(sys.argv[1])))
@@ -108,7 +108,8 @@ def test_training_takes_the_users_threads(asked: int, threads: int, tmp_path: Pa
 
 def test_what_the_real_launcher_sets_is_taken(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
-        "import os\nfrom nestkala.launcher import check_launcher\nfrom nestkala.machine import compute_threads\n"
+        "import os\nfrom nestkala.training.launcher import check_launcher\n"
+        "from nestkala.utils.machine import compute_threads\n"
         "check_launcher('fp32')\nprint(os.environ['ACCELERATE_DYNAMO_BACKEND'], compute_threads() >= 1)\n"
     )
     with Launch(1, tmp_path / "script.py", folder=tmp_path / "log") as launch:

@@ -13,15 +13,15 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from nestkala import Hasher
 from nestkala.codes import columns, pack, unpack
-from nestkala.config import Config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
-from nestkala.errors import NestKALAError
 from nestkala.heads import CascadeHashHead, FlatHashHead, HashHead, NestedHashHead
 from nestkala.losses import ADSH, DPSH, NestedLoss, WithHSWD, random_codes
 from nestkala.losses.distillation import distill
 from nestkala.losses.weighting import halving_weights
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 FEATURES, LENGTHS = 6, (2, 3, 5)
 WIDTH, CLASSES, PER_CLASS = 12, 4, 30

@@ -10,12 +10,12 @@ from PIL import Image
 from serving import serving
 
 from nestkala import Hasher
-from nestkala.config import Config
 from nestkala.index import PrefixIndex
 from nestkala.report import write_report
-from nestkala.result_page import result_page
-from nestkala.run import train
-from nestkala.server import make_app
+from nestkala.search.result_page import result_page
+from nestkala.server.app import make_app
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 HACK = "document.title='hacked'"
 NAMES = [

@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 from nestkala import Hasher, PrefixIndex
 from nestkala.cli import main
 from nestkala.codes import pack
-from nestkala.errors import NestKALAError
 from nestkala.index import Hits
 from nestkala.index.milvus import MilvusIndex
-from nestkala.server import make_app
+from nestkala.server.app import make_app
+from nestkala.utils.errors import NestKALAError
 
 pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
 

@@ -6,8 +6,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 from nestkala.adapters import CLoRA
 from nestkala.backbones.timm import TimmTower
-from nestkala.errors import NestKALAError
-from nestkala.model import HashModel
+from nestkala.modeling.model import HashModel
+from nestkala.utils.errors import NestKALAError
 
 WIDTH, CLASSES, TEXT_WIDTH, LENGTHS = 16, 5, 6, (2, 3, 8)
 OWN = {"anchors", "anchor_to_code.weight", "anchor_to_code.bias", "head.linear.weight", "head.linear.bias"}

@@ -5,8 +5,6 @@ from inspect import Parameter, signature
 import pytest
 import torch
 
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
 from nestkala.heads import NestedHashHead
 from nestkala.losses import (
     CSQ,
@@ -18,8 +16,10 @@ from nestkala.losses import (
     nested_centres,
     random_codes,
 )
-from nestkala.objective import make_loss
 from nestkala.plugins import OWN, plugins
+from nestkala.settings.config import Config
+from nestkala.training.objective import make_loss
+from nestkala.utils.errors import NestKALAError
 
 CLASSES, NUM, LENGTHS = 5, 12, (3, 8, 16)
 TARGETS = torch.eye(CLASSES)[torch.arange(NUM) % CLASSES]

@@ -17,20 +17,20 @@ from PIL import Image
 
 from nestkala import Hasher
 from nestkala.adapters import CLoRA, LoRA
-from nestkala.backbone_choice import suitable_backbone
 from nestkala.backbones import load_backbone
 from nestkala.backbones.folding import fold_batch_norms
 from nestkala.backbones.photo import WEIGHTS, PhotoTower, load, load_network, translated
-from nestkala.config import Config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
-from nestkala.images import image_size
-from nestkala.model import HashModel
-from nestkala.run import train
-from nestkala.token_cache import TokenCache
-from nestkala.tokens import TokenSource
+from nestkala.images.decoding import image_size
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.tokens.cache import TokenCache
+from nestkala.tokens.source import TokenSource
+from nestkala.training.backbone_choice import suitable_backbone
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 DALMATIAN = 251  # among ImageNet-1k's classes, by the list that the challenge published
 CLASSES, TEXT_WIDTH = 6, 5

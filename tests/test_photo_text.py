@@ -13,7 +13,7 @@ from torch import Tensor
 from nestkala.backbones import photo_text, shipped, tiny_text
 from nestkala.backbones.photo_text import PHOTO_NAMES, PHOTO_NAMES_SHA256, Names, load_names, regress, text_embedder
 from nestkala.backbones.tiny_text import embed_text
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 DOGS = range(151, 269)
 BIRDS = [*range(7, 25), *range(80, 101), *range(127, 147)]

@@ -13,10 +13,10 @@ import pytest
 
 from nestkala import Hasher
 from nestkala.cli import main
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
 from nestkala.losses import KIDDO, HashLoss
 from nestkala.plugins import find_plugin, plugins
+from nestkala.settings.config import Config
+from nestkala.utils.errors import NestKALAError
 
 ROOT = Path(__file__).parent.parent
 Stranger = Callable[..., None]
@@ -174,7 +174,9 @@ def test_what_is_no_head_is_refused(stranger: Stranger) -> None:
 
 
 def test_naming_a_head_imports_no_torch() -> None:
-    code = "import sys; from nestkala.config import Config; Config(head='flat'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from nestkala.settings.config import Config; Config(head='flat'); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

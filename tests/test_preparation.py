@@ -16,8 +16,8 @@ from torch import Tensor
 
 from nestkala.backbones import Backbone, load_backbone
 from nestkala.backbones.preparation import Preparation
-from nestkala.errors import NestKALAError
-from nestkala.tokens import Decoded
+from nestkala.tokens.source import Decoded
+from nestkala.utils.errors import NestKALAError
 
 BACKBONES = ("tiny", "photo", "timm/resnet18:random", "timm/vit_tiny_patch16_224:random", "open_clip/ViT-S-32:random")
 MODES = {

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from nestkala.backbones.tiny import network
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "pretrain_tiny.py"
 CHAINS = [["tabby, tabby cat", "domestic cat, house cat", "cat, true cat", "feline, felid", "thing"]] + [

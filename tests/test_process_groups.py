@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import distributed
 
-from nestkala.processes import ending_process_group
+from nestkala.utils.processes import ending_process_group
 from reliability.launching import Launch
 
 AT_EXIT = """
@@ -30,10 +30,10 @@ if sys.argv[1:] == ["fail"]:
 
 TRAIN_AND_ENCODE = """
 from pathlib import Path
-from nestkala.config import Config
-from nestkala.encode import encode_folder
-from nestkala.errors import NestKALAError
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.search.shards import encode_folder
+from nestkala.utils.errors import NestKALAError
+from nestkala.training.run import train
 
 folder, model = map(Path, sys.argv[1:3])
 try:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nestkala.codes import columns, hamming, pack, prefix, unpack
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 DTYPES = (np.float16, np.float32, np.float64, np.int8, np.int64)
 

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_evaluation import enumerated_map, slow_map, slow_rankings
 
-from nestkala import evaluation, evaluation_cpu, evaluation_gpu
+from nestkala import evaluation
 from nestkala.codes import pack
-from nestkala.errors import NestKALAError
+from nestkala.evaluation import cpu as evaluation_cpu
 from nestkala.evaluation import evaluate
-from nestkala.relevance import RelevanceCounts
+from nestkala.evaluation import gpu as evaluation_gpu
+from nestkala.evaluation.relevance import RelevanceCounts
+from nestkala.utils.errors import NestKALAError
 
 rank_on_cpu = evaluation_cpu.rank
 

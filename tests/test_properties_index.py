@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nestkala.codes import hamming, pack
-from nestkala.errors import NestKALAError
 from nestkala.index import PrefixIndex
+from nestkala.utils.errors import NestKALAError
 
 METHODS = ("auto", "slices", "scan")
 

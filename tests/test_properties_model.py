@@ -11,13 +11,13 @@ from strategies import multi_hot
 from torch import Tensor, nn
 
 from nestkala.adapters import CLoRA, LoRA, Prompts
-from nestkala.anchors import orthonormal_anchors
-from nestkala.closed_form import closed_form
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
 from nestkala.losses import hash_centres, majority_centres, nested_centres
-from nestkala.model import HashModel
-from nestkala.zero_shot import zero_shot_labels
+from nestkala.modeling.model import HashModel
+from nestkala.settings.config import Config
+from nestkala.training.anchors import orthonormal_anchors
+from nestkala.training.closed_form import closed_form
+from nestkala.training.zero_shot import zero_shot_labels
+from nestkala.utils.errors import NestKALAError
 
 PROJECTIONS = ("q", "k", "v", "o")
 

@@ -7,7 +7,7 @@ from strategies import multi_hot
 from test_splits import dataset_of
 
 from nestkala.data.splits import draw_split
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 
 @st.composite

@@ -59,8 +59,8 @@ def test_search_prints_distances_at_each_length(
 ) -> None:
     from PIL import Image
 
-    from nestkala.config import Config
-    from nestkala.run import train
+    from nestkala.settings.config import Config
+    from nestkala.training.run import train
 
     (code,) = (block for block in BLOCKS if "hasher.encode" in block)
     run = tmp_path / "runs" / "photos-4shot-seed0-20260101-120000"

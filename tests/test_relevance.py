@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nestkala.codes import pack
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
-from nestkala.relevance import RelevanceCounts, bootstrap_interval
+from nestkala.evaluation.relevance import RelevanceCounts, bootstrap_interval
+from nestkala.utils.errors import NestKALAError
 
 
 def drawn(num: int, bits: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nestkala.analysis.finished_run import FinishedRun
 from nestkala.cli import main
 from nestkala.codes import pack, unpack
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
-from nestkala.finished_run import FinishedRun
-from nestkala.images import data_url, thumbnail
+from nestkala.images.decoding import data_url, thumbnail
 from nestkala.report import drawing, write_report
 from nestkala.report.code_statistics import bit_statistics, embed, silhouette
 from nestkala.report.examples import find_examples, nearest_lengths
 from nestkala.report.figures import RunFigures, first_labels, measure
 from nestkala.report.groups import group_runs
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 MARKUP = "<img src=x onerror=document.title='hacked'> $x^$"
 

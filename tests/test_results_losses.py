@@ -8,9 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from nestkala.config import dump_config
-from nestkala.errors import NestKALAError
 from nestkala.experiments import Run
+from nestkala.settings.config import dump_config
+from nestkala.utils.errors import NestKALAError
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,22 @@ import torch
 from leftovers import unfinished
 from safetensors.torch import load_file
 
-from nestkala.anchors import class_anchors
 from nestkala.backbones import Backbone, load_backbone
 from nestkala.cli import main
-from nestkala.closed_form import closed_form
-from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
-from nestkala.errors import NestKALAError
 from nestkala.heads import NestedHashHead
-from nestkala.objective import make_loss
 from nestkala.plugins import plugins
-from nestkala.run import train
-from nestkala.saved_model import ModelSpec
-from nestkala.seeding import seeded
-from nestkala.tokens import TokenSource
-from nestkala.trainer import Trainer
+from nestkala.settings.config import Config, load_config
+from nestkala.tokens.source import TokenSource
+from nestkala.training.anchors import class_anchors
+from nestkala.training.closed_form import closed_form
+from nestkala.training.model_spec import spec_of_run
+from nestkala.training.objective import make_loss
+from nestkala.training.run import train
+from nestkala.training.trainer import Trainer
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.seeding import seeded
 from reliability.launching import Launch
 
 ROOT = Path(__file__).parents[1]
@@ -184,7 +184,7 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     backbone = load_backbone("tiny", num_adapted=0)
     anchors = class_anchors(config, backbone, dataset.class_names)
     with seeded(0):
-        model = ModelSpec.of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
+        model = spec_of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
     tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, sorted(split.gallery.tolist()))
     start = closed_form(model, tokens, [], torch.zeros(0, 10), config)
     assert start.accuracy is None
@@ -336,7 +336,7 @@ def test_features_of_any_scale_train_from_a_random_start(
                 parameter.mul_(scale)
         return backbone
 
-    monkeypatch.setattr("nestkala.run.load_backbone", scaled)
+    monkeypatch.setattr("nestkala.training.run.load_backbone", scaled)
     random: dict[str, object] = {"head_init": "random", "batch_norm": False, "epochs": 60, "checkpoint_every": 60}
 
     def scores(limit: float) -> list[float]:

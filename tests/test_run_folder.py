@@ -15,12 +15,12 @@ import pytest
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from nestkala import run_folder
-from nestkala.config import Config, load_config
-from nestkala.errors import NestKALAError
 from nestkala.experiments.runs import refreshed
-from nestkala.run import train
-from nestkala.run_folder import InUseError, held
+from nestkala.settings.config import Config, load_config
+from nestkala.training import run_folder
+from nestkala.training.run import train
+from nestkala.training.run_folder import InUseError, held
+from nestkala.utils.errors import NestKALAError
 from reliability.launching import Launch
 
 SMALL = ["--anchors", "orthonormal", "--head-init", "random", "--backbone", "features:8", "--queries-per-class", "3"]
@@ -29,7 +29,7 @@ SMALL += ["--lengths", "4,8", "--shots", "4", "--epochs", "3", "--checkpoint-eve
 MEETING = """
 import sys, time
 from pathlib import Path
-import nestkala.run
+import nestkala.training.run
 
 def meet(load, here, name, number):
     def loaded(*arguments):
@@ -47,7 +47,7 @@ from nestkala.cli import main
 
 name, number = sys.argv[1], int(sys.argv[2])
 time.strftime = lambda *_: "20260101-000000"  # the same second
-nestkala.run.load_dataset = meet(nestkala.run.load_dataset, Path(), name, number)
+nestkala.training.run.load_dataset = meet(nestkala.training.run.load_dataset, Path(), name, number)
 sys.exit(main(["train", *sys.argv[3:]]))
 """
 )
@@ -150,8 +150,8 @@ def test_processes_of_one_job_share_a_folder_that_was_free(features: Path) -> No
 
 def test_processes_of_one_job_all_hear_that_an_output_is_taken(features: Path) -> None:
     Path("script.py").write_text(
-        "import sys\nimport nestkala.run\nfrom nestkala.cli import main\n"
-        "nestkala.run.check_output = lambda config: None  # somebody took it after we looked\n"
+        "import sys\nimport nestkala.training.run\nfrom nestkala.cli import main\n"
+        "nestkala.training.run.check_output = lambda config: None  # somebody took it after we looked\n"
         "sys.exit(main(['train', *sys.argv[1:]]))\n"
     )
     Path("taken").mkdir()
@@ -166,7 +166,7 @@ def test_processes_of_one_job_all_hear_that_an_output_is_taken(features: Path) -
 HOLD = """
 import sys, time
 from pathlib import Path
-from nestkala.run_folder import held
+from nestkala.training.run_folder import held
 
 with held(Path(sys.argv[1])):
     print("held", flush=True)
@@ -209,7 +209,7 @@ def test_a_folder_is_free_again_afterwards(tmp_path: Path) -> None:
 SHARE = """
 import sys, time
 from pathlib import Path
-from nestkala.config import Config
+from nestkala.settings.config import Config
 from nestkala.experiments import Run, finish
 from nestkala.experiments import runs as module
 

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nestkala.config import Config
 from nestkala.plugins import plugins
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 WIDTH = 6
 

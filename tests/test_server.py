@@ -19,14 +19,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from nestkala import Hasher, server, server_connections, server_turns, server_uploads
+from nestkala import Hasher
 from nestkala.codes import hamming
 from nestkala.index import PrefixIndex
-from nestkala.index.folder import update_from_folder
-from nestkala.index.model import about_model, folder_of, hasher_of
-from nestkala.index.opening import open_index
-from nestkala.server_guard import is_host_name, own_names
-from nestkala.server_turns import Turns
+from nestkala.search.folder import update_from_folder
+from nestkala.search.opening import open_index
+from nestkala.search.provenance import about_model, folder_of, hasher_of
+from nestkala.server import app as server
+from nestkala.server import connections as server_connections
+from nestkala.server import turns as server_turns
+from nestkala.server import uploads as server_uploads
+from nestkala.server.guard import is_host_name, own_names
+from nestkala.server.turns import Turns
 from reliability import hostile_requests, web_server
 from reliability.web_server import ask
 

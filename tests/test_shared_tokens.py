@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from nestkala.backbones import load_backbone
-from nestkala.errors import NestKALAError
-from nestkala.token_cache import TokenCache, image_key
-from nestkala.tokens import TokenSource
+from nestkala.tokens.cache import TokenCache, image_key
+from nestkala.tokens.source import TokenSource
+from nestkala.utils.errors import NestKALAError
 from reliability.kills import launched, make_images, training
 from reliability.launching import Launch
 from reliability.workers import done
@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from nestkala.backbones import load_backbone
-from nestkala.errors import NestKALAError
-from nestkala.shared_tokens import SharedTokenSource
-from nestkala.token_cache import TokenCache
-from nestkala.tokens import TokenSource
+from nestkala.utils.errors import NestKALAError
+from nestkala.tokens.shared import SharedTokenSource
+from nestkala.tokens.cache import TokenCache
+from nestkala.tokens.source import TokenSource
 
 sys.path.insert(0, sys.argv[1])
 from test_shared_tokens import BATCH, Files

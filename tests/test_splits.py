@@ -9,7 +9,7 @@ import pytest
 
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.splits import Split, draw_split, load_split, save_split
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -8,9 +8,9 @@ import pytest
 
 from nestkala import Hasher, PrefixIndex
 from nestkala.backbones import load_backbone
-from nestkala.config import Config
-from nestkala.errors import NestKALAError
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestkala.errors import NestKALAError
-from nestkala.text_files import parsed_json, read_json, read_yaml
+from nestkala.utils.errors import NestKALAError
+from nestkala.utils.text_files import parsed_json, read_json, read_yaml
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)

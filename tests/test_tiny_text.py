@@ -16,7 +16,7 @@ from torch import Tensor
 from nestkala.backbones import shipped, tiny_text
 from nestkala.backbones.shipped import load_shipped
 from nestkala.backbones.tiny_text import VOCABULARY, VOCABULARY_SHA256, embed_text
-from nestkala.errors import NestKALAError
+from nestkala.utils.errors import NestKALAError
 
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = sorted((ROOT / "scripts" / "class_names").glob("*.txt"))

@@ -15,9 +15,9 @@ from leftovers import last_used, unfinished
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nestkala import token_cache
-from nestkala.errors import NestKALAError
-from nestkala.token_cache import CacheSize, TokenCache, cache_size, clear_cache, default_folder, image_key
+from nestkala.tokens import cache as token_cache
+from nestkala.tokens.cache import CacheSize, TokenCache, cache_size, clear_cache, default_folder, image_key
+from nestkala.utils.errors import NestKALAError
 
 GB = 1e9
 TOKENS = (16, 64)
@@ -26,7 +26,7 @@ WRITER = """
 import sys
 import torch
 from pathlib import Path
-from nestkala.token_cache import CacheSize, TokenCache, image_key
+from nestkala.tokens.cache import CacheSize, TokenCache, image_key
 
 cache = TokenCache(Path(sys.argv[1]), "kind", 1e9)
 print("ready", flush=True)

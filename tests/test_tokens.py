@@ -12,13 +12,13 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 
-import nestkala.run
+import nestkala.training.run
 from nestkala.backbones import Backbone, load_backbone
-from nestkala.config import Config
 from nestkala.data.digits import load_digits
-from nestkala.errors import NestKALAError
-from nestkala.token_cache import TokenCache, image_key
-from nestkala.tokens import Images, TokenSource
+from nestkala.settings.config import Config
+from nestkala.tokens.cache import TokenCache, image_key
+from nestkala.tokens.source import Images, TokenSource
+from nestkala.utils.errors import NestKALAError
 
 
 @dataclasses.dataclass
@@ -239,7 +239,7 @@ def test_tokens_that_half_precision_cannot_hold_are_refused(images: Given) -> No
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dataset = load_digits().take(np.arange(30))
-    monkeypatch.setattr(nestkala.run, "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(nestkala.training.run, "load_dataset", lambda *_: dataset)
     yield
     AcceleratorState._reset_state()
 
@@ -261,7 +261,7 @@ def test_runs_share_tokens_only_where_they_are_the_same(
             "threads": 1,
         }
         output = tmp_path / str(len(list(tmp_path.iterdir())))
-        nestkala.run.train(Config(**shared | {"output": output} | settings))
+        nestkala.training.run.train(Config(**shared | {"output": output} | settings))
         return sum(trunk_calls)
 
     each = 30 + 20  # images, and near copies of those in the gallery

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from nestkala import Hasher
 from nestkala.cli import main
-from nestkala.closed_form.classes import fit_classes
-from nestkala.closed_form.mixture import SHARPNESS, clusters, held_out_likelihood
 from nestkala.codes import pack
-from nestkala.config import Config
 from nestkala.data import load_dataset
-from nestkala.errors import NestKALAError
 from nestkala.evaluation import evaluate
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.closed_form.classes import fit_classes
+from nestkala.training.closed_form.mixture import SHARPNESS, clusters, held_out_likelihood
+from nestkala.training.run import train
+from nestkala.utils.errors import NestKALAError
 from tests.test_closed_form import NONE, World, before, named, normal, seeded, started
 
 

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 from nestkala import Hasher
 from nestkala.codes import hamming
 from nestkala.index import PrefixIndex
-from nestkala.index.folder import update_from_folder
-from nestkala.index.model import about_model
-from nestkala.server import make_app
+from nestkala.search.folder import update_from_folder
+from nestkala.search.provenance import about_model
+from nestkala.server.app import make_app
 
 MARKUP = "<img src=x onerror=document.title='hacked'>.png"
 

@@ -8,7 +8,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 from .contract import Backbone
 from .tower import FixedTower
 

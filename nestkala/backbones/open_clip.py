@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import NestKALAError, one_line, unknown_name
-from ..seeding import seeded
+from ..utils.errors import NestKALAError, one_line, unknown_name
+from ..utils.seeding import seeded
 from .contract import Backbone
 from .tower import AdaptableBlock, Tower
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import NestKALAError
-from ..seeding import seeded
+from ..utils.errors import NestKALAError
+from ..utils.seeding import seeded
 from .contract import Backbone
 from .folding import fold_batch_norms
 from .photo_text import text_embedder

@@ -7,8 +7,8 @@ from typing import Any
 from PIL.Image import Image
 from torch import Tensor
 
-from ..errors import NestKALAError, one_line
-from ..images import decode_image
+from ..images.decoding import decode_image
+from ..utils.errors import NestKALAError, one_line
 
 LONGEST = 16
 """Of an image longer than so many times its shorter side only the middle is scaled, where only that would be kept."""

@@ -7,7 +7,7 @@ from importlib.resources import files
 from safetensors.torch import load
 from torch import Tensor
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 FOLDER = files("nestkala") / "pretrained"
 

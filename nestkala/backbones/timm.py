@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NestKALAError, one_line, unknown_name
-from ..seeding import seeded
+from ..utils.errors import NestKALAError, one_line, unknown_name
+from ..utils.seeding import seeded
 from .contract import Backbone
 from .tower import AdaptableBlock, FixedTower, Tower
 

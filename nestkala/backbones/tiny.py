@@ -9,7 +9,7 @@ from timm.data import create_transform
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..seeding import seeded
+from ..utils.seeding import seeded
 from .contract import Backbone
 from .folding import fold_batch_norms
 from .shipped import load_shipped

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from huggingface_hub import snapshot_download
 from torch import Tensor
 
-from ..errors import NestKALAError, one_line
+from ..utils.errors import NestKALAError, one_line
 from .shipped import load_shipped
 
 VOCABULARY = "vocabulary.safetensors"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 Projection = Literal["q", "k", "v", "o", "head"]
 """A linear projection of self-attention: queries, keys, values, output; or "head", a convolutional network's last."""

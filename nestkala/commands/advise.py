@@ -33,12 +33,12 @@ class Advise:
     def run(self) -> None:
         from tabulate import tabulate
 
-        from ..advice import measure_lengths, recommend
+        from ..analysis.advice import measure_lengths, recommend
 
         lengths = measure_lengths(self.run_folder, progress=not self.json)
         chosen = recommend(lengths, self.min_map, self.max_ms, self.max_bytes)
         if self.plot is not None:
-            from ..plots import plot_lengths
+            from ..analysis.plots import plot_lengths
 
             plot_lengths(lengths, chosen, self.plot)
         if self.json:

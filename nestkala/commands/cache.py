@@ -22,7 +22,7 @@ class Cache:
     """print what is there, or was deleted, as JSON"""
 
     def run(self) -> None:
-        from ..token_cache import cache_size, clear_cache, default_folder
+        from ..tokens.cache import cache_size, clear_cache, default_folder
 
         folder = self.folder or default_folder()
         size = clear_cache(folder) if self.action == "clear" else cache_size(folder)

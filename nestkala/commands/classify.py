@@ -31,9 +31,9 @@ class Classify:
     def run(self) -> None:
         from tabulate import tabulate
 
-        from ..errors import as_line
         from ..hasher import Hasher
-        from ..machine import decoding_workers
+        from ..utils.errors import as_line
+        from ..utils.machine import decoding_workers
 
         images = [image for path in self.images for image in _images(path)]
         hasher = Hasher.from_pretrained(self.model)
@@ -48,7 +48,7 @@ class Classify:
 
 def _images(path: Path) -> list[Path]:
     """The image, or those below the folder."""
-    from ..listing import LeftOut, images_below
+    from ..images.listing import LeftOut, images_below
 
     if not path.is_dir():
         return [path]

@@ -39,7 +39,7 @@ class Encode:
     def run(self) -> None:
         from accelerate import PartialState
 
-        from ..encode import encode_folder, read_shards, unreadable
+        from ..search.shards import encode_folder, read_shards, unreadable
 
         plan = encode_folder(
             self.folder,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..config import comma_separated
-from ..errors import NestKALAError
+from ..settings.config import comma_separated
+from ..utils.errors import NestKALAError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Eval:
     """print the scores of each run as JSON"""
 
     def run(self) -> None:
-        from ..finished_run import FinishedRun, score_run
+        from ..analysis.finished_run import FinishedRun, score_run
         from ..report.groups import group_runs
 
         if not self.run_folders:
@@ -61,7 +61,7 @@ def _table(found: Sequence[Sequence[dict[str, Any]]]) -> str:
     """The scores {name: value} of each run, by length, in Markdown; of several runs their mean and deviation."""
     from tabulate import tabulate
 
-    from ..finished_run import SCORE_TITLES
+    from ..analysis.finished_run import SCORE_TITLES
 
     several, rows = len(found) > 1, []
     for of_length in zip(*found, strict=True):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from ..config import comma_separated
-from ..errors import NestKALAError, unknown_name
+from ..settings.config import comma_separated
+from ..utils.errors import NestKALAError, unknown_name
 
 if TYPE_CHECKING:
     from ..experiments import Experiment as ExperimentFile

@@ -25,9 +25,9 @@ class Export:
     """print the names of the files as JSON"""
 
     def run(self) -> None:
-        from ..export import export_codes, export_onnx
         from ..hasher import Hasher
         from ..index import PrefixIndex
+        from ..search.export import export_codes, export_onnx
 
         files = [self.output]
         if self.output.suffix == ".onnx":

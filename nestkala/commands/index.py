@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 if TYPE_CHECKING:
     from ..index import SearchIndex
@@ -43,8 +43,8 @@ class Index:
     """print what changed as JSON"""
 
     def run(self) -> None:
-        from ..encode import is_encoded
-        from ..index.opening import find_index
+        from ..search.opening import find_index
+        from ..search.shards import is_encoded
 
         index = find_index(self.index)
         if is_encoded(self.folder):
@@ -60,10 +60,10 @@ class Index:
         if self.save_every is not None and self.save_every < 1:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         from ..hasher import Hasher
-        from ..index.folder import update_from_folder
-        from ..index.model import about_model, hasher_of
-        from ..index.opening import create_index, save_index
-        from ..machine import decoding_workers
+        from ..search.folder import update_from_folder
+        from ..search.opening import create_index, save_index
+        from ..search.provenance import about_model, hasher_of
+        from ..utils.machine import decoding_workers
 
         folder = str(self.folder.resolve())
         if index is not None:
@@ -102,8 +102,8 @@ class Index:
     def _put_together(self, index: "SearchIndex | None") -> None:
         from tqdm import tqdm
 
-        from ..encode import read_plan, read_shards
-        from ..index.opening import create_index, save_index
+        from ..search.opening import create_index, save_index
+        from ..search.shards import read_plan, read_shards
 
         plan, shards = read_plan(self.folder), read_shards(self.folder)
         if index is None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..config import comma_separated
+from ..settings.config import comma_separated
 
 
 @dataclass(frozen=True)

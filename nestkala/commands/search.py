@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Search:
         from tabulate import tabulate
 
         from ..codes import pack
-        from ..errors import as_line
-        from ..files import write_text
-        from ..index.model import folder_of, hasher_of
-        from ..index.opening import open_index
-        from ..result_page import result_page
+        from ..search.opening import open_index
+        from ..search.provenance import folder_of, hasher_of
+        from ..search.result_page import result_page
+        from ..utils.errors import as_line
+        from ..utils.files import write_text
 
         if (self.image is None) == (self.text is None):
             raise NestKALAError("give an image or --text, one of them")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Serve:
         if not 0 <= self.port <= 65_535:
             raise NestKALAError(f"port must be 0 (any that is free) to 65535, not {self.port}")
         try:
-            from ..server import make_app
-            from ..server_connections import make_server
-            from ..server_guard import is_host_name, own_names
+            from ..server.app import make_app
+            from ..server.connections import make_server
+            from ..server.guard import is_host_name, own_names
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
-        from ..index.model import folder_of, hasher_of
-        from ..index.opening import open_index
+        from ..search.opening import open_index
+        from ..search.provenance import folder_of, hasher_of
 
         if self.name is not None and not is_host_name(self.name):
             raise NestKALAError(f"name must be a host name alone, such as photos.example, not {self.name!r}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import NestKALAError, nearest
+from ..utils.errors import NestKALAError, nearest
 from .archive import no_images, with_archive
 from .broken import without_broken
 from .cifar10 import load_cifar10

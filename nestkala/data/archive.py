@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import NestKALAError
-from ..listing import LeftOut, images_below
+from ..images.listing import LeftOut, images_below
+from ..utils.errors import NestKALAError
 from .dataset import ARCHIVE, FileDataset, ImageDataset
 from .lists import is_list_folder, lines, load_lists
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import NestKALAError
-from ..images import decode_image
+from ..images.decoding import decode_image
+from ..utils.errors import NestKALAError
 from .dataset import ImageDataset
 
 Dataset = TypeVar("Dataset", bound=ImageDataset)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import NestKALAError, one_line
+from ..utils.errors import NestKALAError, one_line
 from .dataset import ArrayDataset
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

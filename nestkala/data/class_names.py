@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 MAX_LETTERS = 1000
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 
 ARCHIVE = "archive"
 """The part of a data set that has no labels."""

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import NestKALAError
-from ..files import load_array
+from ..utils.errors import NestKALAError
+from ..utils.files import load_array
 from .dataset import ImageDataset
 from .lists import CLASS_NAMES, read_class_names
 

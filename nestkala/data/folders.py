@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import NestKALAError, unknown_name
-from ..images import looks_like_image
-from ..listing import LeftOut
+from ..images.decoding import looks_like_image
+from ..images.listing import LeftOut
+from ..utils.errors import NestKALAError, unknown_name
 from .class_names import check_class_names, one_form
 from .dataset import FileDataset
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
 from .class_names import check_class_names, one_form
 from .dataset import FileDataset
 

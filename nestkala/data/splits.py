@@ -10,10 +10,10 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import NestKALAError
-from ..files import write_text
-from ..formats import check_version
-from ..text_files import read_json
+from ..utils.errors import NestKALAError
+from ..utils.files import write_text
+from ..utils.text_files import read_json
+from ..utils.versions import check_version
 from .dataset import ARCHIVE, ImageDataset
 
 Indices = npt.NDArray[np.int64]

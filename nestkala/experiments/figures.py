@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..plots import Panel, plot_panels
+from ..analysis.plots import Panel, plot_panels
 from .grid import Grid
 from .schema import Row
 from .tables import MEASURES

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config, read_base, without_inapplicable
 from ..data import load_dataset
-from ..errors import NestKALAError
+from ..settings.config import Config, read_base, without_inapplicable
+from ..utils.errors import NestKALAError
 from .runs import Run
 from .schema import GRID_KEYS, Experiment, Row, Settings
 

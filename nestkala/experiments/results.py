@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..files import write_text
+from ..utils.files import write_text
 from .figures import draw_sweeps
 from .grid import Grid
 from .tables import latex, make_tables, markdown

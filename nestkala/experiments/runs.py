@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ..config import FREE_ON_RESUME, Config, load_config
-from ..errors import DivergedError, NestKALAError, one_line
-from ..files import write_text
-from ..processes import from_main_process
-from ..result import load_result
-from ..run import train
-from ..run_folder import InUseError, held
+from ..settings.config import FREE_ON_RESUME, Config, load_config
+from ..training.result import load_result
+from ..training.run import train
+from ..training.run_folder import InUseError, held
+from ..utils.errors import DivergedError, NestKALAError, one_line
+from ..utils.files import write_text
+from ..utils.processes import from_main_process
 
 _PAUSE = 1.0
 """Seconds until it is looked again whether another process has finished a run."""

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
-from ..config import MAX_LENGTH, Config
-from ..errors import NestKALAError, nearest, unknown_name
-from ..settings_files import read_settings
-from ..validation import in_words
+from ..settings.config import Config
+from ..settings.files import read_settings
+from ..utils.errors import NestKALAError, nearest, unknown_name
+from ..utils.limits import MAX_LENGTH
+from ..utils.validation import in_words
 
 Settings = dict[str, Any]
 Measure = Literal["map", "map_tie_aware", "copy_recall_at_1", "copy_recall_at_10"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import is_whole_number
 from ..codes import check_packed
-from ..errors import NestKALAError
+from ..utils.errors import NestKALAError
+from ..utils.limits import is_whole_number
 
 if TYPE_CHECKING:
     from .prefix_index import PrefixIndex

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codes import prefix
-from ..errors import NestKALAError, one_line
-from ..formats import check_version
+from ..utils.errors import NestKALAError, one_line
+from ..utils.versions import check_version
 from .contract import Hits, check_queries, check_radius, checked_shortlist
 from .prefix_index import PrefixIndex
 from .strings import as_text

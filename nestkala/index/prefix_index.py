@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..arguments import is_whole_number
 from ..codes import check_packed, pack, prefix
-from ..compiled import threads_are_lost
-from ..errors import NestKALAError
-from ..errors import nearest as nearest_name
-from ..text_files import parsed_json
-from ..words import Words, ordered_words, packed_bytes
+from ..utils.compiled import threads_are_lost
+from ..utils.errors import NestKALAError
+from ..utils.errors import nearest as nearest_name
+from ..utils.limits import is_whole_number
+from ..utils.packed_words import Words, ordered_words, packed_bytes
+from ..utils.text_files import parsed_json
 from .contract import Hits, check_queries, check_radius, checked_shortlist
 from .scan import scan_prefixes
 from .slices import (

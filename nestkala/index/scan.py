@@ -4,8 +4,8 @@ import numpy as np
 from numba import get_num_threads, prange
 from numpy.typing import NDArray
 
-from ..compiled import compiled, compiled_parallel
-from ..words import Words, popcount
+from ..utils.compiled import compiled, compiled_parallel
+from ..utils.packed_words import Words, popcount
 from .slices import Distances, Positions, best
 
 _BLOCK = 4096

@@ -7,8 +7,8 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from ..compiled import compiled, compiled_parallel
-from ..words import Words, popcount
+from ..utils.compiled import compiled, compiled_parallel
+from ..utils.packed_words import Words, popcount
 
 Positions = NDArray[np.int64]
 Distances = NDArray[np.int32]

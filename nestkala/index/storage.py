@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from ..errors import NestKALAError
-from ..files import checksum, replacing_safetensors
-from ..formats import check_version
-from ..words import ordered_words
+from ..utils.errors import NestKALAError
+from ..utils.files import checksum, replacing_safetensors
+from ..utils.packed_words import ordered_words
+from ..utils.versions import check_version
 
 _FORMAT, _VERSION = "nestkala-index", 1
 MAX_BITS = 2**16 - 2

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled import compiled
+from ..utils.compiled import compiled
 
 _BLOCK = 2**20
 """Strings that are Python's own at a time: those are ten times larger."""

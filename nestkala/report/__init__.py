@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import NestKALAError
-from ..files import write_text
-from ..finished_run import FinishedRun, RunCodes
-from ..plots import new_figure
+from ..analysis.finished_run import FinishedRun, RunCodes
+from ..analysis.plots import new_figure
+from ..utils.errors import NestKALAError
+from ..utils.files import write_text
 from .charts import Chart, code_charts, precision_charts, quality_chart, recall_charts, training_charts
 from .drawing import save_png
 from .examples import Example, find_examples, has_images, nearest_lengths

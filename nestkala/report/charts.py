@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import as_line
+from ..utils.errors import as_line
 from .drawing import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
 from .figures import CodeMap, LengthFigures, RunFigures
 from .groups import Group

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import replacing
-from ..plots import COLOURS, new_figure
+from ..analysis.plots import COLOURS, new_figure
+from ..utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

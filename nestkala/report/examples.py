@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..analysis.finished_run import FinishedRun, RunCodes
 from ..codes import columns, hamming
 from ..data import FeatureDataset, ImageDataset
-from ..errors import NestKALAError
-from ..finished_run import FinishedRun, RunCodes
-from ..images import data_url, thumbnail
+from ..images.decoding import data_url, thumbnail
+from ..utils.errors import NestKALAError
 from .figures import first_labels
 
 QUERIES = 6

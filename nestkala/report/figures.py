@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..analysis.finished_run import FinishedRun, RunCodes, Scores, score_images, score_run
 from ..codes import columns
-from ..config import Config
-from ..finished_run import FinishedRun, RunCodes, Scores, score_images, score_run
-from ..history import Epoch, load_history
+from ..settings.config import Config
+from ..training.history import Epoch, load_history
 from .code_statistics import bit_statistics, embed, silhouette
 
 MAPPED = 1000

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..config import FREE_ON_RESUME, Config
-from ..errors import NestKALAError, as_line
+from ..settings.config import FREE_ON_RESUME, Config
+from ..utils.errors import NestKALAError, as_line
 from .figures import RunFigures
 
 _MOST_IN_A_NAME = 3

@@ -5,9 +5,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from ..config import dump_config
-from ..copy_detection import MEANING
+from ..evaluation.copies import MEANING
 from ..index.strings import as_text
+from ..settings.config import dump_config
 from .charts import Chart
 from .drawing import as_svg
 from .examples import RESULTS, Example, Picture

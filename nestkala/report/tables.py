@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from tabulate import tabulate
 
-from ..errors import as_line
+from ..analysis.finished_run import SCORE_TITLES
 from ..experiments import mean_and_spread
-from ..finished_run import SCORE_TITLES
+from ..utils.errors import as_line
 from .groups import Group
 
 

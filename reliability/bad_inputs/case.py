@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from nestkala.cli import main
-from nestkala.files import is_unfinished
+from nestkala.utils.files import is_unfinished
 
 from .good import Good
 

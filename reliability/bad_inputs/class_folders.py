@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nestkala.config import Config
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 from .case import Make, accepted, refused
 from .good import Good, noise, quietly, write_images

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from nestkala.cli import main
-from nestkala.config import Config
-from nestkala.run import train
+from nestkala.settings.config import Config
+from nestkala.training.run import train
 
 LENGTHS = (4, 20)
 WIDTH = 8

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nestkala.files import sha256
+from nestkala.utils.files import sha256
 
 from .case import Case, Make, refused
 from .good import Good, copied

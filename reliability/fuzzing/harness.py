@@ -20,7 +20,7 @@ from zlib import crc32
 
 import numpy as np
 
-from nestkala.errors import NestKALAError, one_line
+from nestkala.utils.errors import NestKALAError, one_line
 
 from ..bad_inputs.good import make_good
 from ..figure import Figure

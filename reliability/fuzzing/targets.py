@@ -13,22 +13,22 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nestkala import Hasher, PrefixIndex
-from nestkala.anchors import class_anchors, class_sentences
 from nestkala.backbones import load_backbone
-from nestkala.checkpoint import load_checkpoint
-from nestkala.config import Config, load_config
 from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
-from nestkala.digests import FILE, Digests
-from nestkala.encode import read_plan, read_shards, shard_images, unreadable
 from nestkala.experiments import load_experiment
-from nestkala.files import save_tensors
-from nestkala.history import load_history
-from nestkala.images import decode_image
+from nestkala.images.decoding import decode_image
+from nestkala.images.digests import FILE, Digests
 from nestkala.index.prefix_index import Method
-from nestkala.objective import make_loss
-from nestkala.result import load_result
-from nestkala.token_cache import TokenCache, image_key
+from nestkala.search.shards import read_plan, read_shards, shard_images, unreadable
+from nestkala.settings.config import Config, load_config
+from nestkala.tokens.cache import TokenCache, image_key
+from nestkala.training.anchors import class_anchors, class_sentences
+from nestkala.training.checkpoint import load_checkpoint
+from nestkala.training.history import load_history
+from nestkala.training.objective import make_loss
+from nestkala.training.result import load_result
+from nestkala.utils.files import save_tensors
 
 from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied, noise
 from ..bad_inputs.images import encoded

@@ -1,0 +1,110 @@
+"""Which code length? Quality, bytes and time of every prefix of a trained model's codes."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..evaluation import evaluate
+from ..index import PrefixIndex
+from ..utils.errors import NestKALAError
+from .finished_run import FinishedRun, copies_found
+
+_KEPT = 0.95
+_TIMED_QUERIES = 20
+
+
+@dataclass(frozen=True)
+class Length:
+    """What a code length gives and takes.
+
+    Attributes:
+        bits: the length.
+        bytes: an image's code, bits rounded up to whole bytes.
+        map: mean average precision, ties in gallery order.
+        map_tie_aware: its expectation over random order within ties.
+        ms: of one search for ten images, milliseconds, the median of twenty queries.
+        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
+        copy_recall_at_10: share that find it among the first ten; None likewise.
+    """
+
+    bits: int
+    bytes: int
+    map: float
+    map_tie_aware: float
+    ms: float
+    copy_recall_at_1: float | None = None
+    copy_recall_at_10: float | None = None
+
+
+def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
+    """Score every prefix length, 1 to the longest, of a run's model on its own queries and gallery, in one pass.
+
+    Raises:
+        NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
+    """
+    opened = FinishedRun.open(run)
+    head = opened.hasher.model.head
+    if not head.nested:
+        raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")
+    codes = opened.encode(progress)
+    queries = codes.queries
+    every = range(1, head.lengths[-1] + 1)
+    scores = evaluate(queries, codes.query_labels, codes.gallery, codes.gallery_labels, every, codes.config.top_k)
+    copies = copies_found(codes, every)
+    index = PrefixIndex.build(codes.gallery, bits=head.lengths[-1])
+    return [
+        Length(
+            bits,
+            -(-bits // 8),
+            **scores[bits].scores,
+            ms=_milliseconds(index, queries, bits),
+            **(copies[bits].scores if copies else {}),
+        )
+        for bits in every
+    ]
+
+
+def recommend(
+    lengths: list[Length], min_map: float | None = None, max_ms: float | None = None, max_bytes: int | None = None
+) -> Length:
+    """The shortest length of at least `min_map` within the bounds; without it, the best within them.
+
+    Without any bound, the shortest that keeps 95 % of the best. Quality is the tie-aware mAP.
+
+    Raises:
+        NestKALAError: no length does; says how near one comes.
+    """
+    possible = [
+        length
+        for length in lengths
+        if (max_ms is None or length.ms <= max_ms) and (max_bytes is None or length.bytes <= max_bytes)
+    ]
+    if not possible:
+        quickest = min(lengths, key=lambda length: length.ms)
+        raise NestKALAError(
+            f"no length is within the bounds: the shortest takes 1 byte, the quickest {quickest.ms:.3f} ms "
+            f"({quickest.bits} bits)"
+        )
+    best = max(possible, key=lambda length: length.map_tie_aware)
+    if min_map is None and (max_ms is not None or max_bytes is not None):
+        return best
+    needed = _KEPT * best.map_tie_aware if min_map is None else min_map
+    enough = [length for length in possible if length.map_tie_aware >= needed]
+    if not enough:
+        raise NestKALAError(
+            f"no length within the bounds reaches a tie-aware mAP of {needed:g}: the best is {best.map_tie_aware:.4f}, "
+            f"at {best.bits} bits"
+        )
+    return enough[0]
+
+
+def _milliseconds(index: PrefixIndex, queries: np.ndarray, bits: int) -> float:
+    index.search(queries[:1], bits=bits)  # makes the slices
+    seconds = []
+    for query in queries[:_TIMED_QUERIES, None]:
+        started = time.perf_counter()
+        index.search(query, bits=bits)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds))

@@ -1,0 +1,247 @@
+"""What a finished run's model makes of its own queries and gallery, and how well that does at any length."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..codes import columns, pack
+from ..data import ImageDataset, load_dataset, with_archive
+from ..data.splits import Split, load_split
+from ..evaluation import Metrics
+from ..evaluation.copies import CopyRecall, NearCopies, draw_originals, score_copies
+from ..evaluation.lengths import score_lengths
+from ..evaluation.relevance import bootstrap_interval
+from ..hasher import Hasher, nearest_classes
+from ..modeling.encoding import packed_codes, relaxed_codes
+from ..settings.config import Config, load_config
+from ..training.result import load_result
+from ..training.run import token_source
+from ..utils.errors import NestKALAError
+
+logger = logging.getLogger(__name__)
+Labels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class RunCodes:
+    """Codes of all that the head gives, L its width.
+
+    Attributes:
+        config: the run's settings.
+        hasher: its model.
+        relaxed: of the queries, (Q, L).
+        query_labels: multi-hot (Q, C).
+        gallery: packed, uint8 (G, ceil(L / 8)).
+        gallery_labels: multi-hot (G, C).
+        originals: places in the gallery of the M images that near copies are made of (`draw_originals`), (M,).
+        copies: those of the near copies, packed, uint8 (M, ceil(L / 8)).
+    """
+
+    config: Config
+    hasher: Hasher
+    relaxed: Tensor
+    query_labels: Labels
+    gallery: NDArray[np.uint8]
+    gallery_labels: Labels
+    originals: NDArray[np.int64]
+    copies: NDArray[np.uint8]
+
+    @property
+    def queries(self) -> NDArray[np.uint8]:
+        """Packed, uint8 (Q, ceil(L / 8))."""
+        return pack(self.relaxed)
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run folder's settings and model; `encode` gives its codes.
+
+    Attributes:
+        folder: where it is.
+        config: its settings.
+        hasher: its model.
+    """
+
+    folder: Path
+    config: Config
+    hasher: Hasher
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.folder.resolve().name
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read a run folder. Raises NestKALAError if it is none, or damaged."""
+        if not (folder / "config.yaml").is_file():
+            raise NestKALAError(f"{folder} is no run folder: there is no config.yaml")
+        return cls(folder, load_config(str(folder / "config.yaml")), Hasher.from_pretrained(folder))
+
+    @cached_property
+    def data(self) -> tuple[ImageDataset, Split]:
+        """What it was trained on and is scored with. Raises NestKALAError for data that is no longer there."""
+        config = self.config
+        dataset = load_dataset(config.data, config.data_root, config.classes)
+        if config.archive is not None:
+            dataset = with_archive(dataset, config.archive)
+        return dataset, load_split(self.folder / "split.json", dataset)
+
+    def encode(self, progress: bool = False) -> RunCodes:
+        """Encode its queries, its gallery and near copies of images in that, from its data and the token cache.
+
+        Shows bars with `progress`.
+
+        Warns where training searched learned codes: the gallery's are those of the network here.
+
+        Raises:
+            NestKALAError: data that is no longer there, no queries, or a damaged metrics.json.
+        """
+        config, hasher = self.config, self.hasher
+        result = load_result(self.folder)
+        if result is not None and result.searched == "learned codes":
+            logger.warning(
+                "%s searched codes that it learned for the gallery; here the network makes them", self.folder
+            )
+        dataset, split = self.data
+        if not len(split.query):
+            raise NestKALAError(f"{self.folder} has no queries to be scored with: it was trained without any")
+        source = token_source(config, hasher.spec, hasher.backbone, dataset)
+        originals = draw_originals(dataset, split.gallery, config.protocol_seed)
+        copied = split.gallery[originals].tolist()
+        labels = {name: f"encoding {name}" if progress else None for name in ("queries", "gallery")}
+        labels["copies"] = "encoding near copies" if progress and copied else None
+        relaxed = relaxed_codes(hasher.model, source, dataset, split.query.tolist(), labels["queries"])
+        return RunCodes(
+            config,
+            hasher,
+            torch.cat(list(relaxed)),
+            dataset.targets[split.query],
+            packed_codes(hasher.model, source, dataset, split.gallery.tolist(), labels["gallery"]),
+            dataset.targets[split.gallery],
+            originals,
+            packed_codes(hasher.model, source, NearCopies(dataset), copied, labels["copies"]),
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well codes of one length do, each in [0, 1].
+
+    Attributes:
+        bits: the length.
+        map: mean average precision, images searching images, ties in gallery order.
+        map_tie_aware: its expectation over random order within ties.
+        map_interval: of that, 95 %, over the queries (`bootstrap_interval`).
+        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
+        copy_recall_at_10: share that find it among the first ten; None likewise.
+        precision_at_100: share of relevant images among the first 100 places, expected likewise.
+        precision_within_2: share of relevant images among those within 2 bits; 0 for a query that finds none.
+        ramap_at_2: radius-aware mean average precision up to 2 bits (`radius_aware_average_precision`).
+        text_map_tie_aware: as map_tie_aware, class names searching images; None for a model without codes for text.
+        accuracy: share of the queries that `Hasher.classify` gives one of their classes; None likewise.
+    """
+
+    bits: int
+    map: float
+    map_tie_aware: float
+    map_interval: tuple[float, float]
+    copy_recall_at_1: float | None
+    copy_recall_at_10: float | None
+    precision_at_100: float
+    precision_within_2: float
+    ramap_at_2: float
+    text_map_tie_aware: float | None = None
+    accuracy: float | None = None
+
+
+SCORE_TITLES = {
+    "map": "mAP",
+    "map_tie_aware": "mAP tie-aware",
+    "copy_recall_at_1": "copy@1",
+    "copy_recall_at_10": "copy@10",
+    "precision_at_100": "precision@100",
+    "precision_within_2": "within 2 bits",
+    "ramap_at_2": "RAMAP@2",
+    "text_map_tie_aware": "text to image, tie-aware",
+    "accuracy": "classified",
+}
+"""Attributes of `Scores` as tables head them."""
+
+
+def score_images(codes: RunCodes, lengths: Sequence[int]) -> dict[int, Metrics]:
+    """The metrics of a run's queries searching its gallery, at lengths that its codes have."""
+    return _score(codes, codes.queries, codes.query_labels, lengths)
+
+
+def copies_found(codes: RunCodes, lengths: Sequence[int]) -> dict[int, CopyRecall]:
+    """How often near copies of images in a run's gallery find their originals, at lengths that its codes have.
+
+    Of a run without near copies nothing.
+    """
+    if not len(codes.originals):
+        return {}
+    model = codes.hasher.model
+    device = next(model.parameters()).device
+    return score_copies(model.head, codes.copies, codes.gallery, codes.originals, lengths, device)
+
+
+def score_run(
+    codes: RunCodes, lengths: Sequence[int] | None = None, images: Mapping[int, Metrics] | None = None
+) -> list[Scores]:
+    """Score a run's codes.
+
+    Args:
+        codes: of the run.
+        lengths: to score, 1 to the longest; of heads that do not nest, trained ones. By default all trained.
+        images: what `score_images` gave, where that has been done.
+
+    Raises:
+        NestKALAError: a length that the codes do not have.
+    """
+    hasher, model = codes.hasher, codes.hasher.model
+    lengths = model.head.lengths if lengths is None else lengths
+    where = {bits: hasher.columns(bits) for bits in lengths}
+    images = score_images(codes, lengths) if images is None else images
+    copies = copies_found(codes, lengths)
+    scores = [_scores(bits, images[bits], copies.get(bits)) for bits in lengths]
+    if not hasher.spec.has_text_codes:
+        return scores
+    with torch.no_grad():
+        class_codes = pack(model.anchor_to_code(model.anchors))  # (C, ceil(L / 8))
+    text = _score(codes, class_codes, np.eye(len(class_codes), dtype=bool), lengths)
+
+    def accuracy(bits: int) -> float:
+        best = nearest_classes(codes.relaxed[:, where[bits]], columns(class_codes, where[bits]))
+        return float(codes.query_labels[np.arange(len(best)), best].mean())
+
+    return [replace(of, text_map_tie_aware=text[of.bits].map_tie_aware, accuracy=accuracy(of.bits)) for of in scores]
+
+
+def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths: Sequence[int]) -> dict[int, Metrics]:
+    model = codes.hasher.model
+    gallery = codes.gallery, codes.gallery_labels, codes.config.top_k, lengths, next(model.parameters()).device
+    return score_lengths(model.head, queries, labels, *gallery)
+
+
+def _scores(bits: int, found: Metrics, copies: CopyRecall | None) -> Scores:
+    """Those of images searching images."""
+    return Scores(
+        bits,
+        found.map,
+        found.map_tie_aware,
+        bootstrap_interval(found.tie_aware_average_precision),
+        None if copies is None else copies.at_1,
+        None if copies is None else copies.at_10,
+        float(found.counts.precision_at(100).mean()),
+        float(found.counts.precision_within(2).mean()),
+        float(found.counts.radius_aware_average_precision(2).mean()),
+    )

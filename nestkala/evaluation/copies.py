@@ -1,0 +1,166 @@
+"""Does a photograph that was cropped, scaled and saved again find its original? The quality that a class mAP misses.
+
+Codes that tell classes apart may still give all images of a class one code. Copy detection (Douze et al., "The 2021
+Image Similarity Dataset and Challenge", arXiv 2106.09672) asks for the one image that a near copy was made from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..codes import columns, prefix
+from ..data import FeatureDataset, ImageDataset
+from ..heads import HashHead
+from ..images.decoding import decode_image
+from ..utils.errors import NestKALAError
+from . import evaluate
+from .relevance import RelevanceCounts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+COPIES = 400
+"""Images of the gallery, at most, that are copied."""
+
+MEANING = (
+    f"copy@1, copy@10: how often a gallery image ({COPIES} at most), cropped, scaled and saved again, "
+    "finds itself first, and among ten"
+)
+"""What the two columns of a table say."""
+
+_DRAW = 4  # the stream of the protocol's seed; `draw_split` takes those before it
+_LONGEST_SIDE = 65_500  # pixels, of a JPEG
+
+
+def near_copy(data: bytes, name: str) -> bytes:
+    """A near copy of an encoded image as a JPEG, the same every time.
+
+    A tenth of the width is cut off at the left and a twentieth at the right, a twentieth of the height at the top and
+    a tenth at the bottom; what remains is scaled to 3/4 and saved at quality 50. At least one pixel remains.
+
+    Raises:
+        NestKALAError: it cannot be decoded; says `name`.
+    """
+    image = decode_image(data, name)
+    width, height = image.size
+    left, top = width // 10, height // 20
+    image = image.crop((left, top, max(left + 1, width * 19 // 20), max(top + 1, height * 9 // 10)))
+    width, height = (min(max(1, side * 3 // 4), _LONGEST_SIDE) for side in image.size)
+    buffer = BytesIO()
+    image.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=50)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class NearCopies:
+    """The images of a data set, each read as its near copy."""
+
+    originals: ImageDataset
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those of the originals."""
+        return self.originals.names
+
+    def read(self, index: int) -> bytes:
+        """The near copy of one image. Raises NestKALAError where it cannot be read or decoded."""
+        return near_copy(self.originals.read(index), self.names[index])
+
+
+def draw_originals(dataset: ImageDataset, gallery: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Places in the gallery, ascending, of the images to copy: all, or `COPIES` of them by the protocol's seed.
+
+    There are none of own features, which cannot be cropped, and of a gallery of one image, which is always found.
+    """
+    if isinstance(dataset, FeatureDataset) or len(gallery) < 2:
+        return np.empty(0, np.int64)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DRAW,)))
+    return np.sort(rng.choice(len(gallery), min(COPIES, len(gallery)), replace=False))
+
+
+class CopyRecall(NamedTuple):
+    """How often a near copy finds its original, in [0, 1].
+
+    Attributes:
+        at_1: as the first of the gallery.
+        at_10: among the first ten.
+    """
+
+    at_1: float
+    at_10: float
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Both by name."""
+        return {"copy_recall_at_1": self.at_1, "copy_recall_at_10": self.at_10}
+
+
+def copy_recall(
+    copies: NDArray[np.uint8],
+    gallery: NDArray[np.uint8],
+    originals: NDArray[np.integer],
+    lengths: Sequence[int],
+    device: torch.device | str = "cpu",
+    accelerator: "Accelerator | None" = None,
+) -> dict[int, CopyRecall]:
+    """How often near copies find their originals by Hamming distance, at every prefix length.
+
+    Exact expectations over random order within equal distances: of an original with n images nearer and e as near,
+    itself among them, the first k places hold it with probability (k - n) / e, cut to 0..1. Another image of the same
+    code, even of the same pixels, is not the original. As `evaluate`, it keeps in memory what grows with copies and
+    lengths, not with the gallery.
+
+    Args:
+        copies: packed codes of the near copies, uint8 (M, bytes).
+        gallery: packed codes, uint8 (G, bytes), the originals' among them.
+        originals: the place in the gallery of each copy's original, (M,), 0..G - 1.
+        lengths: prefix lengths in bits, each 1..8 * bytes.
+        device, accelerator: as for `evaluate`.
+
+    Raises:
+        NestKALAError: places that are not in the gallery or not as many as the copies, and as `evaluate` does.
+    """
+    if originals.dtype.kind not in "iu" or originals.shape != (len(copies),):
+        raise NestKALAError(
+            f"originals: got {originals.dtype} {originals.shape}, need the places of {len(copies)} images"
+        )
+    if len(wrong := originals[(originals < 0) | (originals >= len(gallery))]):
+        raise NestKALAError(f"originals: got place {wrong[0]}, and the gallery has {len(gallery)} images, from 0")
+    # Nothing is relevant yet: all items are counted as such that are not.
+    no_labels = (np.broadcast_to(np.False_, (len(codes), 1)) for codes in (copies, gallery))
+    ranked = evaluate(copies, next(no_labels), gallery, next(no_labels), lengths, None, device, accelerator)
+    own = gallery[originals]
+    recall = {}
+    for bits, metrics in ranked.items():
+        counts = metrics.counts.counts.copy()  # (M, bits + 1, 2)
+        distance = np.bitwise_count(prefix(copies, bits) ^ prefix(own, bits)).sum(axis=1, dtype=np.int64)
+        counts[np.arange(len(copies)), distance] += np.array([-1, 1], counts.dtype)
+        found = RelevanceCounts(counts)
+        recall[bits] = CopyRecall(float(found.recall_at(1).mean()), float(found.recall_at(10).mean()))
+    return recall
+
+
+def score_copies(
+    head: HashHead,
+    copies: NDArray[np.uint8],
+    gallery: NDArray[np.uint8],
+    originals: NDArray[np.integer],
+    lengths: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+    accelerator: "Accelerator | None" = None,
+) -> dict[int, CopyRecall]:
+    """`copy_recall` for codes of any head, packed with all that it gives; by default at the lengths it was made for."""
+    lengths = head.lengths if lengths is None else lengths
+    if head.nested:
+        return copy_recall(copies, gallery, originals, lengths, device, accelerator)
+    recall: dict[int, CopyRecall] = {}
+    for bits in lengths:
+        asked, items = (columns(codes, head.columns(bits)) for codes in (copies, gallery))
+        recall |= copy_recall(asked, items, originals, (bits,), device, accelerator)
+    return recall

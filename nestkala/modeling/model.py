@@ -1,0 +1,143 @@
+"""The model that is trained: a frozen tower's tail with an adapter, text anchors, and a hash head."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters import Adapter, CLoRA
+from ..backbones import Tower
+from ..heads import HashHead, NestedHashHead, check_lengths
+from ..utils.errors import NestKALAError, one_line
+from ..utils.seeding import seeded
+from .class_layer import ClassLayer
+
+
+class HashModel(nn.Module):
+    """Tokens that the tower's trunk gave -> relaxed codes of all lengths.
+
+    Trained are the adapter, F (`anchor_to_token`), G (`anchor_to_code`), the prototypes of the class layer, the head,
+    and what is unlocked of the tower, which is frozen else.
+
+    Args:
+        tower: the cut backbone.
+        anchors: text anchors K (C, d_t).
+        lengths: code lengths in bits, ascending.
+        adapter: of the tower's last blocks; None leaves the tower as it is.
+        batch_norm: as for `HashHead`.
+        head: which head, made with (width of its input, lengths, batch_norm).
+        class_layer: whether a `ClassLayer` stands before the head, for a start in closed form to set.
+        num_unnamed: kinds of things without a name that it tells apart beside the classes.
+
+    Raises:
+        NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks; a head that
+            cannot be made, or does not give what it should.
+        ValueError: lengths that are not ascending positive ints.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        tower: Tower,
+        anchors: Tensor,
+        lengths: Sequence[int],
+        adapter: Adapter | None = None,
+        batch_norm: bool = False,
+        head: type[HashHead] = NestedHashHead,
+        class_layer: bool = False,
+        num_unnamed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_lengths(lengths)
+        num_classes, width = anchors.shape
+        if isinstance(adapter, CLoRA) and adapter.rank > num_classes:
+            raise NestKALAError(f"rank is {adapter.rank}, at most the number of classes, {num_classes}, is possible")
+        if adapter is not None and adapter.num_blocks != tower.num_adapted:
+            raise NestKALAError(f"an adapter of {adapter.num_blocks} blocks does not fit a tail of {tower.num_adapted}")
+        self.tower = tower
+        self.register_buffer("anchors", anchors)
+        self.adapter = adapter
+        self.anchor_to_token = (
+            nn.Linear(width, tower.projected_width) if adapter is not None and adapter.uses_anchors else None
+        )
+        self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
+        nn.init.normal_(self.anchor_to_code.weight, std=0.01)
+        nn.init.zeros_(self.anchor_to_code.bias)
+        self.class_layer = ClassLayer(tower.feature_dim, num_classes + num_unnamed) if class_layer else None
+        in_features = tower.feature_dim if self.class_layer is None else self.class_layer.out_features
+        self.head = _made(head, in_features, lengths, batch_norm)
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
+        if self.adapter is None:
+            return self.tower.tail(tokens)
+        directions = self.anchor_to_token(self.anchors) if self.anchor_to_token is not None else None
+        return self.tower.tail(tokens, self.adapter.bind(directions), self.adapter.prompts())
+
+    def forward(self, tokens: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens -> relaxed codes H (B, L) in (-1, 1) and the anchors in code space T (C, L), L the head's width.
+
+        With `gather`, which collects features across processes with gradient, B is the global batch.
+        """
+        exact = self.dtype
+        features = self.features(tokens.to(exact))
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(exact)
+            if gather is not None:
+                features = gather(features)
+            if self.class_layer is not None:
+                features = self.class_layer(features)
+            return self.head(features), self.anchor_to_code(self.anchors)
+
+    def add_unnamed(self, number: int) -> tuple[NestedHashHead, ClassLayer]:
+        """Make room for kinds of things without a name, in a class layer and a nested head that begin anew."""
+        with seeded(0):  # what is drawn is overwritten
+            layer = ClassLayer(self.tower.feature_dim, len(self.anchors) + number).to(self.anchors)
+            head = NestedHashHead(layer.out_features, self.head.lengths).to(self.anchors)
+        self.class_layer, self.head = layer, head
+        return head, layer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What all but the frozen backbone computes in, whatever autocast says."""
+        return self.anchor_to_code.weight.dtype
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """All but what is frozen of the tower: a few megabytes, unless blocks of it are trained."""
+        beside = {name: value for name, value in self.state_dict().items() if not name.startswith("tower.")}
+        trained = {name: value for name, value in self.tower.named_parameters("tower") if value.requires_grad}
+        return beside | {name: value.detach() for name, value in trained.items()}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Take what `trained_state` gave.
+
+        Raises:
+            NestKALAError: other names, shapes or types of number than this model's, or values that are not finite.
+        """
+        own = self.trained_state()
+        for name in sorted(own.keys() | state.keys()):
+            ours, theirs = own.get(name), state.get(name)
+            if ours is None or theirs is None or ours.shape != theirs.shape:
+                raise NestKALAError(
+                    f"the saved model does not fit: {name} is {'absent' if theirs is None else tuple(theirs.shape)}, "
+                    f"expected {'absent' if ours is None else tuple(ours.shape)}"
+                )
+            if ours.dtype != theirs.dtype:
+                raise NestKALAError(f"the saved model does not fit: {name} is {theirs.dtype}, expected {ours.dtype}")
+            if not torch.isfinite(theirs).all():
+                raise NestKALAError(f"the saved model does not fit: {name} is not finite")
+        self.load_state_dict(state, strict=False)
+
+
+def _made(head: type[HashHead], in_features: int, lengths: Sequence[int], batch_norm: bool) -> HashHead:
+    """The head, which may be a stranger's, tried on one feature."""
+    try:
+        made = head(in_features, lengths, batch_norm)
+        with torch.no_grad():
+            columns = made.eval()(torch.zeros(1, in_features)).shape[1]
+    except Exception as error:  # whatever a stranger's module raises
+        raise NestKALAError(f"head {head.__name__} cannot be made: {one_line(error)}") from error
+    if columns != made.width:
+        raise NestKALAError(f"head {head.__name__} gives {columns} columns, {made.width} make codes of {list(lengths)}")
+    return made.train()

@@ -1,0 +1,140 @@
+"""A trained encoder as ONNX, and the codes of an index as files of others."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..backbones.features import FeatureBackbone
+from ..codes import prefix
+from ..hasher import Hasher
+from ..index import PrefixIndex
+from ..utils.errors import NestKALAError, one_line
+from ..utils.files import replacing, write_text
+
+
+class PackedEncoder(nn.Module):
+    """Preprocessed images -> packed codes uint8 (B, ceil(b / 8)) and relaxed codes (B, b): the whole way in one module.
+
+    A copy of the model, in float32 on the CPU.
+
+    Args:
+        hasher: the model.
+        bits: b, length of the codes, as for `Hasher.encode`.
+
+    Raises:
+        NestKALAError: bits out of range.
+    """
+
+    weights: Tensor
+
+    def __init__(self, hasher: Hasher, bits: int | None = None) -> None:
+        super().__init__()
+        self.where = hasher.columns(bits)
+        self.model = copy.deepcopy(hasher.model).cpu().float()
+        self.register_buffer("weights", 2 ** torch.arange(7, -1, -1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.model.tower.unchecked_trunk(images)
+        h = self.model(tokens)[0][:, self.where]  # (B, b)
+        ones = nn.functional.pad((h >= 0).long(), (0, -h.shape[1] % 8))
+        packed = (ones.unflatten(1, (-1, 8)) * self.weights).sum(dim=2)
+        return packed.to(torch.uint8), h
+
+
+def export_onnx(hasher: Hasher, path: Path, bits: int | None = None) -> None:
+    """Write the encoder as one ONNX file: input "images" (B, 3, H, W), outputs "codes" and "relaxed".
+
+    Images come as `hasher.backbone.prepare` gives them; what that is stands in the file's metadata, beside the bits and
+    the model's fingerprint. Models of own features take "images" (B, width).
+
+    Raises:
+        NestKALAError: bits out of range, or torch's exporter or its packages are not there.
+        OSError: the file cannot be written.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise NestKALAError('ONNX needs its packages: pip install "nestkala[export]"') from error
+    encoder = PackedEncoder(hasher, bits).eval()
+    if isinstance(hasher.backbone, FeatureBackbone):
+        example = torch.zeros(2, hasher.backbone.tower.width)
+    else:
+        example = torch.stack([hasher.backbone.preprocess(Image.new("RGB", (64, 64)))] * 2)
+    try:
+        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+            warnings.simplefilter("ignore")  # of what the exporter and its packages find in each other
+            program = torch.onnx.export(
+                encoder,
+                (example,),
+                input_names=["images"],
+                output_names=["codes", "relaxed"],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+    except Exception as error:  # of any type
+        raise NestKALAError(f"torch cannot export this model: {one_line(error)}") from error
+    assert program is not None
+    proto = program.model_proto
+    about = {
+        "bits": encoder.where.stop - encoder.where.start,
+        "fingerprint": hasher.fingerprint,
+        "preprocessing": hasher.backbone.preprocessing,
+    }
+    onnx.helper.set_model_props(proto, {name: str(value) for name, value in about.items()})
+    with replacing(path) as temporary:
+        onnx.save_model(proto, str(temporary))
+
+
+def export_codes(index: PrefixIndex, path: Path, bits: int | None = None) -> Path:
+    """Write an index's codes, packed, as .npy, or as .faiss, which `faiss.read_index_binary` reads.
+
+    Args:
+        index: whose codes.
+        path: of the file, whose suffix chooses.
+        bits: length of the codes, 1 to the index's, which is the default; spare bits of the last byte are 0.
+
+    Returns:
+        The file of the ids, beside it, in the same order: a list in JSON.
+
+    Raises:
+        NestKALAError: bits out of range, or another suffix.
+        OSError: a file cannot be written.
+    """
+    bits = index.checked_bits(bits)
+    if path.suffix not in (".npy", ".faiss"):
+        raise NestKALAError(f"cannot write codes to {path}: say a file that ends in .npy or .faiss")
+    codes = prefix(index.codes, bits)
+    with replacing(path) as temporary:
+        if path.suffix == ".npy":
+            with temporary.open("wb") as file:
+                np.save(file, codes)
+        else:
+            flat = faiss.IndexBinaryFlat(8 * codes.shape[1])
+            flat.add(codes)
+            faiss.write_index_binary(flat, str(temporary))
+    ids = path.with_suffix(".ids.json")
+    write_text(ids, json.dumps(list(index.ids)))
+    return ids
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Within this context these loggers tell of errors alone."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

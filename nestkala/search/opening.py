@@ -1,0 +1,54 @@
+"""An index by name: a file, or where Milvus keeps it."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..index.contract import SearchIndex
+from ..index.milvus import MilvusIndex, is_address
+from ..index.prefix_index import PrefixIndex
+from ..utils.errors import NestKALAError
+from ..utils.files import ABANDONED_SECONDS, link_target, remove_unfinished
+
+
+def open_index(where: str) -> SearchIndex:
+    """The index of this name: a file, a URI of Milvus, or a file of Milvus Lite (.db).
+
+    Raises:
+        NestKALAError: there is none, or what is there is no index.
+    """
+    index = find_index(where)
+    if index is None:
+        raise NestKALAError(f"there is no index {where}")
+    return index
+
+
+def find_index(where: str) -> SearchIndex | None:
+    """As `open_index`, or None where there is none."""
+    if is_address(where):
+        return MilvusIndex.open(where)
+    return PrefixIndex.load(where) if Path(where).exists() else None
+
+
+def create_index(where: str, lengths: Sequence[int], about: dict[str, str]) -> SearchIndex:
+    """An index of no items yet.
+
+    Args:
+        where: as for `open_index`; a file is written by `save_index` only.
+        lengths: trained ones of the model, which Milvus holds; the longest is that of the codes.
+        about: the index itself.
+
+    Raises:
+        NestKALAError: Milvus cannot be reached, or has one there already.
+    """
+    if is_address(where):
+        return MilvusIndex.create(where, lengths, about)
+    return PrefixIndex.empty(max(lengths), about)
+
+
+def save_index(index: SearchIndex, where: str) -> None:
+    """Write an index that is a file, and delete what killed processes left of it; Milvus has its own already."""
+    if isinstance(index, PrefixIndex):
+        path = link_target(Path(where))
+        index.save(path)
+        remove_unfinished(path.parent, glob.escape(path.name), ABANDONED_SECONDS)

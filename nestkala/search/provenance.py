@@ -1,0 +1,49 @@
+"""Which model an index was made with: its queries need the same."""
+
+from pathlib import Path
+
+from ..hasher import Hasher
+from ..index.contract import SearchIndex
+from ..utils.errors import NestKALAError
+
+
+def about_model(hasher: Hasher, model: str) -> dict[str, str]:
+    """What an index keeps of the model that makes its codes, which is loaded by the name `model`.
+
+    Raises:
+        NestKALAError: a model whose codes do not nest.
+    """
+    if not hasher.model.head.nested:
+        raise NestKALAError(f"{model} gives codes that do not nest, and an index is searched by prefixes")
+    name = str(Path(model).resolve()) if Path(model).is_dir() else model
+    return {"model": name, "model_fingerprint": hasher.fingerprint}
+
+
+def folder_of(index: SearchIndex) -> Path:
+    """Where the images of an index are.
+
+    Raises:
+        NestKALAError: it was not made of a folder.
+    """
+    if "folder" not in index.about:
+        raise NestKALAError("the index does not say where its images are: it was not made of a folder")
+    return Path(index.about["folder"])
+
+
+def hasher_of(index: SearchIndex, model: str | None = None) -> Hasher:
+    """The model that an index was made with.
+
+    Args:
+        index: that keeps what `about_model` gave.
+        model: where it is now, if it has moved.
+
+    Raises:
+        NestKALAError: there is no such model, or it is another.
+    """
+    name = model or index.about.get("model")
+    if name is None:
+        raise NestKALAError("the index does not say which model made its codes: name the --model")
+    hasher = Hasher.from_pretrained(name)
+    if index.about.get("model_fingerprint") not in (None, hasher.fingerprint):
+        raise NestKALAError(f"the model {name} is not the one that the index was made with: its codes would not fit")
+    return hasher

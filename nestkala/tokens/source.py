@@ -1,0 +1,191 @@
+"""Images through the frozen trunk, each computed once and then read from the cache."""
+
+from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..backbones import Backbone
+from ..data import ImageDataset
+from ..utils.errors import NestKALAError
+from .cache import TokenCache, image_key
+
+TRUNK_PRECISION = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp64": torch.float64,
+}
+"""What each setting of precision computes the trunk in; bf16 and fp16 by autocast."""
+
+_PATIENCE = 1.0
+"""Seconds before a bar is shown of what is done in a moment as a rule."""
+
+
+class Images(Protocol):
+    """A collection of images, such as an `ImageDataset`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What to call each image in errors."""
+
+    def read(self, index: int) -> bytes | Image:
+        """The bytes of an image file, or an image that is decoded already (which no cache can keep)."""
+
+
+class Decoded(Dataset[Tensor | NestKALAError]):
+    """Images ready for the trunk, or why they are not. Workers are handed it whole: it holds no tower."""
+
+    def __init__(self, images: Images, indices: Sequence[int], backbone: Backbone) -> None:
+        self.images, self.indices, self.prepare = images, indices, backbone.preparation
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor | NestKALAError:
+        try:
+            index = self.indices[place]
+            return self.prepare(self.images.read(index), self.images.names[index])
+        except NestKALAError as error:  # given, not raised: from a worker it would come wrapped in a traceback
+            return error
+
+
+def _collate(images: Sequence[Tensor | NestKALAError]) -> tuple[Tensor | None, list[NestKALAError | None]]:
+    """The images that could be decoded, stacked, and of each what was wrong with it."""
+    intact = [image for image in images if isinstance(image, Tensor)]
+    errors = [image if isinstance(image, NestKALAError) else None for image in images]
+    return torch.stack(intact) if intact else None, errors
+
+
+class TokenSource:
+    """Gives the tokens of images, in batches, from the cache where they are there.
+
+    The trunk always runs on batches of one size, the last one filled up, so that an image's tokens do not
+    depend on which images it is computed with, and a run with a cache equals one without.
+
+    Args:
+        backbone: on the device that is to compute.
+        precision: "fp32", "bf16", "fp16" or "fp64".
+        batch_size: images a pass.
+        workers: processes that decode; 0 decodes in this one.
+        cache: None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        precision: str,
+        batch_size: int,
+        workers: int,
+        cache: TokenCache | None = None,
+    ) -> None:
+        self.backbone, self.cache = backbone, cache
+        self.batch_size, self.workers = batch_size, workers
+        self.precision, self.dtype = precision, TRUNK_PRECISION[precision]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone computes."""
+        return self.backbone.tower.device
+
+    def autocast(self) -> torch.autocast:
+        """The context of mixed precision, for trunk and tail; it changes nothing at fp32 and fp64."""
+        mixed = self.dtype in (torch.bfloat16, torch.float16)
+        return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
+
+    def batches(
+        self, images: Images, indices: Sequence[int], progress: str | None = None, broken: list[int] | None = None
+    ) -> Iterator[Tensor]:
+        """The tokens of the images named, in that order, a batch at a time, on the CPU in half precision.
+
+        Args:
+            images: where to read them.
+            indices: which.
+            progress: what to call it on a progress bar; None shows none.
+            broken: those that cannot be decoded are left out and added to this list; None stops at the first.
+
+        Raises:
+            NestKALAError: names an image that cannot be decoded.
+        """
+        rows: list[Tensor] = []
+        with tqdm(total=len(indices), desc=progress, unit="img", disable=progress is None) as bar:
+            for index, row in zip(indices, self.rows(images, indices, progress), strict=True):
+                if isinstance(row, Tensor):
+                    rows.append(row)
+                elif broken is None:
+                    raise row
+                else:
+                    broken.append(index)
+                    bar.update()
+                if len(rows) == self.batch_size:
+                    yield torch.stack(rows)
+                    bar.update(len(rows))
+                    rows = []
+            if rows:
+                yield torch.stack(rows)
+                bar.update(len(rows))
+
+    def rows(
+        self, images: Images, indices: Sequence[int], progress: str | None = None
+    ) -> Iterator[Tensor | NestKALAError]:
+        """The tokens of each image named, in that order, or why there are none; `batches` puts them together."""
+        cache = self.cache
+        keys = [b""] * len(indices) if cache is None else self._keys(images, indices, cache, progress)
+        kept = [cache is not None and key in cache for key in keys]
+        computed = self._compute(images, [index for index, is_kept in zip(indices, kept, strict=True) if not is_kept])
+        for key, is_kept in zip(keys, kept, strict=True):
+            if is_kept:
+                assert cache is not None
+                yield cache[key]
+                continue
+            row = next(computed)
+            if cache is not None and key and isinstance(row, Tensor):
+                cache.add(key, row)
+            yield row
+        if cache is not None:
+            cache.flush()
+
+    def _keys(self, images: Images, indices: Sequence[int], cache: TokenCache, progress: str | None) -> list[bytes]:
+        """The key of each image in the cache; of one that cannot be read none, which is told in its turn."""
+
+        def key(index: int) -> bytes:
+            try:
+                content = images.content(index) if isinstance(images, ImageDataset) else images.read(index)
+                if isinstance(content, Path):
+                    return cache.digests.of(content)
+                return image_key(content)  # type: ignore[arg-type]
+            except (NestKALAError, OSError):
+                return b""
+
+        label = None if progress is None else f"{progress}: looking up"
+        with ThreadPool() as pool:
+            found = pool.imap(key, indices, chunksize=64)
+            keys = list(tqdm(found, label, total=len(indices), unit="img", disable=label is None, delay=_PATIENCE))
+        cache.digests.save()
+        return keys
+
+    def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor | NestKALAError]:
+        """The tokens of each image, or why there are none."""
+        loader = DataLoader(
+            Decoded(images, indices, self.backbone),
+            batch_size=self.batch_size,
+            num_workers=self.workers if len(indices) > 2 * self.batch_size else 0,
+            collate_fn=_collate,
+        )
+        for intact, errors in loader:
+            rows = iter(()) if intact is None else iter(self.trunk(intact))
+            yield from (next(rows) if error is None else error for error in errors)
+
+    @torch.no_grad()
+    def trunk(self, batch: Tensor) -> Tensor:
+        """What `Backbone.prepare` gave, stacked (n, ...), n at most the batch size -> its tokens on the CPU."""
+        filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), *batch.shape[1:])])
+        filled = filled.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
+        with self.autocast():
+            return self.backbone.tower.trunk(filled)[: len(batch)].cpu()

@@ -1,0 +1,143 @@
+"""Text anchors: one embedding a class, which CLoRA takes its directions from and KIDDO its targets."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbones import Backbone, load_backbone
+from ..data.class_names import one_form
+from ..settings.config import Config
+from ..utils.errors import NestKALAError, nearest
+from ..utils.files import load_array
+from ..utils.seeding import seeded
+from ..utils.text_files import read_yaml
+
+logger = logging.getLogger(__name__)
+
+_ALL_SORTS = (
+    *("person", "child", "crowd", "hand", "dog", "cat", "horse", "bird", "fish", "insect", "snake", "monkey"),
+    *("tree", "flower", "mushroom", "grass", "fruit", "vegetable", "bread", "cake", "meat", "drink", "plate", "bottle"),
+    *("car", "truck", "bus", "train", "ship", "airplane", "bicycle", "road", "bridge", "house", "church", "tower"),
+    *("room", "kitchen", "chair", "table", "bed", "lamp", "clock", "computer", "telephone", "book", "tool", "weapon"),
+    *("shirt", "shoe", "hat", "bag", "toy", "ball", "guitar", "piano", "mountain", "beach", "sea", "sky"),
+)
+_SAME = 1 - 1e-5
+"""Cosine from which two anchors differ by rounding alone."""
+
+
+def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]) -> Tensor:
+    """The anchors K (C, d_t) that the settings ask for, float32, not normalised.
+
+    Raises:
+        NestKALAError: a backbone without text tower where one is needed, a file that does not fit the classes,
+            descriptions that leave a class out, or anchors that are not finite.
+    """
+    source = config.anchors
+    if config.descriptions is not None and (source == "orthonormal" or source.endswith(".npy")):
+        raise NestKALAError(f"descriptions go through a text tower, and anchors '{source}' need none: leave one out")
+    if source == "orthonormal":
+        return orthonormal_anchors(len(class_names), backbone.tower.feature_dim, config.seed)
+    if source.endswith(".npy"):
+        return _from_file(Path(source), len(class_names))
+    embed = backbone.embed_text if source == "text" else load_backbone(source, num_adapted=0).embed_text
+    if embed is None:
+        raise NestKALAError(
+            f"{backbone.name} has no text tower: say --anchors tiny, open_clip/MODEL:WEIGHTS, a .npy file "
+            "(classes, width), or orthonormal"
+        )
+    for name in config.class_words.keys() - set(class_names):
+        logger.warning("class_words: there is no class '%s' here%s", name, nearest(name, class_names))
+    described = class_sentences(class_names, config.prompts, config.descriptions, config.class_words)
+    embedded = embed([sentence for sentences in described for sentence in sentences])
+    anchors = torch.stack([part.mean(dim=0) for part in embedded.split([len(said) for said in described])])  # (C, d_t)
+    return _checked(anchors, source)
+
+
+def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
+    """The mean anchor (d_t,) of nouns for all sorts of things; None where no text tower makes the anchors.
+
+    Raises:
+        NestKALAError: as `class_anchors` does.
+    """
+    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+        return None
+    return class_anchors(config.replaced(descriptions=None, class_words={}), backbone, _ALL_SORTS).mean(dim=0)
+
+
+def class_sentences(
+    class_names: Sequence[str],
+    prompts: Sequence[str],
+    descriptions: Path | None = None,
+    words: Mapping[str, str] | None = None,
+) -> list[list[str]]:
+    """What is said of each class: every prompt with its name in it, or the word for it, or descriptions from a file.
+
+    Raises:
+        NestKALAError: a file that is no mapping of class names to sentences, or leaves a class out.
+    """
+    if descriptions is None:
+        said = [(words or {}).get(name, name.replace("_", " ")) for name in class_names]
+        return [[prompt.replace("{}", name) for prompt in prompts] for name in said]
+    table = read_yaml(descriptions)  # JSON is YAML
+    if not isinstance(table, dict):
+        raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")
+    spellings = Counter(one_form(str(name)) for name in table)
+    if twice := [name for name, count in spellings.items() if count > 1]:
+        raise NestKALAError(f"{descriptions} describes the class '{twice[0]}' twice, in two of Unicode's forms")
+    table = {one_form(str(name)): said for name, said in table.items()}
+    described = []
+    for name in map(one_form, class_names):
+        if name not in table:
+            raise NestKALAError(f"{descriptions} does not describe the class '{name}'{nearest(name, table)}")
+        sentences = [table[name]] if isinstance(table[name], str) else table[name]
+        if not sentences or not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+            raise NestKALAError(f"{descriptions}: the class '{name}' needs a sentence or a list of them")
+        described.append(sentences)
+    return described
+
+
+def alike_in_words(anchors: Tensor, class_names: Sequence[str]) -> list[str]:
+    """A warning for each class whose anchor points where an earlier one's does: texts do not tell the two apart."""
+    directions = F.normalize(anchors.float(), dim=1)  # (C, d_t)
+    lines = []
+    for place, direction in enumerate(directions):
+        earlier = (directions[:place] @ direction > _SAME).nonzero()
+        if len(earlier):
+            first = class_names[int(earlier[0])]
+            lines.append(
+                f"warning: the classes {first!r} and {class_names[place]!r} have the same text anchor: what is said of "
+                "them is the same as far as the text tower reads"
+            )
+    return lines
+
+
+def orthonormal_anchors(num_classes: int, width: int, seed: int) -> Tensor:
+    """Random directions (num_classes, width) of unit norm, orthogonal as long as there are at most `width`."""
+    with seeded(seed):
+        draws = torch.randn(num_classes, width)
+    if num_classes > width:
+        return draws / draws.norm(dim=1, keepdim=True)
+    return torch.linalg.qr(draws.T).Q.T.contiguous()
+
+
+def _from_file(path: Path, num_classes: int) -> Tensor:
+    array = load_array(path, f"anchors {path}")
+    floats = np.issubdtype(array.dtype, np.floating)
+    if array.ndim != 2 or len(array) != num_classes or not array.size or not floats:
+        raise NestKALAError(
+            f"anchors {path} must be floats ({num_classes} classes, width), not {array.dtype} {array.shape}"
+        )
+    with np.errstate(over="ignore"):  # told below, with all else that is not finite
+        return _checked(torch.from_numpy(array.astype(np.float32)), str(path))
+
+
+def _checked(anchors: Tensor, source: str) -> Tensor:
+    if not torch.isfinite(anchors).all():
+        raise NestKALAError(f"the anchors from {source} are not finite")
+    return anchors

@@ -1,0 +1,150 @@
+"""Codes before any training: class layer, hash layer and text codes from names, labels and images without labels."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...heads import NestedHashHead
+from ...losses import nested_centres
+from ...modeling.model import HashModel
+from ...settings.config import Config
+from ...utils.errors import NestKALAError
+from .arrangement import arrange
+from .bits import class_rows, default_class_bits, detail_rows
+from .classes import Classes, fit_classes
+from .text import fit_text, scale_to_labels
+
+__all__ = ["Start", "closed_form", "default_class_bits"]
+
+_LEAST_SPREAD = 1e-6  # of rows that differ, relative to their norms; what rounding makes of equal ones is less
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What the closed form found.
+
+    Attributes:
+        class_codes: what images of each class have in common, (C, L), entries -1 or +1.
+        num_unnamed: kinds of things among the images that have no name.
+        text_sharpness, label_sharpness, accuracy: as of `Classes`.
+    """
+
+    class_codes: Tensor
+    num_unnamed: int
+    text_sharpness: float
+    label_sharpness: float
+    accuracy: float | None
+
+
+@torch.no_grad()
+def closed_form(
+    model: HashModel,
+    unlabelled: Iterable[Tensor],
+    labelled: Iterable[Tensor],
+    targets: Tensor,
+    config: Config,
+    text_centre: Tensor | None = None,
+) -> Start:
+    """Set the model's class layer, hash layer and `anchor_to_code`.
+
+    Classes are learned from texts, labels and unlabelled images together (`fit_classes`); for kinds of things that have
+    no name both layers are made wider. The first bits of the code
+    are for the class (`class_rows`), the rest for the image itself (`detail_rows`), each scaled to unit deviation.
+    `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
+    products of codes and anchors at all lengths to be nearest to the labels, which is what KIDDO asks.
+
+    Args:
+        model: with a nested head and a class layer.
+        unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
+        labelled: tokens of the training images, in batches; none at 0 shots.
+        targets: multi-hot labels (N, C) of the latter.
+        config: class bits, unnamed kinds, anchors, and the seed that draws centres and rotations.
+        text_centre: as for `fit_classes` and `fit_text`.
+
+    Raises:
+        NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes,
+            anchors or images that are all alike, features that are not finite, or without texts a class without labels.
+    """
+    head, layer, anchors = model.head, model.class_layer, model.anchors
+    if not isinstance(head, NestedHashHead) or layer is None:
+        raise NestKALAError("a start in closed form needs the nested head: say --head nested, or --head-init random")
+    if len(anchors) < 2:
+        raise NestKALAError("a start in closed form needs two classes or more: say --head-init random")
+    texts = anchors if config.has_texts else None
+    text_centre = None if text_centre is None else text_centre.to(anchors)
+    if texts is not None and texts.shape[1] != layer.mean.shape[0]:
+        raise NestKALAError(
+            f"a start from text needs anchors in the features' space, but their widths are {texts.shape[1]} and "
+            f"{layer.mean.shape[0]}: say --head-init random"
+        )
+    targets = targets.to(anchors)
+    if texts is not None:
+        _check_spread("anchors", texts)
+    elif missing := (targets.sum(dim=0) == 0).nonzero().flatten().tolist():
+        raise NestKALAError(f"without texts every class needs a labelled image: class number {missing[0]} has none")
+    images, known = (_features(model, anchors, tokens) for tokens in (unlabelled, labelled))
+    everything = torch.cat([images, known])
+    _check_spread("images", everything)
+
+    generator = torch.Generator().manual_seed(config.seed)
+    unnamed = None if config.unnamed_kinds == "auto" else config.unnamed_kinds
+    classes = fit_classes(images, known, targets, texts, generator, text_centre, unnamed)
+    num_unnamed = len(classes.prototypes) - len(anchors)
+    if num_unnamed:
+        head, layer = model.add_unnamed(num_unnamed)
+    for name in ("mean", "basis", "whitening", "prototypes"):
+        getattr(layer, name).copy_(getattr(classes, name))
+    units = layer.units(everything)
+    probabilities = layer.probabilities(units)
+    rows = _rows(config, head.lengths[-1], classes, units, probabilities, generator)  # (L, k + C)
+    logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M + N, L)
+    offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
+    if not (deviation > 0).all():
+        raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
+    head.linear.weight.copy_(rows / deviation[:, None])
+    head.linear.bias.copy_(-offset / deviation)
+
+    codes = torch.where(logits >= offset, 1.0, -1.0).to(anchors)
+    expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
+    class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)[: len(anchors)]
+    if texts is None:  # the anchors are elsewhere: images say nothing of them
+        everything, codes = anchors[:0], codes[:0]
+    weight, bias = fit_text(anchors, class_codes, everything, codes, text_centre)
+    scale = scale_to_labels(class_codes, head.lengths)
+    model.anchor_to_code.weight.copy_(scale * weight)
+    model.anchor_to_code.bias.copy_(scale * bias)
+    return Start(class_codes, num_unnamed, classes.text_sharpness, classes.label_sharpness, classes.accuracy)
+
+
+def _rows(
+    config: Config, bits: int, classes: Classes, units: Tensor, probabilities: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The hash layer's weight (bits, k + C) on unit features and class probabilities."""
+    for_class = min(bits, config.class_bits or default_class_bits(bits))
+    overlap = probabilities.T @ probabilities
+    size = overlap.diagonal().clamp(min=1e-12).rsqrt()
+    centres = nested_centres(probabilities.shape[1], for_class, generator).to(units)
+    centres = arrange(centres, overlap * size[:, None] * size)
+    rows = [class_rows(units, classes.whitening, centres, generator)]
+    if bits > for_class:
+        variances = classes.variances, classes.mean_variance
+        rows.append(detail_rows(units, probabilities, *variances, bits - for_class, generator))
+    return torch.cat(rows)
+
+
+def _features(model: HashModel, like: Tensor, tokens: Iterable[Tensor]) -> Tensor:
+    features = [like.new_empty(0, model.tower.feature_dim), *(model.features(batch.to(like)) for batch in tokens)]
+    if wrong := sum(int((~torch.isfinite(batch)).any(dim=1).sum()) for batch in features):
+        raise NestKALAError(f"a start in closed form needs finite features, and those of {wrong} images are not")
+    return torch.cat(features)
+
+
+def _check_spread(what: str, rows: Tensor) -> None:
+    """Raise NestKALAError where the rows (n, d) differ by no more than rounding, or out of floating point's range."""
+    if len(rows) > 1:
+        spread = (rows - rows.mean(dim=0)).norm(dim=1).mean() / rows.norm(dim=1).mean()
+        if spread > _LEAST_SPREAD:
+            return
+    raise NestKALAError(f"a start in closed form needs {what} that differ, and these {len(rows)} do not")

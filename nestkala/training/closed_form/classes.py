@@ -1,0 +1,304 @@
+"""Classes of images from names, labels and images without labels, all at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ...modeling.class_layer import MAX_WIDTH
+from .bits import eigen
+from .mixture import clusters, likelihood, log_densities, posteriors_of, weighted_sums
+from .unnamed import SAMPLE, find_kinds
+
+_TEXT_SHARPNESS = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0)
+_LABEL_SHARPNESS = (5.0, 10.0, 15.0, 30.0, 60.0)
+_USUAL = 15.0  # where nothing tells how far to trust texts or labels
+_TEXT_COUNT = 0.5  # labelled images that a class's text counts as in its prototype
+_PRIOR = 0.25  # how much of the first evidence stays: without it posteriors drift to whatever clusters there are
+_FIRST_ROUNDS, _ROUNDS, _INNER_ROUNDS = 4, 4, 2
+_CLUSTERINGS = 4
+_MOST_CLUSTERED = 32  # classes: of more, clusters that know no names were never likelier
+
+
+class Classes(NamedTuple):
+    """What tells classes apart; the first four are those of a `ClassLayer`.
+
+    Attributes:
+        mean: of the features, (d,).
+        basis: principal directions of the features, (d, k).
+        whitening: (k, k), which evens out how images of one class differ.
+        prototypes: of the classes and of kinds without a name after them, (C + U, k), of unit norm.
+        variances: along the principal directions, (k,), and their mean over all d.
+        text_sharpness, label_sharpness: how far texts and labels were trusted.
+        accuracy: share of the labelled images whose class the others' labels and the texts give; None where fewer than
+            half of the classes have two labelled images.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    whitening: Tensor
+    prototypes: Tensor
+    variances: Tensor
+    mean_variance: Tensor
+    text_sharpness: float
+    label_sharpness: float
+    accuracy: float | None
+
+
+def fit_classes(
+    unlabelled: Tensor,
+    labelled: Tensor,
+    targets: Tensor,
+    texts: Tensor | None,
+    generator: torch.Generator,
+    text_centre: Tensor | None = None,
+    unnamed: int | None = 0,
+) -> Classes:
+    """Learn the classes from whatever there is.
+
+    Texts and labels give each image without a label first probabilities of the classes. How much each of the two counts
+    is chosen by the likelihood of the labelled images, each left out in turn. Then prototypes and probabilities take
+    turns (expectation maximisation), in a space that is whitened by how images differ within a class, as in
+    discriminant analysis; a part of the first evidence stays. Names and single labels can mislead: where no label can
+    be left out and classes are few, the same is done from clusters that know neither, and the likeliest is taken.
+    Where the images show more kinds of things than were named, the others are learned along with them (`find_kinds`).
+
+    Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), images without
+    labels as in TransCLIP (Zanella et al., NeurIPS 2024).
+
+    Args:
+        unlabelled: features of images (M, d).
+        labelled: features of images (n, d), n 0 or more; with M at least two images.
+        targets: multi-hot labels of the latter (n, C).
+        texts: directions of the classes among the features (C, d); None for none, where every class needs a label.
+        generator: draws the clusters' starts.
+        text_centre: direction (d,) of texts about anything, beside which those of a few classes say more than beside
+            their own mean; None for the latter.
+        unnamed: kinds of things that have no name, 0 or more; None for as many as the images show.
+    """
+    images = torch.cat([unlabelled, labelled])
+    mean = images.mean(dim=0)
+    variances, directions = _spectrum(images - mean)
+    width = min(MAX_WIDTH, images.shape[1])
+    basis, kept = directions[:, :width], variances[:width]
+
+    def units(features: Tensor) -> Tensor:
+        return F.normalize((features - mean) @ basis, dim=1)
+
+    shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)  # of an image's classes in it
+    given = _Images(units(unlabelled), units(labelled), targets, shares)
+    half = (kept + 2 * variances.mean()).pow(-0.25)  # half a whitening, regularised
+
+    def halved(rows: Tensor) -> Tensor:
+        return F.normalize(rows * half, dim=1)
+
+    def evidence(centre: Tensor | None) -> _Evidence:
+        if texts is None:
+            return _gather(given, halved, None)
+        away = texts - (texts.mean(dim=0) if centre is None else centre)
+        return _gather(given, halved, F.normalize(away @ basis, dim=1))
+
+    found = evidence(None)
+    first = posteriors_of(given.others, found)
+    solutions = [_alternate(given, halved, first, found.said, found)]
+    if not _can_leave_out(targets) and targets.shape[1] <= _MOST_CLUSTERED:
+        for posteriors in _clusterings(halved(given.others), first, generator):
+            solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(found.said), None))
+    best = max(solutions, key=lambda solution: solution.likelihood)
+
+    if unnamed != 0 and len(given.others) > 1:
+        wider = evidence(text_centre)
+        best = _with_unnamed(given, halved, wider, best, unnamed, generator) or best
+    return Classes(
+        mean,
+        basis,
+        best.whitening,
+        best.prototypes,
+        kept,
+        variances.mean(),
+        found.text_sharpness,
+        found.label_sharpness,
+        found.accuracy,
+    )
+
+
+class _Images(NamedTuple):
+    others: Tensor  # units (M, k), without labels
+    known: Tensor  # units (n, k)
+    targets: Tensor  # multi-hot (n, C)
+    shares: Tensor  # of an image's classes in it, (n, C)
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """Of each class for units (m, k): (m, C), as logits."""
+
+    said: Tensor  # directions of the texts (C, k), 0 where there are none
+    shown: Tensor  # those of texts and labelled images together, in the halved space
+    halved: Callable[[Tensor], Tensor]
+    text_sharpness: float
+    label_sharpness: float  # 0 where there are no labels
+    accuracy: float | None
+
+    def __call__(self, units: Tensor) -> Tensor:
+        found = self.text_sharpness * units @ self.said.T
+        if self.label_sharpness:
+            found += self.label_sharpness * self.halved(units) @ self.shown.T
+        return found
+
+
+class _Solution(NamedTuple):
+    prototypes: Tensor
+    whitening: Tensor
+    likelihood: float
+
+
+def _gather(images: _Images, halved: Callable[[Tensor], Tensor], texts: Tensor | None) -> _Evidence:
+    """What texts (C, k), if there are any, and labelled images say, trusted as far as the latter bear out."""
+    _, known, targets, shares = images
+    said = torch.zeros_like(targets.T @ known) if texts is None else texts
+    label_sums = targets.T @ halved(known) + _TEXT_COUNT * halved(said)
+    by_text = known @ said.T
+    by_label = _without_own(halved(known), targets, label_sums)
+    text_sharpness, label_sharpness = _trust(by_text, by_label, targets, shares, texts is not None)
+    accuracy = None
+    if _can_leave_out(targets):
+        best = (text_sharpness * by_text + label_sharpness * by_label).argmax(dim=1)
+        accuracy = targets.gather(1, best[:, None]).float().mean().item()
+    shown = F.normalize(label_sums, dim=1)
+    return _Evidence(said, shown, halved, text_sharpness, label_sharpness if len(known) else 0.0, accuracy)
+
+
+def _with_unnamed(
+    images: _Images,
+    halved: Callable[[Tensor], Tensor],
+    evidence: _Evidence,
+    named: _Solution,
+    number: int | None,
+    generator: torch.Generator,
+) -> _Solution | None:
+    """Classes and kinds without a name; None where the classes are all there is. Arguments as of `find_kinds`."""
+    others, known, targets, shares = images
+    sample = others[torch.randperm(len(others), generator=generator)[:SAMPLE].to(others.device)]
+
+    def of_named(rows: Tensor) -> Tensor:
+        return log_densities(named.prototypes, F.normalize(rows @ named.whitening, dim=1))
+
+    weights = posteriors_of(sample, of_named)
+    classes = F.normalize(weighted_sums(weights, sample, halved), dim=1)
+    kinds = find_kinds(halved(sample), evidence(sample), halved(known), targets, classes, number, generator)
+    if kinds is None:
+        return None
+    free = kinds.owners < 0
+    owned = F.one_hot(kinds.owners[~free], targets.shape[1]).to(torch.half)  # (owned clusters, C)
+
+    def padded(rows: Tensor) -> Tensor:
+        return F.pad(rows, (0, int(free.sum())))
+
+    by_cluster = posteriors_of(others, lambda rows: log_densities(kinds.prototypes, halved(rows)))
+    first = torch.cat([by_cluster[:, ~free] @ owned, by_cluster[:, free]], dim=1)  # (M, C + U)
+    given = _Images(others, known, padded(targets), padded(shares))
+    texts = F.pad(evidence.said, (0, 0, 0, int(free.sum())))
+    return _alternate(given, halved, first, texts, lambda rows: padded(evidence(rows)))
+
+
+def _alternate(
+    images: _Images,
+    halved: Callable[[Tensor], Tensor],
+    posteriors: Tensor,
+    texts: Tensor,
+    evidence: Callable[[Tensor], Tensor] | None,
+) -> _Solution:
+    """Prototypes and posteriors by turns, from first posteriors (M, C); a part of the evidence, if given, stays.
+
+    Texts (C, k), 0 where there are none, join the first rounds, and are all that is known of a class without images.
+    """
+    others, known, targets, shares = images
+
+    def updated(space: Callable[[Tensor], Tensor], prototypes: Tensor) -> Tensor:
+        def scores(rows: Tensor) -> Tensor:
+            found = log_densities(prototypes, space(rows))
+            return found if evidence is None else found + _PRIOR * evidence(rows)
+
+        return posteriors_of(others, scores)
+
+    for _ in range(_FIRST_ROUNDS):
+        sums = halved(texts) + targets.T @ halved(known) + weighted_sums(posteriors, others, halved)
+        posteriors = updated(halved, F.normalize(sums, dim=1))
+
+    scatter = others.T @ others + known.T @ known
+    for _ in range(_ROUNDS):
+        counts = posteriors.sum(dim=0, dtype=scatter.dtype) + shares.sum(dim=0)
+        sums = weighted_sums(posteriors, others) + shares.T @ known
+        between = (sums / counts.clamp(min=1e-6)[:, None]).T @ sums
+        whitening = _inverse_root((scatter - between) / (len(others) + len(known)))
+
+        def whitened(rows: Tensor, whitening: Tensor = whitening) -> Tensor:
+            return F.normalize(rows @ whitening, dim=1)
+
+        for _ in range(_INNER_ROUNDS):
+            sums = targets.T @ whitened(known) + weighted_sums(posteriors, others, whitened)
+            sums[counts < 1e-6] = whitened(texts[counts < 1e-6])
+            prototypes = F.normalize(sums, dim=1)
+            posteriors = updated(whitened, prototypes)
+    return _Solution(prototypes, whitening, likelihood(prototypes, others, whitened))
+
+
+def _clusterings(units: Tensor, first: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    """Posteriors (M, C) of clusters that know neither names nor labels, each called after the class it fits best."""
+    num_classes = first.shape[1]
+    for _ in range(_CLUSTERINGS):
+        found = clusters(units, num_classes, generator)
+        posteriors = posteriors_of(units, lambda rows: log_densities(found, rows))  # noqa: B023 -- called at once
+        overlap = weighted_sums(posteriors, first.to(units))  # (C, C), clusters by classes
+        by, classes = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+        yield posteriors[:, torch.from_numpy(by[classes.argsort()])]
+
+
+def _spectrum(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (d,), descending, and principal directions (d, d) of rows (n, d) whose mean is 0."""
+    values, vectors = eigen(centred.T @ centred / len(centred))
+    return values.flip(0).clamp(min=0), vectors.flip(1)
+
+
+def _inverse_root(covariance: Tensor) -> Tensor:
+    """(S + mean variance I)^(-1/2)."""
+    values, vectors = eigen(covariance)
+    values = values.clamp(min=0)
+    return (vectors * (values + values.mean()).clamp(min=1e-12).rsqrt()) @ vectors.T
+
+
+def _can_leave_out(targets: Tensor) -> bool:
+    return len(targets) > 0 and 2 * int((targets.sum(dim=0) >= 2).sum()) >= targets.shape[1]
+
+
+def _trust(by_text: Tensor, by_label: Tensor, targets: Tensor, shares: Tensor, has_texts: bool) -> tuple[float, float]:
+    """The sharpness of the evidence of texts and of labels under which the labelled images are likeliest.
+
+    With one label a class there is nothing to leave out: only how far texts are right can be seen then.
+    """
+    if not len(targets):
+        return _USUAL, _USUAL
+    text_grid: Sequence[float] = _TEXT_SHARPNESS if has_texts else (0.0,)
+    label_grid: Sequence[float] = _LABEL_SHARPNESS
+    if not _can_leave_out(targets):
+        by_label, label_grid = torch.zeros_like(by_label), (_USUAL,)
+
+    def likelihood(pair: tuple[float, float]) -> float:
+        scores = pair[0] * by_text + pair[1] * by_label
+        return (shares * scores.log_softmax(dim=1)).sum().item()
+
+    return max(((text, label) for text in text_grid for label in label_grid), key=likelihood)
+
+
+def _without_own(images: Tensor, targets: Tensor, sums: Tensor) -> Tensor:
+    """Cosines (n, C) of labelled images to the classes' sums, an image left out of those of its own classes."""
+    cosines = images @ F.normalize(sums, dim=1).T
+    rows, classes = targets.nonzero(as_tuple=True)
+    own = sums[classes] - images[rows]
+    cosines[rows, classes] = (images[rows] * F.normalize(own, dim=1)).sum(dim=1)
+    return cosines

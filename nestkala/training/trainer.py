@@ -1,0 +1,232 @@
+"""The training loop: cached tokens in, a trained tail and head out, on any number of processes."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..losses import NestedLoss, NestedTerms, NotFiniteError, TermsError
+from ..modeling.model import HashModel
+from ..settings.config import Config
+from ..utils.errors import DivergedError, NestKALAError
+from .checkpoint import load_checkpoint, save_checkpoint
+from .history import Epoch, EpochMeans
+
+
+class TrainingImages(Dataset[tuple[Tensor, ...]]):
+    """Tokens, labels and number of each training image, or of the ones chosen."""
+
+    def __init__(self, tokens: Tensor, targets: Tensor) -> None:
+        self.tokens, self.targets = tokens, targets
+        self.chosen = self.every = torch.arange(len(tokens))
+
+    def choose(self, indices: Tensor | None) -> None:
+        """Show these from now on; all, for None."""
+        self.chosen = self.every if indices is None else indices
+
+    def all(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What is shown, as one batch."""
+        return self.tokens[self.chosen], self.targets[self.chosen], self.chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
+        index = self.chosen[place]
+        return self.tokens[index], self.targets[index], index
+
+
+class Trainer:
+    """Trains a model on the tokens of its training images.
+
+    The loss sees the global batch: features are gathered across processes, with gradient, before the head, and
+    every process computes head, losses and weights on all of them. So n processes with batches of B / n do what
+    one does with batches of B, and the losses' memories are the same everywhere. Fewer images than one batch are one
+    batch, which every process computes all of.
+
+    Args:
+        config: epochs, batch size (global), learning rate and so on.
+        accelerator: made with split_batches and a seedable sampler.
+        model: on the accelerator's device.
+        loss: of all lengths.
+        tokens: of the training images (N, ...), half precision, on the CPU.
+        targets: multi-hot (N, C).
+        checkpoint: file to write to.
+
+    Attributes:
+        epoch: how many are done.
+        seconds: that they took.
+        history: what they were like.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        model: HashModel,
+        loss: NestedLoss,
+        tokens: Tensor,
+        targets: Tensor,
+        checkpoint: Path,
+    ) -> None:
+        self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
+        self.model, self.loss = model, loss.to(accelerator.device)
+        model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
+        # The loss's own parameters need no wrapping: every process computes their whole gradient.
+        self.trained = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
+        optimizer = torch.optim.SGD(
+            self.trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        self.images = TrainingImages(tokens, targets)
+        self._choose_images(epoch=0)
+        loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True)
+        self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        self.epoch, self.seconds = 0, 0.0
+        self.history: list[Epoch] = []
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint.
+
+        Raises:
+            NestKALAError: there is none, it is damaged, or of another run.
+        """
+        parts = self.model, self.loss, self.optimizer, self.accelerator.scaler
+        self.epoch, self.seconds, self.history = load_checkpoint(self.checkpoint, *parts)
+
+    def fit(self) -> None:
+        """Train up to the epochs asked for, writing checkpoints.
+
+        Raises:
+            DivergedError: a loss that is not finite, with step, length and term.
+        """
+        left = max(0, self.config.num_epochs - self.epoch)
+        show = self.accelerator.is_main_process
+        self.model.train()
+        bar: tqdm[Any]
+        with tqdm(total=left * self._steps, desc="training", unit="step", disable=not show) as bar:
+            while self.epoch < self.config.num_epochs:
+                self._train_epoch(bar)
+                if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.num_epochs:
+                    self._save()
+
+    def _train_epoch(self, bar: "tqdm[Any]") -> None:
+        started = time.perf_counter()
+        self._choose_images(self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_in(self.epoch)
+        means = EpochMeans(self.loss.lengths)
+        for batch, (tokens, targets, indices) in enumerate(self._batches()):
+            step = self.epoch * self._steps + batch
+            h, anchors = self.network(tokens, self._gather)
+            try:
+                result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
+            except TermsError as error:  # a stranger's loss
+                raise NestKALAError(f"loss {self.config.loss}: {error}") from error
+            sums = self._finite(result, step)
+            self.accelerator.backward(result.total)
+            if self.config.max_grad_norm:  # by now the gradients are the processes' mean
+                self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            bar.set_postfix({str(b): f"{s:.3f}" for b, s in zip(self.loss.lengths, sums, strict=True)}, refresh=False)
+            bar.update()
+            self._log(result, step)
+            means.add(result)
+        with torch.no_grad():
+            anchors = self.model.anchor_to_code(self.model.anchors)
+            try:
+                self.loss.end_epoch(anchors)
+            except NotFiniteError as error:  # the last step diverged
+                raise self._diverged(f"end of epoch {self.epoch}: {error}") from error
+        self.epoch += 1
+        self.history.append(means.finish(self.loss.discrete_objectives(anchors)))
+        self.seconds += time.perf_counter() - started
+
+    def _choose_images(self, epoch: int) -> None:
+        self.images.choose(self.loss.sample(epoch))
+        check_batch(self.config, len(self.images), self.accelerator.num_processes)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This process's tokens of each batch, with the labels and numbers of all of it."""
+        if self._in_one_batch:
+            tokens, targets, indices = self.images.all()
+            device = self.accelerator.device
+            yield tokens.to(device), targets.to(device), indices.to(device)
+            return
+        self.loader.set_epoch(self.epoch)
+        for tokens, targets, indices in self.loader:
+            yield tokens, *self.accelerator.gather((targets, indices))
+
+    @property
+    def _in_one_batch(self) -> bool:
+        return len(self.images) < self.config.batch_size
+
+    @property
+    def _steps(self) -> int:
+        return 1 if self._in_one_batch else len(self.loader)
+
+    @property
+    def _gather(self) -> Callable[[Tensor], Tensor] | None:
+        shared = self.accelerator.num_processes > 1 and not self._in_one_batch
+        return all_gather_with_gradient if shared else None
+
+    def _finite(self, result: NestedTerms, step: int) -> list[float]:
+        sums: list[float] = result.sums.tolist()
+        if all(map(math.isfinite, sums)):
+            return sums
+        bits, total = next((b, s) for b, s in zip(self.loss.lengths, sums, strict=True) if not math.isfinite(s))
+        terms = {name: term.item() for name, term in result.terms[bits].items()}
+        name, value = next(((n, v) for n, v in terms.items() if not math.isfinite(v)), ("sum", total))
+        raise self._diverged(
+            f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}"
+        )
+
+    def _diverged(self, what: str) -> DivergedError:
+        there = self.checkpoint.exists()
+        last = f"the last good checkpoint is {self.checkpoint}" if there else "there is no checkpoint yet"
+        return DivergedError(f"{what}; {last}; a lower --lr (now {self.config.learning_rate:g}) often helps")
+
+    def _log(self, result: NestedTerms, step: int) -> None:
+        if not self.accelerator.trackers:
+            return
+        values = {f"{name}/{bits}": term.item() for bits, terms in result.terms.items() for name, term in terms.items()}
+        for bits, weight in zip(self.loss.lengths, result.weights.tolist(), strict=True):
+            values[f"weight/{bits}"] = weight
+        self.accelerator.log(values, step=step)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            parts = self.model, self.loss, self.optimizer
+            progress = self.epoch, self.seconds, self.history
+            save_checkpoint(self.checkpoint, *parts, *progress, self.accelerator.scaler)
+
+
+def check_batch(config: Config, num_images: int, processes: int) -> None:
+    """Raise NestKALAError for a batch that the processes cannot share equally, or that BatchNorm refuses."""
+    if config.batch_size % processes:
+        raise NestKALAError(f"batch_size {config.batch_size} cannot be shared equally by {processes} processes")
+    if config.normalises_bits and num_images == 1:
+        raise NestKALAError(
+            "one training image alone cannot be normalised over the batch: label more, or set --no-batch-norm"
+        )
+
+
+def all_gather_with_gradient(features: Tensor) -> Tensor:
+    """Features (B / n, d) of each of n processes -> (B, d), on all of them, in the processes' order.
+
+    Its backward sums the gradients over the processes; data-parallel training then averages over them. Together
+    that is the exact gradient of one loss on the global batch, so nothing is to be scaled.
+    """
+    from torch.distributed.nn.functional import all_gather
+
+    with warnings.catch_warnings():  # deprecated for a successor that torch before 2.13 lacks
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.cat(list(all_gather(features)))
