@@ -183,9 +183,10 @@ def training(images: Path, run: Path, epochs: int = 20, *more: object) -> Call:
     """Training on those images, with a checkpoint after every epoch; it goes on where it was killed."""
     if (run / "config.yaml").exists():
         return command("train", "--resume", run, "--epochs", epochs)
-    small = ("--shots", 8, "--lengths", "4,12,20", "--anchors", "orthonormal", "--checkpoint-every", 1)
+    small = ("--shots", 8, "--lengths", "4,12,20", "--anchors", "orthonormal")
+    kept = ("--checkpoint-every", 1) if epochs else ()
     cache = ("--cache", run.parent / "cache", "--workers", 0, "--threads", 1)
-    return command("train", "--data", images, "--output", run, "--epochs", epochs, *small, *cache, *more)
+    return command("train", "--data", images, "--output", run, "--epochs", epochs, *small, *kept, *cache, *more)
 
 
 def _training(images: Path, place: Path, processes: int) -> list[Call]:

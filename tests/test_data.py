@@ -217,7 +217,7 @@ def test_symbolic_links(tmp_path: Path) -> None:
 def test_class_without_images(tmp_path: Path) -> None:
     put_image(tmp_path / "a" / "1.png")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "1.heic").write_text("")
+    (tmp_path / "b" / "1.jxl").write_text("")
     with pytest.raises(NestKALAError, match="b' holds no image") as error:
         load(tmp_path)
     assert one_line(error)

@@ -25,7 +25,7 @@ from nestkala.tokens.source import TokenSource
 WRITER = """
 import sys
 from pathlib import Path
-from nestkala import digests
+from nestkala.images import digests
 
 digests._SETTLED_NS = 0
 print("ready", flush=True)

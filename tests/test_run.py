@@ -18,7 +18,7 @@ from nestkala.heads import NestedHashHead
 from nestkala.plugins import plugins
 from nestkala.settings.config import Config, load_config
 from nestkala.tokens.source import TokenSource
-from nestkala.training.anchors import class_anchors
+from nestkala.training.anchors import class_anchors, text_centre
 from nestkala.training.closed_form import closed_form
 from nestkala.training.model_spec import spec_of_run
 from nestkala.training.objective import make_loss
@@ -186,7 +186,7 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     with seeded(0):
         model = spec_of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
     tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, sorted(split.gallery.tolist()))
-    start = closed_form(model, tokens, [], torch.zeros(0, 10), config)
+    start = closed_form(model, tokens, [], torch.zeros(0, 10), config, text_centre(config, backbone))
     assert start.accuracy is None
     for name, tensor in trained(folder).items():
         torch.testing.assert_close(tensor, model.trained_state()[name], msg=name)

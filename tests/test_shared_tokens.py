@@ -32,7 +32,7 @@ from nestkala.tokens.shared import SharedTokenSource
 from nestkala.tokens.cache import TokenCache
 from nestkala.tokens.source import TokenSource
 
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_shared_tokens import BATCH, Files
 
 images, out, caches, stop_at_broken = Files(Path(sys.argv[2])), Path(sys.argv[3]), sys.argv[4], sys.argv[5] == "stop"
@@ -56,7 +56,7 @@ else:
     np.save(out / f"{number}.npy", torch.cat(batches).numpy())
     said = {"sizes": [len(batch) for batch in batches], "broken": broken, "computed": sum(computed)}
     if cache is not None:
-        said["kept"] = sum(key in cache for key in source._keys(images, range(len(images.names))))
+        said["kept"] = sum(key in cache for key in source._keys(images, range(len(images.names)), cache, None))
     (out / f"{number}.json").write_text(json.dumps(said))
 accelerator.end_training()
 """

@@ -40,7 +40,7 @@ KILLED = """
 import sys
 import torch
 from pathlib import Path
-from nestkala import token_cache
+from nestkala.tokens import cache as token_cache
 
 def save_half(tensors, path, metadata):
     save_file(tensors, path, metadata)

@@ -69,7 +69,7 @@ class Digests:
         rows = torch.frombuffer(bytearray(b"".join(kept)), dtype=torch.uint8).view(-1, 2 * DIGEST_BYTES)
         try:
             save_tensors(self._folder / FILE, {"digests": rows}, {"format": _FORMAT, "version": str(_VERSION)})
-        except OSError as error:
+        except (OSError, NestKALAError) as error:
             if not self._was_told:
                 logger.warning("cannot remember the digests of images in %s: %s", self._folder, error)
             self._was_told = True

@@ -21,6 +21,7 @@ _TEXT_COUNT = 0.5  # labelled images that a class's text counts as in its protot
 _PRIOR = 0.25  # how much of the first evidence stays: without it posteriors drift to whatever clusters there are
 _FIRST_ROUNDS, _ROUNDS, _INNER_ROUNDS = 4, 4, 2
 _CLUSTERINGS = 4
+_CLEARLY = 0.3  # by how much more of the labelled images clusters must be right than their own labels and the names are
 _MOST_CLUSTERED = 32  # classes: of more, clusters that know no names were never likelier
 
 
@@ -63,8 +64,9 @@ def fit_classes(
     Texts and labels give each image without a label first probabilities of the classes. How much each of the two counts
     is chosen by the likelihood of the labelled images, each left out in turn. Then prototypes and probabilities take
     turns (expectation maximisation), in a space that is whitened by how images differ within a class, as in
-    discriminant analysis; a part of the first evidence stays. Names and single labels can mislead: where no label can
-    be left out and classes are few, the same is done from clusters that know neither, and the likeliest is taken.
+    discriminant analysis; a part of the first evidence stays. Names and few labels can mislead. Where classes are few,
+    the same is done from clusters that know neither. The likeliest are taken where no label can be left out, or where
+    they are right about clearly more of the labelled images than names and labels are about those left out.
     Where the images show more kinds of things than were named, the others are learned along with them (`find_kinds`).
 
     Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), images without
@@ -104,11 +106,15 @@ def fit_classes(
 
     found = evidence(None)
     first = posteriors_of(given.others, found)
-    solutions = [_alternate(given, halved, first, found.said, found)]
-    if not _can_leave_out(targets) and targets.shape[1] <= _MOST_CLUSTERED:
-        for posteriors in _clusterings(halved(given.others), first, generator):
-            solutions.append(_alternate(given, halved, posteriors, torch.zeros_like(found.said), None))
-    best = max(solutions, key=lambda solution: solution.likelihood)
+    best = _alternate(given, halved, first, found.said, found)
+    certain = found.accuracy is not None and found.accuracy > 1 - _CLEARLY
+    if not certain and targets.shape[1] <= _MOST_CLUSTERED:
+        ways = _clusterings(halved(given.others), first, generator)
+        by_cluster = [_alternate(given, halved, way, torch.zeros_like(found.said), None) for way in ways]
+        clustered = max(by_cluster, key=lambda solution: solution.likelihood)
+        right = 1.0 if found.accuracy is None else _share_right(given, clustered) - found.accuracy
+        if clustered.likelihood > best.likelihood and right >= _CLEARLY:
+            best = clustered
 
     if unnamed != 0 and len(given.others) > 1:
         wider = evidence(text_centre)
@@ -246,6 +252,12 @@ def _alternate(
             prototypes = F.normalize(sums, dim=1)
             posteriors = updated(whitened, prototypes)
     return _Solution(prototypes, whitening, likelihood(prototypes, others, whitened))
+
+
+def _share_right(images: _Images, solution: _Solution) -> float:
+    """The share of labelled images whose nearest prototype is that of a class of theirs."""
+    nearest = (F.normalize(images.known @ solution.whitening, dim=1) @ solution.prototypes.T).argmax(dim=1)
+    return images.targets.gather(1, nearest[:, None]).float().mean().item()
 
 
 def _clusterings(units: Tensor, first: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
