@@ -7,7 +7,7 @@ import nestkala
 
 project = "NestKALA"
 author = "The NestKALA developers"
-copyright = author  # noqa: A001 - Sphinx reads this name
+copyright = author
 release = getattr(nestkala, "__version__", "")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -1,7 +1,7 @@
 """The README and the documentation work as they stand: their Python, their commands, the examples of docstrings.
 
-The blocks of a page run in order, in a folder of their own, in one namespace. It holds what a reader is assumed to have:
-a folder `photos` of photographs by class, a few more images, the run folder `runs/photos` of a trained model and
+The blocks of a page run in order, in one namespace, in a folder of their own. It holds what a reader is assumed to
+have: a folder `photos` of photographs by class, a few more images, the run folder `runs/photos` of a trained model and
 `photos.index`, except where the page makes them itself. A comment before a block says what to do with it:
 
     <!-- not run: reason -->    a block that cannot run here
@@ -28,7 +28,7 @@ from nestkala.cli import main, train_main
 from nestkala.losses import HashLoss
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "nestkala/pretrained/README.md", *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>not run|file): (?P<about>[^>]*?) -->\s*)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
@@ -138,8 +138,10 @@ def test_what_is_not_run_says_why() -> None:
 
 def test_every_block_is_seen() -> None:
     for page in PAGES:
-        fences = re.findall(r"^```(?:python|bash)$", page.read_text(), re.M)
-        assert len(fences) == sum(block.language in ("python", "bash") for block in blocks(page.read_text())), page
+        text = page.read_text()
+        fences = re.findall(r"^ *(?:```|~~~)(.*)$", text, re.M)[::2]
+        expected = [language for language in fences if not re.fullmatch(r"\{.*|yaml|toml", language)]
+        assert expected == [block.language for block in blocks(text) if block.language in ("python", "bash")], page
 
 
 DOCUMENTED = [
