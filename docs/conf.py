@@ -37,11 +37,15 @@ PAGES_ABOVE = {
 }
 
 
-def link_within_site(_app: Any, *given: Any) -> None:
-    """Lead links to the files above docs/ to their pages here; the text is the only item of the last argument."""
+def prepare(_app: Any, *given: Any) -> None:
+    """Lead links to the files above docs/ to their pages here, and keep 16.0 ± 0.4 on one line.
+
+    The text is the only item of the last argument.
+    """
     text = given[-1]
     for file, page in PAGES_ABOVE.items():
         text[0] = text[0].replace(f"](../{file})", f"]({page})").replace(f"]({file})", f"]({page})")
+    text[0] = text[0].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _escaped(line: str) -> str:
@@ -73,6 +77,6 @@ def as_restructured_text(_app: Any, _what: str, _name: str, _of: Any, _options: 
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", link_within_site)
-    app.connect("include-read", link_within_site)
+    app.connect("source-read", prepare)
+    app.connect("include-read", prepare)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=100)  # before Napoleon
