@@ -17,7 +17,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "NestKALA"
 html_static_path = ["static"]
-html_css_files = ["wide_tables.css"]
+html_css_files = ["site.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -69,7 +69,7 @@ def as_restructured_text(_app: Any, _what: str, _name: str, _of: Any, _options: 
         if not line.startswith("    "):
             literal = literal and not line
         elif not section and not before and not literal:
-            found += ["::", ""]
+            found += [".. code-block:: text", ""]
             literal = True
         is_code = literal or line.lstrip().startswith((">>>", "..."))
         found.append(line if is_code else re.sub(r"^Source:", "**Source:**", _escaped(line)))

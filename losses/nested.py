@@ -36,7 +36,7 @@ def prefix(bits: int) -> slice:
 
 
 class NestedLoss(nn.Module):
-    """One loss per length, each on its part of h, as a rule a prefix; balanced, with longer codes teaching shorter ones.
+    """One loss per length, each on its part of h, as a rule a prefix, balanced; longer codes teach shorter ones.
 
     Source: Nested Hash Layer (arXiv 2412.08922).
 
