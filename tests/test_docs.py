@@ -9,10 +9,12 @@ have: a folder `photos` of photographs by class, a few more images, the run fold
 """
 
 import doctest
+import json
 import os
 import re
 import shlex
 import shutil
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,3 +187,20 @@ def test_every_loss_is_in_the_reference_with_an_example_and_a_citation() -> None
             sources = "".join(parent.__doc__ or "" for parent in loss.__mro__ if issubclass(parent, HashLoss))
             assert re.search(r"Source: .*\(|Source: (.|\n)*?\d{4}", sources), loss
             assert loss.paper, loss
+
+
+def test_the_table_of_photographs_is_what_was_measured() -> None:
+    page = (ROOT / "docs" / "measurements.md").read_text()
+    trials = json.loads((ROOT / "docs" / "results_photos.json").read_text())["trials"]
+    rows = re.findall(r"^\| (\d)(?: \(names alone\))? \| (.*) \|$", page, re.M)
+    assert [int(shots) for shots, _ in rows] == [0, 1, 2, 4, 8]
+    columns = [(bits, "map_tie_aware") for bits in ("4", "8", "16", "32", "64", "128")]
+    columns += [(bits, "copy_recall_at_1") for bits in ("64", "128")]
+    for shots, cells in rows:
+        for (bits, measure), cell in zip(columns, cells.split(" | "), strict=True):
+            found = [
+                100 * trial["lengths"][bits][measure]
+                for trial in trials
+                if (trial["data"], trial["method"], trial["shots"]) == ("Caltech-101", "NestKALA", int(shots))
+            ]
+            assert cell == f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}", (shots, bits, measure)
