@@ -12,6 +12,7 @@ release = getattr(nestkala, "__version__", "")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
