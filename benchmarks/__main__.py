@@ -21,9 +21,10 @@ from .ledger import machines, measure
 
 PAGE = """# Against plain baselines
 
-`python -m benchmarks --cifar10 cifar10`: each a ratio within one run, the plain way and ours taken in turn on the same
-cores, medians and their range; the plain ways are in `benchmarks/`, written as published code does it, and find the
-same. CIFAR-10 is a folder of its images, {{train,test}}/CLASS; the figure needs `pip install "nestkala[plots]"`.
+`python -m benchmarks --cifar10 cifar10`. Each number is a ratio within one run: the plain way and ours in turn on the
+same cores, as medians with their range. The plain ways are in `benchmarks/`, written as in published code, and give the
+same results. CIFAR-10 is a folder of its images, {{train,test}}/CLASS. The figure needs
+`pip install "nestkala[plots]"`.
 
 On {machine}.
 

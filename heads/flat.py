@@ -1,4 +1,4 @@
-"""MAH's flat head: a hash layer a length, each on the features by itself."""
+"""MAH's flat head: one hash layer per length, each on the features by itself."""
 
 from collections.abc import Sequence
 

@@ -41,7 +41,7 @@ class NestedHashHead(HashHead):
 
     @property
     def weight(self) -> Tensor:
-        """The hash layer's weight (L, d), one row a bit: what `NestedLoss` balances the lengths on."""
+        """The hash layer's weight (L, d), one row per bit: what `NestedLoss` balances the lengths on."""
         return self.linear.weight
 
     def logits(self, x: Tensor) -> Tensor:

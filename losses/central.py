@@ -1,4 +1,4 @@
-"""What losses that know one fixed hash centre a class have in common."""
+"""What losses that know one fixed hash centre per class have in common."""
 
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ class CentralLoss(HashLoss):
     """A `HashLoss` that keeps the hash centres of its length in a buffer.
 
     Args:
-        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
 
     Raises:
         ValueError: on call, h, targets and centres of sizes that do not fit together.

@@ -1,4 +1,4 @@
-"""Hash centres: one binary code a class, far apart from each other at every prefix length at once."""
+"""Hash centres: one binary code per class, far apart from each other at every prefix length at once."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def nested_centres(num_classes: int, bits: int, generator: torch.Generator, rest
             at 128 four; a hundred a moment.
         bits: the longest length, 1 or more.
         generator: draws the starts.
-        restarts: local searches a bit.
+        restarts: local searches per bit.
 
     Raises:
         ValueError: no classes, or no bits.

@@ -122,7 +122,7 @@ class HashLoss(nn.Module, ABC):
     def discrete_objective(self, anchors: Tensor | None = None) -> Tensor | None:
         """What `end_epoch` lowers by renewing discrete codes: a scalar, a sum over the whole training set.
 
-        Asked for right after `end_epoch`, with the same anchors. None, the default: there is none to tell.
+        Asked for right after `end_epoch`, with the same anchors. None, the default: there is none.
         """
         return None
 

@@ -22,7 +22,7 @@ class CSQ(CentralLoss):
     Source: CSQ (Yuan et al., CVPR 2020) section 3.3, central similarity and quantization loss, as means over entries.
 
     Args:
-        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
         quantization: weight of the second term, 0 or more.
 
     Raises:

@@ -21,7 +21,7 @@ class DPN(CentralLoss):
     and its margin is 1; the default here is where tanh takes that.
 
     Args:
-        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
         margin: above 0; from 1 on no output is ever far enough.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Hash centres of one code length: a binary code a class, the closest two as far apart as can be found."""
+"""Hash centres of one code length: a binary code per class, the closest two as far apart as can be found."""
 
 from math import comb
 
@@ -15,7 +15,7 @@ _ORDERS = 32  # random orders that a search tries at most where it sees every wo
 
 
 def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Centres (num_classes, bits), entries -1 or +1, for losses that know one centre a class.
+    """Centres (num_classes, bits), entries -1 or +1, for losses that know one centre per class.
 
     Where bits is a power of two and num_classes at most twice that, rows of the Hadamard matrix and their negatives:
     the closest two differ in at least half of the bits. Otherwise what a greedy search finds, which takes any word

@@ -28,7 +28,7 @@ class MDSH(CentralLoss):
     pairs' weight a plain 1.
 
     Args:
-        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         beta, quantization: the weights above, 0 or more.
 

@@ -36,7 +36,7 @@ def prefix(bits: int) -> slice:
 
 
 class NestedLoss(nn.Module):
-    """One loss a length on its part of h, as a rule the prefix, balanced, the longer teaching the shorter.
+    """One loss per length, each on its part of h, as a rule a prefix, balanced; longer codes teach shorter ones.
 
     Source: Nested Hash Layer (arXiv 2412.08922).
 
@@ -47,7 +47,7 @@ class NestedLoss(nn.Module):
             (`dominance_weights`), "uniform" weighs all lengths alike, as adaptive does where there is no gradient,
             "halving" gives each half of what the next shorter has (`halving_weights`).
         distillation: weight of the long-to-short self-distillation (`distill`), 0 for none.
-        columns: length -> which columns of h, and of the anchors, are its code; prefixes unless told otherwise. For a
+        columns: length -> which columns of h, and of the anchors, are its code; prefixes by default. For a
             head whose codes do not nest: `head.columns`.
 
     Raises:

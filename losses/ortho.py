@@ -22,7 +22,7 @@ class OrthoHash(CentralLoss):
     Source: OrthoHash (Hoe et al., NeurIPS 2021), cross-entropy with margin and, for several labels, label smoothing.
 
     Args:
-        centres: one a class (C, b), entries -1 or +1 (`hash_centres`).
+        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
         margin: 0 or more.
         scale: of the cosines, above 0; None for sqrt(2) log(C - 1) as in the paper, C counted as 3 at least, below
             which that would be nothing.

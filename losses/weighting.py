@@ -10,7 +10,7 @@ from .precision import at_least_single
 
 @torch.no_grad()
 def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
-    """One weight a length, from each length's gradient by the hash layer's weight.
+    """One weight per length, from each length's gradient by the hash layer's weight.
 
     On the rows that length k owns (its first b_k), longer lengths j > k may pull against it. Where
     -<g_k, g_j> exceeds |g_k|^2 / (m - 1), j is scaled down so that it does not:
@@ -25,7 +25,7 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
     lengths on, and with every k's own norm, but that bound, from four.
 
     Args:
-        gradients: one (L, d) a length, rows beyond a length's own being 0.
+        gradients: one (L, d) per length, rows beyond a length's own being 0.
         lengths: ascending, bits, the last one L.
 
     Returns:
@@ -50,7 +50,7 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
 
 
 def halving_weights(num_lengths: int) -> list[float]:
-    """One weight a length, shortest first, each half of the one before, of sum `num_lengths`: 4 : 2 : 1 for three.
+    """One weight per length, shortest first, each half of the one before, of sum `num_lengths`: 4 : 2 : 1 for three.
 
     Source: Multi-head Asymmetric Hashing (arXiv 1809.09329).
     """

@@ -94,7 +94,7 @@ class Hasher:
                 for a model that was trained on such.
             bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
                 exactly the prefix of a longer one. Of heads that do not nest, a trained length.
-            batch_size: images a pass.
+            batch_size: images per pass.
             workers: processes that decode images; 0 decodes in this one.
             progress: show a bar.
 

@@ -22,9 +22,9 @@ from .figure import Figure
 
 PAGE = """# Reliability
 
-What the project does under kills, full disks, several processes, bad files and hostile requests:
-`python -m reliability`, or with names, such as `python -m reliability kills full_disk`. The harnesses are in
-`reliability/`; filling a disk takes a superuser. [SECURITY.md](../SECURITY.md) says what is promised, and what is not.
+How NestKALA behaves when processes are killed, disks are full, files are damaged or requests are hostile. Measured by
+`python -m reliability`, or by parts of it, such as `python -m reliability kills full_disk`. The harnesses are in
+`reliability/`; filling a disk needs root. [SECURITY.md](../SECURITY.md) says what is promised, and what is not.
 
 On {machine}.
 

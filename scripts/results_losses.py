@@ -260,11 +260,11 @@ INTRODUCTION = """# Losses, adapters and heads on CIFAR-10
 
 `python scripts/results_losses.py --data cifar10`, backbone `{backbone}`.
 
-Tie-aware mAP x 100, mean and standard deviation over {seeds} seeds, which draw the labelled images and all that starts
+Tie-aware mAP x 100, mean and standard deviation over {seeds} seeds, which draw the labeled images and all that starts
 at random. 1,000 queries, {gallery:,} images in the gallery, drawn from the 59,000 others. The images are re-encoded as
 JPEG, so these are not the papers' figures. Every loss starts from a random head with BatchNorm and trains 100 epochs of
 batches of 8, unless said otherwise. Its learning rate is the best of {rates} for that loss and adapter, at 32 bits
-and 8 shots, by a draw of labelled images and queries of its own; nested, it is the better of that and a tenth of it.
+and 8 shots, by a draw of labeled images and queries of its own; nested, it is the better of that and a tenth of it.
 Seconds are of training alone, as the runs came.
 """
 
@@ -280,7 +280,7 @@ def losses_table(experiment: Experiment, losses: Sequence[str]) -> str:
     one = experiment.scores(one_by_one("kiddo", 1), TABLE_1) if "kiddo" in losses[:BEST] else None
     rows.append(["KALAHash: kiddo and CLoRA", *_row(eight), *(_row(one) if one is not None else [""] * 4)])
     headers = ["", *(f"{shots} shot{'s' * (shots > 1)}, {b}" for shots in (8, 1) for b in (*TABLE_1, "mean"))]
-    return _section("Losses on a frozen backbone, one model a length", "", headers, rows)
+    return _section("Losses on a frozen backbone, one model per length", "", headers, rows)
 
 
 def clora_table(experiment: Experiment, losses: Sequence[str]) -> str:
@@ -298,7 +298,7 @@ def clora_table(experiment: Experiment, losses: Sequence[str]) -> str:
     )
     claim += " A run that diverged counts 0 in differences."
     headers = ["", *(f"{bits} bits" for bits in TABLE_1), "mean", "mean, frozen", "difference"]
-    return _section("With CLoRA, 8 shots, one model a length", claim, headers, rows)
+    return _section("With CLoRA, 8 shots, one model per length", claim, headers, rows)
 
 
 def adapters_table(experiment: Experiment) -> str:
@@ -349,9 +349,9 @@ def centres_table(experiment: Experiment) -> str:
         gains.append(_gain(prefixes, independent))
         rows.append([loss, "prefixes", *_row(prefixes), _signed(gains[-1])])
         rows.append(["", "independent", *_row(independent), ""])
-    claim = f"Prefixes against independent centres: {_signed(np.mean(gains, axis=0))} on average over the losses."
-    headers = ["", "centres", *(f"{bits} bits" for bits in NESTED), "mean", "difference"]
-    return _section("Hash centres of the shorter lengths, 8 shots, frozen backbone, nested", claim, headers, rows)
+    claim = f"Prefixes compared with independent centers: {_signed(np.mean(gains, axis=0))} on average over the losses."
+    headers = ["", "centers", *(f"{bits} bits" for bits in NESTED), "mean", "difference"]
+    return _section("Hash centers of the shorter lengths, 8 shots, frozen backbone, nested", claim, headers, rows)
 
 
 def heads_table(experiment: Experiment) -> str:
@@ -363,12 +363,12 @@ def heads_table(experiment: Experiment) -> str:
         f"MAH's objective and schedule (`--config mah`: ADSH, {VARIANTS['flat']['epochs']} epochs, batches of "
         f"{VARIANTS['flat']['batch_size']}, learning rate {VARIANTS['flat']['lr']:g}, a tenth of it after "
         f"{', '.join(map(str, VARIANTS['flat']['lr_drops'][:3]))} epochs, no tuning), frozen backbone: the "
-        "database is the 5,000 labelled images, whose learned codes are searched.\n\n"
+        "database is the 5,000 labeled images, whose learned codes are searched.\n\n"
         f"*Cascade beats flat at {MAH[0]} bits*: {_held(bool((gain > 0).all()))} The difference is {_signed(gain)}, "
         f"above 0 for {(gain > 0).sum()} of {len(gain)} seeds."
     )
     headers = ["", *(f"{bits} bits" for bits in MAH), "mean", "seconds"]
-    return _section("Heads, 500 labelled images a class", claim, headers, rows)
+    return _section("Heads, 500 labeled images per class", claim, headers, rows)
 
 
 def _section(title: str, text: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,20 +1,23 @@
-"""The README's Python runs as it stands there."""
+"""What the README and the pages on scoring promise beyond that their code runs."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from nestkala.losses import GreedyHash
 from reliability.launching import Launch
 
-BLOCKS = re.findall(r"```python\n(.*?)```", Path(__file__).parent.parent.joinpath("README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parent.parent
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 def test_own_loss_learns() -> None:
-    (code,) = (block for block in BLOCKS if "class MyLoss" in block)
+    (code,) = (block for block in python_blocks("README.md") if "class MyLoss" in block)
     assert len(code.strip().splitlines()) < 25
     names: dict[str, object] = {}
     with torch.random.fork_rng():
@@ -27,7 +30,7 @@ def test_own_loss_learns() -> None:
 
 
 def test_own_loss_sees_class_indices_and_multi_hot_labels_alike() -> None:
-    (code,) = (block for block in BLOCKS if "class MyLoss" in block)
+    (code,) = (block for block in python_blocks("README.md") if "class MyLoss" in block)
     given = "torch.arange(10).repeat(20)"
     assert code.count(given) == 1
     values = []
@@ -42,7 +45,7 @@ def test_own_loss_sees_class_indices_and_multi_hot_labels_alike() -> None:
 
 
 def test_the_loop_trains_the_parameters_of_a_loss_that_has_some() -> None:
-    (code,) = (block for block in BLOCKS if "class MyLoss" in block)
+    (code,) = (block for block in python_blocks("README.md") if "class MyLoss" in block)
     code = code.replace("lambda bits: MyLoss()", "lambda bits: GreedyHash(10, bits)")
     names: dict[str, Any] = {}
     with torch.random.fork_rng():
@@ -54,30 +57,22 @@ def test_the_loop_trains_the_parameters_of_a_loss_that_has_some() -> None:
         assert not torch.equal(weight, GreedyHash(10, bits).classifier.weight)
 
 
-def test_search_prints_distances_at_each_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from PIL import Image
-
-    from nestkala.settings.config import Config
-    from nestkala.training.run import train
-
-    (code,) = (block for block in BLOCKS if "hasher.encode" in block)
-    run = tmp_path / "runs" / "photos-4shot-seed0-20260101-120000"
-    monkeypatch.chdir(tmp_path)
-    train(Config(output=run, queries_per_class=100, epochs=1, lengths=(8, 16, 64), cache=tmp_path / "cache"))
-    capsys.readouterr()
-    for shade, name in enumerate(("a", "b", "c", "query")):
-        Image.new("RGB", (40, 30), (shade * 60, 80, 200 - shade * 50)).save(f"{name}.jpg")
-    exec(code, {})
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["8", "16", "64"]
+def test_a_strangers_loss_is_one_short_file() -> None:
+    (code,) = (block for block in python_blocks("docs/howto_loss.md") if "class Contrastive" in block)
+    assert len(code.strip().splitlines()) < 40
 
 
 def test_scoring_in_two_processes_finds_what_one_does(tmp_path: Path) -> None:
-    alone, shared = (block for block in BLOCKS if "found = evaluate(" in block)
+    (shared,) = (block for block in python_blocks("docs/howto_processes.md") if "found = evaluate(" in block)
+    alone = shared.replace(", accelerator=accelerator)", ")").split("accelerator = Accelerator()\n")
+    alone = "".join(alone).replace("accelerator.end_training()", "")
     report = "print([found[bits].map for bits in (8, 16, 64)])\n"
     names: dict[str, Any] = {}
     exec(alone, names)
-    (tmp_path / "script.py").write_text(alone + shared + report)
+    (tmp_path / "script.py").write_text(shared + report)
     with Launch(2, tmp_path / "script.py", folder=tmp_path / "log") as launch:
         assert launch.done().count(str([names["found"][bits].map for bits in (8, 16, 64)])) == 2
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

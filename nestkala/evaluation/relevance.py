@@ -142,7 +142,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of a metric over queries (Efron, "Bootstrap methods", 1979).
 
     Args:
-        values: of the metric, one a query, (Q,).
+        values: of the metric, one per query, (Q,).
         level: how often such intervals hold the mean, in (0, 1).
         resamples: draws of Q queries with replacement.
         seed: of the draws.

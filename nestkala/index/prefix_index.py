@@ -51,7 +51,7 @@ class PrefixIndex:
 
     Attributes:
         bits: length of the codes.
-        about: what was told of the index itself.
+        about: notes on the index itself, as given to `build`.
 
     Example:
         >>> index = PrefixIndex.build(hasher.encode(paths), ids=paths)
