@@ -13,7 +13,7 @@ from .spoiling import PICKLE, Spoil, cut, replaced
 
 
 def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
-    few = ("--shots", "2", "--queries", "2", "--lengths", "4", "--batch-size", "2", "--epochs", "0", "--workers", "0")
+    few = ("--shots", "2", "--queries", "2", "--lengths", "4", "--epochs", "0", "--workers", "0")
     return ["train", "--data", good.images, "--output", here / output, "--cache", here / "out-cache", *few]
 
 
