@@ -182,7 +182,7 @@ def test_where_there_are_no_more_images_than_queries_all_are_passed_over() -> No
     ("argument", "value"),
     [
         *(("queries", value) for value in (0, 2.5, float("inf"), float("nan"))),
-        *(("round_epochs", 0), ("sweeps", -1), ("seed", 0.5), ("gamma", -1.0)),
+        *(("round_epochs", 0), ("sweeps", -1), ("seed", 0.5), ("quantization", -1.0)),
     ],
 )
 def test_a_number_out_of_its_range_is_named(argument: str, value: float) -> None:
