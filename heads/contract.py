@@ -66,6 +66,10 @@ class HashHead(nn.Module, ABC):
         """Features (B, d) -> relaxed codes (B, width) in (-1, 1). With BatchNorm in training, ValueError for B = 1."""
         return torch.tanh(self.norm(self.logits(x)))
 
+    def extra_repr(self) -> str:
+        """What `repr` says beside the layers."""
+        return f"in_features={self.in_features}, lengths={self.lengths}, nested={self.nested}"
+
     @classmethod
     def width_for(cls, lengths: Sequence[int]) -> int:
         """How many columns the output has."""

@@ -29,6 +29,11 @@ def train_main(args: Sequence[str] | None = None) -> int:
 
 
 def _command(args: list[str]) -> None:
+    if args == ["--version"]:
+        from . import __version__
+
+        print(f"nestkala {__version__}")
+        return
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Base, subcommand("train", default=base)]
     command = tyro.cli(
@@ -47,7 +52,8 @@ def _command(args: list[str]) -> None:
         | Cache,
         config=(OmitArgPrefixes,),
         prog="nestkala",
-        description="Binary image codes of every length from one training run and a few labelled images per class.",
+        description="Binary image codes of every length from one training run and a few labelled images per class. "
+        "nestkala --version prints the version.",
         args=args,
     )
     if isinstance(command, Config):

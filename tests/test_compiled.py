@@ -32,7 +32,7 @@ def work():
             for few in (1, 20):
                 hits = index.search(queries[:few], 7, bits, shortlist=12, method=method)
                 found.append((hits.ids, hits.distances.tolist()))
-        found.append([hits.ids for hits in index.search_radius(queries[:3], 2, bits)])
+        found.append(index.search_radius(queries[:3], 2, bits).ids)
     h = np.where(np.unpackbits(queries, axis=1), 0.5, -0.5).astype(np.float32)
     found.append(index.search(queries, 3, 16, rescore=h).distances.tolist())
     scores = evaluate(queries, labels[:20], codes, labels, (4, 64))

@@ -64,9 +64,10 @@ def test_radius_gives_all_within_it_and_no_more(bits: int) -> None:
     queries = pack(drawn(5, bits, seed=1))
     for length in (1, bits // 2, bits):
         for radius in (0, 1, bits // 4, bits, bits + 9):
-            for query, hits in zip(queries, index.search_radius(queries, radius, length), strict=True):
+            hits = index.search_radius(queries, radius, length)
+            for query, names, distances in zip(queries, hits.ids, hits.distances, strict=True):
                 expected = [item for item in ranking(codes, ids, query, length) if item[0] <= radius]
-                assert list(zip(hits.distances[0].tolist(), hits.ids[0], strict=True)) == expected
+                assert list(zip(distances.tolist(), names, strict=True)) == expected
 
 
 @pytest.mark.parametrize("bits", LENGTHS)
@@ -143,7 +144,7 @@ def test_an_emptied_index_finds_nothing_and_can_be_filled_again() -> None:
     index.remove(ids)
     assert len(index) == 0
     assert found(index, codes[:2], 5) == [[], []]
-    assert [hits.ids for hits in index.search_radius(codes[:2], 3)] == [[[]], [[]]]
+    assert index.search_radius(codes[:2], 3).ids == [[], []]
     index.add(codes, ids)
     assert found(index, codes[:2], 5) == [ranking(codes, ids, code, 12)[:5] for code in codes[:2]]
 
