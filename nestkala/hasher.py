@@ -118,7 +118,7 @@ class Hasher:
         workers: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """Relaxed codes (N, bits) in (-1, 1), floating, whose signs `encode` packs. Arguments and errors are the same."""
+        """Relaxed codes (N, bits), floats in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
         where = self.columns(bits)
         given, source = self._source(images, batch_size, workers)
         label = "encoding" if progress else None
