@@ -273,6 +273,7 @@ def test_an_interrupt_of_other_commands_says_what_stays(
     assert "--resume" not in error
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_leaves_a_whole_checkpoint(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = ["--data", str(images), "--queries-per-class", "1", "--batch-size", "2", "--checkpoint-every", "1"]
