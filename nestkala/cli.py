@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
@@ -30,9 +31,7 @@ def train_main(args: Sequence[str] | None = None) -> int:
 
 def _command(args: list[str]) -> None:
     if args == ["--version"]:
-        from . import __version__
-
-        print(f"nestkala {__version__}")
+        print(f"nestkala {version('nestkala')}")
         return
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Base, subcommand("train", default=base)]
