@@ -1,11 +1,12 @@
 """MAH's cascade head: the longest code from the features, each shorter one from the next longer."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from .contract import HashHead
+from .contract import HashHead, initialized
 
 
 class CascadeHashHead(HashHead):
@@ -18,7 +19,7 @@ class CascadeHashHead(HashHead):
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending; the output is as wide as all of them together.
-        batch_norm: normalise every bit over the batch before tanh.
+        batch_norm: normalize every bit over the batch before tanh.
 
     Raises:
         ValueError: lengths that are not ascending positive ints.
@@ -34,10 +35,9 @@ class CascadeHashHead(HashHead):
     def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
         super().__init__(in_features, lengths, batch_norm)
         longest_first = self.lengths[::-1]
-        inputs = (in_features, *longest_first)
-        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, longest_first, strict=False))
-        nn.init.normal_(self.linears[0].weight, std=0.01)  # type: ignore[arg-type]
-        nn.init.zeros_(self.linears[0].bias)  # type: ignore[arg-type]
+        linears = [nn.Linear(*sizes) for sizes in pairwise((in_features, *longest_first))]
+        initialized(linears[0])
+        self.linears = nn.ModuleList(linears)
 
     def logits(self, x: Tensor) -> Tensor:
         """Features (B, d) -> (B, width), the shortest code first."""

@@ -21,6 +21,13 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(lengths)
 
 
+def initialized(layer: nn.Linear) -> nn.Linear:
+    """The layer from features to logits as heads start it: weight ~ N(0, 0.01^2), bias 0."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class HashHead(nn.Module, ABC):
     """`logits`, optional BatchNorm, tanh; `columns` tells which columns of the output are a length's code.
 
@@ -31,7 +38,7 @@ class HashHead(nn.Module, ABC):
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending.
-        batch_norm: normalise every bit over the batch before tanh. Centre-based losses need it; in training it
+        batch_norm: normalize every bit over the batch before tanh. Centre-based losses need it; in training it
             refuses a batch of one.
 
     Attributes:
@@ -58,6 +65,10 @@ class HashHead(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, d) -> relaxed codes (B, width) in (-1, 1). With BatchNorm in training, ValueError for B = 1."""
         return torch.tanh(self.norm(self.logits(x)))
+
+    def extra_repr(self) -> str:
+        """What `repr` says beside the layers."""
+        return f"in_features={self.in_features}, lengths={self.lengths}, nested={self.nested}"
 
     @classmethod
     def width_for(cls, lengths: Sequence[int]) -> int:

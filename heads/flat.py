@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .contract import HashHead
+from .contract import HashHead, initialized
 
 
 class FlatHashHead(HashHead):
@@ -17,7 +17,7 @@ class FlatHashHead(HashHead):
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending; the output is as wide as all of them together.
-        batch_norm: normalise every bit over the batch before tanh.
+        batch_norm: normalize every bit over the batch before tanh.
 
     Raises:
         ValueError: lengths that are not ascending positive ints.
@@ -32,9 +32,7 @@ class FlatHashHead(HashHead):
 
     def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
         super().__init__(in_features, lengths, batch_norm)
-        self.linear = nn.Linear(in_features, self.width)  # the layers of all lengths, one above the other
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = initialized(nn.Linear(in_features, self.width))  # the layers of all lengths, one above the other
 
     def logits(self, x: Tensor) -> Tensor:
         """Features (B, d) -> (B, width)."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .contract import HashHead
+from .contract import HashHead, initialized
 
 
 class NestedHashHead(HashHead):
@@ -18,7 +18,7 @@ class NestedHashHead(HashHead):
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending; the last one, L, is the width of the output.
-        batch_norm: normalise every bit over the batch before tanh. Centre-based losses need it; in
+        batch_norm: normalize every bit over the batch before tanh. Centre-based losses need it; in
             training it refuses a batch of one.
 
     Raises:
@@ -35,9 +35,7 @@ class NestedHashHead(HashHead):
 
     def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
         super().__init__(in_features, lengths, batch_norm)
-        self.linear = nn.Linear(in_features, self.lengths[-1])
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = initialized(nn.Linear(in_features, self.lengths[-1]))
 
     @property
     def weight(self) -> Tensor:

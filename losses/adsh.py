@@ -1,6 +1,6 @@
 """ADSH: asymmetric deep supervised hashing."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,11 @@ class ADSH(DiscreteLoss):
     images are queries, `queries` of them in each round of epochs, drawn anew. With S_ij = 1 where i and j share a
     label, else -r, r = similar / dissimilar pairs of the database (1 if none is dissimilar):
 
-        (|H V^T - b S|^2 + gamma |V_batch - H|^2) / (N |batch|)
+        (|H V^T - b S|^2 + quantization |V_batch - H|^2) / (N |batch|)
 
     After every `round_epochs` epochs `end_epoch` lowers the same objective over V, for the outputs U seen since the
     last time, by discrete cyclic coordinate descent. Up to a constant it is -2 (<V, linear> - 1/2 <V gram, V>) with
-    linear = b S^T U + gamma U (in the rows of the images seen, 0 in others) and gram = U^T U.
+    linear = b S^T U + quantization U (in the rows of the images seen, 0 in others) and gram = U^T U.
 
     Source: ADSH (Jiang and Li, AAAI 2018), with database points as queries; at several lengths, with these numbers, MAH
     (arXiv 1809.09329).
@@ -32,7 +32,7 @@ class ADSH(DiscreteLoss):
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         codes: where V starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
-        gamma: weight of the distance between an image's output and its code, 0 or more.
+        quantization: weight of the distance between an image's output and its code, 0 or more.
         queries: images that a round of epochs passes over, 1 or more; all, where there are no more.
         round_epochs: epochs before V is renewed, 1 or more.
         sweeps: passes of coordinate descent at most, each time; 0 or more.
@@ -49,6 +49,7 @@ class ADSH(DiscreteLoss):
     """
 
     paper = "ADSH (Jiang and Li, AAAI 2018)"
+    renamed: ClassVar = {"gamma": "quantization"}
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
@@ -58,14 +59,14 @@ class ADSH(DiscreteLoss):
         self,
         targets: Tensor,
         codes: Tensor,
-        gamma: float = 200.0,
+        quantization: float = 200.0,
         queries: int = 2000,
         round_epochs: int = 3,
         sweeps: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__(targets, codes)
-        self.gamma = not_negative("gamma", gamma)
+        self.quantization = not_negative("quantization", quantization)
         self.queries, self.round_epochs = whole("queries", queries, 1), whole("round_epochs", round_epochs, 1)
         self.sweeps, self.seed = whole("sweeps", sweeps, 0), whole("seed", seed, 0, most=LARGEST_SEED)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=codes.device))
@@ -82,7 +83,7 @@ class ADSH(DiscreteLoss):
         wanted = (1 + self.ratio) * shares_label(targets, self.targets) - self.ratio  # S (B, N)
         return {
             "similarity": F.mse_loss(h @ codes.T, bits * wanted),
-            "quantization": self.gamma * bits / len(codes) * F.mse_loss(h, codes[indices]),
+            "quantization": self.quantization * bits / len(codes) * F.mse_loss(h, codes[indices]),
         }
 
     @property
@@ -103,7 +104,7 @@ class ADSH(DiscreteLoss):
             return
         U = self.memory
         products = (1 + self.ratio) * self._sums_over_similar(U) - self.ratio * U.sum(dim=0)  # S^T U (N, b)
-        linear = U.shape[1] * products + self.gamma * U
+        linear = U.shape[1] * products + self.quantization * U
         self.codes.copy_(dcc(self.codes, linear, U.T @ U, self.sweeps))
         self.memory.zero_()
 

@@ -38,15 +38,15 @@ class CentralLoss(HashLoss):
 
     def own_centres(self, h: Tensor, targets: Tensor) -> Tensor:
         """The centre of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""
-        self._check(h, targets)
+        self._check_sizes(h, targets)
         return majority_centres(targets, self.centres.to(h.dtype))
 
     def cosines(self, h: Tensor, targets: Tensor) -> Tensor:
         """Cosine of every image's h to every class's centre (B, C), 0 where h is."""
-        self._check(h, targets)
+        self._check_sizes(h, targets)
         return unit_rows(h) @ unit_rows(self.centres.to(h.dtype)).T
 
-    def _check(self, h: Tensor, targets: Tensor) -> None:
+    def _check_sizes(self, h: Tensor, targets: Tensor) -> None:
         """Raise ValueError where h (B, b), targets (B, C) and the centres do not fit together."""
         classes, bits = self.centres.shape
         if h.shape[1] != bits or targets.shape != (len(h), classes):

@@ -1,7 +1,7 @@
 """The contract of a hashing objective at one code length."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -50,6 +50,9 @@ class HashLoss(nn.Module, ABC):
         paper: where it comes from, for lists.
         multi_label: whether images may have several labels.
         uses_anchors: whether the loss reads the anchors; if not, what makes them is not trained.
+        quantization_term: name of the term in `terms` that draws h to its signs, which `WithHSWD` replaces. A loss
+            without such a term has none of this name.
+        renamed: {former name of a constructor's argument: its name now}; the former is refused.
         num_classes: C, to be set by a loss that holds something for every class, so that class indices make C columns;
             None, the default: the loss does not know.
     """
@@ -57,7 +60,14 @@ class HashLoss(nn.Module, ABC):
     paper: ClassVar[str] = ""
     multi_label: ClassVar[bool] = True
     uses_anchors: ClassVar[bool] = False
+    quantization_term: ClassVar[str] = "quantization"
+    renamed: ClassVar[Mapping[str, str]] = {}
     num_classes: int | None = None
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        for former in options.keys() & cls.renamed.keys():
+            raise TypeError(f"{cls.__name__}: argument {former} is now called {cls.renamed[former]}")
+        return super().__new__(cls)
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:

@@ -1,4 +1,4 @@
-"""Discrete cyclic coordinate descent: binary codes that maximise a quadratic form, one bit at a time."""
+"""Discrete cyclic coordinate descent: binary codes that maximize a quadratic form, one bit at a time."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def random_codes(num_train: int, bits: int, generator: torch.Generator) -> Tenso
 
 @torch.no_grad()
 def dcc(codes: Tensor, linear: Tensor, gram: Tensor, sweeps: int = 10) -> Tensor:
-    """Maximise <B, linear> - 1/2 <B gram, B> (off the diagonal) over B in {-1, +1}, from `codes`, bit by bit.
+    """Maximize <B, linear> - 1/2 <B gram, B> (off the diagonal) over B in {-1, +1}, from `codes`, bit by bit.
 
     Every bit is set to the sign of its argument given all others; an argument of 0 keeps the bit. The
     objective never falls, and where the sweeps end before their number is up, no single flip improves it.

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import check_batch, not_negative
-from .contract import HashLoss, TrainingSet
-from .memory import remembered
+from .arguments import not_negative
+from .contract import TrainingSet
+from .memory import MemoryLoss
 from .pairwise import shares_label
 from .targets import training_labels
 
 
-class DHN(HashLoss):
+class DHN(MemoryLoss):
     """Likelihood of the batch's similarities to all training images, and a smooth distance of |H| from 1.
 
         mean[softplus(theta) - s * theta]  +  quantization * mean log cosh(|H| - 1),   theta_ij = h_i . u_j / 2
@@ -48,17 +48,11 @@ class DHN(HashLoss):
         super().__init__()
         self.quantization = not_negative("quantization", quantization)
         targets = training_labels(targets)
-        self.num_classes = targets.shape[1]
-        targets = targets if targets.is_floating_point() else targets.to(torch.get_default_dtype())
-        self.register_buffer("targets", targets, persistent=False)
-        self.register_buffer("memory", targets.new_zeros(len(targets), bits))
-
-    targets: Tensor  # (N, C)
-    memory: Tensor  # (N, b), U
+        dtype = targets.dtype if targets.is_floating_point() else torch.get_default_dtype()
+        self.start_memory(targets, targets.new_zeros(len(targets), bits, dtype=dtype))
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        check_batch(h, targets, indices, self.memory, self.targets)
-        memory = remembered(self.memory, h, indices, keep=self.learns)
+        memory = self.remembered(h, targets, indices)
         log_cosh = torch.sinh(h.abs() - 1).square().log1p() / 2  # (B, b); cosh would round small distances away
         return {
             "similarity": F.binary_cross_entropy_with_logits(h @ memory.T / 2, shares_label(targets, self.targets)),

@@ -1,5 +1,7 @@
 """DSH: deep supervised hashing."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from .arguments import not_negative
@@ -10,18 +12,18 @@ from .pairwise import masked_mean, off_diagonal, similar_pairs
 class DSH(HashLoss):
     """Contrastive: similar codes together, dissimilar ones at least a margin apart, all entries near -1 or +1.
 
-        mean[s * d2 / 2  +  (1 - s) * max(margin - d2, 0) / 2]  +  alpha * mean_i | |h_i| - 1 |_1,
+        mean[s * d2 / 2  +  (1 - s) * max(margin - d2, 0) / 2]  +  quantization * mean_i | |h_i| - 1 |_1,
         d2_ij = |h_i - h_j|^2
 
     Pairs are those of different images, i != j; a batch of one image has none, and 0 for their mean. d2 of two
     binary codes is four times their Hamming distance.
 
-    Source: DSH (Liu, Wang, Shan, Chen, CVPR 2016), relaxed pairwise loss with regulariser, as means over pairs and over
+    Source: DSH (Liu, Wang, Shan, Chen, CVPR 2016), relaxed pairwise loss with regularizer, as means over pairs and over
     images; the paper adds the second term for both images of a pair, which doubles its weight.
 
     Args:
         margin: squared distance from which dissimilar images are left alone, 0 or more; None for 2b, as published.
-        alpha: weight of the second term, 0 or more.
+        quantization: weight of the second term, 0 or more.
 
     Raises:
         ValueError: a number out of its range; on call, h and targets of different row numbers.
@@ -31,11 +33,12 @@ class DSH(HashLoss):
     """
 
     paper = "DSH (Liu et al., CVPR 2016)"
+    renamed: ClassVar = {"alpha": "quantization"}
 
-    def __init__(self, margin: float | None = None, alpha: float = 0.01) -> None:
+    def __init__(self, margin: float | None = None, quantization: float = 0.01) -> None:
         super().__init__()
         self.margin = None if margin is None else not_negative("margin", margin)
-        self.alpha = not_negative("alpha", alpha)
+        self.quantization = not_negative("quantization", quantization)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         similar = similar_pairs(h, targets)
@@ -45,5 +48,5 @@ class DSH(HashLoss):
         costs = (similar * distances + (1 - similar) * (margin - distances).clamp(min=0)) / 2
         return {
             "similarity": masked_mean(costs, off_diagonal(similar.new_ones(similar.shape))),
-            "quantization": self.alpha * (h.abs() - 1).abs().sum(dim=1).mean(),
+            "quantization": self.quantization * (h.abs() - 1).abs().sum(dim=1).mean(),
         }

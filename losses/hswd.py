@@ -1,4 +1,4 @@
-"""HSWD: the batch's values of every bit against balanced signs, a quantisation term for any loss."""
+"""HSWD: the batch's values of every bit against balanced signs, a quantization term for any loss."""
 
 import torch
 from torch import Tensor
@@ -33,13 +33,13 @@ def hswd(h: Tensor) -> Tensor:
 
 
 class WithHSWD(HashLoss):
-    """Another loss with `hswd` in the place of its own quantisation term, if it has one.
+    """Another loss with `hswd` in the place of its own `quantization_term`, if it has one.
 
-        base without its "quantization"  +  weight * hswd(H)
+        base without its quantization term  +  weight * hswd(H)
 
     `paper`, `multi_label` and `uses_anchors` are the base's, on the instance; on the class they mean nothing.
 
-    Source: HSWD (Doan, Yang, Li, CVPR 2022), which replaces the quantisation of several losses so.
+    Source: HSWD (Doan, Yang, Li, CVPR 2022), which replaces the quantization of several losses so.
 
     Args:
         base: the loss, at the length in question.
@@ -66,7 +66,7 @@ class WithHSWD(HashLoss):
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         terms = terms_of(self.base, Inputs(h, targets, indices, anchors))
-        terms.pop("quantization", None)
+        terms.pop(self.base.quantization_term, None)
         return {**terms, "hswd": self.weight * hswd(h)}
 
     @property

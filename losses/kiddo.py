@@ -1,4 +1,6 @@
-"""KIDDO: knowledge-guided discrete optimisation, KALAHash's objective."""
+"""KIDDO: knowledge-guided discrete optimization, KALAHash's objective."""
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +17,18 @@ class KIDDO(DiscreteLoss):
 
     With theta_ij = h_i . h_j / 2, s_ij = 1 where i and j share a label, B the discrete codes and T the anchors:
 
-        gamma * mean[softplus(theta) - s * theta]  +  beta * mean (H - B)^2  +  alpha * mean (Y - B T^T)^2
+        gamma * mean[softplus(theta) - s * theta]  +  quantization * mean (H - B)^2  +  alpha * mean (Y - B T^T)^2
 
     The first two reach the network, the third the anchors. After every epoch `end_epoch` renews B for the
     whole training set by discrete cyclic coordinate descent on
-    alpha |Y - B T^T|^2 + beta |U - B|^2, U being the last seen H of every training image (0 before).
+    alpha |Y - B T^T|^2 + quantization |U - B|^2, U being the last seen H of every training image (0 before).
 
-    Source: KALAHash (AAAI 2025) eq. 8-12.
+    Source: KALAHash (AAAI 2025) eq. 8-12, whose beta is `quantization`.
 
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         codes: where B starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
-        alpha, beta, gamma: the weights above, 0 or more.
+        alpha, quantization, gamma: the weights above, 0 or more.
 
     Raises:
         ValueError: targets and codes of different row numbers, or a number out of its range; on call, without anchors,
@@ -39,13 +41,14 @@ class KIDDO(DiscreteLoss):
     """
 
     paper = "KALAHash (AAAI 2025)"
+    renamed: ClassVar = {"beta": "quantization"}
     uses_anchors = True
 
     def __init__(
-        self, targets: Tensor, codes: Tensor, alpha: float = 0.1, beta: float = 1.0, gamma: float = 3.0
+        self, targets: Tensor, codes: Tensor, alpha: float = 0.1, quantization: float = 1.0, gamma: float = 3.0
     ) -> None:
         super().__init__(targets, codes)
-        self.alpha, self.beta = not_negative("alpha", alpha), not_negative("beta", beta)
+        self.alpha, self.quantization = not_negative("alpha", alpha), not_negative("quantization", quantization)
         self.gamma = not_negative("gamma", gamma)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
@@ -54,7 +57,7 @@ class KIDDO(DiscreteLoss):
         codes = self.codes[indices].to(h.dtype)  # (B, b)
         return {
             "similarity": self.gamma * pairwise_likelihood(h, targets),
-            "quantization": self.beta * F.mse_loss(h, codes),
+            "quantization": self.quantization * F.mse_loss(h, codes),
             "alignment": self.alpha * F.mse_loss(codes @ anchors.T, targets),
         }
 
@@ -62,14 +65,14 @@ class KIDDO(DiscreteLoss):
     def end_epoch(self, anchors: Tensor | None = None) -> None:
         """Renew B by DCC, given the anchors (C, b), from U and the labels. Raises ValueError without anchors."""
         anchors = self._required(anchors).to(self.codes)
-        linear = self.alpha * self.targets @ anchors + self.beta * self.memory  # (N, b)
+        linear = self.alpha * self.targets @ anchors + self.quantization * self.memory  # (N, b)
         self.codes.copy_(dcc(self.codes, linear, self.alpha * anchors.T @ anchors))
 
     @torch.no_grad()
     def discrete_objective(self, anchors: Tensor | None = None) -> Tensor:
-        """alpha |Y - B T^T|^2 + beta |U - B|^2. Raises ValueError without anchors."""
+        """alpha |Y - B T^T|^2 + quantization |U - B|^2. Raises ValueError without anchors."""
         misfit = (self.targets - self.codes @ self._required(anchors).to(self.codes).T).square().sum()
-        return self.alpha * misfit + self.beta * (self.memory - self.codes).square().sum()
+        return self.alpha * misfit + self.quantization * (self.memory - self.codes).square().sum()
 
     @staticmethod
     def _required(anchors: Tensor | None) -> Tensor:

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import check_batch, not_negative
+from .arguments import not_negative
 from .central import CentralLoss, unit_rows
 from .contract import TrainingSet
-from .memory import remembered
+from .memory import MemoryLoss
 from .pairwise import masked_mean, shares_label
 from .targets import multi_hot
 
 
-class MDSH(CentralLoss):
+class MDSH(CentralLoss, MemoryLoss):
     """Cross-entropy to the classes' hash centres, the angle between similar images, and the distance of |H| from 1.
 
         -mean[y log p + (1 - y) log(1 - p)]  +  beta * mean_{i ~ j} softplus((1 - cos(h_i, u_j)) / 2)
@@ -52,16 +52,11 @@ class MDSH(CentralLoss):
         super().__init__(centres)
         targets = multi_hot(targets, len(centres))
         self.beta, self.quantization = not_negative("beta", beta), not_negative("quantization", quantization)
-        self.register_buffer("targets", targets.to(centres.dtype), persistent=False)
-        self.register_buffer("memory", centres.new_zeros(len(targets), centres.shape[1]))
-
-    targets: Tensor  # (N, C)
-    memory: Tensor  # (N, b), U
+        self.start_memory(targets, centres.new_zeros(len(targets), centres.shape[1]))
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         cosines = self.cosines(h, targets)  # (B, C)
-        check_batch(h, targets, indices, self.memory, self.targets)
-        memory = remembered(self.memory, h, indices, keep=self.learns)
+        memory = self.remembered(h, targets, indices)
         return {
             "central": self._cross_entropy(h.shape[1] ** 0.5 * cosines, targets),
             "similarity": self.beta * self._attraction(h, targets, memory),

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def signs(h: Tensor) -> Tensor:
-    """The signs of h, -1 or +1 in its dtype, without gradient; 0 counts as +1, as when binarising."""
+    """The signs of h, -1 or +1 in its dtype, without gradient; 0 counts as +1, as when binarizing."""
     return (h.detach() >= 0).to(h.dtype) * 2 - 1
 
 

@@ -6,7 +6,9 @@ if TYPE_CHECKING:
     from .hasher import Hasher as Hasher
     from .index import PrefixIndex as PrefixIndex
 
-__all__ = ["Hasher", "PrefixIndex"]
+__version__: str
+
+__all__ = ["Hasher", "PrefixIndex", "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # so that the command line can check settings before torch loads
@@ -18,4 +20,8 @@ def __getattr__(name: str) -> Any:  # so that the command line can check setting
         from .index import PrefixIndex
 
         return PrefixIndex
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nestkala")
     raise AttributeError(f"module 'nestkala' has no attribute '{name}'")

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
@@ -29,6 +30,9 @@ def train_main(args: Sequence[str] | None = None) -> int:
 
 
 def _command(args: list[str]) -> None:
+    if args == ["--version"]:
+        print(f"nestkala {version('nestkala')}")
+        return
     base = base_config(args[1:] if args[:1] == ["train"] else [])
     Train = Annotated[Base, subcommand("train", default=base)]
     command = tyro.cli(
@@ -47,7 +51,8 @@ def _command(args: list[str]) -> None:
         | Cache,
         config=(OmitArgPrefixes,),
         prog="nestkala",
-        description="Binary image codes of every length from one training run and a few labelled images per class.",
+        description="Binary image codes of every length from one training run and a few labelled images per class. "
+        "nestkala --version prints the version.",
         args=args,
     )
     if isinstance(command, Config):

@@ -47,6 +47,10 @@ class Hasher:
         self.spec, self.backbone, self.model, self._folder = spec, backbone, model.eval(), folder
         self.lengths, self.class_names = spec.lengths, spec.class_names
 
+    def __repr__(self) -> str:
+        lengths, classes = ", ".join(map(str, self.lengths)), len(self.class_names)
+        return f"Hasher({str(self._folder)!r}: {lengths} bits, {classes} classes, backbone {self.spec.backbone})"
+
     @classmethod
     def from_pretrained(
         cls, folder_or_repo: str | Path, device: str | torch.device | None = None, backbone: str | None = None
@@ -109,16 +113,19 @@ class Hasher:
     def relaxed(
         self,
         images: ImageLike | Sequence[ImageLike],
-        *,
         bits: int | None = None,
         batch_size: int = 128,
         workers: int = 0,
-    ) -> Tensor:
-        """Relaxed codes (N, bits) in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Relaxed codes (N, bits), floats in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
         where = self.columns(bits)
         given, source = self._source(images, batch_size, workers)
-        batches = list(relaxed_codes(self.model, source, given, range(len(given))))
-        return torch.cat(batches)[:, where] if batches else torch.empty(0, where.stop - where.start)
+        label = "encoding" if progress else None
+        batches = list(relaxed_codes(self.model, source, given, range(len(given)), label))
+        h = torch.cat(batches) if batches else torch.empty(0, self.model.head.width)
+        relaxed: np.ndarray = h[:, where].to(torch.promote_types(h.dtype, torch.float32)).numpy()
+        return relaxed
 
     def encode_text(self, sentences: str | Sequence[str], bits: int | None = None) -> np.ndarray:
         """Packed codes of sentences, uint8 (N, ceil(bits / 8)), to be searched among those of images.
@@ -179,7 +186,7 @@ class Hasher:
         Arguments as for `encode`, errors as for `encode` and `class_codes`.
         """
         codes = np.concatenate([self.class_codes(bits), self._unnamed_codes(bits)])
-        relaxed = self.relaxed(images, bits=bits, batch_size=batch_size, workers=workers)
+        relaxed = self.relaxed(images, bits, batch_size, workers)
         named = len(self.class_names)
         return [self.class_names[best] if best < named else None for best in nearest_classes(relaxed, codes)]
 
@@ -282,10 +289,10 @@ class Hasher:
         return "\n".join(lines)
 
 
-def nearest_classes(relaxed: Tensor, class_codes: np.ndarray) -> np.ndarray:
+def nearest_classes(relaxed: np.ndarray, class_codes: np.ndarray) -> np.ndarray:
     """Relaxed codes (N, bits) and packed ones of classes (C, ceil(bits / 8)) -> the nearest class of each, (N,)."""
-    codes = torch.from_numpy(unpack(class_codes, relaxed.shape[1])).to(relaxed)  # (C, bits)
-    nearest: np.ndarray = (relaxed @ codes.T).argmax(dim=1).numpy()
+    codes = unpack(class_codes, relaxed.shape[1]).astype(relaxed.dtype)  # (C, bits)
+    nearest: np.ndarray = (relaxed @ codes.T).argmax(axis=1)
     return nearest
 
 

@@ -25,7 +25,7 @@ def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[
 
 
 def _of_file(path: Path, profile: str) -> Figure:
-    flags = "-q", "-n0", f"--hypothesis-profile={profile}", "--hypothesis-show-statistics"
+    flags = "-q", "-n0", "-m", "slow or not slow", f"--hypothesis-profile={profile}", "--hypothesis-show-statistics"
     command = [sys.executable, "-m", "pytest", *flags, str(path)]
     done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     properties = len(re.findall(r"^\S+::.*:$", done.stdout, re.MULTILINE))

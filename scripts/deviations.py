@@ -184,7 +184,7 @@ class CommonMDSH(MDSH):
 
 
 class CommonDSDH(CommonMemory):
-    """eta 55 for the codes alone, which are renewed at every step and start at 0; no quantisation term."""
+    """eta 55 for the codes alone, which are renewed at every step and start at 0; no quantization term."""
 
     def __init__(self, targets: Tensor, bits: int) -> None:
         super().__init__(targets, bits)
@@ -231,7 +231,7 @@ class ZeroStartADSH(ADSH):
             return
         U = self.memory
         products = (1 + self.ratio) * self._sums_over_similar(U) - self.ratio * U.sum(dim=0)
-        self.codes.copy_(plain_sweep(self.codes, U.shape[1] * products + self.gamma * U, U.T @ U))
+        self.codes.copy_(plain_sweep(self.codes, U.shape[1] * products + self.quantization * U, U.T @ U))
         self.memory.zero_()
 
 

@@ -99,7 +99,7 @@ def test_terms_and_gradients_equal_the_loops(seed, single_label, gamma):
 
 def test_gamma_is_200_and_a_round_three_epochs_of_one_sweep_unless_told_otherwise():
     targets, codes = training_set()
-    usual, said = ADSH(targets, codes), ADSH(targets, codes, gamma=200, queries=2000, round_epochs=3, sweeps=1)
+    usual, said = ADSH(targets, codes), ADSH(targets, codes, quantization=200, queries=2000, round_epochs=3, sweeps=1)
     assert usual.queries == said.queries
     h = random_h(5)
     assert torch.equal(usual(h, targets[BATCH], BATCH), said(h, targets[BATCH], BATCH))
@@ -133,7 +133,7 @@ def test_what_is_wanted_of_a_database_of_several_blocks_is_what_its_whole_simila
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(2500, CLASSES, generator=generator) < 0.3).double()
     codes, h = random_codes(2500, BITS, generator).double(), random_h(2500)
-    loss = ADSH(targets, codes, gamma=3.0, round_epochs=1)
+    loss = ADSH(targets, codes, quantization=3.0, round_epochs=1)
     similar = (targets[:, None] * targets[None]).amax(dim=2)
     assert loss.ratio == (similar.sum() / (1 - similar).sum()).item()
     loss(h, targets, torch.arange(2500))
@@ -214,7 +214,7 @@ def test_never_below_the_brute_force_optimum_and_mostly_at_it():
     signs = [torch.tensor(bits).double().view(4, 2) for bits in itertools.product((-1, 1), repeat=8)]
     for seed in range(8):
         targets, codes = training_set(seed, num=4, bits=2)
-        loss = ADSH(targets, codes, gamma=1.0, round_epochs=1, sweeps=20)
+        loss = ADSH(targets, codes, quantization=1.0, round_epochs=1, sweeps=20)
         queries = show(loss, targets, seed, range(3))
         loss.end_epoch()
         found = objective(loss.codes, queries, targets, 1.0)
@@ -283,9 +283,11 @@ def test_state_dict_goes_on_in_the_middle_of_a_round():
 def test_for_a_training_set_it_takes_prefixes_and_leaves_them_as_they_are(bits):
     targets, codes = training_set()
     given = codes.clone()
-    loss = ADSH.for_training(bits, TrainingSet(targets, codes, {}.__getitem__), gamma=2.0, round_epochs=1.0, sweeps=2.0)
+    loss = ADSH.for_training(
+        bits, TrainingSet(targets, codes, {}.__getitem__), quantization=2.0, round_epochs=1.0, sweeps=2.0
+    )
     assert torch.equal(loss.codes, given[:, :bits])
-    assert (loss.gamma, loss.round_epochs, loss.sweeps) == (2, 1, 2)
+    assert (loss.quantization, loss.round_epochs, loss.sweeps) == (2, 1, 2)
     show(loss, targets)
     loss.end_epoch()
     assert not torch.equal(loss.codes, given[:, :bits])

@@ -189,6 +189,7 @@ def test_a_random_start_cannot_normalise_a_single_image(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_where_all_images_are_less_than_a_batch(tmp_path: Path) -> None:
     common = ["--data", "labelled", "--archive", "photos", "--precision", "fp64", "--threads", "1", "--epochs", "3"]
     for processes in (1, 2):

@@ -1,5 +1,6 @@
 """The command line: its commands, exit codes, and errors in one line."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import nestkala
 import nestkala.training.run
 from nestkala.cli import main, train_main
 from nestkala.tokens.cache import TokenCache, image_key
@@ -271,6 +273,7 @@ def test_an_interrupt_of_other_commands_says_what_stays(
     assert "--resume" not in error
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_leaves_a_whole_checkpoint(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = ["--data", str(images), "--queries-per-class", "1", "--batch-size", "2", "--checkpoint-every", "1"]
@@ -289,3 +292,9 @@ def test_an_interrupted_training_leaves_a_whole_checkpoint(images: Path, tmp_pat
     assert "Traceback" not in error
     assert load_file(run / "checkpoint.safetensors")
     assert not (run / "metrics.json").exists()
+
+
+def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nestkala {nestkala.__version__}\n"
+    assert nestkala.__version__ == importlib.metadata.version("nestkala")

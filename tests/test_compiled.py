@@ -32,7 +32,7 @@ def work():
             for few in (1, 20):
                 hits = index.search(queries[:few], 7, bits, shortlist=12, method=method)
                 found.append((hits.ids, hits.distances.tolist()))
-        found.append([hits.ids for hits in index.search_radius(queries[:3], 2, bits)])
+        found.append(index.search_radius(queries[:3], 2, bits).ids)
     h = np.where(np.unpackbits(queries, axis=1), 0.5, -0.5).astype(np.float32)
     found.append(index.search(queries, 3, 16, rescore=h).distances.tolist())
     scores = evaluate(queries, labels[:20], codes, labels, (4, 64))
@@ -147,12 +147,14 @@ def test_threads_that_search_and_score_at_once_find_what_one_finds(layer: str) -
     assert printed(THREADS, NUMBA_THREADING_LAYER=layer) == ["equal"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_process_that_is_forked_after_a_search_finds_the_same(layer: str) -> None:
     assert printed(FORKS, NUMBA_THREADING_LAYER=layer) == ["equal"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_processes_that_are_forked_before_the_first_search_have_threads_of_their_own(layer: str) -> None:
@@ -172,6 +174,7 @@ def _compiled(_: str, names: list[str]) -> set[str]:
     return {name for name in names if name in ("__pycache__", "pretrained")}
 
 
+@pytest.mark.slow
 def test_nothing_needs_to_be_written_but_results() -> None:
     """As `docker run --read-only`: neither installation nor home nor /tmp can be written to."""
     before = ["unshare", "--mount", "sh", "-c", READ_ONLY_ROOT, "sh"]
@@ -184,6 +187,7 @@ def test_nothing_needs_to_be_written_but_results() -> None:
         assert Path(place, "advise.png").is_file()
 
 
+@pytest.mark.slow
 def test_code_that_cannot_be_kept_or_read_is_compiled_anew(installation: Path, tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(installation), "PYTHONSAFEPATH": "1", "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
     script = "from nestkala.index.strings import Strings; print(Strings.of('hello').find('lo').tolist())"

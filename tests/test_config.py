@@ -370,7 +370,7 @@ def test_mah_is_the_published_setting() -> None:
         rate /= 10 if number in (10, 20, 30, 40) else 1
     assert [config.learning_rate_in(epoch) for epoch in range(config.num_epochs)] == pytest.approx(rates)
     assert signature(ADSH).parameters["round_epochs"].default == epochs_a_round
-    assert [signature(ADSH).parameters[key].default for key in ("gamma", "queries", "sweeps")] == [200, 2000, 1]
+    assert [signature(ADSH).parameters[key].default for key in ("quantization", "queries", "sweeps")] == [200, 2000, 1]
     assert not config.starts_in_closed_form
     assert not config.has_texts
 

@@ -91,7 +91,7 @@ def one_sweep(B, W, Y, U, mu, eta):
 @pytest.mark.parametrize("seed", range(3))
 def test_terms_and_gradients_equal_the_double_loop(seed, already_seen, eta):
     targets, codes = training_set(seed)
-    loss, h = DSDH(targets, codes, eta=eta), random_h(6, seed)
+    loss, h = DSDH(targets, codes, quantization=eta), random_h(6, seed)
     memory = show(loss, targets, seed + 1, already_seen) if len(already_seen) else torch.zeros_like(codes)
     terms = loss.terms(h, targets[BATCH], BATCH)
     expected = slow_terms(h, targets[BATCH], BATCH, memory, codes, targets, eta)
@@ -104,7 +104,7 @@ def test_terms_and_gradients_equal_the_double_loop(seed, already_seen, eta):
 
 def test_weights_are_one_and_a_tenth_and_a_tenth_and_one_round_unless_told_otherwise():
     targets, codes = training_set()
-    usual, said = DSDH(targets, codes), DSDH(targets, codes, mu=1, nu=0.1, eta=0.1, rounds=1)
+    usual, said = DSDH(targets, codes), DSDH(targets, codes, mu=1, nu=0.1, quantization=0.1, rounds=1)
     for loss in (usual, said):
         show(loss, targets)
         loss.end_epoch()
@@ -282,9 +282,9 @@ def test_state_dict_carries_codes_and_memory_and_nothing_else():
 def test_for_a_training_set_it_takes_prefixes_and_leaves_them_as_they_are(bits):
     targets, codes = training_set()
     given = codes.clone()
-    loss = DSDH.for_training(bits, TrainingSet(targets, codes, {}.__getitem__), eta=0.7, rounds=2.0)
+    loss = DSDH.for_training(bits, TrainingSet(targets, codes, {}.__getitem__), quantization=0.7, rounds=2.0)
     assert torch.equal(loss.codes, given[:, :bits])
-    assert (loss.eta, loss.rounds) == (0.7, 2)
+    assert (loss.quantization, loss.rounds) == (0.7, 2)
     show(loss, targets)
     loss.end_epoch()
     assert not torch.equal(loss.codes, given[:, :bits])

@@ -75,6 +75,7 @@ def test_what_is_missing_is_done_and_nothing_else(
     assert not [*out.glob(".writing*")]
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_and_two_that_go_on(photos: Path, noise_model: Path, tmp_path: Path) -> None:
     many, out = tmp_path / "many", tmp_path / "out"
     many.mkdir()

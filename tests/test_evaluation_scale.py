@@ -47,6 +47,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_twenty_million_codes_on_disk_take_little_memory(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -92,6 +93,7 @@ accelerator.end_training()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_queries", [1, 7])
 def test_two_processes_find_what_one_does(num_queries: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)

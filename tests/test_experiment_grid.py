@@ -17,6 +17,7 @@ from nestkala.experiments import (
     check_shared,
     load_experiment,
     make_grid,
+    tuned,
     write_results,
 )
 from nestkala.experiments import grid as grid_module
@@ -188,6 +189,9 @@ def test_fewer_shots_methods_and_seeds() -> None:
         ({"methods": {"a": {"sweep": {"alpah": [1]}}}}, "unknown key 'methods.a.sweep.alpah'; did you mean 'alpha'?"),
         ({"methods": {"a": {"sweep": {"alpha": []}}}}, "methods.a.sweep must be one setting and its values"),
         ({"methods": {"a": {"sweep": {"alpha": [1], "beta": [1]}}}}, "methods.a.sweep must be one setting"),
+        ({"tune": {"sweep": {"lr": [1], "beta": [1]}, "shots": 1}}, "tune.sweep must be one setting and its values"),
+        ({"tune": {"sweep": {}, "shots": 1}}, "tune.sweep must be one setting and its values"),
+        ({"tune": {"sweep": {"lrr": [1]}, "shots": 1}}, "unknown key 'tune.sweep.lrr'; did you mean 'lr'?"),
         ({"methods": {"a": {"sweep": {"alpha": [1]}}, "b": {"reference": "a"}}}, "'a' sweeps alpha, so b must, too"),
     ],
 )
@@ -444,3 +448,48 @@ def test_a_shared_setting_without_any_effect_is_refused(tmp_path: Path, capsys: 
     assert "--epochs 5 has no effect: no run of own trains" in capsys.readouterr().err
     assert main(["experiment", str(file), "--dry-run", "--data", "A=x", "A=y"]) == 2
     assert "--data names a data set twice: A=x A=y" in capsys.readouterr().err
+
+
+def test_a_setting_is_tuned_on_other_queries_and_what_diverges_is_never_the_best(tmp_path: Path) -> None:
+    methods = {"a": None, "b": {"one_model": True, "reference": "a"}, "own": {"lr": 0.5}}
+    tune = {"sweep": {"lr": [0.001, 0.1, 1.0]}, "shots": 2, "lengths": [8]}
+    given = experiment(methods=methods, lengths=[4, 8], seeds=2, tune=tune, settings={"head_init": "random"})
+    single, whole = (grid_of(one, tmp_path) for one in given.tuning)
+    assert [list(grid.experiment.methods) for grid in (single, whole)] == [["a"], ["b"]]
+    assert [(run.config.lr, run.config.lengths) for run in single.runs] == [(lr, (8,)) for lr in (0.001, 0.1, 1)]
+    assert [(run.config.lr, run.config.lengths) for run in whole.runs] == [(lr, (4, 8)) for lr in (0.001, 0.1, 1)]
+    for run in (*single.runs, *whole.runs):
+        assert (run.config.labels_per_class, run.config.protocol_seed, run.folder.parts[-3]) == (2, 1, "try-tuning")
+    scores = {"a": [0.2, 0.1, None], "b": [0.1, 0.3, 0.2]}
+    for grid in (single, whole):
+        for run, score in zip(grid.runs, scores[next(iter(grid.experiment.methods))], strict=True):
+            run.folder.mkdir(parents=True)
+            if score is None:
+                (run.folder / "diverged.txt").write_text("the loss is not finite")
+                continue
+            lengths = {str(bits): {"map": score, "map_tie_aware": score} for bits in run.config.lengths}
+            (run.folder / "metrics.json").write_text(json.dumps({"lengths": lengths, "seconds": {"train": 1.0}}))
+    chosen = grid_of(tuned(given, (single, whole)), tmp_path)
+    rates = {trial.row.method: {run.config.lr for run in trial.runs} for trial in chosen.trials}
+    assert rates == {"a": {0.001}, "b": {0.1}, "own": {0.5}}
+    assert {run.config.protocol_seed for run in chosen.runs} == {0}
+
+
+def test_the_command_tunes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    Path("features").mkdir()
+    np.save("features/features.npy", rng.normal(size=(3, 8))[labels] + 0.3 * rng.normal(size=(60, 8)))
+    np.save("features/labels.npy", labels)
+    Path("own.yaml").write_text(FILE.replace("methods:", "tune: {sweep: {lr: [0.01, 1.0e+30]}, shots: 2}\nmethods:"))
+    command = ["experiment", "own.yaml", "--data", "Own=features", "--only", "one by one"]
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "own-tuning: 0 of 4 runs are finished" in said
+    assert "own: its own runs are known once these are finished" in said
+    assert main(command) == 0
+    page = Path("runs/experiments/own.md").read_text()
+    assert "lr is the best of 0.01, 1e+30 at 2 shots, on other queries: one by one 0.01." in page
+    assert json.loads(Path("runs/experiments/own.json").read_text())["settings"] == {"one by one": {"lr": 0.01}}

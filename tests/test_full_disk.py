@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from depth import first_and_slow
 
 from reliability.full_disk import IMAGES, all_attempts, run_full, small_disk
 from reliability.kills import make_model
@@ -24,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_model(tmp_path_factory.mktemp("disk"), IMAGES)
 
 
-@pytest.mark.parametrize("number", range(len(ATTEMPTS)), ids=ATTEMPTS)
+@pytest.mark.parametrize("number", first_and_slow(ATTEMPTS))
 def test_a_full_disk_is_told_and_nothing_is_lost(number: int, made: tuple[Path, Path], tmp_path: Path) -> None:
     figure = run_full(all_attempts(*made, tmp_path / "log")[number], tmp_path / "log")
     assert figure.held, (figure.measured, figure.details)

@@ -22,7 +22,7 @@ def generator() -> torch.Generator:
 
 
 def kiddo(bits: int = BITS) -> KIDDO:
-    return KIDDO(TARGETS, random_codes(IMAGES, BITS, generator())[:, :bits], alpha=0.3, beta=0.7)
+    return KIDDO(TARGETS, random_codes(IMAGES, BITS, generator())[:, :bits], alpha=0.3, quantization=0.7)
 
 
 def seen(loss: HashLoss, anchors: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_the_objective_of_kiddo_is_the_sum_form() -> None:
 
 
 def test_the_objective_of_dsdh_is_that_of_the_best_regression() -> None:
-    loss = DSDH(TARGETS, random_codes(IMAGES, BITS, generator()), mu=1.5, nu=0.2, eta=0.6)
+    loss = DSDH(TARGETS, random_codes(IMAGES, BITS, generator()), mu=1.5, nu=0.2, quantization=0.6)
     h = seen(loss, torch.zeros(0)).double().numpy()
     loss.end_epoch()
     B, Y = loss.codes.double().numpy(), TARGETS.double().numpy()

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from depth import first_and_slow
 
 from reliability.kills import Work, all_work, make_model, survive
 from reliability.workers import Call
@@ -16,7 +17,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_model(tmp_path_factory.mktemp("kills"), 80)
 
 
-@pytest.mark.parametrize("number", range(len(WORK)), ids=[work.what for work in WORK])
+@pytest.mark.parametrize("number", first_and_slow([work.what for work in WORK]))
 def test_work_that_is_killed_goes_on_to_the_same_bits(number: int, made: tuple[Path, Path], tmp_path: Path) -> None:
     figure = survive(all_work(*made)[number], kills=1, folder=tmp_path / "work")
     assert figure.held, figure.measured
@@ -30,6 +31,7 @@ def begin_again(folder: Path) -> list[Call]:
     return [Call(time.sleep, (1.0,))]
 
 
+@pytest.mark.slow
 def test_the_harness_notices_work_that_does_not_go_on(tmp_path: Path) -> None:
     adding = Work("adding to a file", begin_again, lambda place: (place / "lines").read_text())
     figure = survive(adding, kills=3, folder=tmp_path / "work")

@@ -106,6 +106,7 @@ def test_training_takes_the_users_threads(asked: int, threads: int, tmp_path: Pa
     assert done.stdout == f"{threads} threads\n"
 
 
+@pytest.mark.slow
 def test_what_the_real_launcher_sets_is_taken(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "import os\nfrom nestkala.training.launcher import check_launcher\n"

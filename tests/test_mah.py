@@ -182,7 +182,7 @@ def test_where_there_are_no_more_images_than_queries_all_are_passed_over() -> No
     ("argument", "value"),
     [
         *(("queries", value) for value in (0, 2.5, float("inf"), float("nan"))),
-        *(("round_epochs", 0), ("sweeps", -1), ("seed", 0.5), ("gamma", -1.0)),
+        *(("round_epochs", 0), ("sweeps", -1), ("seed", 0.5), ("quantization", -1.0)),
     ],
 )
 def test_a_number_out_of_its_range_is_named(argument: str, value: float) -> None:
@@ -354,7 +354,7 @@ def test_a_hasher_serves_the_trained_lengths_alone(data: Path, head: str) -> Non
     relaxed = {bits: hasher.relaxed(features, bits=bits) for bits in hasher.lengths}
     assert {bits: tuple(h.shape) for bits, h in relaxed.items()} == {bits: (9, bits) for bits in (3, 5, 12)}
     for bits, h in relaxed.items():
-        np.testing.assert_array_equal(hasher.encode(features, bits=bits), np.packbits(h.numpy() >= 0, axis=1))
+        np.testing.assert_array_equal(hasher.encode(features, bits=bits), np.packbits(h >= 0, axis=1))
     np.testing.assert_array_equal(hasher.encode(features), hasher.encode(features, bits=12))
     for ask in (hasher.encode, hasher.relaxed):
         with pytest.raises(NestKALAError, match="bits must be one of 3, 5, 12, whose codes do not nest, not 4"):

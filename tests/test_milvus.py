@@ -76,11 +76,11 @@ def test_both_give_the_same_ids_and_distances(local: PrefixIndex, milvus: Milvus
 def test_radius_search_gives_the_same_set(local: PrefixIndex, milvus: MilvusIndex) -> None:
     queries = drawn(4, seed=1)
     for bits, radius in ((8, 0), (16, 2), (64, 9), (64, 0)):
-        for ours, theirs in zip(
-            local.search_radius(queries, radius, bits), milvus.search_radius(queries, radius, bits), strict=True
-        ):
-            assert Counter(zip(theirs.ids[0], theirs.distances[0].tolist(), strict=True)) == Counter(
-                zip(ours.ids[0], ours.distances[0].tolist(), strict=True)
+        ours, theirs = (index.search_radius(queries, radius, bits) for index in (local, milvus))
+        assert len(ours.ids) == len(theirs.ids) == len(ours.distances) == len(theirs.distances) == len(queries)
+        for q in range(len(queries)):
+            assert Counter(zip(theirs.ids[q], theirs.distances[q].tolist(), strict=True)) == Counter(
+                zip(ours.ids[q], ours.distances[q].tolist(), strict=True)
             )
 
 

@@ -35,10 +35,10 @@ class Setting:
     def opposed(self, bits):
         """Neighbouring lengths pull their bits to opposite codes."""
         sign = 1 if self.lengths.index(bits) % 2 else -1
-        return KIDDO(self.targets, sign * self.codes[:, :bits], beta=2.0, gamma=0.3)
+        return KIDDO(self.targets, sign * self.codes[:, :bits], quantization=2.0, gamma=0.3)
 
     def dpsh(self, bits):  # noqa: ARG002
-        return DPSH(eta=0.5)
+        return DPSH(quantization=0.5)
 
     def forward(self):
         return self.head(self.backbone(self.inputs))

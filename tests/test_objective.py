@@ -90,8 +90,24 @@ def test_arguments_reach_the_loss() -> None:
 
 
 def test_an_unknown_argument_is_answered_with_the_nearest() -> None:
-    with pytest.raises(NestKALAError, match=r"unknown argument of loss dpsh 'etta'; did you mean 'eta'\? \(known: eta"):
-        make_loss(Config(loss="dpsh", loss_args={"etta": 0.7}, **RANDOM), HEAD, TARGETS)
+    with pytest.raises(
+        NestKALAError, match=r"argument of loss dpsh 'quantizaton'; did you mean 'quantization'\? \(known: quan"
+    ):
+        make_loss(Config(loss="dpsh", loss_args={"quantizaton": 0.7}, **RANDOM), HEAD, TARGETS)
+
+
+@pytest.mark.parametrize(("loss", "former"), [("dpsh", "eta"), ("dsdh", "eta"), ("dsh", "alpha"), ("adsh", "gamma")])
+def test_a_former_name_of_an_argument_is_refused_with_the_present_one(loss: str, former: str) -> None:
+    with pytest.raises(NestKALAError, match=f"^{former} of loss {loss} is now called quantization$"):
+        make_loss(Config(loss=loss, loss_args={former: 0.7}, **RANDOM), HEAD, TARGETS)
+    kind = plugins("losses")[loss].load()
+    with pytest.raises(TypeError, match=f"^{kind.__name__}: argument {former} is now called quantization$"):
+        kind(**{former: 0.7})
+
+
+def test_the_quantization_of_kiddo_has_a_flag() -> None:
+    with pytest.raises(NestKALAError, match="quantization of loss kiddo has a flag, --beta"):
+        make_loss(Config(loss="kiddo", loss_args={"quantization": 0.7}, **RANDOM), HEAD, TARGETS)
 
 
 def test_a_classifier_of_the_loss_is_among_what_is_trained() -> None:

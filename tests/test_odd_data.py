@@ -76,7 +76,7 @@ def test_images_that_are_all_alike_train_to_bits_that_are_told_to_be_constant(
         (ALL, "--loss greedyhash", "needs images of exactly one class each"),
         (ONE_EACH, "--loss dsdh --loss-args nu nan", "nu must be above 0, not nan"),
         (ONE_EACH, "--loss dch --loss-args gamma 0", "gamma must be above 0, not 0.0"),
-        (ONE_EACH, "--loss dpsh --loss-args eta -1", "eta must be 0 or more, not -1.0"),
+        (ONE_EACH, "--loss dpsh --loss-args quantization -1", "quantization must be 0 or more, not -1.0"),
         (ONE_EACH, "--loss greedyhash --loss-args seed 1.5", "seed must be a whole number from 0 to"),
         (ONE_EACH, "--lr 1e38 --loss dsh --no-batch-norm", "the loss at 4 bits is not finite"),
     ],

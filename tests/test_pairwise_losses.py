@@ -84,7 +84,7 @@ def slow_dhn(h, targets, quantization=0.1, memory=None, all_targets=None):
     return {"similarity": mean(similarity), "quantization": quantization * mean(distance)}
 
 
-def slow_dsh(h, targets, margin=None, alpha=0.01):
+def slow_dsh(h, targets, margin=None, quantization=0.01):
     s, margin = similarities(targets), 2 * h.shape[1] if margin is None else margin
     similarity = []
     for i, j in pairs(len(h)):
@@ -92,7 +92,7 @@ def slow_dsh(h, targets, margin=None, alpha=0.01):
         apart = margin - squared if squared < margin else 0 * squared
         similarity.append(s[i][j] / 2 * squared + (1 - s[i][j]) / 2 * apart)
     regulariser = [sum((x.abs() - 1).abs() for x in row) for row in h]
-    return {"similarity": mean(similarity), "quantization": alpha * mean(regulariser)}
+    return {"similarity": mean(similarity), "quantization": quantization * mean(regulariser)}
 
 
 def slow_hashnet(h, targets, alpha=None, continuation=20, epoch=0):
@@ -165,7 +165,7 @@ OPTIONS = [
     (DHN, {}),
     (DHN, {"quantization": 1.7}),
     (DSH, {}),
-    (DSH, {"margin": 3.0, "alpha": 0.5}),
+    (DSH, {"margin": 3.0, "quantization": 0.5}),
     (DSH, {"margin": 0.0}),
     (HashNet, {}),
     (HashNet, {"alpha": 0.3}),

@@ -56,6 +56,7 @@ def test_a_script_that_forgets_its_group_ends_well(tmp_path: Path) -> None:
         assert f"[process {rank}, stdout]\nno group is left" in said
 
 
+@pytest.mark.slow
 def test_a_script_that_fails_tells_its_error_and_leaves_no_group(tmp_path: Path) -> None:
     with launched(EVALUATE, tmp_path, "fail") as launch:
         assert launch.wait() != 0
@@ -64,6 +65,7 @@ def test_a_script_that_fails_tells_its_error_and_leaves_no_group(tmp_path: Path)
     assert "a group is left" not in launch.said
 
 
+@pytest.mark.slow
 def test_training_and_encoding_that_fail_leave_no_group(noise_model: Path, tmp_path: Path) -> None:
     with launched(TRAIN_AND_ENCODE, tmp_path, tmp_path, noise_model) as launch:
         assert launch.wait() != 0
@@ -113,6 +115,7 @@ sys.exit(1)
 """
 
 
+@pytest.mark.slow
 def test_a_launch_that_fails_tells_what_each_process_said(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(FAIL_TOGETHER)
     launch = Launch(2, tmp_path / "script.py", tmp_path, folder=tmp_path / "log")
@@ -123,6 +126,7 @@ def test_a_launch_that_fails_tells_what_each_process_said(tmp_path: Path) -> Non
         assert f"[process {rank}, stdout]\nprinted by {rank}\n" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_launch_that_ends_before_what_is_waited_for_says_so(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("print('this is all')")
     with Launch(1, tmp_path / "script.py", folder=tmp_path / "log") as launch:

@@ -19,11 +19,13 @@ def test_four_processes_equal_one(made: tuple[Path, Path], tmp_path: Path) -> No
     assert figure.held, figure.measured
 
 
+@pytest.mark.slow
 def test_fewer_images_than_processes_are_encoded(made: tuple[Path, Path], tmp_path: Path) -> None:
     figure = few_images(*made, tmp_path)
     assert figure.held, figure.measured
 
 
+@pytest.mark.slow
 def test_one_process_that_dies_ends_the_others(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,9 +79,10 @@ class IndexAndList(RuleBasedStateMachine):
     @rule(bits=st.integers(1, 130), radius=st.integers(0, 140), seed=st.integers(0, 9))
     def search_radius(self, bits: int, radius: int, seed: int) -> None:
         bits, queries = min(bits, self.bits), drawn(seed % 3, self.bits, seed)
-        for query, hits in zip(queries, self.index.search_radius(queries, radius, bits), strict=True):
+        hits = self.index.search_radius(queries, radius, bits)
+        for query, ids, distances in zip(queries, hits.ids, hits.distances, strict=True):
             expected = [item for item in self.ranking(query, bits) if item[0] <= radius]
-            assert list(zip(hits.distances[0].tolist(), hits.ids[0], strict=True)) == expected
+            assert list(zip(distances.tolist(), ids, strict=True)) == expected
 
     def ranking(self, query: np.ndarray, bits: int) -> list[tuple[int, str]]:
         """By distance over the first bits, then the whole code, then the order of being added."""
@@ -130,7 +131,7 @@ def test_numbers_that_are_not_whole_or_out_of_range_are_refused(
         with pytest.raises(NestKALAError, match=r"^(k|bits|shortlist) must be"):
             index.search(query, k, bits, shortlist=shortlist)  # type: ignore[arg-type]
     if whole(radius, 0) and whole(bits, 1, 16):
-        assert len(index.search_radius(query, radius, bits)) == 1  # type: ignore[arg-type]
+        assert len(index.search_radius(query, radius, bits).ids) == 1  # type: ignore[arg-type]
     else:
         with pytest.raises(NestKALAError, match=r"^(radius|bits) must be"):
             index.search_radius(query, radius, bits)  # type: ignore[arg-type]

@@ -72,6 +72,7 @@ def expected_terms(name: str, loss: HashLoss, training: TrainingSet, h: Tensor, 
     )
 
 
+@pytest.mark.slow
 @every_loss
 @given(st.data())
 def test_terms_are_those_of_the_loops(name: str, data: st.DataObject) -> None:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from nestkala.losses import GreedyHash
@@ -62,6 +63,7 @@ def test_a_strangers_loss_is_one_short_file() -> None:
     assert len(code.strip().splitlines()) < 40
 
 
+@pytest.mark.slow
 def test_scoring_in_two_processes_finds_what_one_does(tmp_path: Path) -> None:
     (shared,) = (block for block in python_blocks("docs/howto_processes.md") if "found = evaluate(" in block)
     alone = shared.replace(", accelerator=accelerator)", ")").split("accelerator = Accelerator()\n")

@@ -10,7 +10,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nestkala"
 
 ROOMS = (
-    *("heads", "losses", "utils", "codes", "plugins", "backbone_names", "images", "data", "index", "evaluation"),
+    *(
+        "heads",
+        "losses",
+        "utils",
+        "codes",
+        "plugins",
+        "backbone_names",
+        "images",
+        "data",
+        "index",
+        "pages",
+        "evaluation",
+    ),
     *("backbones", "tokens", "adapters", "modeling", "settings", "training", "hasher", "search", "server"),
     *("analysis", "experiments", "report", "commands", "cli"),
 )

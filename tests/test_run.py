@@ -423,6 +423,7 @@ accelerator.end_training()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Of a loss without memory, and of all that have one."""
     script = tmp_path / "one_after_another.py"
@@ -447,6 +448,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert one["lengths"] == two["lengths"]
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_share_a_batch_say_so(tmp_path: Path) -> None:
     few = ("--batch-size", "5", "--queries-per-class", "3", "--epochs", "1")
     arguments = ROOT / "train.py", *few, "--data", "images", "--output", tmp_path / "run"

@@ -135,6 +135,7 @@ def test_a_checkpoint_that_lies_there_is_not_continued(features: Path) -> None:
     assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_processes_of_one_job_share_a_folder_that_was_free(features: Path) -> None:
     script = Path("script.py")
     script.write_text(AT_ONCE)
@@ -148,6 +149,7 @@ def test_processes_of_one_job_share_a_folder_that_was_free(features: Path) -> No
     assert Path("runs", "own-4shot-seed0-20260101-000000-2", "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_processes_of_one_job_all_hear_that_an_output_is_taken(features: Path) -> None:
     Path("script.py").write_text(
         "import sys\nimport nestkala.training.run\nfrom nestkala.cli import main\n"

@@ -107,6 +107,7 @@ def shared(folder: Path, place: Path, caches: str, at_broken: str = "go on") -> 
     return [json.loads((place / f"{number}.json").read_text()) for number in range(PROCESSES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("caches", ["none", "one", "each"])
 def test_two_processes_get_what_one_gets_and_compute_each_image_once(
     caches: str, folder: Path, by_one: tuple[list[int], np.ndarray], tmp_path: Path
@@ -129,6 +130,7 @@ def test_two_processes_get_what_one_gets_and_compute_each_image_once(
             np.testing.assert_array_equal(np.load(tmp_path / f"{number}.npy").view(np.int16), tokens.view(np.int16))
 
 
+@pytest.mark.slow
 def test_only_what_is_not_cached_is_computed(folder: Path, tmp_path: Path) -> None:
     files = Files(folder)
     cache = TokenCache(tmp_path / "cache", "kind", 1e9)
@@ -140,6 +142,7 @@ def test_only_what_is_not_cached_is_computed(folder: Path, tmp_path: Path) -> No
     assert all((image_key(files.read(index)) in kept) == (index not in BROKEN) for index in range(COUNT))
 
 
+@pytest.mark.slow
 def test_all_processes_name_the_first_image_that_is_broken(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NestKALAError) as alone:
         list(TokenSource(load_backbone("tiny", 1), "fp32", BATCH, 0).batches(Files(folder), range(COUNT)))
@@ -148,6 +151,7 @@ def test_all_processes_name_the_first_image_that_is_broken(folder: Path, tmp_pat
     assert "'02.png'" in str(alone.value)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_computes_every_image_once(tmp_path: Path) -> None:
     """The closed form's images without labels among them; features are scored by both, too."""
     images = make_images(tmp_path / "images", 40)

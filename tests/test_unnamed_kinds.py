@@ -186,7 +186,7 @@ def test_the_nearest_of_all_codes_decides(run: Path) -> None:
     named_codes = 2.0 * np.unpackbits(hasher.class_codes(), axis=1) - 1
     codes = torch.cat([torch.from_numpy(named_codes), torch.stack(midst)])
     photos = sorted((run.parent / "photos").glob("*.png"))
-    best = (hasher.relaxed(photos).double() @ codes.T).argmax(dim=1).tolist()
+    best = (torch.from_numpy(hasher.relaxed(photos)).double() @ codes.T).argmax(dim=1).tolist()
     assert hasher.classify(photos) == [hasher.class_names[b] if b < 2 else None for b in best]
 
 

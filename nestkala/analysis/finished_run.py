@@ -220,7 +220,7 @@ def score_run(
     text = _score(codes, class_codes, np.eye(len(class_codes), dtype=bool), lengths)
 
     def accuracy(bits: int) -> float:
-        best = nearest_classes(codes.relaxed[:, where[bits]], columns(class_codes, where[bits]))
+        best = nearest_classes(codes.relaxed[:, where[bits]].numpy(), columns(class_codes, where[bits]))
         return float(codes.query_labels[np.arange(len(best)), best].mean())
 
     return [replace(of, text_map_tie_aware=text[of.bits].map_tie_aware, accuracy=accuracy(of.bits)) for of in scores]

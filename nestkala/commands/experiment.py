@@ -81,7 +81,7 @@ class Experiment:
         return name, Path(folder)
 
     def _run(self, experiment: "ExperimentFile", folders: dict[str, Path]) -> None:
-        from ..experiments import absent_data, finish, make_grid, write_results
+        from ..experiments import absent_data, finish, make_grid, tuned, write_results
 
         absent = {} if self.dry_run else absent_data(experiment, folders)
         for name, reason in absent.items():
@@ -91,6 +91,16 @@ class Experiment:
             )
         given = {"backbone": self.backbone, "epochs": self.epochs}
         overrides = {key: value for key, value in given.items() if value is not None}
+        tuning = [make_grid(first, self.runs, folders, absent, overrides) for first in experiment.tuning]
+        for grid in tuning:
+            if self.dry_run:
+                print(_listing(grid))
+            else:
+                finish(grid.runs)
+        if not all(run.is_finished for grid in tuning for run in grid.runs):
+            print(f"{experiment.name}: its own runs are known once these are finished")
+            return
+        experiment = tuned(experiment, tuning)
         grid = make_grid(experiment, self.runs, folders, absent, overrides)
         alone = len(self.files) == 1
         if alone and self.epochs is not None and all(run.config.epochs != self.epochs for run in grid.runs):

@@ -72,9 +72,9 @@ class Search:
         relaxed = None if self.image is None else hasher.relaxed(self.image)
         codes = hasher.encode_text(str(self.text)) if relaxed is None else pack(relaxed)
         if self.radius is not None:
-            hits = index.search_radius(codes, self.radius, self.bits)[0]
+            hits = index.search_radius(codes, self.radius, self.bits)
         else:
-            soft = relaxed.numpy() if relaxed is not None and self.rescore else None
+            soft = relaxed if self.rescore else None
             hits = index.search(
                 codes, 20 if self.k is None else self.k, self.bits, shortlist=self.shortlist, rescore=soft
             )

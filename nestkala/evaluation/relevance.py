@@ -219,7 +219,7 @@ def _hypergeometric(
     lowest = np.maximum(np.floor(mean - reach).astype(np.int64), np.maximum(0, places + relevant - total))
     highest = np.minimum(np.ceil(mean + reach).astype(np.int64), np.minimum(places, relevant))
     hits = lowest + np.arange((highest - lowest).max() + 1)
-    # Ratios of neighbouring probabilities, as logarithms lest they overflow; 0 beyond the possible hits.
+    # Ratios of neighboring probabilities, as logarithms lest they overflow; 0 beyond the possible hits.
     more = np.maximum(relevant - hits[:, :-1], 0) * np.maximum(places - hits[:, :-1], 0)
     fewer = hits[:, 1:] * (total - relevant - places + hits[:, 1:])
     with np.errstate(divide="ignore"):

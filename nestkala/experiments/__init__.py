@@ -4,6 +4,7 @@ from .grid import Grid, Trial, absent_data, check_shared, make_grid
 from .results import write_results
 from .runs import Run, finish, mean_and_spread
 from .schema import Experiment, Method, Row, load_experiment
+from .tuning import tuned
 
 __all__ = [
     "Experiment",
@@ -18,5 +19,6 @@ __all__ = [
     "load_experiment",
     "make_grid",
     "mean_and_spread",
+    "tuned",
     "write_results",
 ]

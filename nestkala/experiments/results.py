@@ -33,6 +33,7 @@ def write_results(grid: Grid, folder: Path, changes: Sequence[str], absent: Iter
         "title": experiment.title,
         "changes": list(changes),
         "left_out": absent,
+        "settings": {name: method.settings for name, method in experiment.methods.items()},
         "trials": grid.as_json(),
     }
     texts = {
@@ -58,6 +59,14 @@ def _remarks(grid: Grid, changes: Sequence[str], absent: Sequence[str]) -> str:
     backbones = sorted({run.config.backbone for run in grid.runs})
     spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     sentences = [f"Backbone {', '.join(backbones)}; {spread}."]
+    if tune := grid.experiment.tune:
+        chosen = "; ".join(
+            f"{name} {method.settings[tune.setting]}"
+            for name, method in grid.experiment.methods.items()
+            if tune.setting in method.settings
+        )
+        values = ", ".join(map(str, tune.sweep[tune.setting]))
+        sentences.append(f"{tune.setting} is the best of {values} at {tune.shots} shots, on other queries: {chosen}.")
     if changes:
         sentences.append(f"Not as in the file: {'; '.join(changes)}.")
     if absent:

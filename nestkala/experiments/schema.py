@@ -43,6 +43,23 @@ class Method(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Tune(BaseModel):
+    """A setting that every method gets the best value of, on images of the same data that no table is of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sweep: dict[str, tuple[Any, ...]] = Field(description="{setting: values}, one setting")
+    shots: Shots = Field(description="labelled images a class to tune with")
+    lengths: tuple[Length, ...] = Field(
+        (), description="to tune at where there is a model for each length; by default all. Other methods take all"
+    )
+
+    @property
+    def setting(self) -> str:
+        """What is tuned."""
+        return next(iter(self.sweep))
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table.
@@ -78,6 +95,7 @@ class Experiment(BaseModel):
     lengths: tuple[Length, ...] = Field(min_length=1, description="in bits")
     seeds: StrictInt = Field(3, ge=1, le=MOST_SEEDS, description="how many: 0, 1, ...")
     measures: tuple[Measure, ...] = Field(("map_tie_aware",), min_length=1)
+    tune: Tune | None = Field(None, description="choose a setting of the methods that do not set it")
     seconds: bool = Field(False, description="show how long training took, all lengths together")
     methods: dict[str, Method] = Field(min_length=1)
 
@@ -133,6 +151,25 @@ class Experiment(BaseModel):
             fewer[name] = method.model_copy(update={"shots": at[name], "reference": reference})
         return self.model_copy(update={"seeds": seeds or self.seeds, "methods": fewer})
 
+    @property
+    def tuning(self) -> list[Self]:
+        """The experiments that tune it, on another draw of queries: models of one length each, then of all lengths."""
+        if self.tune is None:
+            return []
+        found = []
+        for one_model in (False, True):
+            methods = {
+                name: method.model_copy(update={"sweep": self.tune.sweep, "shots": None, "reference": None})
+                for name, method in self.methods.items()
+                if method.one_model == one_model and self.tune.setting not in method.settings | method.sweep
+            }
+            lengths = self.lengths if one_model or not self.tune.lengths else self.tune.lengths
+            own = {"name": f"{self.name}-tuning", "seeds": 1, "shots": (self.tune.shots,), "methods": methods}
+            own |= {"lengths": lengths, "settings": self.settings | {"protocol_seed": 1}, "tune": None}
+            if methods:
+                found.append(self.model_copy(update=own))
+        return found
+
     def shots_of(self, method: str) -> tuple[int, ...]:
         """At which a method is run."""
         own = self.methods[method].shots
@@ -166,9 +203,11 @@ class Experiment(BaseModel):
         for name, entry in self.data.items():
             if "data" not in entry:
                 raise ValueError(f"data.{name}.data is missing: name a data set or a folder")
+        sweeps = {f"methods.{name}": method.sweep for name, method in self.methods.items()}
+        for where, sweep in (sweeps | ({"tune": self.tune.sweep} if self.tune else {})).items():
+            if len(sweep) > 1 or not all(sweep.values()) or (where == "tune" and not sweep):
+                raise ValueError(f"{where}.sweep must be one setting and its values, at least one")
         for name, method in self.methods.items():
-            if len(method.sweep) > 1 or not all(method.sweep.values()):
-                raise ValueError(f"methods.{name}.sweep must be one setting and its values, at least one")
             self._check_reference(name, method)
         return self
 
@@ -180,6 +219,8 @@ class Experiment(BaseModel):
         for name, method in self.methods.items():
             yield f"methods.{name}", method.settings, list(Method.model_fields)
             yield f"methods.{name}.sweep", method.sweep, []
+        if self.tune:
+            yield "tune.sweep", self.tune.sweep, []
 
     def _check_reference(self, name: str, method: Method) -> None:
         if method.reference is None:

@@ -20,12 +20,13 @@ class Hits:
     """What a search found, for each query in the order of its ranking.
 
     Attributes:
-        ids: of the items, lists of k.
-        distances: how many bits differ, int32 (Q, k); with `rescore` what those that differ cost, float32.
+        ids: of the items, lists of k, or within a radius of as many as there are.
+        distances: how many bits differ, int32 (Q, k), or within a radius a list of arrays; with `rescore` what those
+            that differ cost, float32.
     """
 
     ids: list[list[str]]
-    distances: NDArray[Any]
+    distances: NDArray[Any] | list[NDArray[Any]]
 
 
 class SearchIndex(Protocol):
@@ -71,7 +72,7 @@ class SearchIndex(Protocol):
     ) -> Hits:
         """The k nearest items to each query."""
 
-    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
+    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> Hits:
         """All items within a distance of each query."""
 
 

@@ -211,9 +211,9 @@ class MilvusIndex:
             )
             for q, (code, rows) in enumerate(zip(codes, found, strict=True))
         ]
-        return Hits([hit.ids[0] for hit in hits], np.concatenate([hit.distances for hit in hits]))
+        return Hits([hit.ids[0] for hit in hits], np.stack([hit.distances[0] for hit in hits]))
 
-    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
+    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> Hits:
         """All items within a distance; arguments as for `PrefixIndex.search_radius`.
 
         Raises:
@@ -223,7 +223,7 @@ class MilvusIndex:
         found = self._found(codes, bits, _MOST, {"radius": radius + 1})  # which Milvus leaves out itself
         if any(len(rows) == _MOST for rows in found):
             raise NestKALAError(f"more than {_MOST:,} images are within {radius} bits, which Milvus does not give")
-        return [Hits([[row["id"] for row in rows]], _distances([rows])) for rows in found]
+        return Hits([[row["id"] for row in rows] for rows in found], [_distances([rows])[0] for rows in found])
 
     def _found(
         self, codes: NDArray[np.uint8], bits: int | None, limit: int, params: dict[str, Any] | None = None

@@ -128,6 +128,9 @@ class PrefixIndex:
         strings = (self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends)
         write_index(Path(path), self.bits, self.about, (self._words, *strings))
 
+    def __repr__(self) -> str:
+        return f"PrefixIndex({len(self):,} codes of {self.bits} bits)"
+
     def __len__(self) -> int:
         return len(self._words)
 
@@ -255,8 +258,8 @@ class PrefixIndex:
             near, ranking = best(near, ranking, k)
         return Hits(self._ids_at(near), ranking)
 
-    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> list[Hits]:
-        """All items whose first `bits` bits differ from a query's in at most `radius`, by distance; a `Hits` a query.
+    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> Hits:
+        """All items whose first `bits` bits differ from a query's in at most `radius`, by distance.
 
         Args:
             codes: packed queries, uint8 (Q, bytes), of `bits` bits or more.
@@ -271,11 +274,12 @@ class PrefixIndex:
         queries = prefix_words(self._queries(codes, bits), bits).astype(np.uint64)
         slices = self._slices_at(bits)
         counts = count_within(slices.prefixes, slices.starts, queries, bits, min(radius, bits))
-        found = []
+        ids, distances = [], []
         for query, within in zip(queries, counts.tolist(), strict=True):
-            near, distances = nearest(slices.prefixes, slices.starts, query[None], bits, within)
-            found.append(Hits(self._ids_at(near), distances))
-        return found
+            near, apart = nearest(slices.prefixes, slices.starts, query[None], bits, within)
+            ids += self._ids_at(near)
+            distances += [*apart]
+        return Hits(ids, distances)
 
     def num_prefixes(self, bits: int) -> int:
         """How many distinct prefixes of this length the codes have.

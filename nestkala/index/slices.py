@@ -150,7 +150,7 @@ def soft_distances_to(
 
 @compiled
 def shared_prefixes(words: NDArray[np.uint64], width: int) -> Positions:
-    """How many neighbours of the sorted codes (N, W) share exactly 0, 1, ... bits at their beginning, (64 W + 1,).
+    """How many neighbors of the sorted codes (N, W) share exactly 0, 1, ... bits at their beginning, (64 W + 1,).
 
     Each word has `width` bits.
     """

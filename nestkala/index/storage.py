@@ -1,16 +1,16 @@
 """An index on disk: one safetensors file, replaced whole, checked, and read by memory map."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..utils.errors import NestKALAError
+from ..utils.errors import NestKALAError, one_line
 from ..utils.files import checksum, replacing_safetensors
 from ..utils.packed_words import ordered_words
 from ..utils.versions import check_version
@@ -18,7 +18,6 @@ from ..utils.versions import check_version
 _FORMAT, _VERSION = "nestkala-index", 1
 MAX_BITS = 2**16 - 2
 """Of a code: distances are counted in 16 bits."""
-_LONGEST_HEADER = 100_000_000  # safetensors writes no longer one
 _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 
 
@@ -35,16 +34,22 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
 
     Arrays that do not fit together are refused whatever the checksum says, which is no secret: the search trusts them.
     """
-    header, begin = _header(path)
-    settings = header.pop("__metadata__", {})
-    if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
-        raise NestKALAError(f"{path} is no index of NestKALA")
-    check_version(f"the index {path}", settings.get("version"), _VERSION)
     try:
-        arrays = {name: _mapped(path, begin, header[name]) for name in _ARRAYS}
+        with safe_open(path, framework="pt") as file:  # which maps arrays, where that for numpy copies them
+            settings = file.metadata() or {}
+            if settings.get("format") != _FORMAT:
+                raise NestKALAError(f"{path} is no index of NestKALA")
+            check_version(f"the index {path}", settings.get("version"), _VERSION)
+            arrays = {name: _fixed(file.get_tensor(name).numpy()) for name in _ARRAYS}
         bits, about = int(settings["bits"]), json.loads(settings["about"])
         _check(bits, about, *arrays.values())
-    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+    except NestKALAError:
+        raise
+    except OSError as error:
+        raise NestKALAError(f"cannot read index {path}: {error.strerror or one_line(error)}") from None
+    except SafetensorError as error:
+        raise NestKALAError(f"{path} is no index of NestKALA: {one_line(error)}") from None
+    except Exception as error:  # torch refuses what safetensors lets pass, such as numbers of half a byte
         raise NestKALAError(f"the index {path} is damaged: {error!r}") from None
     written = settings.pop("checksum", None)
     if verify and _checksum(settings, arrays) != written:
@@ -52,35 +57,11 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
     return bits, about, list(arrays.values())
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON that a safetensors file begins with, and where the arrays begin."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            text = file.read(size) if size < _LONGEST_HEADER else b""
-    except OSError as error:
-        raise NestKALAError(f"cannot read index {path}: {error.strerror}") from None
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise NestKALAError(f"{path} is no index of NestKALA")
-    return header, 8 + size
-
-
-def _mapped(path: Path, begin: int, entry: dict[str, Any]) -> NDArray[Any]:
-    start, end = entry["data_offsets"]
-    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
-    if any(type(number) is not int or number < 0 for number in (start, end, *shape)):
-        raise ValueError("an array's place is no whole number")
-    if end - start != dtype.itemsize * math.prod(shape) or begin + end > path.stat().st_size:
-        raise ValueError("an array reaches beyond its end")
-    if (begin + start) % dtype.itemsize:
+def _fixed(array: NDArray[Any]) -> NDArray[Any]:
+    if not array.flags.aligned:
         raise ValueError("an array does not begin at a multiple of its items' size")
-    if not end - start:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", begin + start, shape)
+    array.flags.writeable = False
+    return array
 
 
 def _check(
@@ -106,9 +87,6 @@ def _check(
         bounds = (ends[0], ends[-1]) if len(ends) else (0, 0)
         if bounds[0] < 0 or bounds[1] != len(text) or (ends[1:] < ends[:-1]).any():
             raise ValueError("an item's text ends beyond the whole, or before it begins")
-
-
-_DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}
 
 
 def _checksum(settings: dict[str, str], arrays: dict[str, NDArray[Any]]) -> str:

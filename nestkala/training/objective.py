@@ -18,12 +18,10 @@ from ..losses import (
     nested_centres,
     random_codes,
 )
+from ..losses.discrete import DiscreteLoss
 from ..plugins import find_plugin
 from ..settings.config import Config
 from ..utils.errors import NestKALAError, one_line, unknown_name
-
-_QUANTIZATION = {"dpsh": "eta", "dsh": "alpha"}
-"""Arguments of other names than quantization that weigh a loss's quantisation, and do nothing else."""
 
 
 def make_loss(config: Config, head: HashHead, targets: Tensor, centres: Tensor | None = None) -> NestedLoss:
@@ -67,15 +65,18 @@ def check_objective(config: Config, head: HashHead, targets: Tensor) -> tuple[ty
         raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
     options: dict[str, Any] = dict(config.loss_args)
     if name == "kiddo":
-        options |= {"alpha": config.alpha, "beta": config.beta, "gamma": config.gamma}
+        options |= {"alpha": config.alpha, "quantization": config.beta, "gamma": config.gamma}
     known = [key for key, given in signature(kind).parameters.items() if given.default is not Parameter.empty]
-    for key in options:
+    for key in config.loss_args:
+        if name == "kiddo" and key == "quantization":
+            raise NestKALAError("quantization of loss kiddo has a flag, --beta")
+        if key in kind.renamed:
+            raise NestKALAError(f"{key} of loss {name} is now called {kind.renamed[key]}")
         if key not in known:
             raise unknown_name(f"argument of loss {name}", key, known)
-    if config.loss != name and (without := config.loss_args.keys() & {"quantization", _QUANTIZATION.get(name)}):
-        raise NestKALAError(
-            f"{without.pop()} of loss {name} has no effect: it weighs the quantisation, which HSWD takes the place of"
-        )
+    # of a discrete loss it weighs the outputs' say in its codes, too
+    if config.loss != name and "quantization" in config.loss_args and not issubclass(kind, DiscreteLoss):
+        raise NestKALAError(f"quantization of loss {name} has no effect: HSWD replaces the term that it weighs")
     if config.weighting == "adaptive" and not _shares_bits(head):
         raise NestKALAError(
             f"weighting adaptive balances lengths on the rows of one weight, which head {config.head} has not: set "
