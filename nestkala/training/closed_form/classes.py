@@ -108,7 +108,7 @@ def fit_classes(
     first = posteriors_of(given.others, found)
     best = _alternate(given, halved, first, found.said, found)
     certain = found.accuracy is not None and found.accuracy > 1 - _CLEARLY
-    if not certain and targets.shape[1] <= _MOST_CLUSTERED:
+    if not certain and targets.shape[1] <= min(_MOST_CLUSTERED, len(unlabelled)):
         ways = _clusterings(halved(given.others), first, generator)
         by_cluster = [_alternate(given, halved, way, torch.zeros_like(found.said), None) for way in ways]
         clustered = max(by_cluster, key=lambda solution: solution.likelihood)
