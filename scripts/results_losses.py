@@ -24,7 +24,8 @@ from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split, save_split
 from nestkala.experiments import Run, finish, mean_and_spread
 from nestkala.plugins import plugins
-from nestkala.settings.config import load_config, without_inapplicable
+from nestkala.settings.config import without_inapplicable
+from nestkala.settings.loading import load_config
 from nestkala.utils.errors import NestKALAError
 from nestkala.utils.files import write_text
 

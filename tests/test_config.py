@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
+from tyro.conf import OmitArgPrefixes
 
 import nestkala.training.run
 from nestkala.cli import main, train_main
 from nestkala.data import cifar10
 from nestkala.losses import ADSH
-from nestkala.settings.config import (
-    Config,
-    base_config,
-    check_files,
-    check_resumable,
-    dump_config,
-    load_config,
-    without_inapplicable,
-)
+from nestkala.settings.checks import check_files, check_resumable
+from nestkala.settings.config import Config, without_inapplicable
+from nestkala.settings.flags import Train, base_config, given
+from nestkala.settings.loading import dump_config, load_config
 from nestkala.training.anchors import class_sentences
 from nestkala.utils.errors import NestKALAError
 
@@ -574,7 +571,7 @@ def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Ca
         ["--resume", str(tmp_path)],
         [f"--resume={tmp_path}"],
     ):
-        base = base_config(flags)
+        base = base_config(given(tyro.cli(Train, config=(OmitArgPrefixes,), args=flags), flags))
         assert (base.seed, base.lengths, base.epochs, base.data) == (3, (5, 9), 4, "digits")
     config = parsed("--resume", tmp_path, "--epochs", 8)
     assert (config.seed, config.lengths, config.epochs, config.resume) == (3, (5, 9), 8, tmp_path)
@@ -582,13 +579,11 @@ def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Ca
 
 def test_resuming_with_another_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(Config()))
-    assert "--config cannot be given" in refusal(
-        lambda: base_config(["--config", "cifar10", "--resume", str(tmp_path)])
-    )
+    assert "--config cannot be given" in refusal(lambda: base_config({"config": "cifar10", "resume": tmp_path}))
 
 
 def test_resuming_what_is_no_run_folder_names_it(tmp_path: Path) -> None:
-    assert str(tmp_path) in refusal(lambda: base_config(["--resume", str(tmp_path)]))
+    assert str(tmp_path) in refusal(lambda: base_config({"resume": tmp_path}))
 
 
 FREE = {"config", "resume", "epochs", "threads", "workers", "encode_batch_size", "cache", "cache_gb", "tracker"}
@@ -685,18 +680,17 @@ def test_help_tells_every_setting_with_its_default(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as caught:
         entry(args)
     assert caught.value.code == 0
-    text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out))
-    told = dict(
-        re.findall(r" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\)(?= --|\s*$)", text)
-    )
+    text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]|-{3,}", " ", capsys.readouterr().out))
+    after = r"(?= --| [a-z]+ options |\s*$)"
+    told = dict(re.findall(rf" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\){after}", text))
     written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
     written |= {"loss_args": "", "class_words": "", "lr_drops": "''"}
     assert {key.replace("-", "_"): default for key, default in told.items()} == {
-        key: written.get(key, str(value)) for key, value in load_config("digits").model_dump().items()
+        key: written.get(key, str(value)) for key, value in Config().model_dump().items()
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nestkala.experiments import Run
-from nestkala.settings.config import dump_config
+from nestkala.settings.loading import dump_config
 from nestkala.utils.errors import NestKALAError
 
 

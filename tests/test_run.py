@@ -16,7 +16,8 @@ from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.heads import NestedHashHead
 from nestkala.plugins import plugins
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.tokens.source import TokenSource
 from nestkala.training.anchors import class_anchors, text_centre
 from nestkala.training.closed_form import closed_form

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from nestkala.experiments.runs import refreshed
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.training import run_folder
 from nestkala.training.run import train
 from nestkala.training.run_folder import InUseError, held

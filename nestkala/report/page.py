@@ -7,7 +7,7 @@ from string import Template
 
 from ..evaluation.copies import MEANING
 from ..index.strings import as_text
-from ..settings.config import dump_config
+from ..settings.loading import dump_config
 from .charts import Chart
 from .drawing import as_svg
 from .examples import RESULTS, Example, Picture

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import OWN
+from .groups import TrainingSettings
 
 if TYPE_CHECKING:
     from .config import Config
@@ -11,20 +12,7 @@ if TYPE_CHECKING:
 KIDDO_WEIGHTS = ("alpha", "beta", "gamma")
 LOSSES_WITH_CENTRES = ("csq", "dpn", "mdsh", "orthohash-arc", "orthohash-cos")
 LOSSES_WITH_ANCHORS = ("kiddo",)
-_TRAINING = {
-    *("loss", "loss_args", "centres", *KIDDO_WEIGHTS, "weighting", "distillation", "adapter"),
-    *(
-        "epochs",
-        "batch_size",
-        "lr",
-        "lr_drops",
-        "momentum",
-        "weight_decay",
-        "max_grad_norm",
-        "checkpoint_every",
-        "tracker",
-    ),
-}
+_TRAINING = TrainingSettings.model_fields.keys() | {"adapter", "checkpoint_every", "tracker"}
 _ADAPTERS_WITH = {
     "adapt_blocks": ("clora", "lora", "prompts", "biases", "full"),
     "projections": ("clora", "lora"),

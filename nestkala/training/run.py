@@ -30,7 +30,8 @@ from ..losses import NestedLoss
 from ..modeling.encoding import packed_codes
 from ..modeling.model import HashModel
 from ..modeling.saved_model import ModelSpec, save_model
-from ..settings.config import Config, dump_config
+from ..settings.config import Config
+from ..settings.loading import dump_config
 from ..tokens.cache import TokenCache, default_folder
 from ..tokens.shared import SharedTokenSource
 from ..tokens.source import Images, TokenSource

@@ -21,7 +21,8 @@ from nestkala.images.decoding import decode_image
 from nestkala.images.digests import FILE, Digests
 from nestkala.index.prefix_index import Method
 from nestkala.search.shards import read_plan, read_shards, shard_images, unreadable
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.training.anchors import class_anchors, class_sentences
 from nestkala.training.checkpoint import load_checkpoint
