@@ -685,7 +685,7 @@ def test_help_tells_every_setting_with_its_default(
         entry(args)
     assert caught.value.code == 0
     text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]|-{3,}", " ", capsys.readouterr().out))
-    after = r"(?= --| [a-z]+ options |\s*$)"
+    after = r"(?= --|(?: [a-z]+)? options |\s*$)"
     told = dict(re.findall(rf" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\){after}", text))
     written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
     written |= {"loss_args": "", "class_words": "", "lr_drops": "''"}

@@ -30,7 +30,7 @@ SMALL += ["--lengths", "4,8", "--shots", "4", "--epochs", "3", "--checkpoint-eve
 MEETING = """
 import sys, time
 from pathlib import Path
-import nestkala.training.run
+import nestkala.training.steps.images
 
 def meet(load, here, name, number):
     def loaded(*arguments):
@@ -48,7 +48,8 @@ from nestkala.cli import main
 
 name, number = sys.argv[1], int(sys.argv[2])
 time.strftime = lambda *_: "20260101-000000"  # the same second
-nestkala.training.run.load_dataset = meet(nestkala.training.run.load_dataset, Path(), name, number)
+images = nestkala.training.steps.images
+images.load_dataset = meet(images.load_dataset, Path(), name, number)
 sys.exit(main(["train", *sys.argv[3:]]))
 """
 )

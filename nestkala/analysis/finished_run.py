@@ -24,7 +24,7 @@ from ..modeling.encoding import packed_codes, relaxed_codes
 from ..settings.config import Config
 from ..settings.loading import load_config
 from ..training.result import load_result
-from ..training.run import token_source
+from ..training.steps.tokens import token_source
 from ..utils.errors import NestKALAError
 
 logger = logging.getLogger(__name__)

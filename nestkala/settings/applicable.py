@@ -119,7 +119,7 @@ def _of_starts(config: "Config") -> Iterator[tuple[set[str], str]]:
 
 
 def _of_texts(config: "Config") -> Iterator[tuple[set[str], str]]:
-    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+    if not config.has_text_tower:
         yield (
             {"prompts", "class_words", "descriptions"},
             f"of a text tower alone, and anchors {config.anchors} need none",

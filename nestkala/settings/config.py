@@ -149,9 +149,6 @@ class Base(Config):
     refuses_without_effect: ClassVar[bool] = False
     _own: frozenset[str] = PrivateAttr(frozenset())
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
-
     @property
     def own(self) -> AbstractSet[str]:
         """Settings that a user's own file gives."""

@@ -136,7 +136,7 @@ def _checkpoints(good: Good, folder: Path) -> Target:
 
     def load() -> None:
         model = Hasher.from_pretrained(good.feature_run, "cpu").model
-        loss = make_loss(config, model.head, torch.eye(2).repeat(4, 1))
+        loss = make_loss(config, model.head, torch.eye(2).repeat(4, 1), seed=config.seed)
         parameters = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
         load_checkpoint(path, model, loss, torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
 
@@ -253,7 +253,9 @@ def _arrays(good: Good, folder: Path) -> list[Target]:
     return [
         Target("features.npy", [(features / "features.npy").read_bytes()], features / "features.npy", read),
         Target("labels.npy", [(features / "labels.npy").read_bytes()], features / "labels.npy", read),
-        Target("anchors", [anchors.read_bytes()], anchors, lambda: class_anchors(config, backbone, ("cat", "dog"))),
+        Target(
+            "anchors", [anchors.read_bytes()], anchors, lambda: class_anchors(config, backbone, ("cat", "dog"), seed=0)
+        ),
     ]
 
 
