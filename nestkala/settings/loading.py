@@ -54,7 +54,12 @@ def read_base(name: str, shots: int | str | None = None) -> Base:
     """
     path, values = read_settings("config", name, "nestkala.configs")
     shots = int(shots) if isinstance(shots, str) and shots.isdecimal() else shots
-    values = _without_groups(path, at_shots(path, _without_groups(path, values), shots))
+    values = _without_groups(path, values)
+    if isinstance(sections := values.get("by_shots"), dict):
+        values["by_shots"] = {
+            count: _without_groups(path, own) if isinstance(own, dict) else own for count, own in sections.items()
+        }
+    values = at_shots(path, values, shots)
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]
     for key in [key for key in values if key in _WITHOUT_EFFECT]:
         logger.warning("%s: %s has no effect any more: %s", path, key, _WITHOUT_EFFECT[key])
