@@ -675,7 +675,10 @@ def test_a_group_is_checked_by_itself() -> None:
     assert "'lenghts'; did you mean 'lengths'?" in refusal(lambda: HeadSettings(lenghts=[8]))
 
 
-def test_the_help_begins_with_what_matters_most_and_goes_on_by_groups(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_begins_with_what_matters_most_and_goes_on_by_groups(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
