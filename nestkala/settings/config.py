@@ -19,15 +19,15 @@ from .groups import (
 )
 
 
-class Config(
-    DataSettings,
-    ModelSettings,
-    TextSettings,
-    HeadSettings,
-    StartSettings,
-    TrainingSettings,
-    OutputSettings,
+class Config(  # pydantic begins with the fields of the last base
     MachineSettings,
+    OutputSettings,
+    TrainingSettings,
+    StartSettings,
+    HeadSettings,
+    TextSettings,
+    ModelSettings,
+    DataSettings,
 ):
     """All settings of a run: a group for each of its parts, and what groups mean together.
 
