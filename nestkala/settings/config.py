@@ -127,6 +127,8 @@ class Config(  # pydantic begins with the fields of the last base
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init in ("text", "labels") and self.head != "nested":
             raise ValueError(f"head_init {self.head_init} needs head nested, not {self.head}: set head_init random")
+        if self.gallery == "labelled" and not self.labels_per_class:
+            raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
         if self.centres == "independent" and self.starts_in_closed_form:

@@ -86,8 +86,6 @@ class DataSettings(Settings):
     def _possible_data(self) -> Self:
         if self.queries is not None and self.queries_per_class is not None:
             raise ValueError("queries and queries_per_class exclude each other: leave one out, or None")
-        if self.gallery == "labelled" and not self.labels_per_class:
-            raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.data == "none":
             if self.archive is None or self.classes is None:
                 missing = "an archive" if self.archive is None else "classes"
