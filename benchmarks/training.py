@@ -24,7 +24,7 @@ def trained(config: Config, model: HashModel, tokens: Tensor, targets: Tensor) -
     )
     model = model.to(accelerator.device)
     with tempfile.TemporaryDirectory() as folder:
-        loss = make_loss(config, model.head, targets)
+        loss = make_loss(config, model.head, targets, seed=config.seed)
         trainer = Trainer(config, accelerator, model, loss, tokens, targets, Path(folder, "checkpoint.safetensors"))
         trainer.fit()
     return model, trainer.seconds

@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
 from .commands import Advise, Cache, Classify, Encode, Eval, Experiment, Export, Index, List, Report, Search, Serve
-from .settings.config import Base, Config, base_config, check_files, check_resumable, with_flags
+from .settings.checks import check_files, check_resumable
+from .settings.flags import Flags, Train, base_config, described, given, with_flags
 from .utils.console import escape_what_stdout_lacks
 from .utils.errors import NestKALAError, one_line
 from .utils.machine import find_temporary_folder
@@ -26,17 +27,20 @@ def main(args: Sequence[str] | None = None) -> int:
 def train_main(args: Sequence[str] | None = None) -> int:
     """`train.py ...`, the same as `nestkala train ...`. Returns the exit code."""
     args = list(sys.argv[1:] if args is None else args)
-    return guarded(lambda: _train(base := base_config(args), tyro.cli(Base, default=base, args=args), args), ["train"])
+    return guarded(lambda: _train(_flags(args), args), ["train"])
+
+
+def _flags(args: list[str]) -> Flags:
+    return tyro.cli(Train, config=(OmitArgPrefixes,), default=described(args), args=args)
 
 
 def _command(args: list[str]) -> None:
     if args == ["--version"]:
         print(f"nestkala {version('nestkala')}")
         return
-    base = base_config(args[1:] if args[:1] == ["train"] else [])
-    Train = Annotated[Base, subcommand("train", default=base)]
-    command = tyro.cli(
-        Train
+    train = subcommand("train", default=described(args[1:]) if args[:1] == ["train"] else Train())
+    commands: Any = (
+        Annotated[Train, train]
         | Encode
         | Index
         | Search
@@ -48,21 +52,26 @@ def _command(args: list[str]) -> None:
         | Experiment
         | Export
         | List
-        | Cache,
+        | Cache
+    )
+    command = tyro.cli(
+        commands,
         config=(OmitArgPrefixes,),
         prog="nestkala",
         description="Binary image codes of every length from one training run and a few labelled images per class. "
         "nestkala --version prints the version.",
         args=args,
     )
-    if isinstance(command, Config):
-        _train(base, command, args[1:])
+    if isinstance(command, Flags):
+        _train(command, args[1:])
     else:
         command.run()
 
 
-def _train(base: Base, parsed: Config, args: Sequence[str]) -> None:
-    config = with_flags(base, parsed, args)
+def _train(parsed: Flags, args: Sequence[str]) -> None:
+    flags = given(parsed, args)
+    base = base_config(flags)
+    config = with_flags(base, flags)
     check_resumable(base, config)
     check_files(config)
     _check_torchvision()

@@ -12,8 +12,9 @@ from nestkala.cli import train_main
 from nestkala.losses import TrainingSet
 from nestkala.plugins import OWN, plugins
 from nestkala.settings.applicable import LOSSES_WITH_ANCHORS, LOSSES_WITH_CENTRES, inapplicable
-from nestkala.settings.config import Base, Config, dump_config, load_config
+from nestkala.settings.config import Base, Config
 from nestkala.settings.files import shipped_files
+from nestkala.settings.loading import dump_config, load_config
 from nestkala.utils.errors import NestKALAError
 
 RANDOM = {"head_init": "random"}

@@ -501,7 +501,11 @@ def started(
     **settings: object,
 ) -> Start:
     targets = torch.zeros(len(labelled), len(model.anchors)) if targets is None else targets
-    return closed_form(model, unlabelled.split(200), labelled.split(7), targets, Config(**settings), text_centre)
+    config = Config(**settings)
+    asked = {"seed": config.seed, "has_texts": config.has_texts, "text_centre": text_centre}
+    start = closed_form(model, unlabelled.split(200), labelled.split(7), targets, config, **asked)
+    start.apply(model)
+    return start
 
 
 @pytest.mark.parametrize("given", ["names", "labels", "both"])

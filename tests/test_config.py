@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
+import yaml
+from tyro.conf import OmitArgPrefixes
 
 import nestkala.training.run
 from nestkala.cli import main, train_main
 from nestkala.data import cifar10
 from nestkala.losses import ADSH
-from nestkala.settings.config import (
-    Config,
-    base_config,
-    check_files,
-    check_resumable,
-    dump_config,
-    load_config,
-    without_inapplicable,
-)
+from nestkala.settings.checks import check_files, check_resumable
+from nestkala.settings.config import Config, without_inapplicable
+from nestkala.settings.flags import FIRST, Train, base_config, given
+from nestkala.settings.groups import GROUPS, HeadSettings
+from nestkala.settings.loading import dump_config, load_config
 from nestkala.training.anchors import class_sentences
 from nestkala.utils.errors import NestKALAError
 
@@ -574,7 +573,7 @@ def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Ca
         ["--resume", str(tmp_path)],
         [f"--resume={tmp_path}"],
     ):
-        base = base_config(flags)
+        base = base_config(given(tyro.cli(Train, config=(OmitArgPrefixes,), args=flags), flags))
         assert (base.seed, base.lengths, base.epochs, base.data) == (3, (5, 9), 4, "digits")
     config = parsed("--resume", tmp_path, "--epochs", 8)
     assert (config.seed, config.lengths, config.epochs, config.resume) == (3, (5, 9), 8, tmp_path)
@@ -582,13 +581,11 @@ def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Ca
 
 def test_resuming_with_another_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(Config()))
-    assert "--config cannot be given" in refusal(
-        lambda: base_config(["--config", "cifar10", "--resume", str(tmp_path)])
-    )
+    assert "--config cannot be given" in refusal(lambda: base_config({"config": "cifar10", "resume": tmp_path}))
 
 
 def test_resuming_what_is_no_run_folder_names_it(tmp_path: Path) -> None:
-    assert str(tmp_path) in refusal(lambda: base_config(["--resume", str(tmp_path)]))
+    assert str(tmp_path) in refusal(lambda: base_config({"resume": tmp_path}))
 
 
 FREE = {"config", "resume", "epochs", "threads", "workers", "encode_batch_size", "cache", "cache_gb", "tracker"}
@@ -612,6 +609,107 @@ def test_a_run_is_resumed_for_longer_or_on_another_machine(key: str) -> None:
 def test_settings_are_free_where_nothing_is_resumed() -> None:
     for config in TOGETHER:
         check_resumable(Config(), config.model_copy(update={"resume": None}))
+
+
+def test_every_setting_has_one_group_but_two_that_are_of_all() -> None:
+    grouped = [key for group in GROUPS.values() for key in group.model_fields]
+    assert sorted([*grouped, "config", "seed"]) == sorted(Config.model_fields)
+
+
+def test_settings_in_groups_are_the_same_as_without(yaml_file: Callable[[str], Path]) -> None:
+    flat = load_config(str(yaml_file("{seed: 3, data: photos, shots: 2, lengths: [8, 4], head_init: random, rank: 2}")))
+    text = """
+        seed: 3
+        data: {data: photos, shots: 2}
+        head: {lengths: [8, 4]}
+        start: {head_init: random}
+        model: {rank: 2}
+        text:
+    """
+    grouped = load_config(str(yaml_file(text)))
+    assert grouped == flat
+    assert grouped.model_fields_set == flat.model_fields_set
+    assert (grouped.data, grouped.shots, grouped.lengths, grouped.rank) == ("photos", 2, (4, 8), 2)
+
+
+def test_what_depends_on_shots_may_stand_in_groups(yaml_file: Callable[[str], Path]) -> None:
+    text = "start: {head_init: random}\nby_shots: {1: {model: {rank: 2}}, 4: {model: {rank: 3}}}"
+    assert [load_config(str(yaml_file(text)), shots).rank for shots in (1, 4)] == [2, 3]
+    odd = "by_shots: {1: {model: {rank: 2}}, 4: {training: {lr: 1}}}"
+    assert "for some of 1, 4 shots alone" in refusal(lambda: load_config(str(yaml_file(odd))))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("head: {lenghts: [8]}", "unknown key 'head.lenghts'; did you mean 'lengths'?"),
+        ("head: {shots: 2}", "unknown key 'head.shots': it belongs to the group data"),
+        ("lengths: [8]\nhead: {lengths: [4]}", "'lengths' is given twice, once in the group head"),
+        ("output: {resume: run}", "unknown key 'resume'"),
+        ("training: {lr: -1}", "lr should be greater than 0, not -1"),
+        ("heads: {lengths: [8]}", "unknown key 'heads'; did you mean 'head'?"),
+        ("start: random", "unknown key 'start'"),
+    ],
+)
+def test_a_group_that_says_something_odd_is_refused(text: str, said: str, yaml_file: Callable[[str], Path]) -> None:
+    path = yaml_file(text)
+    assert refusal(lambda: load_config(str(path))).startswith(f"{path}: {said}")
+
+
+def test_a_run_writes_its_settings_by_groups_and_a_flat_file_of_all_is_read_the_same(
+    yaml_file: Callable[[str], Path],
+) -> None:
+    config = Config(seed=3, lengths=(5, 9), data="photos", output=Path("runs/mine"))
+    written = yaml.safe_load(dump_config(config))
+    assert written.keys() == {"seed", *GROUPS}
+    for name, group in GROUPS.items():
+        assert written[name].keys() == group.model_fields.keys() - {"resume"}
+    flat = yaml.safe_dump(config.model_dump(mode="json", exclude={"config", "resume"}))  # as earlier versions wrote it
+    same = {"config"}
+    assert load_config(str(yaml_file(flat))).model_dump(exclude=same) == config.model_dump(exclude=same)
+
+
+def test_a_group_is_checked_by_itself() -> None:
+    assert HeadSettings(lengths=[16, 8, 16]).lengths == (8, 16)
+    assert "lengths must be 1 to 512 bits" in refusal(lambda: HeadSettings(lengths=[0]))
+    assert "'lenghts'; did you mean 'lengths'?" in refusal(lambda: HeadSettings(lenghts=[8]))
+
+
+def test_the_help_begins_with_what_matters_most_and_goes_on_by_groups(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    first, *groups = re.split(r"(?m)^\W+([a-z]+) options\b.*$", text)
+    flags = re.findall(r"(?m)^\W+?(--[a-z][a-z-]+)", first)
+    assert flags == [f"--{key}" for key in FIRST]
+    assert len(flags) == 10
+    assert groups[::2] == list(GROUPS)
+    for name, said in zip(groups[::2], groups[1::2], strict=True):
+        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^\W+?(--[a-z][a-z-]+)", said)]
+        assert flags == [key for key in GROUPS[name].model_fields if key not in FIRST]
+
+
+def test_a_word_without_a_flag_is_a_folder_or_else_a_shipped_config(
+    parsed: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parsed("photos") == parsed("--config", "photos") == load_config("photos")
+    assert parsed("train", "digits", entry=main) == load_config("digits")
+    assert parsed("cifar10", "--shots", 4).shots == 4
+    (tmp_path / "photos").mkdir()
+    assert parsed("photos") == parsed("--data", "photos") == Config(data="photos")
+    assert parsed("--shots", 2, "photos") == Config(data="photos", shots=2)
+    assert parsed("photos", "--config", "cifar10").queries_per_class == 100
+    for args, said in (
+        (["fotos"], "there is no folder fotos, nor a shipped config of that name"),
+        (["photos", "--data", "digits"], "photos and --data digits say the same: leave one out"),
+        (["cifar10", "--config", "digits"], "cifar10 and --config digits say the same: leave one out"),
+    ):
+        assert train_main(args) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -685,18 +783,17 @@ def test_help_tells_every_setting_with_its_default(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as caught:
         entry(args)
     assert caught.value.code == 0
-    text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out))
-    told = dict(
-        re.findall(r" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\)(?= --|\s*$)", text)
-    )
+    text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]|-{3,}", " ", capsys.readouterr().out))
+    after = r"(?= --|(?: [a-z]+)? options |\s*$)"
+    told = dict(re.findall(rf" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\){after}", text))
     written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
     written |= {"loss_args": "", "class_words": "", "lr_drops": "''"}
     assert {key.replace("-", "_"): default for key, default in told.items()} == {
-        key: written.get(key, str(value)) for key, value in load_config("digits").model_dump().items()
+        key: written.get(key, str(value)) for key, value in Config().model_dump().items()
     }
 
 

@@ -22,8 +22,8 @@ from nestkala.experiments import (
 )
 from nestkala.experiments import grid as grid_module
 from nestkala.experiments import runs as run_module
-from nestkala.settings.config import dump_config, load_config
 from nestkala.settings.files import shipped_files
+from nestkala.settings.loading import dump_config, load_config
 from nestkala.utils.errors import NestKALAError
 
 SHIPPED = shipped_files("nestkala.configs.experiments")

@@ -12,7 +12,8 @@ from nestkala import Hasher
 from nestkala.analysis.finished_run import FinishedRun, score_run
 from nestkala.cli import main
 from nestkala.codes import unpack
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.training.run import train
 
 

@@ -18,7 +18,7 @@ from nestkala.images import digests
 from nestkala.images.digests import Digests
 from nestkala.index import PrefixIndex
 from nestkala.search.shards import read_shards, unreadable
-from nestkala.settings.config import load_config
+from nestkala.settings.loading import load_config
 from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.training.history import load_history
 from nestkala.utils.errors import NestKALAError

@@ -77,7 +77,7 @@ def trainer(folder: Path, config: Config, tokens: Tensor, targets: Tensor) -> Tr
     model = HashModel(PointwiseTower(), anchors, config.lengths, clora, config.batch_norm)
     if config.precision == "fp64":
         model, targets = model.double(), targets.double()
-    loss = make_loss(config, model.head, targets)
+    loss = make_loss(config, model.head, targets, seed=0)
     return Trainer(config, accelerator, model, loss, tokens, targets, folder / "checkpoint.safetensors")
 
 

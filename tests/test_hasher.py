@@ -64,7 +64,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cache=folder / "tokens",
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(nestkala.training.run, "load_dataset", lambda *_: DIGITS)
+        monkeypatch.setattr(nestkala.training.steps.images, "load_dataset", lambda *_: DIGITS)
         yield nestkala.training.run.train(config)
     AcceleratorState._reset_state()
 

@@ -43,7 +43,7 @@ def one_step(nested: NestedLoss, targets: torch.Tensor) -> tuple[float, torch.Te
 @pytest.mark.parametrize("name", NAMES)
 def test_every_loss_nests_learns_and_goes_on_from_its_state(name: str, suffix: str) -> None:
     config = Config(loss=name + suffix, **RANDOM)
-    nested, other = make_loss(config, HEAD, TARGETS), make_loss(config, HEAD, TARGETS)
+    nested, other = make_loss(config, HEAD, TARGETS, seed=0), make_loss(config, HEAD, TARGETS, seed=0)
     value, gradient = one_step(nested, TARGETS)
     assert torch.isfinite(torch.tensor(value))
     assert torch.isfinite(gradient).all()
@@ -57,15 +57,15 @@ def test_every_loss_nests_learns_and_goes_on_from_its_state(name: str, suffix: s
 @pytest.mark.parametrize("name", NAMES)
 def test_several_labels_are_taken_or_refused_as_the_loss_says(name: str) -> None:
     if plugins("losses")[name].load().multi_label:
-        assert torch.isfinite(one_step(make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL), SEVERAL)[1]).all()
+        assert torch.isfinite(one_step(make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL, seed=0), SEVERAL)[1]).all()
     else:
         with pytest.raises(NestKALAError, match=f"loss {name} needs images of exactly one class each"):
-            make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL)
+            make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL, seed=0)
 
 
 def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
     def centres(**settings: str) -> list[torch.Tensor]:
-        nested = make_loss(Config(loss="csq", **RANDOM, **settings), HEAD, TARGETS)
+        nested = make_loss(Config(loss="csq", **RANDOM, **settings), HEAD, TARGETS, seed=0)
         assert all(isinstance(loss, CSQ) for loss in nested.losses)
         return [loss.centres for loss in nested.losses]
 
@@ -80,12 +80,12 @@ def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
 
 def test_where_the_head_started_is_where_the_loss_pulls() -> None:
     started = nested_centres(CLASSES, 16, torch.Generator().manual_seed(9))
-    nested = make_loss(Config(loss="csq", lengths=LENGTHS, epochs=1), HEAD, TARGETS, started)
+    nested = make_loss(Config(loss="csq", lengths=LENGTHS, epochs=1), HEAD, TARGETS, seed=0, centres=started)
     assert torch.equal(nested.losses[-1].centres, started)
 
 
 def test_arguments_reach_the_loss() -> None:
-    nested = make_loss(Config(loss="dsh-hswd", loss_args={"margin": 0.7}, **RANDOM), HEAD, TARGETS)
+    nested = make_loss(Config(loss="dsh-hswd", loss_args={"margin": 0.7}, **RANDOM), HEAD, TARGETS, seed=0)
     assert all(isinstance(loss, WithHSWD) and loss.base.margin == 0.7 for loss in nested.losses)
 
 
@@ -93,13 +93,13 @@ def test_an_unknown_argument_is_answered_with_the_nearest() -> None:
     with pytest.raises(
         NestKALAError, match=r"argument of loss dpsh 'quantizaton'; did you mean 'quantization'\? \(known: quan"
     ):
-        make_loss(Config(loss="dpsh", loss_args={"quantizaton": 0.7}, **RANDOM), HEAD, TARGETS)
+        make_loss(Config(loss="dpsh", loss_args={"quantizaton": 0.7}, **RANDOM), HEAD, TARGETS, seed=0)
 
 
 @pytest.mark.parametrize(("loss", "former"), [("dpsh", "eta"), ("dsdh", "eta"), ("dsh", "alpha"), ("adsh", "gamma")])
 def test_a_former_name_of_an_argument_is_refused_with_the_present_one(loss: str, former: str) -> None:
     with pytest.raises(NestKALAError, match=f"^{former} of loss {loss} is now called quantization$"):
-        make_loss(Config(loss=loss, loss_args={former: 0.7}, **RANDOM), HEAD, TARGETS)
+        make_loss(Config(loss=loss, loss_args={former: 0.7}, **RANDOM), HEAD, TARGETS, seed=0)
     kind = plugins("losses")[loss].load()
     with pytest.raises(TypeError, match=f"^{kind.__name__}: argument {former} is now called quantization$"):
         kind(**{former: 0.7})
@@ -107,11 +107,11 @@ def test_a_former_name_of_an_argument_is_refused_with_the_present_one(loss: str,
 
 def test_the_quantization_of_kiddo_has_a_flag() -> None:
     with pytest.raises(NestKALAError, match="quantization of loss kiddo has a flag, --beta"):
-        make_loss(Config(loss="kiddo", loss_args={"quantization": 0.7}, **RANDOM), HEAD, TARGETS)
+        make_loss(Config(loss="kiddo", loss_args={"quantization": 0.7}, **RANDOM), HEAD, TARGETS, seed=0)
 
 
 def test_a_classifier_of_the_loss_is_among_what_is_trained() -> None:
-    nested = make_loss(Config(loss="greedyhash", **RANDOM), HEAD, TARGETS)
+    nested = make_loss(Config(loss="greedyhash", **RANDOM), HEAD, TARGETS, seed=0)
     assert all(isinstance(loss, GreedyHash) for loss in nested.losses)
     assert {tuple(parameter.shape) for parameter in nested.parameters()} >= {(CLASSES, 3), (CLASSES, 16)}
 
@@ -158,7 +158,7 @@ def test_an_argument_that_hswd_leaves_without_effect_is_refused(name: str, optio
     config = Config(loss=f"{name}-hswd", loss_args={option: value}, **RANDOM)
     if alike:
         with pytest.raises(NestKALAError, match=f"{option} of loss {name} has no effect"):
-            make_loss(config, HEAD, TARGETS)
+            make_loss(config, HEAD, TARGETS, seed=0)
     else:
-        make_loss(config, HEAD, TARGETS)
-    make_loss(Config(loss=name, loss_args={option: value}, **RANDOM), HEAD, TARGETS)
+        make_loss(config, HEAD, TARGETS, seed=0)
+    make_loss(Config(loss=name, loss_args={option: value}, **RANDOM), HEAD, TARGETS, seed=0)

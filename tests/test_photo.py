@@ -222,7 +222,7 @@ def test_a_run_with_it_is_encoded_again_as_it_was_evaluated(adapter, photographs
     train(Config(data=str(photographs), output=run, adapter=adapter, encode_batch_size=16, **small))
     AcceleratorState._reset_state()
     settings, model = yaml.safe_load((run / "config.yaml").read_text()), json.loads((run / "model.json").read_text())
-    assert settings["backbone"] == model["backbone"] == "photo"
+    assert settings["model"]["backbone"] == model["backbone"] == "photo"
     if adapter in ("clora", "lora"):
         assert model["projections"] == ["head"]
     dataset = load_dataset(str(photographs), Path())

@@ -74,10 +74,12 @@ def test_a_start_in_closed_form_is_finite_or_an_error(data: st.DataObject) -> No
     changes: dict[str, Any] = {"class_bits": data.draw(st.none() | st.integers(1, 30))}
     if data.draw(st.booleans()):
         changes["head_init"] = "labels"
+    config = Config(**changes)
     try:
-        start = closed_form(model, [images], [known], targets, Config(**changes))
+        start = closed_form(model, [images], [known], targets, config, seed=0, has_texts=config.has_texts)
     except NestKALAError:
         return
+    start.apply(model)
     assert (start.class_codes.abs() == 1).all()
     assert start.accuracy is None or 0 <= start.accuracy <= 1
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
@@ -91,18 +93,21 @@ def test_features_that_are_not_finite_are_told_as_such(wrong: float) -> None:
     model, images = before_closed_form(normal(3, 4), [8]), normal(20, 4)
     images[3, 1] = images[7, 0] = wrong
     with pytest.raises(NestKALAError, match="needs finite features, and those of 2 images are not"):
-        closed_form(model, [images], [], torch.zeros(0, 3), Config())
+        closed_form(model, [images], [], torch.zeros(0, 3), Config(), seed=0, has_texts=True)
 
 
 @pytest.mark.parametrize("anchors", [torch.zeros(3, 4), torch.full((3, 4), 0.1), normal(1, 4).repeat(3, 1)])
 def test_anchors_that_are_all_alike_are_refused(anchors: Tensor) -> None:
     with pytest.raises(NestKALAError, match="needs anchors that differ, and these 3 do not"):
-        closed_form(before_closed_form(anchors, [8]), [normal(20, 4)], [], torch.zeros(0, 3), Config())
+        closed_form(
+            before_closed_form(anchors, [8]), [normal(20, 4)], [], torch.zeros(0, 3), Config(), seed=0, has_texts=True
+        )
 
 
 def test_without_texts_anchors_that_are_all_alike_do_no_harm() -> None:
     model, known = before_closed_form(torch.zeros(2, 4), [8]), normal(6, 4)
-    closed_form(model, [normal(20, 4)], [known], torch.eye(2).repeat(3, 1), Config(head_init="labels"))
+    targets, config = torch.eye(2).repeat(3, 1), Config(head_init="labels")
+    closed_form(model, [normal(20, 4)], [known], targets, config, seed=0, has_texts=False).apply(model)
     h, anchors = model(known)
     assert h.isfinite().all()
     assert anchors.isfinite().all()

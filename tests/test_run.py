@@ -16,7 +16,8 @@ from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.heads import NestedHashHead
 from nestkala.plugins import plugins
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.tokens.source import TokenSource
 from nestkala.training.anchors import class_anchors, text_centre
 from nestkala.training.closed_form import closed_form
@@ -182,11 +183,13 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
 
     config = settings(tmp_path, shots=0)
     backbone = load_backbone("tiny", num_adapted=0)
-    anchors = class_anchors(config, backbone, dataset.class_names)
+    anchors = class_anchors(config, backbone, dataset.class_names, seed=0)
     with seeded(0):
         model = spec_of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
     tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, sorted(split.gallery.tolist()))
-    start = closed_form(model, tokens, [], torch.zeros(0, 10), config, text_centre(config, backbone))
+    centre = text_centre(config, backbone)
+    start = closed_form(model, tokens, [], torch.zeros(0, 10), config, seed=0, has_texts=True, text_centre=centre)
+    start.apply(model)
     assert start.accuracy is None
     for name, tensor in trained(folder).items():
         torch.testing.assert_close(tensor, model.trained_state()[name], msg=name)
@@ -232,7 +235,7 @@ def test_a_start_from_text_needs_the_features_own_text(tmp_path: Path) -> None:
 def test_codes_start_at_the_centres_of_the_labels(tmp_path: Path) -> None:
     centres = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
     targets = torch.tensor([[0.0, 1, 0], [1, 0, 1], [1, 1, 1]])
-    nested = make_loss(settings(tmp_path, lengths=(2, 4)), NestedHashHead(3, (2, 4)), targets, centres)
+    nested = make_loss(settings(tmp_path, lengths=(2, 4)), NestedHashHead(3, (2, 4)), targets, seed=0, centres=centres)
     two, four = (codes for name, codes in nested.state_dict().items() if name.endswith("codes"))
     assert torch.equal(two, four[:, :2])
     assert four[0].tolist() == [-1, 1, 1, -1]
@@ -336,7 +339,7 @@ def test_features_of_any_scale_train_from_a_random_start(
                 parameter.mul_(scale)
         return backbone
 
-    monkeypatch.setattr("nestkala.training.run.load_backbone", scaled)
+    monkeypatch.setattr("nestkala.training.steps.model.load_backbone", scaled)
     random: dict[str, object] = {"head_init": "random", "batch_norm": False, "epochs": 60, "checkpoint_every": 60}
 
     def scores(limit: float) -> list[float]:

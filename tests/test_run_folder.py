@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from nestkala.experiments.runs import refreshed
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.training import run_folder
 from nestkala.training.run import train
 from nestkala.training.run_folder import InUseError, held
@@ -29,7 +30,7 @@ SMALL += ["--lengths", "4,8", "--shots", "4", "--epochs", "3", "--checkpoint-eve
 MEETING = """
 import sys, time
 from pathlib import Path
-import nestkala.training.run
+import nestkala.training.steps.images
 
 def meet(load, here, name, number):
     def loaded(*arguments):
@@ -47,7 +48,8 @@ from nestkala.cli import main
 
 name, number = sys.argv[1], int(sys.argv[2])
 time.strftime = lambda *_: "20260101-000000"  # the same second
-nestkala.training.run.load_dataset = meet(nestkala.training.run.load_dataset, Path(), name, number)
+images = nestkala.training.steps.images
+images.load_dataset = meet(images.load_dataset, Path(), name, number)
 sys.exit(main(["train", *sys.argv[3:]]))
 """
 )

@@ -42,7 +42,8 @@ def contents(run: Path) -> dict[str, object]:
                 found[path.name] = [told, {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}]  # noqa: SIM118
         else:
             found[path.name] = path.read_text()
-    found["config.yaml"] = [line for line in str(found["config.yaml"]).splitlines() if not line.startswith("output:")]
+    lines = str(found["config.yaml"]).splitlines()
+    found["config.yaml"] = [line for line in lines if not line.startswith("  output:")]
     found["metrics.json"] = {k: v for k, v in json.loads(str(found["metrics.json"])).items() if k != "seconds"}
     return found
 

@@ -239,7 +239,7 @@ def test_tokens_that_half_precision_cannot_hold_are_refused(images: Given) -> No
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dataset = load_digits().take(np.arange(30))
-    monkeypatch.setattr(nestkala.training.run, "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(nestkala.training.steps.images, "load_dataset", lambda *_: dataset)
     yield
     AcceleratorState._reset_state()
 

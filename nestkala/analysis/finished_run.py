@@ -21,9 +21,10 @@ from ..evaluation.lengths import score_lengths
 from ..evaluation.relevance import bootstrap_interval
 from ..hasher import Hasher, nearest_classes
 from ..modeling.encoding import packed_codes, relaxed_codes
-from ..settings.config import Config, load_config
+from ..settings.config import Config
+from ..settings.loading import load_config
 from ..training.result import load_result
-from ..training.run import token_source
+from ..training.steps.tokens import token_source
 from ..utils.errors import NestKALAError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from ..settings.config import comma_separated
+from ..settings.arguments import comma_separated
 from ..utils.errors import NestKALAError, unknown_name
 
 if TYPE_CHECKING:

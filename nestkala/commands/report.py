@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..settings.config import comma_separated
+from ..settings.arguments import comma_separated
 
 
 @dataclass(frozen=True)

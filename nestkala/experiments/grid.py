@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import load_dataset
-from ..settings.config import Config, read_base, without_inapplicable
+from ..settings.config import Config, without_inapplicable
+from ..settings.loading import read_base
 from ..utils.errors import NestKALAError
 from .runs import Run
 from .schema import GRID_KEYS, Experiment, Row, Settings

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ..settings.config import FREE_ON_RESUME, Config, load_config
+from ..settings.checks import FREE_ON_RESUME
+from ..settings.config import Config
+from ..settings.loading import load_config
 from ..training.result import load_result
 from ..training.run import train
 from ..training.run_folder import InUseError, held

@@ -9,7 +9,6 @@ from ..adapters import Adapter, CLoRA
 from ..backbones import Tower
 from ..heads import HashHead, NestedHashHead, check_lengths
 from ..utils.errors import NestKALAError, one_line
-from ..utils.seeding import seeded
 from .class_layer import ClassLayer
 
 
@@ -89,14 +88,6 @@ class HashModel(nn.Module):
             if self.class_layer is not None:
                 features = self.class_layer(features)
             return self.head(features), self.anchor_to_code(self.anchors)
-
-    def add_unnamed(self, number: int) -> tuple[NestedHashHead, ClassLayer]:
-        """Make room for kinds of things without a name, in a class layer and a nested head that begin anew."""
-        with seeded(0):  # what is drawn is overwritten
-            layer = ClassLayer(self.tower.feature_dim, len(self.anchors) + number).to(self.anchors)
-            head = NestedHashHead(layer.out_features, self.head.lengths).to(self.anchors)
-        self.class_layer, self.head = layer, head
-        return head, layer
 
     @property
     def dtype(self) -> torch.dtype:

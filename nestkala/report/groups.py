@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..settings.config import FREE_ON_RESUME, Config
+from ..settings.checks import FREE_ON_RESUME
+from ..settings.config import Config
 from ..utils.errors import NestKALAError, as_line
 from .figures import RunFigures
 

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from ..evaluation.copies import MEANING
 from ..pages import render
-from ..settings.config import dump_config
+from ..settings.loading import dump_config
 from .charts import Chart
 from .drawing import as_svg
 from .examples import RESULTS, Example

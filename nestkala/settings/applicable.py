@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import OWN
+from .groups import TrainingSettings
 
 if TYPE_CHECKING:
     from .config import Config
@@ -11,20 +12,7 @@ if TYPE_CHECKING:
 KIDDO_WEIGHTS = ("alpha", "beta", "gamma")
 LOSSES_WITH_CENTRES = ("csq", "dpn", "mdsh", "orthohash-arc", "orthohash-cos")
 LOSSES_WITH_ANCHORS = ("kiddo",)
-_TRAINING = {
-    *("loss", "loss_args", "centres", *KIDDO_WEIGHTS, "weighting", "distillation", "adapter"),
-    *(
-        "epochs",
-        "batch_size",
-        "lr",
-        "lr_drops",
-        "momentum",
-        "weight_decay",
-        "max_grad_norm",
-        "checkpoint_every",
-        "tracker",
-    ),
-}
+_TRAINING = TrainingSettings.model_fields.keys() | {"adapter", "checkpoint_every", "tracker"}
 _ADAPTERS_WITH = {
     "adapt_blocks": ("clora", "lora", "prompts", "biases", "full"),
     "projections": ("clora", "lora"),
@@ -131,7 +119,7 @@ def _of_starts(config: "Config") -> Iterator[tuple[set[str], str]]:
 
 
 def _of_texts(config: "Config") -> Iterator[tuple[set[str], str]]:
-    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+    if not config.has_text_tower:
         yield (
             {"prompts", "class_words", "descriptions"},
             f"of a text tower alone, and anchors {config.anchors} need none",

@@ -15,7 +15,7 @@ def at_shots(path: Path, values: dict[str, Any], shots: int | str | None) -> dic
 
     Args:
         path: of the file, for errors.
-        values: all that it holds.
+        values: all that it holds, settings without their groups.
         shots: labelled images a class; None: what the file says, or else 1.
 
     Raises:

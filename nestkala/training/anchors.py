@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..backbones import Backbone, load_backbone
 from ..data.class_names import one_form
-from ..settings.config import Config
+from ..settings.groups import TextSettings
 from ..utils.errors import NestKALAError, nearest
 from ..utils.files import load_array
 from ..utils.seeding import seeded
@@ -31,18 +31,18 @@ _SAME = 1 - 1e-5
 """Cosine from which two anchors differ by rounding alone."""
 
 
-def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]) -> Tensor:
-    """The anchors K (C, d_t) that the settings ask for, float32, not normalised.
+def class_anchors(settings: TextSettings, backbone: Backbone, class_names: Sequence[str], *, seed: int) -> Tensor:
+    """The anchors K (C, d_t) that the settings ask for, float32, not normalised; the seed draws orthonormal ones.
 
     Raises:
         NestKALAError: a backbone without text tower where one is needed, a file that does not fit the classes,
             descriptions that leave a class out, or anchors that are not finite.
     """
-    source = config.anchors
-    if config.descriptions is not None and (source == "orthonormal" or source.endswith(".npy")):
+    source = settings.anchors
+    if settings.descriptions is not None and not settings.has_text_tower:
         raise NestKALAError(f"descriptions go through a text tower, and anchors '{source}' need none: leave one out")
     if source == "orthonormal":
-        return orthonormal_anchors(len(class_names), backbone.tower.feature_dim, config.seed)
+        return orthonormal_anchors(len(class_names), backbone.tower.feature_dim, seed)
     if source.endswith(".npy"):
         return _from_file(Path(source), len(class_names))
     embed = backbone.embed_text if source == "text" else load_backbone(source, num_adapted=0).embed_text
@@ -51,23 +51,24 @@ def class_anchors(config: Config, backbone: Backbone, class_names: Sequence[str]
             f"{backbone.name} has no text tower: say --anchors tiny, open_clip/MODEL:WEIGHTS, a .npy file "
             "(classes, width), or orthonormal"
         )
-    for name in config.class_words.keys() - set(class_names):
+    for name in settings.class_words.keys() - set(class_names):
         logger.warning("class_words: there is no class '%s' here%s", name, nearest(name, class_names))
-    described = class_sentences(class_names, config.prompts, config.descriptions, config.class_words)
+    described = class_sentences(class_names, settings.prompts, settings.descriptions, settings.class_words)
     embedded = embed([sentence for sentences in described for sentence in sentences])
     anchors = torch.stack([part.mean(dim=0) for part in embedded.split([len(said) for said in described])])  # (C, d_t)
     return _checked(anchors, source)
 
 
-def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
+def text_centre(settings: TextSettings, backbone: Backbone) -> Tensor | None:
     """The mean anchor (d_t,) of nouns for all sorts of things; None where no text tower makes the anchors.
 
     Raises:
         NestKALAError: as `class_anchors` does.
     """
-    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+    if not settings.has_text_tower:
         return None
-    return class_anchors(config.replaced(descriptions=None, class_words={}), backbone, _ALL_SORTS).mean(dim=0)
+    of_all_sorts = TextSettings(anchors=settings.anchors, prompts=settings.prompts)
+    return class_anchors(of_all_sorts, backbone, _ALL_SORTS, seed=0).mean(dim=0)
 
 
 def class_sentences(

@@ -3,6 +3,7 @@
 from ..backbones import Backbone
 from ..modeling.saved_model import ModelSpec
 from ..settings.config import Config
+from ..settings.groups import TextSettings
 from .objective import loss_class
 
 
@@ -25,7 +26,7 @@ def spec_of_run(config: Config, backbone: Backbone, class_names: tuple[str, ...]
     return ModelSpec(**(shared | given))
 
 
-def _text_tower(config: Config, backbone: Backbone) -> str | None:
-    if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
+def _text_tower(settings: TextSettings, backbone: Backbone) -> str | None:
+    if not settings.has_text_tower:
         return None
-    return backbone.name if config.anchors == "text" else config.anchors
+    return backbone.name if settings.anchors == "text" else settings.anchors

@@ -9,12 +9,14 @@ from itertools import count
 from pathlib import Path
 
 from ..settings.config import Config
+from ..settings.groups import OutputSettings
 from ..utils.errors import NestKALAError
 from ..utils.files import is_unfinished, remove_unfinished
 
 if sys.platform != "win32":
     import fcntl
 
+CHECKPOINT = "checkpoint.safetensors"
 _PATIENCE = 10.0
 """Seconds in which the workers of a killed run end, too, which hold its folder so long."""
 
@@ -63,10 +65,10 @@ def _locks(descriptor: int) -> bool:
     return True
 
 
-def check_output(config: Config) -> None:
+def check_output(settings: OutputSettings) -> None:
     """Raise NestKALAError where a new run is to go to a file, or to a folder that holds anything."""
-    folder = config.output
-    if folder is None or config.resume is not None:
+    folder = settings.output
+    if folder is None or settings.resume is not None:
         return
     there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
     if not all(is_unfinished(path) for path in there):
@@ -97,6 +99,25 @@ def claim(config: Config, until: ExitStack | None) -> Path:
     check_output(config)  # anew, now that nobody else can write there
     remove_unfinished(folder)
     return folder
+
+
+def has_checkpoint(settings: OutputSettings, folder: Path, trains: bool) -> bool:
+    """Whether a run goes on from a checkpoint in its folder.
+
+    Args:
+        settings: whether it resumes an earlier one.
+        folder: of the run.
+        trains: whether there is training, without which there is no checkpoint.
+
+    Raises:
+        NestKALAError: it is to go on, and the folder holds a trained model alone.
+    """
+    if settings.resume is None:
+        return False
+    there = (folder / CHECKPOINT).exists()
+    if trains and not there and (folder / "model.safetensors").exists():
+        raise NestKALAError(f"{folder} holds a trained model and no {CHECKPOINT}: there is nothing to go on from")
+    return there
 
 
 def _new_folder(config: Config) -> Path:

@@ -21,7 +21,8 @@ from nestkala.images.decoding import decode_image
 from nestkala.images.digests import FILE, Digests
 from nestkala.index.prefix_index import Method
 from nestkala.search.shards import read_plan, read_shards, shard_images, unreadable
-from nestkala.settings.config import Config, load_config
+from nestkala.settings.config import Config
+from nestkala.settings.loading import load_config
 from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.training.anchors import class_anchors, class_sentences
 from nestkala.training.checkpoint import load_checkpoint
@@ -135,7 +136,7 @@ def _checkpoints(good: Good, folder: Path) -> Target:
 
     def load() -> None:
         model = Hasher.from_pretrained(good.feature_run, "cpu").model
-        loss = make_loss(config, model.head, torch.eye(2).repeat(4, 1))
+        loss = make_loss(config, model.head, torch.eye(2).repeat(4, 1), seed=config.seed)
         parameters = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
         load_checkpoint(path, model, loss, torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
 
@@ -252,7 +253,9 @@ def _arrays(good: Good, folder: Path) -> list[Target]:
     return [
         Target("features.npy", [(features / "features.npy").read_bytes()], features / "features.npy", read),
         Target("labels.npy", [(features / "labels.npy").read_bytes()], features / "labels.npy", read),
-        Target("anchors", [anchors.read_bytes()], anchors, lambda: class_anchors(config, backbone, ("cat", "dog"))),
+        Target(
+            "anchors", [anchors.read_bytes()], anchors, lambda: class_anchors(config, backbone, ("cat", "dog"), seed=0)
+        ),
     ]
 
 

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from ...heads import NestedHashHead
 from ...losses import nested_centres
+from ...modeling.class_layer import ClassLayer
 from ...modeling.model import HashModel
-from ...settings.config import Config
+from ...settings.groups import StartSettings
 from ...utils.errors import NestKALAError
+from ...utils.seeding import seeded
 from .arrangement import arrange
 from .bits import class_rows, default_class_bits, detail_rows
 from .classes import Classes, fit_classes
@@ -23,19 +25,38 @@ _LEAST_SPREAD = 1e-6  # of rows that differ, relative to their norms; what round
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What the closed form found.
+    """What the closed form found: where a model starts.
 
     Attributes:
+        layer: the class layer.
+        head: (weight (L, k + C), bias (L,)) of the hash layer.
+        anchor_to_code: (weight (L, d_t), bias (L,)) of the map from text to codes.
         class_codes: what images of each class have in common, (C, L), entries -1 or +1.
-        num_unnamed: kinds of things among the images that have no name.
         text_sharpness, label_sharpness, accuracy: as of `Classes`.
     """
 
+    layer: ClassLayer
+    head: tuple[Tensor, Tensor]
+    anchor_to_code: tuple[Tensor, Tensor]
     class_codes: Tensor
-    num_unnamed: int
     text_sharpness: float
     label_sharpness: float
     accuracy: float | None
+
+    @property
+    def num_unnamed(self) -> int:
+        """Kinds of things among the images that have no name."""
+        return len(self.layer.prototypes) - len(self.class_codes)
+
+    @torch.no_grad()
+    def apply(self, model: HashModel) -> None:
+        """Let the model start from here; its class layer and head are replaced."""
+        with seeded(0):  # what is drawn is overwritten
+            head = NestedHashHead(self.layer.out_features, model.head.lengths).to(self.class_codes)
+        model.class_layer, model.head = self.layer, head
+        for linear, (weight, bias) in ((head.linear, self.head), (model.anchor_to_code, self.anchor_to_code)):
+            linear.weight.copy_(weight)
+            linear.bias.copy_(bias)
 
 
 @torch.no_grad()
@@ -44,13 +65,16 @@ def closed_form(
     unlabelled: Iterable[Tensor],
     labelled: Iterable[Tensor],
     targets: Tensor,
-    config: Config,
+    settings: StartSettings,
+    *,
+    seed: int,
+    has_texts: bool,
     text_centre: Tensor | None = None,
 ) -> Start:
-    """Set the model's class layer, hash layer and `anchor_to_code`.
+    """Where a model starts; the model is left as it is.
 
     Classes are learned from texts, labels and unlabelled images together (`fit_classes`); for kinds of things that have
-    no name both layers are made wider. The first bits of the code
+    no name class layer and head are wider. The first bits of the code
     are for the class (`class_rows`), the rest for the image itself (`detail_rows`), each scaled to unit deviation.
     `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
     products of codes and anchors at all lengths to be nearest to the labels, which is what KIDDO asks.
@@ -60,24 +84,26 @@ def closed_form(
         unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
         labelled: tokens of the training images, in batches; none at 0 shots.
         targets: multi-hot labels (N, C) of the latter.
-        config: class bits, unnamed kinds, anchors, and the seed that draws centres and rotations.
+        settings: class bits and unnamed kinds.
+        seed: draws centres and rotations.
+        has_texts: whether the model's anchors are the class names' embeddings, to be learned from.
         text_centre: as for `fit_classes` and `fit_text`.
 
     Raises:
         NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes,
             anchors or images that are all alike, features that are not finite, or without texts a class without labels.
     """
-    head, layer, anchors = model.head, model.class_layer, model.anchors
-    if not isinstance(head, NestedHashHead) or layer is None:
+    anchors, lengths, width = model.anchors, model.head.lengths, model.tower.feature_dim
+    if not isinstance(model.head, NestedHashHead) or model.class_layer is None:
         raise NestKALAError("a start in closed form needs the nested head: say --head nested, or --head-init random")
     if len(anchors) < 2:
         raise NestKALAError("a start in closed form needs two classes or more: say --head-init random")
-    texts = anchors if config.has_texts else None
+    texts = anchors if has_texts else None
     text_centre = None if text_centre is None else text_centre.to(anchors)
-    if texts is not None and texts.shape[1] != layer.mean.shape[0]:
+    if texts is not None and texts.shape[1] != width:
         raise NestKALAError(
             f"a start from text needs anchors in the features' space, but their widths are {texts.shape[1]} and "
-            f"{layer.mean.shape[0]}: say --head-init random"
+            f"{width}: say --head-init random"
         )
     targets = targets.to(anchors)
     if texts is not None:
@@ -88,23 +114,19 @@ def closed_form(
     everything = torch.cat([images, known])
     _check_spread("images", everything)
 
-    generator = torch.Generator().manual_seed(config.seed)
-    unnamed = None if config.unnamed_kinds == "auto" else config.unnamed_kinds
+    generator = torch.Generator().manual_seed(seed)
+    unnamed = None if settings.unnamed_kinds == "auto" else settings.unnamed_kinds
     classes = fit_classes(images, known, targets, texts, generator, text_centre, unnamed)
-    num_unnamed = len(classes.prototypes) - len(anchors)
-    if num_unnamed:
-        head, layer = model.add_unnamed(num_unnamed)
+    layer = ClassLayer(width, len(classes.prototypes)).to(anchors)
     for name in ("mean", "basis", "whitening", "prototypes"):
         getattr(layer, name).copy_(getattr(classes, name))
     units = layer.units(everything)
     probabilities = layer.probabilities(units)
-    rows = _rows(config, head.lengths[-1], classes, units, probabilities, generator)  # (L, k + C)
+    rows = _rows(settings.class_bits, lengths[-1], classes, units, probabilities, generator)  # (L, k + C)
     logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M + N, L)
     offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
     if not (deviation > 0).all():
         raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
-    head.linear.weight.copy_(rows / deviation[:, None])
-    head.linear.bias.copy_(-offset / deviation)
 
     codes = torch.where(logits >= offset, 1.0, -1.0).to(anchors)
     expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
@@ -112,17 +134,28 @@ def closed_form(
     if texts is None:  # the anchors are elsewhere: images say nothing of them
         everything, codes = anchors[:0], codes[:0]
     weight, bias = fit_text(anchors, class_codes, everything, codes, text_centre)
-    scale = scale_to_labels(class_codes, head.lengths)
-    model.anchor_to_code.weight.copy_(scale * weight)
-    model.anchor_to_code.bias.copy_(scale * bias)
-    return Start(class_codes, num_unnamed, classes.text_sharpness, classes.label_sharpness, classes.accuracy)
+    scale = scale_to_labels(class_codes, lengths)
+    return Start(
+        layer,
+        (rows / deviation[:, None], -offset / deviation),
+        (scale * weight, scale * bias),
+        class_codes,
+        classes.text_sharpness,
+        classes.label_sharpness,
+        classes.accuracy,
+    )
 
 
 def _rows(
-    config: Config, bits: int, classes: Classes, units: Tensor, probabilities: Tensor, generator: torch.Generator
+    class_bits: int | None,
+    bits: int,
+    classes: Classes,
+    units: Tensor,
+    probabilities: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
     """The hash layer's weight (bits, k + C) on unit features and class probabilities."""
-    for_class = min(bits, config.class_bits or default_class_bits(bits))
+    for_class = min(bits, class_bits or default_class_bits(bits))
     overlap = probabilities.T @ probabilities
     size = overlap.diagonal().clamp(min=1e-12).rsqrt()
     centres = nested_centres(probabilities.shape[1], for_class, generator).to(units)

@@ -1,0 +1,171 @@
+"""The command line of `nestkala train`: what is given there, and which settings that makes."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from ..plugins import WITH_HSWD
+from ..utils.errors import NestKALAError, nearest
+from .config import Base, Config, without_inapplicable
+from .files import shipped_files
+from .groups import GROUPS
+from .loading import read_base
+
+FIRST = ("data", "shots", "lengths", "backbone", "output", "archive", "classes", "config", "seed", "queries")
+"""Settings that the help shows before the groups."""
+
+
+def _argument(key: str) -> tuple[str, Any, Any]:
+    """A setting as a field of a dataclass."""
+    setting = Config.model_fields[key]
+    kind: Any = Annotated[(setting.annotation, *setting.metadata, arg(help=setting.description))]
+    return key, kind, field(default_factory=partial(setting.get_default, call_default_factory=True))
+
+
+def _group(name: str) -> tuple[str, Any, Any]:
+    """The rest of a group, as a field of a dataclass."""
+    settings = GROUPS[name]
+    group = make_dataclass(settings.__name__, [_argument(key) for key in settings.model_fields if key not in FIRST])
+    group.__doc__ = settings.__doc__
+    return f"{name}_group", Annotated[group, arg(name=name)], field(default_factory=group)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train nested binary codes from a few labelled images per class.
+
+    Settings come from the YAML file named by --config, and from flags, which win. One that has no effect beside the
+    others is refused.
+    """
+
+    where: Positional[
+        Annotated[
+            str | None,
+            arg(
+                metavar="[FOLDER]",
+                help="folder of the images, as --data; where there is none of this name, a shipped config, as --config",
+            ),
+        ]
+    ] = None
+
+
+_FIELDS = [*map(_argument, FIRST), *map(_group, GROUPS)]
+Train: type[Flags] = make_dataclass("Train", _FIELDS, bases=(Flags,), frozen=True)
+Train.__doc__ = Flags.__doc__
+
+
+def described(args: Sequence[str]) -> Flags:
+    """What the help shows as defaults: the settings of the file that --config or --resume names, or none's.
+
+    Raises:
+        NestKALAError: what is wrong with the file.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    parser.add_argument("--resume", nargs="?", type=Path)
+    named = {key: value for key, value in vars(parser.parse_known_args(args)[0]).items() if value is not None}
+    if not named or not {"-h", "--help"} & set(args):
+        return Train()
+    base, defaults = base_config(named), Train()
+    values: dict[str, Any] = {key: getattr(base, key) for key in FIRST}
+    for each in fields(defaults):
+        if is_dataclass(group := getattr(defaults, each.name)):
+            values[each.name] = replace(group, **{of.name: getattr(base, of.name) for of in fields(group)})  # type: ignore[type-var]
+    return Train(**values)
+
+
+def given(parsed: Flags, args: Sequence[str]) -> dict[str, Any]:
+    """{setting: value} of those that the command line gives.
+
+    Args:
+        parsed: what tyro made of a `Train`.
+        args: that it was made of; a setting whose flag is there is given, even where the value is the default.
+
+    Raises:
+        NestKALAError: a folder is named that is not there, or twice.
+    """
+    words = (re.match(r"--(?:no-)?([\w-]+)", word) for word in args)
+    named = {word[1].replace("-", "_") for word in words if word}
+    defaults = _values(Train())
+    flags = {key: value for key, value in _values(parsed).items() if key in named or value != defaults[key]}
+    if parsed.where is None:
+        return flags
+    key = _meaning(parsed.where)
+    if key in flags:
+        raise NestKALAError(f"{parsed.where} and --{key} {flags[key]} say the same: leave one out")
+    return flags | {key: parsed.where}
+
+
+def _values(parsed: Flags) -> dict[str, Any]:
+    """{setting: value} of all."""
+    values = {each.name: getattr(parsed, each.name) for each in fields(parsed) if each.name != "where"}
+    groups = [values.pop(name) for name, value in list(values.items()) if is_dataclass(value)]
+    return values | {each.name: getattr(group, each.name) for group in groups for each in fields(group)}
+
+
+def _meaning(where: str) -> str:
+    """Of which setting the word without a flag is the value."""
+    if Path(where).exists():
+        return "data"
+    shipped = shipped_files("nestkala.configs")
+    if where in shipped:
+        return "config"
+    raise NestKALAError(
+        f"there is no folder {where}, nor a shipped config of that name ({', '.join(shipped)}){nearest(where, shipped)}"
+    )
+
+
+def base_config(flags: Mapping[str, Any]) -> Base:
+    """The settings that flags are put on top of: those of the file that --config (or --resume) names.
+
+    What has no effect there may have one beside the flags: `with_flags` decides.
+
+    Without either, those of the shipped default, which are for its data: with --data of another name no file's, nor
+    with --archive, beside which the default is no labelled data at all.
+
+    Args:
+        flags: {setting: value} of what is given (`given`).
+
+    Raises:
+        NestKALAError: what is wrong with the file.
+    """
+    resume, config = flags.get("resume"), flags.get("config")
+    if resume is not None:
+        if config is not None:
+            raise NestKALAError("--resume goes on with the settings of its run: --config cannot be given beside it")
+        if not (resume / "config.yaml").is_file():
+            raise NestKALAError(f"--resume: {resume} is not a run folder, there is no config.yaml in it")
+        return read_base(str(resume / "config.yaml"))
+    if config is not None:
+        return read_base(config, flags.get("shots"))
+    if flags.get("archive") is not None:
+        about = {key: flags[key] for key in ("data", "archive", "classes") if key in flags}
+        return Base(**{"data": "none"} | about)
+    default = read_base(Config.model_fields["config"].default)
+    return default if flags.get("data", default.data) == default.data else Base()
+
+
+def with_flags(base: Base, flags: Mapping[str, Any]) -> Config:
+    """The settings of a base and flags.
+
+    Args:
+        base: what `base_config` gave.
+        flags: {setting: value} of what is given (`given`).
+
+    Raises:
+        NestKALAError: a flag, or what the user's own file gives, has no effect. What a shipped file, or a run's, gives
+            is left out then.
+    """
+    values = {key: getattr(base, key) for key in base.model_fields_set} | dict(flags)
+    loss = values.get("loss", base.loss).removesuffix(WITH_HSWD)
+    if loss != base.base_loss and "loss_args" not in flags.keys() | base.own:
+        values.pop("loss_args", None)  # which are of the base's loss
+    droppable: AbstractSet[str] = base.model_fields_set - base.own - flags.keys()
+    return without_inapplicable(values, droppable)

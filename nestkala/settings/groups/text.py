@@ -1,0 +1,45 @@
+"""The settings of the group `text`."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from ...backbone_names import check_name
+from ...utils.errors import unknown_name
+from .group import Settings
+
+
+class TextSettings(Settings):
+    """What is said of the classes, and which text tower reads it."""
+
+    anchors: str = Field(
+        "text",
+        description="text anchors of the classes: text (the backbone's own text tower), the text tower of another "
+        "backbone (tiny, or open_clip/MODEL:WEIGHTS), a .npy file (classes, width), or random orthonormal ones",
+    )
+    prompts: tuple[str, ...] = Field(
+        ("a photo of a {}.",), description="templates that class names are put into; several are averaged"
+    )
+    class_words: dict[str, str] = Field(
+        {}, description="what prompts say for a class in the place of its name, such as automobile car"
+    )
+    descriptions: Path | None = Field(
+        None, description="YAML or JSON file {class: sentence or sentences}, averaged, instead of prompts"
+    )
+
+    @property
+    def has_text_tower(self) -> bool:
+        """Whether a text tower makes the anchors, the backbone's own or another."""
+        return self.anchors != "orthonormal" and not self.anchors.endswith(".npy")
+
+    @model_validator(mode="after")
+    def _possible_text(self) -> Self:
+        if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
+            raise ValueError(f"every one of prompts needs {{}} where the class name goes, not {list(self.prompts)}")
+        if self.has_text_tower and self.anchors != "text":
+            if self.anchors != "tiny" and not self.anchors.startswith("open_clip/"):
+                known = ["text", "tiny", "open_clip/MODEL:WEIGHTS", "FILE.npy", "orthonormal"]
+                raise unknown_name("anchors", self.anchors, known)
+            check_name(self.anchors)
+        return self

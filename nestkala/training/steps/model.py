@@ -1,0 +1,81 @@
+"""The model that a run trains: its towers, its first weights, and its start."""
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ...backbones import Backbone, load_backbone
+from ...data import ImageDataset
+from ...data.splits import Split
+from ...modeling.model import HashModel
+from ...modeling.saved_model import ModelSpec
+from ...settings.config import Config
+from ...tokens.source import TokenSource
+from ...utils.seeding import seeded
+from ..anchors import class_anchors, text_centre
+from ..closed_form import Start, closed_form
+from .announcement import left_out
+from .tokens import unlabelled_batches
+
+
+def load_towers(
+    config: Config, class_names: tuple[str, ...], accelerator: Accelerator
+) -> tuple[Backbone, Tensor, Tensor | None]:
+    """The backbone, the classes' anchors (C, d_t), and the centre of texts (d_t,) for a start that uses them."""
+    with accelerator.local_main_process_first():  # which may download
+        backbone = load_backbone(config.backbone, config.num_adapted)
+        anchors = class_anchors(config, backbone, class_names, seed=config.seed)
+        centre = text_centre(config, backbone) if config.has_texts else None
+    return backbone, anchors, centre
+
+
+def new_model(config: Config, spec: ModelSpec, backbone: Backbone, anchors: Tensor, device: torch.device) -> HashModel:
+    """The model at random, drawn by the run's seed."""
+    with seeded(config.seed):
+        model = spec.build(backbone.tower, anchors).to(device)
+    return model.double() if config.precision == "fp64" else model
+
+
+def find_start(
+    config: Config,
+    model: HashModel,
+    source: TokenSource,
+    dataset: ImageDataset,
+    split: Split,
+    labelled: Sequence[Tensor],
+    targets: Tensor,
+    centre: Tensor | None,
+    show: bool,
+) -> tuple[Start | None, list[int]]:
+    """The start in closed form, where the settings ask for one, and unreadable images of the archive.
+
+    Args:
+        config: of the run.
+        model: as `new_model` made it, which stays as it is.
+        source: of tokens.
+        dataset: whose images they are.
+        split: which of them have no labels.
+        labelled: tokens of the training images, in batches.
+        targets: multi-hot labels (N, C) of those.
+        centre: of texts, as `load_towers` gives it.
+        show: whether to show a bar, and say how many images are left out.
+    """
+    if not config.starts_in_closed_form:
+        return None, []
+    broken: list[int] = []
+    unlabelled = unlabelled_batches(source, dataset, split, config.unlabelled, broken, show)
+    start = closed_form(
+        model,
+        unlabelled,
+        labelled,
+        targets,
+        config,
+        seed=config.seed,
+        has_texts=config.has_texts,
+        text_centre=centre,
+    )
+    if show and broken:
+        print(left_out([dataset.names[index] for index in broken], "of the archive"))
+    return start, broken

@@ -1,0 +1,75 @@
+"""The scores of a run."""
+
+import numpy as np
+import torch
+
+from ...codes import columns, unpack
+from ...data import ImageDataset
+from ...data.splits import Split
+from ...evaluation.copies import NearCopies, draw_originals, score_copies
+from ...evaluation.features import chance_level, features_map
+from ...evaluation.lengths import score_lengths
+from ...settings.groups import DataSettings
+from ..result import Result
+from .encoding import Encoder
+
+
+def score(
+    settings: DataSettings,
+    encoder: Encoder,
+    dataset: ImageDataset,
+    split: Split,
+    learned: dict[int, np.ndarray] | None,
+) -> Result:
+    """What the codes are worth at every length, of queries and near copies in the gallery; whole on the main process.
+
+    Args:
+        settings: how it is scored.
+        encoder: which every process has.
+        dataset: whose images they are.
+        split: which of them ask and are searched.
+        learned: codes of the gallery that the loss learned (`learned_codes`), to be searched instead of the network's.
+    """
+    result = Result(searched="learned codes" if learned else Result.searched)
+    accelerator, head = encoder.accelerator, encoder.model.head
+    train = encoder.codes(dataset, split.train, "training images")
+    queries = encoder.codes(dataset, split.query, "queries")
+    gallery = learned or encoder.codes(dataset, split.gallery, "gallery")
+    if len(split.query):
+        labels, gallery_labels = dataset.targets[split.query], dataset.targets[split.gallery]
+        scores = score_lengths(
+            head,
+            queries,
+            labels,
+            gallery,
+            gallery_labels,
+            settings.top_k,
+            device=accelerator.device,
+            accelerator=accelerator,
+        )
+        result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
+        result.chance = chance_level(labels, gallery_labels)
+        if settings.score_features:
+            asked, searched = (
+                torch.from_numpy(encoder.frozen_features(dataset, part)) for part in (split.query, split.gallery)
+            )
+            if accelerator.is_main_process:
+                result.features_map = features_map(asked, labels, searched, gallery_labels, settings.top_k)
+    originals = draw_originals(dataset, split.gallery, settings.protocol_seed)
+    if len(originals) and isinstance(gallery, np.ndarray):
+        copies = encoder.codes(NearCopies(dataset), split.gallery[originals], "near copies")
+        recalls = score_copies(head, copies, gallery, originals, device=accelerator.device, accelerator=accelerator)
+        for bits, recall in recalls.items():
+            result.lengths.setdefault(str(bits), {}).update(recall.scores)
+    longest = head.lengths[-1]
+    result.constant_bits = constant_bits(columns(train, head.columns(longest)), longest)
+    return result
+
+
+def constant_bits(codes: np.ndarray, length: int) -> list[int]:
+    """The bits, from 0, that are the same in all of these packed codes of `length` bits: they tell nothing apart.
+
+    Of no codes none is.
+    """
+    signs = unpack(codes, length)
+    return np.flatnonzero((signs == signs[0]).all(axis=0)).tolist() if len(codes) else []
