@@ -9,7 +9,21 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from .commands import Advise, Cache, Classify, Encode, Eval, Experiment, Export, Index, List, Report, Search, Serve
+from .commands import (
+    Advise,
+    Cache,
+    Classify,
+    Duplicates,
+    Encode,
+    Eval,
+    Experiment,
+    Export,
+    Index,
+    List,
+    Report,
+    Search,
+    Serve,
+)
 from .settings.config import Base, Config, base_config, check_files, check_resumable, with_flags
 from .utils.console import escape_what_stdout_lacks
 from .utils.errors import NestKALAError, one_line
@@ -36,6 +50,7 @@ def _command(args: list[str]) -> None:
         | Encode
         | Index
         | Search
+        | Duplicates
         | Serve
         | Classify
         | Advise

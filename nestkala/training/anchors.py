@@ -20,13 +20,15 @@ from ..utils.text_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
-_ALL_SORTS = (
+ALL_SORTS = (
     *("person", "child", "crowd", "hand", "dog", "cat", "horse", "bird", "fish", "insect", "snake", "monkey"),
     *("tree", "flower", "mushroom", "grass", "fruit", "vegetable", "bread", "cake", "meat", "drink", "plate", "bottle"),
     *("car", "truck", "bus", "train", "ship", "airplane", "bicycle", "road", "bridge", "house", "church", "tower"),
     *("room", "kitchen", "chair", "table", "bed", "lamp", "clock", "computer", "telephone", "book", "tool", "weapon"),
     *("shirt", "shoe", "hat", "bag", "toy", "ball", "guitar", "piano", "mountain", "beach", "sea", "sky"),
 )
+"""Nouns for all sorts of things that photographs show."""
+
 _SAME = 1 - 1e-5
 """Cosine from which two anchors differ by rounding alone."""
 
@@ -67,7 +69,7 @@ def text_centre(config: Config, backbone: Backbone) -> Tensor | None:
     """
     if config.anchors == "orthonormal" or config.anchors.endswith(".npy"):
         return None
-    return class_anchors(config.replaced(descriptions=None, class_words={}), backbone, _ALL_SORTS).mean(dim=0)
+    return class_anchors(config.replaced(descriptions=None, class_words={}), backbone, ALL_SORTS).mean(dim=0)
 
 
 def class_sentences(

@@ -8,15 +8,16 @@ from torch import Tensor
 
 from ...heads import NestedHashHead
 from ...losses import nested_centres
+from ...modeling.class_layer import ClassLayer
 from ...modeling.model import HashModel
 from ...settings.config import Config
 from ...utils.errors import NestKALAError
 from .arrangement import arrange
 from .bits import class_rows, default_class_bits, detail_rows
-from .classes import Classes, fit_classes
+from .classes import Classes, fit_classes, fit_kinds
 from .text import fit_text, scale_to_labels
 
-__all__ = ["Start", "closed_form", "default_class_bits"]
+__all__ = ["Start", "closed_form", "closed_form_of_kinds", "default_class_bits"]
 
 _LEAST_SPREAD = 1e-6  # of rows that differ, relative to their norms; what rounding makes of equal ones is less
 
@@ -94,19 +95,7 @@ def closed_form(
     num_unnamed = len(classes.prototypes) - len(anchors)
     if num_unnamed:
         head, layer = model.add_unnamed(num_unnamed)
-    for name in ("mean", "basis", "whitening", "prototypes"):
-        getattr(layer, name).copy_(getattr(classes, name))
-    units = layer.units(everything)
-    probabilities = layer.probabilities(units)
-    rows = _rows(config, head.lengths[-1], classes, units, probabilities, generator)  # (L, k + C)
-    logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M + N, L)
-    offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
-    if not (deviation > 0).all():
-        raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
-    head.linear.weight.copy_(rows / deviation[:, None])
-    head.linear.bias.copy_(-offset / deviation)
-
-    codes = torch.where(logits >= offset, 1.0, -1.0).to(anchors)
+    probabilities, codes = _set_layers(head, layer, classes, everything, config.class_bits, generator)
     expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
     class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)[: len(anchors)]
     if texts is None:  # the anchors are elsewhere: images say nothing of them
@@ -118,11 +107,59 @@ def closed_form(
     return Start(class_codes, num_unnamed, classes.text_sharpness, classes.label_sharpness, classes.accuracy)
 
 
+@torch.no_grad()
+def closed_form_of_kinds(model: HashModel, features: Tensor, generator: torch.Generator) -> None:
+    """Set class layer and hash layer of a model without classes, from images of which nothing is said.
+
+    Clusters take the place of classes (`fit_kinds`); all else is as in `closed_form`.
+
+    Args:
+        model: with a nested head, a class layer and no class.
+        features: of images, (M, d), finite.
+        generator: draws clusters, centres and rotations.
+
+    Raises:
+        NestKALAError: images that are all alike, or fewer than two.
+    """
+    _check_spread("images", features)
+    classes = fit_kinds(features, generator)
+    head, layer = model.add_unnamed(len(classes.prototypes))
+    _set_layers(head, layer, classes, features, None, generator)
+
+
+def _set_layers(
+    head: NestedHashHead,
+    layer: ClassLayer,
+    classes: Classes,
+    images: Tensor,
+    class_bits: int | None,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Set both layers; give the images' class probabilities (M, C) and codes (M, L), entries -1 or +1."""
+    for name in ("mean", "basis", "whitening", "prototypes"):
+        getattr(layer, name).copy_(getattr(classes, name))
+    units = layer.units(images)
+    probabilities = layer.probabilities(units)
+    rows = _rows(class_bits, head.lengths[-1], classes, units, probabilities, generator)  # (L, k + C)
+    logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M, L)
+    offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
+    if not (deviation > 0).all():
+        raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
+    head.linear.weight.copy_(rows / deviation[:, None])
+    head.linear.bias.copy_(-offset / deviation)
+    return probabilities, torch.where(logits >= offset, 1.0, -1.0).to(images)
+
+
 def _rows(
-    config: Config, bits: int, classes: Classes, units: Tensor, probabilities: Tensor, generator: torch.Generator
+    class_bits: int | None,
+    bits: int,
+    classes: Classes,
+    units: Tensor,
+    probabilities: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
     """The hash layer's weight (bits, k + C) on unit features and class probabilities."""
-    for_class = min(bits, config.class_bits or default_class_bits(bits))
+    for_class = min(bits, class_bits or default_class_bits(bits))
     overlap = probabilities.T @ probabilities
     size = overlap.diagonal().clamp(min=1e-12).rsqrt()
     centres = nested_centres(probabilities.shape[1], for_class, generator).to(units)
