@@ -122,7 +122,7 @@ class Index:
         if not here:
             others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
             raise NestKALAError(f"{self.folder} holds no image{others}: there is nothing to fit codes to")
-        beside = index_beside(self.folder) if is_address(where) else str(link_target(Path(where)))
+        beside = f"{index_beside(self.folder)}.milvus" if is_address(where) else str(link_target(Path(where)))
         if Path(beside).is_dir():
             raise NestKALAError(f"{where} is a folder: name a file")
         output, workers = model_beside(beside), decoding_workers(self.workers)
