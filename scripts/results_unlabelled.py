@@ -5,25 +5,28 @@
 Queries and gallery are those of `nestkala experiment photos`. Codes are fitted to the gallery alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
+from PIL import Image
 from tabulate import tabulate
 from torch import Tensor
 
 from nestkala.backbones import Backbone, load_backbone
 from nestkala.backbones.tiny_text import PROMPT
-from nestkala.codes import pack
+from nestkala.codes import hamming, pack
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.splits import draw_split
 from nestkala.evaluation import evaluate
 from nestkala.evaluation.copies import NearCopies, copy_recall, draw_originals
 from nestkala.evaluation.features import chance_level, features_map
+from nestkala.images.decoding import decode_image
 from nestkala.modeling.model import HashModel
 from nestkala.search.fitted import FEWEST, model_without_names, set_shipped
 from nestkala.settings.config import Config
@@ -36,6 +39,15 @@ from nestkala.training.run import token_source
 ROOT = Path(__file__).resolve().parents[1]
 LENGTHS = (4, 8, 16, 32, 64, 128)
 SEEDS = 3
+SAVED_AGAIN = {
+    "saved again at quality 80": (0, 1, 80),
+    "2 % cut off each side, quality 70": (0.02, 1, 70),
+    "scaled to 3/4, quality 50": (0, 0.75, 50),
+    "5 % cut off each side, scaled to 3/4, quality 50": (0.05, 0.75, 50),
+}
+"""Cut, scale and quality of copies that `nestkala duplicates` is to find."""
+DISTANCES = (3, 6, 9, 12, 16)
+COPIED = 120
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,35 @@ class Features:
     gallery_labels: np.ndarray
     copies: Tensor
     originals: np.ndarray
+    saved_again: dict[str, Tensor]  # of the first originals, by what was done to them
     texts: Tensor  # of the classes that the gallery shows, seen from the midst of all sorts
     text_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class SavedAgain:
+    """The images of a data set, each cut on all sides, scaled and saved as JPEG."""
+
+    images: ImageDataset
+    cut: float
+    scale: float
+    quality: int
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those of the images."""
+        return self.images.names
+
+    def read(self, index: int) -> bytes:
+        """One of them."""
+        image = decode_image(self.images.read(index), self.names[index])
+        width, height = image.size
+        left, top = round(self.cut * width), round(self.cut * height)
+        image = image.crop((left, top, width - left, height - top))
+        buffer = BytesIO()
+        size = round(self.scale * image.width), round(self.scale * image.height)
+        image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=self.quality)
+        return buffer.getvalue()
 
 
 Encode = Callable[[Tensor], Tensor]
@@ -95,6 +134,10 @@ def measured(backbone: Backbone, dataset: ImageDataset, queries: int | None) -> 
         dataset.targets[split.gallery],
         features_of(backbone, dataset, NearCopies(dataset), split.gallery[originals]),
         originals,
+        {
+            what: features_of(backbone, dataset, SavedAgain(dataset, *how), split.gallery[originals[:COPIED]])
+            for what, how in SAVED_AGAIN.items()
+        },
         (texts - centre)[torch.from_numpy(shown)],
         np.eye(len(shown))[shown] > 0,
     )
@@ -150,6 +193,22 @@ def scores(found: Features, encode: Encode, encode_text: Encode) -> list[list[fl
     ]
 
 
+@torch.no_grad()
+def near_duplicates(found: Features, encode: Encode) -> str:
+    """How many copies are within a distance of their original, and how many images within it of another, in %."""
+    gallery = pack(encode(found.gallery))
+    own = gallery[found.originals[:COPIED]]
+    rows = []
+    for what, features in found.saved_again.items():
+        distances = np.bitwise_count(pack(encode(features)) ^ own).sum(axis=1)
+        rows.append([what, *(100 * (distances <= most).mean() for most in DISTANCES)])
+    among = hamming(gallery, gallery)
+    np.fill_diagonal(among, LENGTHS[-1] + 1)
+    rows.append(["images with another so near", *(100 * (among.min(axis=1) <= most).mean() for most in DISTANCES)])
+    headers = ["within", *(f"{bits} of 128 bits" for bits in DISTANCES)]
+    return tabulate(rows, headers, tablefmt="github", floatfmt=".1f")
+
+
 def raw_map(queries: Tensor, query_labels: np.ndarray, gallery: Tensor, gallery_labels: np.ndarray) -> float:
     """mAP of a search by cosine among features as they are, times 100."""
     both = torch.cat([gallery, -gallery])  # whose mean is 0, so that nothing is taken away
@@ -186,6 +245,7 @@ def section(
         ]
         headers = [title, *(f"{bits} bits" for bits in LENGTHS)]
         parts.append(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    parts.append(near_duplicates(found, kinds(backbone, found.gallery, 0)[0]))
     return "\n\n".join(parts)
 
 
@@ -204,7 +264,8 @@ what rclip and others do, with the same features. Trained codes are in [results_
 shipped codes serve folders of fewer than {FEWEST} images, which are too few to fit to; they were fitted to Caltech-101.
 
 Tie-aware mAP x 100, and how often a cropped and re-saved copy finds its original first (copy@1, in percent); mean ±
-standard deviation of {SEEDS} seeds. By `python scripts/results_unlabelled.py --caltech101 data/caltech101 --coco256
+standard deviation of {SEEDS} seeds. The last table of each set is what `nestkala duplicates` finds at which distance:
+of {COPIED} photographs saved again, and of the gallery, in percent. By `python scripts/results_unlabelled.py --caltech101 data/caltech101 --coco256
 data/coco256`."""
     text = "\n\n".join(
         [

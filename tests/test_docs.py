@@ -1,8 +1,9 @@
 """The README and the documentation work as they stand: their Python, their commands, the examples of docstrings.
 
 The blocks of a page run in order, in one namespace, in a folder of their own. It holds what a reader is assumed to
-have: a folder `photos` of photographs by class, a folder `holiday` of others, a few more images, the run folder `runs/photos` of a trained model and
-`photos.index`, except where the page makes them itself. A comment before a block says what to do with it:
+have: a folder `photos` of photographs by class, a folder `holiday` of others, a few more images, the run folder
+`runs/photos` of a trained model and `photos.index`, except where the page makes them itself. A comment
+before a block says what to do with it:
 
     <!-- not run: reason -->    a block that cannot run here
     <!-- file: own.yaml -->     a block that is the content of a file

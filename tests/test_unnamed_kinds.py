@@ -186,8 +186,8 @@ def test_none_of_the_classes_is_as_likely_as_all_kinds_without_a_name(
         directions = F.normalize(layer.prototypes.detach(), dim=1)
         cosines = F.normalize(units @ layer.whitening, dim=0) @ directions.T
         weights = np.exp(13.0 * cosines.double().numpy())
-        zero, one = weights[:2] / weights.sum()
-        expected = {"zero": zero, "one": one, None: 1 - zero - one}
+        first, second = weights[:2] / weights.sum()
+        expected = {hasher.class_names[0]: first, hasher.class_names[1]: second, None: 1 - first - second}
         ranked = {each["class"]: each["probability"] for each in said[str(photo)]}
         assert ranked == pytest.approx(expected, abs=2e-3)
         assert list(ranked.values()) == sorted(ranked.values(), reverse=True)

@@ -9,7 +9,8 @@ from tyro.conf import Positional, arg
 
 from ...utils.errors import NestKALAError
 
-DEFAULT_DISTANCE = 6
+DEFAULT_DISTANCE = 9
+"""Of 128 bits. It finds photographs that were saved again, and most of those that were cut a little."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Duplicates:
     """file that `nestkala index` made, or a folder with its index beside it"""
 
     max_distance: int | None = None
-    """bits in which two near-duplicates differ at most; by default 6 of 128, and in proportion of other lengths. More
+    """bits in which two near-duplicates differ at most; by default 9 of 128, and in proportion of other lengths. More
     finds stronger crops, too, and ever more photographs that only look alike"""
 
     html: Path | None = None
