@@ -126,7 +126,7 @@ def measured(backbone: Backbone, dataset: ImageDataset, queries: int | None) -> 
     assert backbone.embed_text is not None
     centre = backbone.embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)
     texts = backbone.embed_text([PROMPT.format(name.replace("_", " ")) for name in dataset.class_names])
-    shown: np.ndarray = dataset.targets[split.gallery].any(axis=0)
+    shown = np.asarray(dataset.targets[split.gallery].any(axis=0))
     return Features(
         features_of(backbone, dataset, dataset, split.query),
         dataset.targets[split.query],
@@ -265,8 +265,8 @@ shipped codes serve folders of fewer than {FEWEST} images, which are too few to 
 
 Tie-aware mAP x 100, and how often a cropped and re-saved copy finds its original first (copy@1, in percent); mean ±
 standard deviation of {SEEDS} seeds. The last table of each set is what `nestkala duplicates` finds at which distance:
-of {COPIED} photographs saved again, and of the gallery, in percent. By `python scripts/results_unlabelled.py --caltech101 data/caltech101 --coco256
-data/coco256`."""
+of {COPIED} photographs saved again, and of the gallery, in percent. By
+`python scripts/results_unlabelled.py --caltech101 data/caltech101 --coco256 data/coco256`."""
     text = "\n\n".join(
         [
             about,
