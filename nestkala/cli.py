@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from .commands import Advise, Cache, Classify, Encode, Eval, Experiment, Export, Index, List, Report, Search, Serve
+from .commands import (
+    Advise,
+    Cache,
+    Classify,
+    Duplicates,
+    Encode,
+    Eval,
+    Experiment,
+    Export,
+    Index,
+    List,
+    Report,
+    Search,
+    Serve,
+)
 from .settings.checks import check_files, check_resumable
 from .settings.flags import Flags, Train, base_config, described, given, with_flags
 from .utils.console import escape_what_stdout_lacks
@@ -44,6 +58,7 @@ def _command(args: list[str]) -> None:
         | Encode
         | Index
         | Search
+        | Duplicates
         | Serve
         | Classify
         | Advise

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .backbones.features import FeatureBackbone
+from .backbones.tiny_text import PROMPT
 from .codes import columns, pack, unpack
 from .index import Hits, SearchIndex
 from .modeling.encoding import packed_codes, relaxed_codes
 from .modeling.model import HashModel
 from .modeling.saved_model import MODEL_FILES, ModelSpec, load_model
 from .tokens.source import TokenSource
+from .training.anchors import ALL_SORTS
 from .training.result import load_result
 from .utils.errors import NestKALAError, one_line
 from .utils.seeding import seeded
@@ -143,7 +145,7 @@ class Hasher:
             raise NestKALAError(f"{self._folder} was trained without a text tower: it has no codes for sentences")
         said = [sentences] if isinstance(sentences, str) else list(sentences)
         embedded = self._embed_text(said) if said else self.model.anchors[:0].cpu()
-        return self._text_codes(embedded, where)
+        return self._text_codes(embedded, where) if self.class_names else self._codes_towards(embedded, where)
 
     def search_text(
         self,
@@ -185,10 +187,45 @@ class Hasher:
 
         Arguments as for `encode`, errors as for `encode` and `class_codes`.
         """
+        self._check_classes()
         codes = np.concatenate([self.class_codes(bits), self._unnamed_codes(bits)])
         relaxed = self.relaxed(images, bits, batch_size, workers)
         named = len(self.class_names)
         return [self.class_names[best] if best < named else None for best in nearest_classes(relaxed, codes)]
+
+    def class_probabilities(
+        self, images: ImageLike | Sequence[ImageLike], batch_size: int = 128, workers: int = 0
+    ) -> Tensor:
+        """How likely each class is for each image, (N, C + 1); the last column is "none of these". Rows sum to 1.
+
+        Of a model whose start was in closed form, these are the probabilities that its class layer gives, those of all
+        kinds without a name together in the last column. Of any other it is a softmax of half the product of relaxed
+        code and class code, by which the class losses compare the two, and the last column is 0.
+
+        Arguments and errors as for `classify`.
+        """
+        self._check_classes()
+        given, source = self._source(images, batch_size, workers)
+        found = [self._probabilities(tokens) for tokens in source.batches(given, range(len(given)))]
+        return torch.cat(found) if found else torch.empty(0, len(self.class_names) + 1)
+
+    @torch.no_grad()
+    def _probabilities(self, tokens: Tensor) -> Tensor:
+        model, named = self.model, len(self.class_names)
+        tokens = tokens.to(self.backbone.tower.device)
+        if model.class_layer is None:
+            h, _ = model(tokens)
+            where = self.columns(None)
+            codes = torch.from_numpy(unpack(self.class_codes(), h[:, where].shape[1])).to(h)
+            found = torch.softmax(h[:, where] @ codes.T / 2, dim=1)
+        else:
+            features = model.features(tokens.to(model.dtype))
+            found = model.class_layer.probabilities(model.class_layer.units(features))
+        return torch.cat([found[:, :named], found[:, named:].sum(dim=1, keepdim=True)], dim=1).cpu()
+
+    def _check_classes(self) -> None:
+        if not self.class_names:
+            raise NestKALAError(f"{self._folder} was fitted without classes: it can search, but not classify")
 
     @torch.no_grad()
     def _unnamed_codes(self, bits: int | None) -> np.ndarray:
@@ -206,6 +243,18 @@ class Hasher:
             )
         to_code = self.model.anchor_to_code
         return pack(to_code(embedded.to(to_code.weight))[:, where])
+
+    @torch.no_grad()
+    def _codes_towards(self, embedded: Tensor, where: slice) -> np.ndarray:
+        """Packed codes of images that lie where texts point, seen from the midst of all sorts of texts."""
+        layer = self.model.class_layer
+        assert layer is not None  # a model without classes is made with one
+        directions = (embedded - self._text_centre).to(layer.mean)
+        return pack(self.model.head(layer.towards(directions))[:, where])
+
+    @cached_property
+    def _text_centre(self) -> Tensor:
+        return self._embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)
 
     @cached_property
     def _embed_text(self) -> Callable[[list[str]], Tensor]:

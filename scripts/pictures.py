@@ -24,7 +24,7 @@ from nestkala.analysis.plots import plot_lengths
 from nestkala.report import write_report
 from nestkala.search.opening import open_index
 from nestkala.search.provenance import folder_of, hasher_of
-from nestkala.search.result_page import result_page
+from nestkala.search.result_page import Section, result_page
 from nestkala.utils.files import replacing
 
 BITS = 16
@@ -46,9 +46,8 @@ def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"
     hasher = hasher_of(opened)
     hits = opened.search(hasher.encode(query), 20, BITS)
     page = result_page(
-        query,
+        [Section(query, zip(hits.ids[0], hits.distances[0].tolist(), strict=True))],
         folder_of(opened),
-        zip(hits.ids[0], hits.distances[0].tolist(), strict=True),
         f"the first {BITS} of {opened.bits} bits",
     )
     chromium = which("chromium") or which("chromium-browser") or which("google-chrome")

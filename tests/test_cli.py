@@ -75,7 +75,7 @@ def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 COMMANDS = ["train", "encode", "index", "search", "serve", "classify", "advise", "eval", "experiment", "export"]
-COMMANDS += ["list", "cache"]
+COMMANDS += ["list", "cache", "duplicates"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The README and the documentation work as they stand: their Python, their commands, the examples of docstrings.
 
 The blocks of a page run in order, in one namespace, in a folder of their own. It holds what a reader is assumed to
-have: a folder `photos` of photographs by class, a few more images, the run folder `runs/photos` of a trained model and
-`photos.index`, except where the page makes them itself. A comment before a block says what to do with it:
+have: a folder `photos` of photographs by class, a folder `holiday` of others, a few more images, the run folder
+`runs/photos` of a trained model and `photos.index`, except where the page makes them itself. A comment
+before a block says what to do with it:
 
     <!-- not run: reason -->    a block that cannot run here
     <!-- file: own.yaml -->     a block that is the content of a file
@@ -91,6 +92,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photograph(folder / "photos" / kind, f"{number}.jpg", color, rng)
         for number in range(2):
             photograph(folder / "labeled" / kind, f"{number}.jpg", color, rng)
+    for number, color in enumerate(colors.values()):
+        photograph(folder / "holiday", f"{number}.jpg", color, rng)
     for name, color in zip(("a.jpg", "b.jpg", "c.jpg", "query.jpg"), [*colors.values(), (190, 70, 70)], strict=True):
         photograph(folder, name, color, rng)
     with pytest.MonkeyPatch.context() as patch:

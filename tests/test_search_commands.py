@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from nestkala import Hasher
 from nestkala.cli import main
-from nestkala.codes import hamming
+from nestkala.codes import hamming, unpack
 from nestkala.index import PrefixIndex
 
 MARKUP = "<b onload='x'>&amp; ä.png"
@@ -114,8 +115,11 @@ def test_the_page_holds_thumbnails_and_names_as_text_and_loads_nothing(
     assert sum(picture.startswith("data:image/jpeg;base64,") for picture in pictures) == 16
     assert {tag for tag, _ in page.tags} <= {
         *("html", "meta", "title", "style", "header", "img", "div", "h1", "p", "ol", "li"),
-        *("figure", "figcaption", "span"),
+        *("figure", "figcaption", "span", "a"),
     }
+    links = [unquote(str(attributes["href"])) for tag, attributes in page.tags if tag == "a"]
+    assert f"file://{photos}/sub/{MARKUP}" in links
+    assert len(links) == 16
     assert f"sub/{MARKUP}" in page.texts
     assert "<i>query.png" in page.texts
     assert any("the first 9 of 20 bits" in said for said in page.texts)
@@ -162,14 +166,27 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["serve", "INDEX", "--port", "65536"], "port must be 0 (any that is free) to 65535, not 65536"),
         (["serve", "INDEX", "--host", "no.such.host.invalid"], ""),
         (["search", "absent.db", "PHOTOS/0.png"], "there is no index absent.db"),
-        (["search", "INDEX"], "give an image or --text, one of them"),
-        (["search", "INDEX", "PHOTOS/0.png", "--text", "a dog"], "give an image or --text, one of them"),
+        (["search", "INDEX"], "give an image or a sentence to ask with"),
+        (["search", "INDEX", " "], "a query is empty"),
+        (["search", "INDEX", "PHOTOS"], "is a folder: ask with an image"),
+        (["search", "PHOTOS/sub", "PHOTOS/0.png"], "is a folder, and there is no index"),
+        (["search", "INDEX", "a dog", "--rescore"], "leave it out with sentences"),
+        (["search", "INDEX", "3.png", "--not", "4.png", "--bits", "4"], "leave out --bits, --radius and --rescore"),
+        (["search", "INDEX", "3.png", "--not", "absent.png"], "cannot read image"),
+        (["duplicates", "INDEX", "--max-distance", "20"], "--max-distance must be 0 to 19, not 20"),
+        (["duplicates", "PHOTOS/sub"], "is a folder, and there is no index"),
+        (["duplicates", "absent.index"], "there is no index absent.index"),
+        (["classify", "MODEL"], "name an image, or a folder of images"),
+        (["classify", "MODEL", "PHOTOS/empty"], "there is no image in"),
+        (["classify", "MODEL", "PHOTOS/0.png", "--top", "0"], "--top must be 1 or more, not 0"),
+        (["classify", "MODEL", "PHOTOS/0.png", "--min-probability", "2"], "--min-probability must be 0 to 1, not 2"),
+        (["classify", "MODEL", "PHOTOS/0.png", "--top", "2", "--bits", "4"], "leave out --top, --min-probability"),
         (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),
         (["search", "INDEX", "PHOTOS/0.png", "--radius", "2", "-k", "5"], "leave out --k, --shortlist and --rescore"),
         (["search", "INDEX", "PHOTOS/0.png", "--shortlist", "50"], "say how many, --bits"),
         (["classify", "PHOTOS", "PHOTOS/0.png"], "photos holds no trained model: there is no model.json"),
         (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
-        (["index", "PHOTOS", "new.index"], "there is no index new.index yet: to make one, name the --model"),
+        (["index", "PHOTOS/empty", "new.index"], "holds no image: there is nothing to fit codes to"),
         (["index", "PHOTOS/sub", "INDEX"], "is the index of"),
         (["index", "PHOTOS", "INDEX", "--workers", "-1"], "workers must be 0 or more, not -1"),
         (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is no folder"),
@@ -179,6 +196,7 @@ def test_mistakes_are_told_in_a_line(
     index: Path, photos: Path, noise_model: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"INDEX": str(index), "PHOTOS": str(photos), "MODEL": str(noise_model)}
+    (photos / "empty").mkdir()
     assert main([re.sub("INDEX|PHOTOS|MODEL", lambda name: places[name[0]], arg) for arg in args]) == 2
     error = capsys.readouterr().err.strip()
     assert said in error
@@ -226,7 +244,7 @@ def test_a_sentence_finds_what_its_code_is_nearest_to(
     assert sum(tag == "img" for tag, _ in page.tags) == 2
 
 
-def test_images_are_classified(photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_are_classified_by_codes(photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(photos / f"{n}.png") for n in range(4)]
     expected = dict(zip(paths, Hasher.from_pretrained(noise_model, "cpu").classify(paths, 7), strict=True))
     assert main(["classify", str(noise_model), *paths, "--bits", "7", "--json"]) == 0
@@ -234,10 +252,92 @@ def test_images_are_classified(photos: Path, noise_model: Path, capsys: pytest.C
     assert main(["classify", str(noise_model), *paths, "--bits", "7"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert rows == [list(row) for row in expected.items()]
-    below = sorted(str(path) for path in photos.rglob("*.png"))
-    every = dict(zip(below, Hasher.from_pretrained(noise_model, "cpu").classify(below), strict=True))
-    assert main(["classify", str(noise_model), str(photos), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == every
+
+
+def test_classes_come_with_probabilities(photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hasher = Hasher.from_pretrained(noise_model, "cpu")
+    below = sorted(photos.rglob("*.png"))
+    products = hasher.relaxed(below).numpy() @ unpack(hasher.class_codes(), 20).T.astype(np.float32)  # (16, 2)
+    exact = np.exp(products / 2) / np.exp(products / 2).sum(axis=1, keepdims=True)
+    assert main(["classify", str(noise_model), str(photos), "--top", "5", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == [str(path) for path in sorted(below, key=lambda path: (path.parent != photos, path.name))]
+    for path, row in zip(below, exact, strict=True):
+        ranked = said[str(path)]
+        assert [each["class"] for each in ranked] == [hasher.class_names[place] for place in np.argsort(-row)]
+        assert [each["probability"] for each in ranked] == pytest.approx(sorted(row, reverse=True), abs=1e-5)
+    assert main(["classify", str(noise_model), str(below[0]), "--min-probability", "1"]) == 0
+    assert "(none of the classes)" in capsys.readouterr().out
+
+
+def test_broken_files_are_left_out_of_classes_and_counted(
+    photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "5.png").write_bytes(b"no image")
+    (photos / "6.png").write_bytes(b"")
+    assert main(["classify", str(noise_model), str(photos), str(photos / "absent.png"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert len(json.loads(told.out)) == 14
+    assert "note: 3 of 17 images cannot be read" in told.err
+    assert told.err.count("warning: ") == 3
+
+
+def test_several_queries_are_answered_one_after_the_other(
+    index: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = [searched(capsys, index, said, "-k", 3) for said in (photos / "3.png", "a photo of a dog.", "7.png")]
+    page_file = tmp_path / "out.html"
+    args = [photos / "3.png", "a photo of a dog.", "7.png", "-k", 3]
+    assert main(["search", *map(str, [index, *args]), "--json", "--html", str(page_file)]) == 0
+    together = json.loads(capsys.readouterr().out)
+    assert [each["results"] for each in together] == alone
+    page = Page(page_file.read_text(encoding="utf-8"))
+    assert sum(tag == "img" for tag, _ in page.tags) == 2 + 9
+    assert sum(tag == "h1" for tag, _ in page.tags) == 3
+    assert main(["search", *map(str, [index, *args])]) == 0
+    assert "\na photo of a dog.\n" in capsys.readouterr().out
+
+
+def test_an_image_of_the_index_asks_by_its_code_when_its_file_is_gone(
+    index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = searched(capsys, index, photos / "3.png")
+    (photos / "3.png").unlink()
+    assert searched(capsys, index, "3.png") == expected
+    assert searched(capsys, index, f"sub/{MARKUP}", "-k", 1) == [{"distance": 0, "image": f"sub/{MARKUP}"}]
+
+
+def test_like_this_and_that_but_not_that(
+    index: Path, photos: Path, noise_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = searched(capsys, index, "3.png", "--also", photos / "4.png", "--not", "5.png", "-k", 16)
+    names = [str(each["image"]) for each in results]
+    assert len(set(names)) == 16
+    hasher = Hasher.from_pretrained(noise_model, "cpu")
+    codes = {name: unpack(hasher.encode(photos / name), 20)[0].astype(float) for name in names}
+    mixed = codes["3.png"] + codes["4.png"] - codes["5.png"] / 2
+    products = [float(mixed @ codes[name]) for name in names]
+    assert products == sorted(products, reverse=True)
+    assert [each["distance"] for each in results] == pytest.approx([(np.abs(mixed).sum() - p) / 2 for p in products])
+
+
+def test_duplicates_are_grouped(index: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for copy in ("copy.png", "sub/copy.png"):
+        shutil.copy(photos / "3.png", photos / copy)
+    shutil.copy(photos / "4.png", photos / "4 again.png")
+    assert main(["index", str(photos), str(index)]) == 0
+    capsys.readouterr()
+    page_file = tmp_path / "out.html"
+    assert main(["duplicates", str(index), "--max-distance", "0", "--json", "--html", str(page_file)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {
+        **{"bits": 20, "max_distance": 0},
+        "groups": [["3.png", "copy.png", "sub/copy.png"], ["4 again.png", "4.png"]],
+    }
+    page = Page(page_file.read_text(encoding="utf-8"))
+    assert sum(tag == "img" for tag, _ in page.tags) == 5
+    assert main(["duplicates", str(index), "--max-distance", "0"]) == 0
+    assert "5 of 19 images in 2 groups, within 0 of 20 bits" in capsys.readouterr().out
 
 
 def test_an_update_of_an_empty_folder_changes_nothing_unasked(

@@ -98,6 +98,14 @@ def test_spelling_that_makes_no_difference(said: str) -> None:
 
 
 @pytest.mark.usefixtures("without_encoder")
+@pytest.mark.parametrize(
+    "said", ["traffic light", "a traffic light", "The Traffic_Light", "a photo of a the traffic light."]
+)
+def test_names_are_known_by_themselves_and_with_an_article(said: str) -> None:
+    assert torch.equal(embed_text([said]), embed("traffic light"))
+
+
+@pytest.mark.usefixtures("without_encoder")
 def test_rows_come_in_the_order_of_the_sentences() -> None:
     together = embed("dog", "cat", "St. Bernard", "dog")
     for row, name in zip(together, ("dog", "cat", "St. Bernard", "dog"), strict=True):
@@ -170,7 +178,7 @@ def test_many_unknown_names_are_counted_once_each() -> None:
 
 
 @pytest.mark.usefixtures("without_encoder")
-@pytest.mark.parametrize("sentence", ["a drawing of a cat.", "a photo of a cat", "a photo of an apple.", "", "cat"])
+@pytest.mark.parametrize("sentence", ["a drawing of a cat.", "a photo of a cat", "a photo of an apple.", "", "cat dog"])
 def test_other_sentences_without_the_encoder(sentence: str) -> None:
     message = refusal(lambda: embed_text([sentence, "a photo of a cat."]))
     assert f"only knows 'a photo of a {{}}.', not '{sentence}'" in message

@@ -162,11 +162,37 @@ def test_a_model_says_none_of_its_classes(run: Path, capsys: pytest.CaptureFixtu
     found = hasher.classify(photos)
     right = [name == {"0": "zero", "1": "one"}.get(path.name[0]) for name, path in zip(found, photos, strict=True)]
     assert np.mean(right) > 0.6  # 0.2 if every image were given one of the names
-    assert main(["classify", str(run), str(run.parent / "photos"), "--json"]) == 0
+    assert main(["classify", str(run), str(run.parent / "photos"), "--bits", "32", "--json"]) == 0
     by_image = json.loads(capsys.readouterr().out)
     assert list(by_image.values()) == found
-    assert main(["classify", str(run), str(run.parent / "photos")]) == 0
+    assert main(["classify", str(run), str(run.parent / "photos"), "--bits", "32"]) == 0
     assert capsys.readouterr().out.count("(none of the classes)") == found.count(None)
+
+
+def test_none_of_the_classes_is_as_likely_as_all_kinds_without_a_name(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hasher = Hasher.from_pretrained(run, "cpu")
+    layer = hasher.model.class_layer
+    assert layer is not None
+    photos = sorted((run.parent / "photos").glob("*.png"))
+    assert main(["classify", str(run), str(run.parent / "photos"), "--top", "9", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    right = []
+    for photo in photos:
+        tokens = hasher.backbone.tower.trunk(hasher.backbone.prepare(photo.read_bytes(), "")[None])
+        with torch.no_grad():
+            units = layer.units(hasher.model.features(tokens.float()))[0]
+        directions = F.normalize(layer.prototypes.detach(), dim=1)
+        cosines = F.normalize(units @ layer.whitening, dim=0) @ directions.T
+        weights = np.exp(13.0 * cosines.double().numpy())
+        first, second = weights[:2] / weights.sum()
+        expected = {hasher.class_names[0]: first, hasher.class_names[1]: second, None: 1 - first - second}
+        ranked = {each["class"]: each["probability"] for each in said[str(photo)]}
+        assert ranked == pytest.approx(expected, abs=2e-3)
+        assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
+        right.append(next(iter(ranked)) == {"0": "zero", "1": "one"}.get(photo.name[0]))
+    assert np.mean(right) > 0.6  # 0.2 if every image were given one of the names
 
 
 def test_the_nearest_of_all_codes_decides(run: Path) -> None:

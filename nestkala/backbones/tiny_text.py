@@ -27,6 +27,7 @@ PROMPT = "a photo of a {}."
 
 _HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PROMPT_PATTERN = re.compile(re.escape(PROMPT).replace(r"\{\}", "(.+)"), re.IGNORECASE)
+_ARTICLE = re.compile(r"^(an?|the) ")
 _MOST_NAMED = 5
 _REFERENCE = "cat"
 
@@ -34,7 +35,8 @@ _REFERENCE = "cat"
 def embed_text(sentences: list[str]) -> Tensor:
     """Sentences -> embeddings (n, 384), float32, of unit norm.
 
-    "a photo of a NAME." is looked up by NAME; case, "_" for a space, and repeated spaces make no difference.
+    "a photo of a NAME." is looked up by NAME, and so are "NAME", "a NAME" and "the NAME"; case, "_" for a space, and
+    repeated spaces make no difference.
 
     Raises:
         NestKALAError: sentences that are not in the vocabulary while the encoder is not installed, or is another
@@ -79,8 +81,8 @@ class _Vocabulary(NamedTuple):
     rows: dict[str, int]  # by key
 
     def row(self, sentence: str) -> int | None:
-        name = _named(sentence)
-        return None if name is None else self.rows.get(name_key(name))
+        key = name_key(_named(sentence) or sentence)
+        return self.rows.get(key, self.rows.get(_ARTICLE.sub("", key)))
 
 
 @cache

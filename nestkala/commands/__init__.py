@@ -1,22 +1,22 @@
-"""The subcommands of `nestkala`, one a file: a dataclass of its arguments, with `run`. Torch is imported only there."""
+"""The subcommands of `nestkala`, each a dataclass of its arguments with `run`. Torch is imported only there."""
 
 from .advise import Advise
 from .cache import Cache
-from .classify import Classify
 from .encode import Encode
 from .eval import Eval
 from .experiment import Experiment
 from .export import Export
+from .finding import Classify, Duplicates, Search
 from .index import Index
 from .listing import List
 from .report import Report
-from .search import Search
 from .serve import Serve
 
 __all__ = [
     "Advise",
     "Cache",
     "Classify",
+    "Duplicates",
     "Encode",
     "Eval",
     "Experiment",

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from ..utils.errors import NestKALAError
 
 if TYPE_CHECKING:
+    from ..hasher import Hasher
     from ..index import SearchIndex
 
 
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
 class Index:
     """Index a folder of images, or bring its index up to date: only new, changed and deleted files are touched.
 
-    Of a folder that `nestkala encode` wrote, the images are added that the index does not have.
+    Without --model nothing needs to be trained or named: codes are fitted to the folder itself, and the model is kept
+    in INDEX.model beside the index. Of a folder that `nestkala encode` wrote, the images are added that the index does
+    not have.
     """
 
     folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
     """of images, with all its subfolders; or one that `nestkala encode` wrote"""
 
-    index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """file to write, or to bring up to date; or where Milvus keeps it: http://HOST:PORT, or a file of Milvus Lite that
-    ends in .db, with #COLLECTION behind it if need be"""
+    index: Positional[Annotated[str | None, arg(metavar="INDEX")]] = None
+    """file to write, or to bring up to date, by default FOLDER.index; or where Milvus keeps it: http://HOST:PORT, or a
+    file of Milvus Lite that ends in .db, with #COLLECTION behind it if need be"""
 
     model: str | None = None
-    """run folder, or "owner/name" on the Hugging Face hub; an index that is there knows its own"""
+    """run folder, or "owner/name" on the Hugging Face hub; an index that is there knows its own, and a new one gets a
+    model that is fitted to the folder"""
 
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
@@ -43,20 +47,21 @@ class Index:
     """print what changed as JSON"""
 
     def run(self) -> None:
-        from ..search.opening import find_index
+        from ..search.opening import find_index, index_beside
         from ..search.shards import is_encoded
 
-        index = find_index(self.index)
+        where = self.index or index_beside(self.folder)
+        index = find_index(where)
         if is_encoded(self.folder):
             if self.model is not None:
                 raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
             if self.workers is not None or self.save_every is not None:
                 raise NestKALAError(f"{self.folder} holds codes already: leave out --workers and --save-every")
-            self._put_together(index)
+            self._put_together(index, where)
         else:
-            self._update(index)
+            self._update(index, where)
 
-    def _update(self, index: "SearchIndex | None") -> None:
+    def _update(self, index: "SearchIndex | None", where: str) -> None:
         if self.save_every is not None and self.save_every < 1:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         from ..hasher import Hasher
@@ -66,15 +71,16 @@ class Index:
         from ..utils.machine import decoding_workers
 
         folder = str(self.folder.resolve())
+        fitted: list[str] = []
         if index is not None:
-            hasher = hasher_of(index, self.model)
+            hasher = hasher_of(index, self.model, where)
             if index.about.get("folder") != folder:
-                raise NestKALAError(f"{self.index} is the index of {index.about.get('folder')}, not of {self.folder}")
+                raise NestKALAError(f"{where} is the index of {index.about.get('folder')}, not of {self.folder}")
         elif self.model is None:
-            raise NestKALAError(f"there is no index {self.index} yet: to make one, name the --model")
+            index, hasher, fitted = self._fitted(where, folder)
         else:
             hasher = Hasher.from_pretrained(self.model)
-            index = create_index(self.index, hasher.lengths, about_model(hasher, self.model) | {"folder": folder})
+            index = create_index(where, hasher.lengths, about_model(hasher, self.model) | {"folder": folder})
         changes = update_from_folder(
             index,
             self.folder,
@@ -82,11 +88,13 @@ class Index:
             allow_removal=self.allow_removal,
             workers=decoding_workers(self.workers),
             progress=not self.json,
-            keep=lambda: save_index(index, self.index),
+            keep=lambda: save_index(index, where),
             keep_every=self.save_every or 10_000,
         )
+        changes.added = sorted([*fitted, *changes.added])
+        changes.unchanged -= len(fitted)
         if self.json:
-            print(json.dumps({"index": self.index, "images": len(index), **asdict(changes)}))
+            print(json.dumps({"index": where, "images": len(index), **asdict(changes)}))
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
@@ -95,11 +103,39 @@ class Index:
         if changes.left_out.unlisted:
             print("note: what the index holds of images that cannot be listed stays in it")
         print(
-            f"{self.index}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
+            f"{where}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
         )
 
-    def _put_together(self, index: "SearchIndex | None") -> None:
+    def _fitted(self, where: str, folder: str) -> "tuple[SearchIndex, Hasher, list[str]]":
+        """A new index with a model that is fitted to the folder, and the images that it holds already."""
+        from ..hasher import Hasher
+        from ..images.listing import LeftOut, images_below
+        from ..index.milvus import is_address
+        from ..search.fitted import fit_to_folder
+        from ..search.opening import create_index, index_beside
+        from ..search.provenance import about_model, model_beside
+        from ..utils.files import link_target
+        from ..utils.machine import decoding_workers
+
+        here = dict(images_below(self.folder, left_out := LeftOut()))
+        if not here:
+            others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
+            raise NestKALAError(f"{self.folder} holds no image{others}: there is nothing to fit codes to")
+        beside = f"{index_beside(self.folder)}.milvus" if is_address(where) else str(link_target(Path(where)))
+        if Path(beside).is_dir():
+            raise NestKALAError(f"{where} is a folder: name a file")
+        output, workers = model_beside(beside), decoding_workers(self.workers)
+        found = fit_to_folder(self.folder, list(here), output, workers, progress=not self.json)
+        hasher = Hasher.from_pretrained(output)
+        if not self.json:
+            how = f"fitted to {len(found.names)} images" if found.is_own else "as shipped, for want of images to fit to"
+            print(f"{output}: codes {how}")
+        index = create_index(where, hasher.lengths, about_model(hasher, str(output)) | {"folder": folder})
+        index.add(found.codes, found.names, [here[name] for name in found.names])
+        return index, hasher, found.names
+
+    def _put_together(self, index: "SearchIndex | None", where: str) -> None:
         from tqdm import tqdm
 
         from ..search.opening import create_index, save_index
@@ -107,14 +143,14 @@ class Index:
 
         plan, shards = read_plan(self.folder), read_shards(self.folder)
         if index is None:
-            index = create_index(self.index, plan.lengths, plan.about)
+            index = create_index(where, plan.lengths, plan.about)
         elif index.about != plan.about:
-            raise NestKALAError(f"{self.index} is an index of other images or of another model than {self.folder}")
+            raise NestKALAError(f"{where} is an index of other images or of another model than {self.folder}")
         known = {name for name, _ in index.items()}  # which may be newer
         shown = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
         index.extend(shard.without(known) if known else shard for shard in shown)
-        save_index(index, self.index)
+        save_index(index, where)
         if self.json:
-            print(json.dumps({"index": self.index, "images": len(index), "added": len(index) - len(known)}))
+            print(json.dumps({"index": where, "images": len(index), "added": len(index) - len(known)}))
         else:
-            print(f"{self.index}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")
+            print(f"{where}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")

@@ -14,7 +14,7 @@ class Serve:
     """Open a web page where an image or a sentence is searched for, at any code length."""
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, or where Milvus keeps it"""
+    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus keeps it"""
 
     host: str = "127.0.0.1"
     """address to listen at; 0.0.0.0 lets others in, who need no password"""
@@ -37,14 +37,15 @@ class Serve:
             from ..server.guard import is_host_name, own_names
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
-        from ..search.opening import open_index
+        from ..search.opening import index_called, open_index
         from ..search.provenance import folder_of, hasher_of
 
         if self.name is not None and not is_host_name(self.name):
             raise NestKALAError(f"name must be a host name alone, such as photos.example, not {self.name!r}")
-        index = open_index(self.index)
+        where = index_called(self.index)
+        index = open_index(where)
         folder = folder_of(index)
-        app = make_app(index, hasher_of(index, self.model), folder, own_names(self.host, self.name))
+        app = make_app(index, hasher_of(index, self.model, where), folder, own_names(self.host, self.name))
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host

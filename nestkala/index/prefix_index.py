@@ -139,6 +139,10 @@ class PrefixIndex:
         """All codes, packed, uint8 (N, bytes), in the index's order: a copy."""
         return packed_bytes(self._words, -(-self.bits // 8))
 
+    def codes_at(self, places: Sequence[int]) -> NDArray[np.uint8]:
+        """The codes at these places, 0 to below N, packed, uint8 (n, bytes)."""
+        return packed_bytes(self._words[list(places)], -(-self.bits // 8))
+
     @property
     def ids(self) -> Strings:
         """Of the items, in the index's order."""

@@ -47,6 +47,11 @@ class ClassLayer(nn.Module):
         units = self.units(features)
         return torch.cat([units, self.probabilities(units)], dim=1)
 
+    def towards(self, directions: Tensor) -> Tensor:
+        """What images would give that lie in these directions (B, d) from the mean, (B, k + C)."""
+        units = F.normalize(directions @ self.basis, dim=1)
+        return torch.cat([units, self.probabilities(units)], dim=1)
+
     def units(self, features: Tensor) -> Tensor:
         """Features (B, d) -> their principal components (B, k), of unit norm."""
         return F.normalize((features - self.mean) @ self.basis, dim=1)

@@ -11,6 +11,26 @@ from ..utils.errors import NestKALAError
 from ..utils.files import ABANDONED_SECONDS, link_target, remove_unfinished
 
 
+def index_beside(folder: Path) -> str:
+    """The index file that stands beside a folder by default: photos.index of photos."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return str(named.with_name(f"{named.name}.index"))
+
+
+def index_called(where: str) -> str:
+    """The index that is meant: of a folder the one beside it, else what was said.
+
+    Raises:
+        NestKALAError: a folder without an index beside it.
+    """
+    if is_address(where) or not Path(where).is_dir():
+        return where
+    beside = index_beside(Path(where))
+    if not Path(beside).is_file():
+        raise NestKALAError(f"{where} is a folder, and there is no index {beside}: nestkala index {where} makes it")
+    return beside
+
+
 def open_index(where: str) -> SearchIndex:
     """The index of this name: a file, a URI of Milvus, or a file of Milvus Lite (.db).
 

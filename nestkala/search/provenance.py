@@ -30,12 +30,18 @@ def folder_of(index: SearchIndex) -> Path:
     return Path(index.about["folder"])
 
 
-def hasher_of(index: SearchIndex, model: str | None = None) -> Hasher:
+def model_beside(where: str) -> Path:
+    """The folder beside an index file where a model that was fitted to the index's own folder is kept."""
+    return Path(f"{where}.model")
+
+
+def hasher_of(index: SearchIndex, model: str | None = None, where: str | None = None) -> Hasher:
     """The model that an index was made with.
 
     Args:
         index: that keeps what `about_model` gave.
         model: where it is now, if it has moved.
+        where: file of the index: a model that has moved along with it is found beside it.
 
     Raises:
         NestKALAError: there is no such model, or it is another.
@@ -43,6 +49,8 @@ def hasher_of(index: SearchIndex, model: str | None = None) -> Hasher:
     name = model or index.about.get("model")
     if name is None:
         raise NestKALAError("the index does not say which model made its codes: name the --model")
+    if model is None and where is not None and not Path(name).is_dir() and model_beside(where).is_dir():
+        name = str(model_beside(where))
     hasher = Hasher.from_pretrained(name)
     if index.about.get("model_fingerprint") not in (None, hasher.fingerprint):
         raise NestKALAError(f"the model {name} is not the one that the index was made with: its codes would not fit")

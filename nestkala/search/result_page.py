@@ -1,6 +1,7 @@
-"""Search results as one HTML file with thumbnails, that loads nothing from elsewhere."""
+"""Search results as one HTML file with thumbnails, that loads nothing from elsewhere; they open the images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..images.decoding import data_url, is_below, thumbnail
@@ -9,23 +10,55 @@ from ..pages import render
 _SIZE = 288
 
 
-def result_page(query: Path | str, folder: Path, results: Iterable[tuple[str, float]], compared: str) -> str:
-    """The page.
+@dataclass(frozen=True)
+class Section:
+    """One part of a page.
+
+    Attributes:
+        title: in words, or the image that was asked with, which is shown.
+        results: paths in the folder, each with a number to show beside it or None.
+    """
+
+    title: Path | str
+    results: Iterable[tuple[str, float | None]]
+
+
+def result_page(sections: Sequence[Section], folder: Path, compared: str) -> str:
+    """The page of what queries found, nearest first.
 
     Args:
-        query: image, or sentence, that was asked with.
+        sections: a query each, with distances.
         folder: where the images are.
-        results: paths in it with their distances, nearest first.
         compared: what the distances are of, in words.
     """
-    asked = query.name if isinstance(query, Path) else query
-    return render(
-        "results.html",
-        title=asked,
-        subtitle=f"nearest images first, with their distances: {compared}",
-        picture=data_url(thumbnail(query, _SIZE)) if isinstance(query, Path) else None,
-        results=[(data_url(_found(folder, name)), name, f"{distance:g}") for name, distance in results],
-    )
+    title = ", ".join(_title(section) for section in sections)
+    return page_of(title, f"nearest images first, with their distances: {compared}", sections, folder)
+
+
+def page_of(title: str, subtitle: str, sections: Sequence[Section], folder: Path) -> str:
+    """A page of images in sections."""
+    shown = [
+        {
+            "title": _title(section),
+            "picture": data_url(thumbnail(section.title, _SIZE)) if isinstance(section.title, Path) else None,
+            "results": [_item(folder, name, number) for name, number in section.results],
+        }
+        for section in sections
+    ]
+    return render("results.html", title=title, subtitle=subtitle, sections=shown)
+
+
+def _item(folder: Path, name: str, number: float | None) -> dict[str, str | None]:
+    return {
+        "name": name,
+        "image": data_url(_found(folder, name)),
+        "link": (folder.absolute() / name).as_uri() if is_below(name) else None,
+        "number": None if number is None else f"{number:g}",
+    }
+
+
+def _title(section: Section) -> str:
+    return section.title.name if isinstance(section.title, Path) else section.title
 
 
 def _found(folder: Path, name: str) -> bytes | None:

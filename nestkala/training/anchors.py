@@ -20,13 +20,15 @@ from ..utils.text_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
-_ALL_SORTS = (
+ALL_SORTS = (
     *("person", "child", "crowd", "hand", "dog", "cat", "horse", "bird", "fish", "insect", "snake", "monkey"),
     *("tree", "flower", "mushroom", "grass", "fruit", "vegetable", "bread", "cake", "meat", "drink", "plate", "bottle"),
     *("car", "truck", "bus", "train", "ship", "airplane", "bicycle", "road", "bridge", "house", "church", "tower"),
     *("room", "kitchen", "chair", "table", "bed", "lamp", "clock", "computer", "telephone", "book", "tool", "weapon"),
     *("shirt", "shoe", "hat", "bag", "toy", "ball", "guitar", "piano", "mountain", "beach", "sea", "sky"),
 )
+"""Nouns for all sorts of things that photographs show."""
+
 _SAME = 1 - 1e-5
 """Cosine from which two anchors differ by rounding alone."""
 
@@ -68,7 +70,7 @@ def text_centre(settings: TextSettings, backbone: Backbone) -> Tensor | None:
     if not settings.has_text_tower:
         return None
     of_all_sorts = TextSettings(anchors=settings.anchors, prompts=settings.prompts)
-    return class_anchors(of_all_sorts, backbone, _ALL_SORTS, seed=0).mean(dim=0)
+    return class_anchors(of_all_sorts, backbone, ALL_SORTS, seed=0).mean(dim=0)
 
 
 def class_sentences(

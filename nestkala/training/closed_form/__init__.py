@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...heads import NestedHashHead
 from ...losses import nested_centres
@@ -15,10 +15,10 @@ from ...utils.errors import NestKALAError
 from ...utils.seeding import seeded
 from .arrangement import arrange
 from .bits import class_rows, default_class_bits, detail_rows
-from .classes import Classes, fit_classes
+from .classes import Classes, fit_classes, fit_kinds
 from .text import fit_text, scale_to_labels
 
-__all__ = ["Start", "closed_form", "default_class_bits"]
+__all__ = ["Start", "closed_form", "closed_form_of_kinds", "default_class_bits", "replace_layers"]
 
 _LEAST_SPREAD = 1e-6  # of rows that differ, relative to their norms; what rounding makes of equal ones is less
 
@@ -51,12 +51,8 @@ class Start:
     @torch.no_grad()
     def apply(self, model: HashModel) -> None:
         """Let the model start from here; its class layer and head are replaced."""
-        with seeded(0):  # what is drawn is overwritten
-            head = NestedHashHead(self.layer.out_features, model.head.lengths).to(self.class_codes)
-        model.class_layer, model.head = self.layer, head
-        for linear, (weight, bias) in ((head.linear, self.head), (model.anchor_to_code, self.anchor_to_code)):
-            linear.weight.copy_(weight)
-            linear.bias.copy_(bias)
+        replace_layers(model, self.layer, self.head)
+        _copy(model.anchor_to_code, self.anchor_to_code)
 
 
 @torch.no_grad()
@@ -117,18 +113,7 @@ def closed_form(
     generator = torch.Generator().manual_seed(seed)
     unnamed = None if settings.unnamed_kinds == "auto" else settings.unnamed_kinds
     classes = fit_classes(images, known, targets, texts, generator, text_centre, unnamed)
-    layer = ClassLayer(width, len(classes.prototypes)).to(anchors)
-    for name in ("mean", "basis", "whitening", "prototypes"):
-        getattr(layer, name).copy_(getattr(classes, name))
-    units = layer.units(everything)
-    probabilities = layer.probabilities(units)
-    rows = _rows(settings.class_bits, lengths[-1], classes, units, probabilities, generator)  # (L, k + C)
-    logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M + N, L)
-    offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
-    if not (deviation > 0).all():
-        raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
-
-    codes = torch.where(logits >= offset, 1.0, -1.0).to(anchors)
+    layer, hash_layer, probabilities, codes = _layers(classes, everything, lengths[-1], settings.class_bits, generator)
     expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
     class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)[: len(anchors)]
     if texts is None:  # the anchors are elsewhere: images say nothing of them
@@ -137,13 +122,65 @@ def closed_form(
     scale = scale_to_labels(class_codes, lengths)
     return Start(
         layer,
-        (rows / deviation[:, None], -offset / deviation),
+        hash_layer,
         (scale * weight, scale * bias),
         class_codes,
         classes.text_sharpness,
         classes.label_sharpness,
         classes.accuracy,
     )
+
+
+@torch.no_grad()
+def closed_form_of_kinds(model: HashModel, features: Tensor, generator: torch.Generator) -> None:
+    """Set class layer and hash layer of a model without classes, from images of which nothing is said.
+
+    Clusters take the place of classes (`fit_kinds`); all else is as in `closed_form`.
+
+    Args:
+        model: with a nested head, a class layer and no class.
+        features: of images, (M, d), finite.
+        generator: draws clusters, centres and rotations.
+
+    Raises:
+        NestKALAError: images that are all alike, or fewer than two.
+    """
+    _check_spread("images", features)
+    classes = fit_kinds(features, generator)
+    layer, hash_layer, _, _ = _layers(classes, features, model.head.lengths[-1], None, generator)
+    replace_layers(model, layer, hash_layer)
+
+
+def _layers(
+    classes: Classes, images: Tensor, bits: int, class_bits: int | None, generator: torch.Generator
+) -> tuple[ClassLayer, tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Class layer, weight and bias of the hash layer, the images' probabilities (M, C) and codes (M, L)."""
+    layer = ClassLayer(images.shape[1], len(classes.prototypes)).to(images)
+    for name in ("mean", "basis", "whitening", "prototypes"):
+        getattr(layer, name).copy_(getattr(classes, name))
+    units = layer.units(images)
+    probabilities = layer.probabilities(units)
+    rows = _rows(class_bits, bits, classes, units, probabilities, generator)  # (L, k + C)
+    logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M, L)
+    offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
+    if not (deviation > 0).all():
+        raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
+    codes = torch.where(logits >= offset, 1.0, -1.0).to(images)
+    return layer, (rows / deviation[:, None], -offset / deviation), probabilities, codes
+
+
+@torch.no_grad()
+def replace_layers(model: HashModel, layer: ClassLayer, hash_layer: tuple[Tensor, Tensor]) -> None:
+    """Give the model this class layer, and a nested head of this weight (L, k + C) and bias (L,)."""
+    with seeded(0):  # what is drawn is overwritten
+        head = NestedHashHead(layer.out_features, model.head.lengths).to(layer.mean)
+    _copy(head.linear, hash_layer)
+    model.class_layer, model.head = layer, head
+
+
+def _copy(linear: nn.Linear, values: tuple[Tensor, Tensor]) -> None:
+    for parameter, value in zip((linear.weight, linear.bias), values, strict=True):
+        parameter.copy_(value)
 
 
 def _rows(

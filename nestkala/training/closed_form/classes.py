@@ -12,7 +12,7 @@ from torch import Tensor
 from ...modeling.class_layer import MAX_WIDTH
 from .bits import eigen
 from .mixture import clusters, likelihood, log_densities, posteriors_of, weighted_sums
-from .unnamed import SAMPLE, find_kinds
+from .unnamed import SAMPLE, find_kinds, number_of_kinds
 
 _TEXT_SHARPNESS = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _LABEL_SHARPNESS = (5.0, 10.0, 15.0, 30.0, 60.0)
@@ -129,6 +129,38 @@ def fit_classes(
         found.text_sharpness,
         found.label_sharpness,
         found.accuracy,
+    )
+
+
+def fit_kinds(images: Tensor, generator: torch.Generator) -> Classes:
+    """Kinds of things among images of which nothing is said: clusters, each a class without a name.
+
+    As many as make images that were held out likely (`number_of_kinds`), made finer by the same turns as `fit_classes`.
+
+    Args:
+        images: features (M, d), two or more that differ.
+        generator: draws the sample and the clusters' starts.
+    """
+    mean = images.mean(dim=0)
+    variances, directions = _spectrum(images - mean)
+    width = min(MAX_WIDTH, images.shape[1])
+    basis, kept = directions[:, :width], variances[:width]
+    units = F.normalize((images - mean) @ basis, dim=1)
+    half = (kept + 2 * variances.mean()).pow(-0.25)
+
+    def halved(rows: Tensor) -> Tensor:
+        return F.normalize(rows * half, dim=1)
+
+    seen = halved(units)
+    sample = seen[torch.randperm(len(seen), generator=generator)[:SAMPLE].to(seen.device)]
+    number = number_of_kinds(sample, generator)
+    found = clusters(sample, number, generator)
+    first = posteriors_of(seen, lambda rows: log_densities(found, rows))
+    nothing = units.new_zeros(0, number)
+    given = _Images(units, units[:0], nothing, nothing)
+    solution = _alternate(given, halved, first, units.new_zeros(number, width), None)
+    return Classes(
+        mean, basis, solution.whitening, solution.prototypes, kept, variances.mean(), 0.0, 0.0, accuracy=None
     )
 
 

@@ -20,6 +20,8 @@ _NUMBERS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)
 _IMAGES_PER_CLUSTER = 3
 _CLOSED_WITHIN = 1.2  # nats an image; named classes that explain the images so nearly as well as clusters are all
 _AS_GOOD_WITHIN = 0.3  # nats an image
+_FEW_IMAGES = 200  # of which half, a sample to make clusters of, say too little
+_IMAGES_OF_A_KIND = 4  # among so few images
 _LEAST_FOUND = 0.6  # of the labelled images; clusters in which fewer find their class are finer than the classes
 
 
@@ -65,16 +67,42 @@ def find_kinds(
         prototypes = clusters(sample, min(num_classes + number, len(sample)), generator)
         return Kinds(prototypes, _owners(sample, evidence, known, targets, prototypes, several=False))
     fitted, held_out = sample[::2], sample[1::2]
-    tried = {j: clusters(fitted, j, generator) for j in _NUMBERS if j <= max(1, len(fitted) // _IMAGES_PER_CLUSTER)}
-    likely = {j: held_out_likelihood(prototypes, fitted, held_out) for j, prototypes in tried.items()}
+    tried, likely = _tried(fitted, held_out, generator)
     best = max(likely.values())
     if held_out_likelihood(classes, fitted, held_out) >= best - _CLOSED_WITHIN:
         return None
-    enough = min(j for j in tried if likely[j] >= best - _AS_GOOD_WITHIN)
+    enough = _enough(likely)
     for j in sorted((j for j in tried if num_classes < j <= enough), reverse=True):
         if _share_found(known, targets, tried[j]) >= _LEAST_FOUND:
             return Kinds(tried[j], _owners(sample, evidence, known, targets, tried[j], several=True))
     return None
+
+
+def number_of_kinds(sample: Tensor, generator: torch.Generator) -> int:
+    """How many clusters, 2 or more, make images that were held out likely.
+
+    Of fewer than 200 images, at least one for every four.
+
+    Args:
+        sample: images (S, k), of unit norm, in random order.
+        generator: draws the clusters' starts.
+    """
+    _, likely = _tried(sample[::2], sample[1::2], generator)
+    least = len(sample) // _IMAGES_OF_A_KIND if len(sample) < _FEW_IMAGES else 0
+    return max(2, least, _enough(likely))
+
+
+def _tried(fitted: Tensor, held_out: Tensor, generator: torch.Generator) -> tuple[dict[int, Tensor], dict[int, float]]:
+    """Clusters by their number, and how likely images that were held out are under them."""
+    most = max(1, len(fitted) // _IMAGES_PER_CLUSTER)
+    tried = {j: clusters(fitted, j, generator) for j in _NUMBERS if j <= most}
+    return tried, {j: held_out_likelihood(prototypes, fitted, held_out) for j, prototypes in tried.items()}
+
+
+def _enough(likely: dict[int, float]) -> int:
+    """The fewest clusters that are nearly as likely as any number of them."""
+    best = max(likely.values())
+    return min(j for j in likely if likely[j] >= best - _AS_GOOD_WITHIN)
 
 
 def _owners(

@@ -1,0 +1,158 @@
+"""`nestkala classify`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from ...utils.errors import NestKALAError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...hasher import Hasher
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Say which class each image shows, and how likely it is; or that none of them is.
+
+    By default it is the likeliest class. With --bits it is that whose code, made of its name, is nearest. Images that
+    cannot be read are told, counted and left out.
+    """
+
+    model: Positional[Annotated[str, arg(metavar="MODEL")]]
+    """run folder, or "owner/name" on the Hugging Face hub; one of --shots 0 has seen no labels"""
+
+    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE")]] = ()
+    """one or several, or folders of them"""
+
+    top: int | None = None
+    """how many of the likeliest classes to tell of each image; by default 1"""
+
+    min_probability: float | None = None
+    """what is less likely is none of the classes; by default 0. Models whose archive showed kinds of things without a
+    name say so by themselves, too"""
+
+    bits: int | None = None
+    """compare codes of this length in place of the classes' probabilities"""
+
+    workers: int | None = None
+    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+
+    json: bool = False
+    """print {image: [{"class": ..., "probability": ...}, ...]} as JSON, likeliest first; null for none of the classes.
+    With --bits {image: class}"""
+
+    def run(self) -> None:
+        from tabulate import tabulate
+
+        from ...hasher import Hasher
+        from ...utils.errors import as_line
+        from ...utils.machine import decoding_workers
+
+        self._check()
+        images = [image for path in self.images for image in _images(path)]
+        if not images:
+            raise NestKALAError(f"there is no image in {', '.join(map(str, self.images))}")
+        workers = decoding_workers(self.workers)
+        hasher = Hasher.from_pretrained(self.model)
+        answers: dict[str, list[tuple[str | None, float | None]]] = {}
+        broken = list[str]()
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK]
+            try:
+                found = self._answers(hasher, chunk, workers)
+            except NestKALAError:  # which is rare: only then is each tried by itself
+                wrong = {image: message for image in chunk if (message := _unreadable(hasher, image))}
+                broken += wrong.values()
+                chunk = [image for image in chunk if image not in wrong]
+                found = self._answers(hasher, chunk, workers)
+            answers |= dict(zip(map(str, chunk), found, strict=True))
+        if not answers:
+            more = f"; nor can {len(broken) - 1} others" if len(broken) > 1 else ""
+            raise NestKALAError(f"{broken[0]}{more}")
+        for message in broken:
+            print(f"warning: {message}", file=sys.stderr)
+        if broken:
+            print(f"note: {len(broken)} of {len(images)} images cannot be read", file=sys.stderr)
+        if self.json:
+            print(json.dumps({image: self._as_json(ranked) for image, ranked in answers.items()}))
+            return
+        rows = []
+        for image, ranked in answers.items():
+            for place, (name, probability) in enumerate(ranked):
+                shown = "" if probability is None else f"{probability:.2f}"
+                rows.append(("" if place else as_line(image), as_line(name or "(none of the classes)"), shown))
+        headers = ("image", "class", "probability")
+        if self.bits is not None:
+            rows, headers = [row[:2] for row in rows], headers[:2]  # type: ignore[misc, assignment]
+        print(tabulate(rows, headers, tablefmt="simple"))
+
+    def _check(self) -> None:
+        """Raise NestKALAError for arguments that are wrong, or do not go together."""
+        if not self.images:
+            raise NestKALAError("name an image, or a folder of images")
+        if self.bits is not None and (self.top is not None or self.min_probability is not None):
+            raise NestKALAError(
+                "--bits compares codes, which have no probabilities: leave out --top, --min-probability"
+            )
+        if self.top is not None and self.top < 1:
+            raise NestKALAError(f"--top must be 1 or more, not {self.top}")
+        if self.min_probability is not None and not 0 <= self.min_probability <= 1:
+            raise NestKALAError(f"--min-probability must be 0 to 1, not {self.min_probability:g}")
+
+    def _answers(
+        self, hasher: "Hasher", images: Sequence[Path], workers: int
+    ) -> list[list[tuple[str | None, float | None]]]:
+        """Classes of each image with their probabilities, likeliest first; None for none of them."""
+        if self.bits is not None:
+            return [[(name, None)] for name in hasher.classify(images, self.bits, workers=workers)]
+        return [self._ranked(row, hasher.class_names) for row in hasher.class_probabilities(images, workers=workers)]
+
+    def _ranked(self, probabilities: "Tensor", names: Sequence[str]) -> list[tuple[str | None, float | None]]:
+        """The likeliest classes of one image, of probabilities (C + 1,), whose last is that of none of them."""
+        best = probabilities.sort(descending=True, stable=True)
+        ranked: list[tuple[str | None, float | None]] = [
+            (names[place] if place < len(names) else None, value)
+            for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            if place < len(names) or value > 0
+        ]
+        if ranked[0][0] is not None and float(ranked[0][1] or 0) < (self.min_probability or 0):
+            ranked = [(None, None), *ranked]
+        return ranked[: self.top or 1]
+
+    def _as_json(self, ranked: list[tuple[str | None, float | None]]) -> object:
+        if self.bits is not None:
+            return ranked[0][0]
+        return [{"class": name, "probability": value} for name, value in ranked]
+
+
+def _images(path: Path) -> list[Path]:
+    """The image, or those below the folder."""
+    from ...images.listing import LeftOut, images_below
+
+    if not path.is_dir():
+        return [path]
+    left_out = LeftOut()
+    images = [path / name for name, _ in images_below(path, left_out)]
+    for line in left_out.in_words():
+        print(line, file=sys.stderr)
+    return images
+
+
+def _unreadable(hasher: "Hasher", path: Path) -> str | None:
+    """Why an image cannot be read; None where it can."""
+    try:
+        hasher.backbone.prepare(path.read_bytes(), str(path))
+    except NestKALAError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot read image {str(path)!r}: {error.strerror}"
+    return None

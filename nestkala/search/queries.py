@@ -1,0 +1,106 @@
+"""What an index is asked with: images, sentences, images that it holds, and mixtures of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codes import pack, unpack
+from ..hasher import Hasher
+from ..images.decoding import is_below, looks_like_image
+from ..index.contract import Hits, SearchIndex
+from ..index.prefix_index import PrefixIndex
+from ..utils.errors import NestKALAError
+
+SHORTLIST = 1000
+"""Images that a mixture ranks, at least: those nearest to its signs."""
+
+_AGAINST = 0.5
+"""How much what is not wanted counts beside what is: all of it would leave nothing but differences."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One thing to ask with.
+
+    Attributes:
+        asked: the image, or the sentence.
+        code: packed, uint8 (1, bytes).
+        relaxed: real-valued code (1, L) of an image that was encoded; None of all else.
+    """
+
+    asked: Path | str
+    code: NDArray[np.uint8]
+    relaxed: NDArray[np.floating[Any]] | None = None
+
+
+def as_query(said: str, index: SearchIndex, hasher: Hasher, folder: Path | None) -> Query:
+    """What is meant: an image file, an image of the index by its name in it, or else a sentence.
+
+    Args:
+        said: by the user.
+        index: that is asked.
+        hasher: that made its codes.
+        folder: of the index's images, if it knows.
+
+    Raises:
+        NestKALAError: what is called like an image and is not there, a folder, nothing but spaces, or as `Hasher` does.
+    """
+    path = Path(said)
+    if not said.strip():
+        raise NestKALAError("a query is empty: name an image, or say what the images should show")
+    if _is_file(path):
+        return _of_image(path, hasher)
+    if isinstance(index, PrefixIndex) and (place := int(index.ids.find([said])[0])) >= 0:
+        return Query(folder / said if folder is not None and is_below(said) else said, index.codes_at([place]))
+    if folder is not None and is_below(said) and looks_like_image(path) and _is_file(folder / path):
+        return _of_image(folder / path, hasher)
+    if looks_like_image(path):
+        return _of_image(path, hasher)  # which says why it cannot be read
+    if _is_folder(path):
+        raise NestKALAError(f"{said} is a folder: ask with an image, or with a sentence by --text")
+    return of_text(said, hasher)
+
+
+def of_text(sentence: str, hasher: Hasher) -> Query:
+    """Raises NestKALAError as `Hasher.encode_text` does."""
+    return Query(sentence, hasher.encode_text(sentence))
+
+
+def mixture(wanted: Sequence[Query], unwanted: Sequence[Query], bits: int) -> NDArray[np.float32]:
+    """A real-valued code (1, bits) that is like all that is wanted and unlike what is not.
+
+    The sum of the codes, entries -1 or +1, less half of each that is not wanted. Images are then ranked by the product
+    of their code with it, as `PrefixIndex.search` does by `rescore`.
+    """
+    for_it = sum(unpack(query.code, bits).astype(np.float32) for query in wanted)
+    against = sum((unpack(query.code, bits).astype(np.float32) for query in unwanted), np.zeros((1, bits), np.float32))
+    mixed: NDArray[np.float32] = for_it - _AGAINST * against
+    return mixed
+
+
+def search_mixture(index: SearchIndex, mixed: NDArray[np.float32], k: int, shortlist: int | None) -> Hits:
+    """The k images whose codes have the largest products with a mixture (1, L), among those nearest to its signs."""
+    return index.search(pack(mixed), k, shortlist=shortlist or max(SHORTLIST, 10 * k), rescore=mixed)
+
+
+def _of_image(path: Path, hasher: Hasher) -> Query:
+    relaxed = hasher.relaxed(path)
+    return Query(path, pack(relaxed), relaxed)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a sentence longer than a file's name can be
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
