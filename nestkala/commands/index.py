@@ -98,6 +98,7 @@ class Index:
             f"{self.index}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
         )
+        _tell_of_tables(index)
 
     def _put_together(self, index: "SearchIndex | None") -> None:
         from tqdm import tqdm
@@ -118,3 +119,12 @@ class Index:
             print(json.dumps({"index": self.index, "images": len(index), "added": len(index) - len(known)}))
         else:
             print(f"{self.index}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")
+            _tell_of_tables(index)
+
+
+def _tell_of_tables(index: "SearchIndex") -> None:
+    from ..index import PrefixIndex
+
+    if isinstance(index, PrefixIndex) and index.tables_bytes:
+        each = index.tables_bytes / len(index)
+        print(f"tables for exact search: {each:.1f} bytes a code, {index.tables_bytes / 1e6:,.0f} MB")
