@@ -98,7 +98,7 @@ class Index:
             f"{self.index}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
         )
-        _tell_of_tables(index)
+        tell_of_tables(index)
 
     def _put_together(self, index: "SearchIndex | None") -> None:
         from tqdm import tqdm
@@ -119,10 +119,11 @@ class Index:
             print(json.dumps({"index": self.index, "images": len(index), "added": len(index) - len(known)}))
         else:
             print(f"{self.index}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")
-            _tell_of_tables(index)
+            tell_of_tables(index)
 
 
-def _tell_of_tables(index: "SearchIndex") -> None:
+def tell_of_tables(index: "SearchIndex") -> None:
+    """Print what the tables of a file take, if it has any."""
     from ..index import PrefixIndex
 
     if isinstance(index, PrefixIndex) and index.tables_bytes:

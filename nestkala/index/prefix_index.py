@@ -375,7 +375,9 @@ class PrefixIndex:
         )
 
     def _ids_at(self, positions: Positions) -> list[list[str]]:
-        return [[self._ids[position] for position in row] for row in positions.tolist()]
+        names = self._ids.take(positions.ravel()).as_list()
+        k = positions.shape[1]
+        return [names[k * q : k * (q + 1)] for q in range(len(positions))]
 
     def _slices_at(self, bits: int) -> Slices:
         if bits not in self._slices:

@@ -215,7 +215,7 @@ def _search(
         if not counted[table]:
             costs[table], counted[table] = _cost(starts[table], own, low_bits, ball, table), True
             continue
-        if spent + costs[table] > patience / 16 and spent + _planned(costs, done, missing) > patience:
+        if spent + costs[table] > patience / 64 and spent + _planned(costs, done, missing) > patience:
             return False
         if table == 0:
             _look_along(words, starts[0], own, low_bits, ball, query, masks, done, heap)
