@@ -395,10 +395,11 @@ class PrefixIndex:
     def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
         """The first `bits` bits of packed codes as words of the index's form, the others 0."""
         check_queries(codes, bits)
-        whole = np.zeros((len(codes), -(-self.bits // 8)), np.uint8)
-        short = prefix(codes, bits)
-        whole[:, : short.shape[1]] = short
-        return ordered_words(whole)
+        size, num_bytes = self._words.itemsize, -(-bits // 8)
+        whole = np.zeros((len(codes), size * self._words.shape[1]), np.uint8)
+        whole[:, :num_bytes] = codes[:, :num_bytes]
+        whole[:, num_bytes - 1] &= 0xFF << -bits % 8 & 0xFF
+        return whole.view(f">u{size}").astype(f"u{size}")
 
     def _insert(self, parts: Sequence[tuple[Words, Strings, Strings]]) -> None:
         words = np.concatenate([self._words, *(words for words, _, _ in parts)])

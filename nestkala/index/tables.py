@@ -338,10 +338,10 @@ def _look_at(
                         nearest = min(nearest, popcount((np.uint64(flat[np.uint64(positions[n])]) ^ asked) & mask))
                 else:
                     for n in range(begin, end):
-                        nearest = min(nearest, _distance(words, np.uint64(positions[n]), query, masks))
+                        nearest = min(nearest, _distance(words, int(positions[n]), query, masks))
                 if nearest << _SHIFT < heap[0]:  # positions ascend within one value of a whole substring only
                     for n in range(begin, end):
-                        _offer(words, np.uint64(positions[n]), query, masks, done, heap)
+                        _offer(words, int(positions[n]), query, masks, done, heap)
 
 
 @compiled
@@ -354,7 +354,7 @@ def _bounds(
 
 
 @compiled
-def _distance(words: Words, n: np.uint64, query: NDArray[np.uint64], masks: NDArray[np.uint64]) -> np.int64:
+def _distance(words: Words, n: int, query: NDArray[np.uint64], masks: NDArray[np.uint64]) -> np.int64:
     total = np.int64(0)
     for w in range(len(masks)):
         total += popcount((np.uint64(words[n, w]) ^ query[w]) & masks[w])
@@ -364,7 +364,7 @@ def _distance(words: Words, n: np.uint64, query: NDArray[np.uint64], masks: NDAr
 @compiled
 def _offer(
     words: Words,
-    n: np.uint64,
+    n: int,
     query: NDArray[np.uint64],
     masks: NDArray[np.uint64],
     done: NDArray[np.int64],

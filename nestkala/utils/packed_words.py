@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -60,7 +59,7 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:  # noqa: ARG001 - as above
         pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
         builder.call(function, [pointer, number(0), number(3), number(1)])  # to be read, often, data
         return context.get_dummy_value()
 
