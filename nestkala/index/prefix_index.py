@@ -43,8 +43,8 @@ _LARGE = 2**18
 """Codes from which tables are kept on the disk: fewer are scanned in a tenth of a millisecond."""
 _WORTH = 64
 """Tables serve where k is this many times smaller than the collection."""
-_ROOM = 1024
-"""Items that a search within a radius has room for before it counts them."""
+_ROOM = 256
+"""Items that a search within a radius has room for at first."""
 _PAYS = 100
 """Queries after which tables are made that were not kept: making them takes as long as so many scans."""
 
@@ -333,12 +333,12 @@ class PrefixIndex:
 
     def _within(self, query: Words, radius: int, bits: int) -> tuple[Positions, NDArray[Any]]:
         """All within a radius of one query (1, W), by distance, then by position: (1, n) each."""
-        k = min(len(self), max(_ROOM, len(self) // _WORTH))
-        if self._tables_serve(k, bits):
-            near, distances, answered = self._ready_tables(1).search(self._words, query, bits, k, radius=radius)
-            within = int((distances[0] <= radius).sum())
-            if answered[0] and within < k:
-                return near[:, :within], distances[:, :within]
+        for k in (_ROOM, len(self) // _WORTH):
+            if k and self._tables_serve(k, bits):
+                near, distances, answered = self._ready_tables(1).search(self._words, query, bits, k, radius=radius)
+                within = int((distances[0] <= radius).sum())
+                if answered[0] and within < k:
+                    return near[:, :within], distances[:, :within]
         slices, short = self._slices_at(bits), prefix_words(query, bits).astype(np.uint64)
         within = int(count_within(slices.prefixes, slices.starts, short, bits, radius)[0])
         return nearest(slices.prefixes, slices.starts, short, bits, within)
