@@ -76,8 +76,8 @@ def test_every_method_is_brute_force(name: str, bits: int, num: int, seed: int, 
         hits = index.search(queries, k, length, method=method)  # type: ignore[arg-type]
         assert hits.ids == [[str(n) for n in row[:k]] for row in order]
         np.testing.assert_array_equal(hits.distances, distances[:, :k])
-    for row, far, hits in zip(order, distances, index.search_radius(queries, radius, length), strict=True):
-        assert hits.ids == [[str(n) for n in row[far <= radius]]]
+    within = [[str(n) for n in row[far <= radius]] for row, far in zip(order, distances, strict=True)]
+    assert index.search_radius(queries, radius, length).ids == within
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
@@ -107,8 +107,8 @@ def test_large_collections_by_all_tables_and_by_the_first_alone(name: str, bits:
             hits = index.search(queries[:asked], 20, length)
             assert hits.ids == [[str(n) for n in row[:20]] for row in order[:asked]]
         for radius in (0, 2, length // 2):
-            for row, far, within in zip(order, distances, index.search_radius(queries, radius, length), strict=True):
-                assert within.ids == [[str(n) for n in row[far <= radius]]]
+            within = [[str(n) for n in row[far <= radius]] for row, far in zip(order, distances, strict=True)]
+            assert index.search_radius(queries, radius, length).ids == within
 
 
 def test_shortlists_and_rescoring_are_the_same_by_every_method() -> None:
