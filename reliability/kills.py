@@ -224,7 +224,7 @@ def _content(path: Path) -> bytes:
 
 def index_content(path: Path) -> object:
     """What an index file holds; its bytes may differ, because safetensors writes metadata in any order."""
-    bits, about, arrays = read_index(path, verify=True)
+    bits, about, arrays, _ = read_index(path, verify=True)
     return bits, about, [(array.shape, array.tobytes()) for array in arrays]
 
 

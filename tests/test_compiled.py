@@ -28,7 +28,7 @@ index = PrefixIndex.build(codes)
 def work():
     found = []
     for bits in (4, 11, 40, 64):
-        for method in ("auto", "scan", "slices"):
+        for method in ("auto", "scan", "slices", "tables"):
             for few in (1, 20):
                 hits = index.search(queries[:few], 7, bits, shortlist=12, method=method)
                 found.append((hits.ids, hits.distances.tolist()))

@@ -12,7 +12,7 @@ from serving import serving
 from nestkala import Hasher
 from nestkala.index import PrefixIndex
 from nestkala.report import write_report
-from nestkala.search.result_page import result_page
+from nestkala.search.result_page import Section, result_page
 from nestkala.server.app import make_app
 from nestkala.settings.config import Config
 from nestkala.training.run import train
@@ -82,7 +82,8 @@ def test_such_names_would_run(page: Any) -> None:
 def test_a_page_of_results_shows_them(page: Any, photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "results.html"
     for query in (photos / f"{NAMES[0]}.png", NAMES[5]):
-        file.write_text(result_page(query, photos, [(f"{name}.png", 1) for name in NAMES], NAMES[1]), encoding="utf-8")
+        section = Section(query, [(f"{name}.png", 1) for name in NAMES])
+        file.write_text(result_page([section], photos, NAMES[1]), encoding="utf-8")
         page.goto(file.as_uri())
         assert nothing_ran(page)
         shown = page.locator("figcaption").all_text_contents()

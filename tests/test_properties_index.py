@@ -14,7 +14,7 @@ from nestkala.codes import hamming, pack
 from nestkala.index import PrefixIndex
 from nestkala.utils.errors import NestKALAError
 
-METHODS = ("auto", "slices", "scan")
+METHODS = ("auto", "slices", "tables", "scan")
 
 
 def drawn(num: int, bits: int, seed: int) -> np.ndarray:

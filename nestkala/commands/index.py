@@ -106,6 +106,7 @@ class Index:
             f"{where}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
         )
+        tell_of_tables(index)
 
     def _fitted(self, where: str, folder: str) -> "tuple[SearchIndex, Hasher, list[str]]":
         """A new index with a model that is fitted to the folder, and the images that it holds already."""
@@ -154,3 +155,13 @@ class Index:
             print(json.dumps({"index": where, "images": len(index), "added": len(index) - len(known)}))
         else:
             print(f"{where}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")
+            tell_of_tables(index)
+
+
+def tell_of_tables(index: "SearchIndex") -> None:
+    """Print what the tables of a file take, if it has any."""
+    from ..index import PrefixIndex
+
+    if isinstance(index, PrefixIndex) and index.tables_bytes:
+        each = index.tables_bytes / len(index)
+        print(f"tables for exact search: {each:.1f} bytes a code, {index.tables_bytes / 1e6:,.0f} MB")

@@ -5,15 +5,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count, repeat
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..codes import check_packed, pack, prefix
-from ..utils.compiled import threads_are_lost
 from ..utils.errors import NestKALAError
 from ..utils.errors import nearest as nearest_name
 from ..utils.limits import is_whole_number
@@ -34,18 +32,30 @@ from .slices import (
 )
 from .storage import MAX_BITS, read_index, write_index
 from .strings import Strings
+from .tables import MOST_CODES, Tables, num_tables_of
 
-Method = Literal["auto", "slices", "scan"]
+Method = Literal["auto", "slices", "tables", "scan"]
 _FEW = 8
 """Slices serve where there are this many times fewer of them than codes."""
+_SHORT = 12
+"""Bits up to which there are always few slices beside the codes that tables would look at."""
+_LARGE = 2**18
+"""Codes from which tables are kept on the disk: fewer are scanned in a tenth of a millisecond."""
+_WORTH = 64
+"""Tables serve where k is this many times smaller than the collection."""
+_ROOM = 256
+"""Items that a search within a radius has room for at first."""
+_PAYS = 100
+"""Queries after which tables are made that were not kept: making them takes as long as so many scans."""
 
 
 class PrefixIndex:
     """Packed codes, sorted, with ids and a little metadata each; searched at any prefix length.
 
-    Codes that share a prefix lie side by side, at every length at once. A search at b bits measures distances to the
-    distinct prefixes, at most 2^b, and takes whole slices; where they are nearly as many as the codes, faiss scans.
-    Both are exact. Items at equal distance come in the order of their full codes, then in that of being added.
+    Codes that share a prefix lie side by side, at every length at once. A search at few bits measures distances to the
+    distinct prefixes and takes whole slices. One at more looks at the codes that share substrings of 16 bits with the
+    query, or nearly (`tables`), and scans where so many do that a scan is faster. All are exact. Items at equal
+    distance come in the order of their full codes, then in that of being added.
 
     Make one with `build`, or read one with `load`.
 
@@ -66,6 +76,8 @@ class PrefixIndex:
         self._words, self.bits, self._ids, self._metadata = words, bits, ids, metadata
         self.about = dict(about or {})
         self._slices: dict[int, Slices] = {}
+        self._tables: Tables | None = None
+        self._asked = 0
 
     @classmethod
     def build(
@@ -116,17 +128,30 @@ class PrefixIndex:
         Raises:
             NestKALAError: no such file, no index, of another version, or damaged.
         """
-        bits, about, (words, *strings) = read_index(Path(path), verify)
-        return cls(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
+        bits, about, (words, *strings), tables = read_index(Path(path), verify)
+        index = cls(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
+        index._tables = tables
+        return index
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str, tables: bool = True) -> None:
         """Write one safetensors file, whole or not at all.
+
+        Args:
+            path: of the file.
+            tables: keep those that make search exact without a scan, at most 12 bytes a code and 1 MB, where there are
+                at least 262,144 codes of 32 bits or more. Without them they are made again when they pay.
 
         Raises:
             OSError: it cannot be written, for want of room as a rule.
         """
         strings = (self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends)
-        write_index(Path(path), self.bits, self.about, (self._words, *strings))
+        kept = self._all_tables() if tables and len(self) >= _LARGE and self._num_tables > 1 else None
+        write_index(Path(path), self.bits, self.about, (self._words, *strings), kept)
+
+    @property
+    def tables_bytes(self) -> int:
+        """What `save` adds to the file, or to memory, for tables."""
+        return self._tables.num_bytes if self._tables is not None and len(self._tables.starts) > 1 else 0
 
     def __repr__(self) -> str:
         return f"PrefixIndex({len(self):,} codes of {self.bits} bits)"
@@ -243,15 +268,15 @@ class PrefixIndex:
             rescore: relaxed queries (Q, L), as `Hasher.relaxed` gives them: the shortlist, by default of 10 k, is
                 re-ranked by what the bits that differ cost, each the size of the query's relaxed bit. That parts the
                 many ties of short codes.
-            method: "slices", "scan", or "auto", which takes slices where they are few.
+            method: "auto", which chooses by cost, or one of "slices", "tables" (made if need be) and "scan".
 
         Raises:
             NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
         """
         bits = self.checked_bits(bits)
         shortlist = checked_shortlist(k, shortlist, rescore is not None)
-        if method not in ("auto", "slices", "scan"):
-            raise NestKALAError(f"method must be auto, slices or scan, not '{method}'")
+        if method not in get_args(Method):
+            raise NestKALAError(f"method must be auto, slices, tables or scan, not '{method}'")
         queries = self._queries(codes, bits)
         near, ranking = self._nearest(queries, min(shortlist, len(self)), bits, method)
         if rescore is not None:
@@ -275,12 +300,10 @@ class PrefixIndex:
         """
         bits = self.checked_bits(bits)
         check_radius(radius)
-        queries = prefix_words(self._queries(codes, bits), bits).astype(np.uint64)
-        slices = self._slices_at(bits)
-        counts = count_within(slices.prefixes, slices.starts, queries, bits, min(radius, bits))
+        queries = self._queries(codes, bits)
         ids, distances = [], []
-        for query, within in zip(queries, counts.tolist(), strict=True):
-            near, apart = nearest(slices.prefixes, slices.starts, query[None], bits, within)
+        for n in range(len(queries)):
+            near, apart = self._within(queries[n : n + 1], min(radius, bits), bits)
             ids += self._ids_at(near)
             distances += [*apart]
         return Hits(ids, distances)
@@ -294,12 +317,57 @@ class PrefixIndex:
         return int(self._num_distinct[self.checked_bits(bits)])
 
     def _nearest(self, queries: Words, k: int, bits: int, method: Method) -> tuple[Positions, NDArray[Any]]:
+        if method == "tables" and len(self) < MOST_CODES:
+            return self._all_tables().search(self._words, queries, bits, k, patient=True)[:2]
+        if method == "auto" and self._tables_serve(k, bits):
+            near, distances, answered = self._ready_tables(len(queries)).search(self._words, queries, bits, k)
+            if not answered.all():
+                others = ~answered
+                near[others], distances[others] = self._without_tables(queries[others], k, bits)
+            return near, distances
+        return self._without_tables(queries, k, bits, method)
+
+    def _without_tables(
+        self, queries: Words, k: int, bits: int, method: Method = "auto"
+    ) -> tuple[Positions, NDArray[Any]]:
         if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
             slices = self._slices_at(bits)
             return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
-        if bits == self.bits and not threads_are_lost():  # else faiss would wait for them
-            return _scan(queries, self._words, k)
         return scan_prefixes(self._words, queries, bits, k)
+
+    def _within(self, query: Words, radius: int, bits: int) -> tuple[Positions, NDArray[Any]]:
+        """All within a radius of one query (1, W), by distance, then by position: (1, n) each."""
+        for k in (_ROOM, len(self) // _WORTH):
+            if k and self._tables_serve(k, bits):
+                near, distances, answered = self._ready_tables(1).search(self._words, query, bits, k, radius=radius)
+                within = int((distances[0] <= radius).sum())
+                if answered[0] and within < k:
+                    return near[:, :within], distances[:, :within]
+        slices, short = self._slices_at(bits), prefix_words(query, bits).astype(np.uint64)
+        within = int(count_within(slices.prefixes, slices.starts, short, bits, radius)[0])
+        return nearest(slices.prefixes, slices.starts, short, bits, within)
+
+    def _tables_serve(self, k: int, bits: int) -> bool:
+        return bits > _SHORT and _WORTH * k <= len(self) < MOST_CODES
+
+    @property
+    def _num_tables(self) -> int:
+        return num_tables_of(self.bits)
+
+    def _ready_tables(self, num_queries: int) -> Tables:
+        """Tables that were kept, or the first one alone, which needs no positions, until the others pay."""
+        self._asked += num_queries
+        if self._tables is None and self._asked <= _PAYS:
+            self._tables = Tables.of(self._words, 1)
+        if self._asked > _PAYS:
+            return self._all_tables()
+        assert self._tables is not None
+        return self._tables
+
+    def _all_tables(self) -> Tables:
+        if self._tables is None or len(self._tables.starts) < self._num_tables:
+            self._tables = Tables.of(self._words, self._num_tables)
+        return self._tables
 
     def _soft_distances(self, relaxed: NDArray[np.floating] | torch.Tensor, near: Positions) -> NDArray[np.float32]:
         h = np.asarray(relaxed.detach().cpu().float() if isinstance(relaxed, torch.Tensor) else relaxed)
@@ -311,7 +379,9 @@ class PrefixIndex:
         )
 
     def _ids_at(self, positions: Positions) -> list[list[str]]:
-        return [[self._ids[position] for position in row] for row in positions.tolist()]
+        names = self._ids.take(positions.ravel()).as_list()
+        k = positions.shape[1]
+        return [names[k * q : k * (q + 1)] for q in range(len(positions))]
 
     def _slices_at(self, bits: int) -> Slices:
         if bits not in self._slices:
@@ -329,10 +399,11 @@ class PrefixIndex:
     def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
         """The first `bits` bits of packed codes as words of the index's form, the others 0."""
         check_queries(codes, bits)
-        whole = np.zeros((len(codes), -(-self.bits // 8)), np.uint8)
-        short = prefix(codes, bits)
-        whole[:, : short.shape[1]] = short
-        return ordered_words(whole)
+        size, num_bytes = self._words.itemsize, -(-bits // 8)
+        whole = np.zeros((len(codes), size * self._words.shape[1]), np.uint8)
+        whole[:, :num_bytes] = codes[:, :num_bytes]
+        whole[:, num_bytes - 1] &= 0xFF << -bits % 8 & 0xFF
+        return whole.view(f">u{size}").astype(f"u{size}")
 
     def _insert(self, parts: Sequence[tuple[Words, Strings, Strings]]) -> None:
         words = np.concatenate([self._words, *(words for words, _, _ in parts)])
@@ -346,6 +417,7 @@ class PrefixIndex:
     def _set(self, words: Words, ids: Strings, metadata: Strings) -> None:
         self._words, self._ids, self._metadata = words, ids, metadata
         self._slices.clear()
+        self._tables, self._asked = None, 0
         self.__dict__.pop("_num_distinct", None)
 
     @cached_property
@@ -366,13 +438,3 @@ def _checked_id(place: int, name: str) -> str:
     if not isinstance(name, str):
         raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
     return name
-
-
-def _scan(queries: Words, words: Words, k: int) -> tuple[Positions, NDArray[np.int32]]:
-    """The k nearest codes by faiss, whose counting variant keeps the codes' order within equal distances."""
-    distances, near = faiss.knn_hamming(_as_bytes(queries), _as_bytes(words), k, variant="mc")
-    return near, distances
-
-
-def _as_bytes(words: Words) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(words).view(np.uint8)

@@ -1,4 +1,4 @@
-"""A scan of all codes at a prefix length in place, where faiss would need a shortened copy of them."""
+"""A scan of all codes, at a prefix length in place."""
 
 import numpy as np
 from numba import get_num_threads, prange
@@ -8,7 +8,7 @@ from ..utils.compiled import compiled, compiled_parallel
 from ..utils.packed_words import Words, popcount
 from .slices import Distances, Positions, best
 
-_BLOCK = 4096
+_BLOCK = 1024
 _FEW_QUERIES = 8
 
 
@@ -17,16 +17,22 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
 
     Codes (N, W) and queries (Q, W) as `ordered_words` gives them, k at most N.
     """
-    width = 8 * words.dtype.itemsize
-    masks = [(1 << width) - (1 << max(0, width - max(0, bits - width * w))) for w in range(words.shape[1])]
+    masks = prefix_masks(words, bits)
     # Few queries share the processors by parts of the collection, many by queries.
     parts = get_num_threads() if len(queries) < _FEW_QUERIES else 1
     bounds = np.linspace(0, len(words), parts + 1).astype(np.int64)
-    near, distances = _scan(words, queries.astype(np.uint64), np.array(masks, np.uint64), bits, k, bounds)
+    near, distances = _scan(words, queries.astype(np.uint64), masks, bits, k, bounds)
     if parts == 1:
         return near[:, 0], distances[:, 0]
     together = len(queries), parts * k
     return best(near.reshape(together), distances.reshape(together), k)
+
+
+def prefix_masks(words: Words, bits: int) -> NDArray[np.uint64]:
+    """Which bits of each word belong to the first `bits` bits of codes (N, W), for the words that have any, (w,)."""
+    width = 8 * words.dtype.itemsize
+    masks = [(1 << width) - (1 << max(0, width * (w + 1) - bits)) for w in range(-(-bits // width))]
+    return np.array(masks, np.uint64)
 
 
 @compiled_parallel
@@ -67,10 +73,8 @@ def _scan_part(
     block = np.empty(_BLOCK, np.uint16)
     for first in range(start, stop, _BLOCK):
         last = min(first + _BLOCK, stop)
-        block[:] = 0
-        for w in range(len(masks)):  # a word at a time, so that the compiler can take several codes at a time
-            for n in range(last - first):
-                block[n] += popcount((np.uint64(words[first + n, w]) ^ query[w]) & masks[w])
+        if _measure(words[first:last], query, masks, block) > limit:
+            continue
         for n in range(last - first):
             if block[n] <= limit:
                 kept[num_kept], kept_distances[num_kept] = first + n, block[n]
@@ -85,6 +89,24 @@ def _scan_part(
         if num_kept > room - _BLOCK:
             num_kept = _keep_nearest(kept, kept_distances, num_kept, kept, kept_distances, k)
     _keep_nearest(kept, kept_distances, num_kept, near, distances, k)
+
+
+@compiled
+def _measure(
+    words: NDArray[np.uint64], query: NDArray[np.uint64], masks: NDArray[np.uint64], distances: NDArray[np.uint16]
+) -> int:
+    """Write the distance of each code, and say which is the smallest."""
+    if words.shape[1] == 1:  # apart, so that the compiler takes several codes at a time
+        flat, asked, mask = words.reshape(-1), query[0], masks[0]
+        for n in range(len(flat)):
+            distances[n] = popcount((np.uint64(flat[n]) ^ asked) & mask)
+    else:
+        for n in range(len(words)):
+            total = np.int64(0)
+            for w in range(len(masks)):
+                total += popcount((np.uint64(words[n, w]) ^ query[w]) & masks[w])
+            distances[n] = total
+    return int(distances[: len(words)].min())
 
 
 @compiled

@@ -14,23 +14,31 @@ from ..utils.errors import NestKALAError, one_line
 from ..utils.files import checksum, replacing_safetensors
 from ..utils.packed_words import ordered_words
 from ..utils.versions import check_version
+from .tables import BITS, Tables, num_tables_of
 
-_FORMAT, _VERSION = "nestkala-index", 1
+_FORMAT, _VERSION, _WITH_TABLES = "nestkala-index", 1, 2
+"""Without tables a file is of the first version, which earlier programs read."""
 MAX_BITS = 2**16 - 2
 """Of a code: distances are counted in 16 bits."""
 _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
+_TABLES = ("tables.positions", "tables.starts")
 
 
-def write_index(path: Path, bits: int, about: Mapping[str, str], arrays: Sequence[NDArray[Any]]) -> None:
+def write_index(
+    path: Path, bits: int, about: Mapping[str, str], arrays: Sequence[NDArray[Any]], tables: Tables | None = None
+) -> None:
     """Write what an index is made of, whole or not at all: see `PrefixIndex.save`."""
     named = dict(zip(_ARRAYS, arrays, strict=True))
-    settings = {"format": _FORMAT, "version": str(_VERSION), "bits": str(bits), "about": json.dumps(about)}
+    if tables is not None:
+        named |= zip(_TABLES, (tables.positions, tables.starts), strict=True)
+    version = str(_VERSION if tables is None else _WITH_TABLES)
+    settings = {"format": _FORMAT, "version": version, "bits": str(bits), "about": json.dumps(about)}
     with replacing_safetensors(path) as temporary:
         save_file(named, temporary, settings | {"checksum": _checksum(settings, named)})
 
 
-def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDArray[Any]]]:
-    """The bits, what was told, and the memory-mapped arrays that `write_index` wrote: see `PrefixIndex.load`.
+def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDArray[Any]], Tables | None]:
+    """Bits, what was told, the memory-mapped arrays, and the tables if any, that `write_index` wrote.
 
     Arrays that do not fit together are refused whatever the checksum says, which is no secret: the search trusts them.
     """
@@ -39,10 +47,15 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
             settings = file.metadata() or {}
             if settings.get("format") != _FORMAT:
                 raise NestKALAError(f"{path} is no index of NestKALA")
-            check_version(f"the index {path}", settings.get("version"), _VERSION)
-            arrays = {name: _fixed(file.get_tensor(name).numpy()) for name in _ARRAYS}
+            if has_tables := settings.get("version") != str(_VERSION):
+                check_version(f"the index {path}", settings.get("version"), _WITH_TABLES)
+            names = (*_ARRAYS, *_TABLES) if has_tables else _ARRAYS
+            arrays = {name: _fixed(file.get_tensor(name).numpy()) for name in names}
         bits, about = int(settings["bits"]), json.loads(settings["about"])
-        _check(bits, about, *arrays.values())
+        _check(bits, about, *(arrays[name] for name in _ARRAYS))
+        tables = Tables(*(arrays[name] for name in _TABLES)) if has_tables else None
+        if tables is not None:
+            _check_tables(tables, bits, len(arrays["words"]))
     except NestKALAError:
         raise
     except OSError as error:
@@ -54,7 +67,7 @@ def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDAr
     written = settings.pop("checksum", None)
     if verify and _checksum(settings, arrays) != written:
         raise NestKALAError(f"the index {path} is damaged: its content is not what was written")
-    return bits, about, list(arrays.values())
+    return bits, about, [arrays[name] for name in _ARRAYS], tables
 
 
 def _fixed(array: NDArray[Any]) -> NDArray[Any]:
@@ -87,6 +100,19 @@ def _check(
         bounds = (ends[0], ends[-1]) if len(ends) else (0, 0)
         if bounds[0] < 0 or bounds[1] != len(text) or (ends[1:] < ends[:-1]).any():
             raise ValueError("an item's text ends beyond the whole, or before it begins")
+
+
+def _check_tables(tables: Tables, bits: int, num_codes: int) -> None:
+    """Raise ValueError for what no tables are made of."""
+    positions, starts, num = tables.positions, tables.starts, num_tables_of(bits)
+    if positions.dtype != np.uint32 or positions.shape != (num - 1, num_codes):
+        raise ValueError(f"{positions.dtype} {positions.shape} are no tables of {num_codes} codes of {bits} bits")
+    if starts.dtype != np.uint32 or starts.shape != (num, 2**BITS + 1):
+        raise ValueError(f"{starts.dtype} {starts.shape} are no beginnings in {num} tables")
+    if (starts[:, 1:] < starts[:, :-1]).any() or starts[:, 0].any() or (starts[:, -1] != num_codes).any():
+        raise ValueError("a table's part ends beyond the whole, or before it begins")
+    if positions.size and positions.max() >= num_codes:
+        raise ValueError("a table names a code that is not there")
 
 
 def _checksum(settings: dict[str, str], arrays: dict[str, NDArray[Any]]) -> str:

@@ -48,6 +48,12 @@ class Strings:
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))
 
+    def as_list(self) -> list[str]:
+        """All of them, in less time than one after the other."""
+        text, ends = self.text.tobytes(), self.ends.tolist()
+        starts = [0, *ends[:-1]]
+        return [text[a:b].decode("utf-8", "surrogateescape") for a, b in zip(starts, ends, strict=True)] if ends else []
+
     def find(self, names: Sequence[str]) -> NDArray[np.int64]:
         """The place of each name, (n,); -1 for one that is not there."""
         asked = Strings.of(names)

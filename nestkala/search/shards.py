@@ -117,7 +117,9 @@ def encode_folder(
     label = f"encoding, 1 of {accelerator.num_processes} processes" if accelerator.num_processes > 1 else "encoding"
     with tqdm(total=total, desc=label, unit="img", disable=not show) as bar:
         for shard, images in shard_images(output, plan, set(mine)):
-            _encode_shard(hasher, folder, images, plan.about, decoding_workers(workers), bar).save(_path(output, shard))
+            _encode_shard(hasher, folder, images, plan.about, decoding_workers(workers), bar).save(
+                _path(output, shard), tables=False
+            )
     accelerator.wait_for_everyone()
     return plan
 

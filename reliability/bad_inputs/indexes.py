@@ -39,7 +39,7 @@ def _written(bits: int | None = None, about: Any = None, **arrays: Any) -> Spoil
     """The same index with other parts; an array may be given as a function of the one there is."""
 
     def spoil(path: Path) -> None:
-        its_bits, its_about, its_arrays = read_index(path, verify=False)
+        its_bits, its_about, its_arrays, _ = read_index(path, verify=False)
         parts = {name: np.array(array) for name, array in zip(NAMES, its_arrays, strict=True)}
         for name, value in arrays.items():
             parts[name] = value(parts[name])

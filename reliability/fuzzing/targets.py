@@ -35,7 +35,7 @@ from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied, noise
 from ..bad_inputs.images import encoded
 
 _FEW = 12
-_METHODS: tuple[Method, ...] = ("slices", "scan")
+_METHODS: tuple[Method, ...] = ("slices", "tables", "scan")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,237 @@
+"""Exact search by tables against scans and against approximate indexes, on the same codes.
+
+Figures are processor seconds of one thread, which other work on the machine moves less than the clock.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import faiss
+import numpy as np
+from numba import set_num_threads
+from numpy.typing import NDArray
+
+from nestkala.codes import prefix
+from nestkala.index import PrefixIndex
+from nestkala.index.prefix_index import Method
+from nestkala.index.strings import Strings
+from nestkala.utils.packed_words import ordered_words
+
+from .comparison import Row
+
+Codes = NDArray[np.uint8]
+K, BITS, CENTRES, BATCH = 10, 64, 10_000, 200
+_BLOCK = 500_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A collection of 64-bit codes and the times that a search in it should be faster.
+
+    Attributes:
+        what: it is.
+        codes: (num) -> packed codes, of images or of queries.
+        targets: {bits: how many times faster than a scan}.
+        k: how many are searched.
+        scale: of the number of codes.
+    """
+
+    what: str
+    codes: Callable[[int], Codes]
+    targets: dict[int, float]
+    k: int = K
+    scale: float = 1
+
+
+def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
+    """Every case: the faiss scan, the counting variant that earlier versions used, ours, one query at a time."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 256, (CENTRES, BITS // 8), dtype=np.uint8)
+    one = centres[:1]
+    at_ten = partial(_flipped, rng, centres, 0.10)
+    cases = (
+        Case("10,000 clusters, 10 % of bits flipped", at_ten, {64: 100, 48: 0, 32: 150, 24: 0, 16: 0, 8: 0}),
+        Case("10,000 clusters, 15 % flipped", partial(_flipped, rng, centres, 0.15), {64: 30, 48: 0, 32: 0}),
+        Case("uniform", partial(_uniform, rng), {64: 8, 48: 0, 32: 100, 24: 0}),
+        Case("identical", partial(_flipped, rng, one, 0.0), {64: 1 / 1.1}),
+        Case("one tight cluster, 5 % flipped", partial(_flipped, rng, one, 0.05), {64: 1 / 1.1}),
+        Case("first half constant", partial(_half, rng, slice(0, 4)), {64: 1 / 1.1}),
+        Case("last half constant", partial(_half, rng, slice(4, 8)), {64: 1 / 1.1}),
+        Case("uniform, a tenth as many, k = 100", partial(_uniform, rng), {64: 1 / 1.1}, k=100, scale=0.1),
+    )
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    set_num_threads(1)
+    rows = [row for case in cases for row in _measured(case, items, queries)]
+    rows += _approximate(items // 10, at_ten)
+    faiss.omp_set_num_threads(before)
+    return rows
+
+
+def _measured(case: Case, items: int, num_queries: int) -> list[Row]:
+    index, queries = _index(case.codes(int(items * case.scale))), case.codes(num_queries)
+    index.search(queries[:1], case.k, method="tables")  # which makes them
+    rows = [_row(case, index, queries, bits, target) for bits, target in case.targets.items()]
+    if case.targets[BITS] > 1:
+        rows.append(_batch(case, index, queries))
+        with TemporaryDirectory() as folder:  # as `nestkala index` leaves it
+            path = Path(folder, "codes.index")
+            index.save(path)
+            mapped = PrefixIndex.load(path, verify=False)
+            rows.append(_row(replace(case, what=f"{case.what}, memory-mapped"), mapped, queries, BITS, 0))
+    return rows
+
+
+def _index(codes: Codes) -> PrefixIndex:
+    """Of these codes, named by numbers of eight digits; `build` would take most of the time for the names."""
+    words = np.sort(ordered_words(codes), axis=0)
+    digits = np.arange(len(codes))[:, None] // 10 ** np.arange(7, -1, -1) % 10  # (N, 8)
+    ids = Strings((digits + ord("0")).astype(np.uint8).ravel(), 8 * np.arange(1, len(codes) + 1))
+    metadata = Strings(np.tile(np.frombuffer(b"{}", np.uint8), len(codes)), 2 * np.arange(1, len(codes) + 1))
+    return PrefixIndex(words, BITS, ids, metadata)
+
+
+def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: float) -> Row:
+    codes, asked = prefix(index.codes, bits), prefix(queries, bits)
+    found: dict[str, list[list[int]]] = {}
+
+    def plain(query: Codes, variant: str) -> list[int]:
+        return faiss.knn_hamming(query, codes, case.k, variant=variant)[0][0].tolist()
+
+    def ours(query: Codes, method: Method = "auto") -> list[int]:
+        return index.search(query, case.k, bits, method=method).distances[0].tolist()
+
+    ways: dict[str, Callable[[Codes], list[int]]] = {
+        "faiss": partial(plain, variant="hc"),
+        "before": partial(plain, variant="mc"),
+        "scan": partial(ours, method="scan"),
+        "ours": ours,
+    }
+    for name in ("scan", "ours"):
+        ways[name](asked[:1])  # compiles
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for name, way in ways.items():  # one after the other: a scan between two queries would empty the caches
+        for n in range(len(asked) if name == "ours" else 10):
+            started = time.thread_time()
+            distances = way(asked[n : n + 1])
+            times[name].append(time.thread_time() - started)
+            found.setdefault(name, []).append(sorted(distances))
+    for name in ("before", "scan", "ours"):
+        assert found[name][:10] == found["faiss"], f"{name} found something else"
+    ms = {name: 1000 * statistics.median(seconds) for name, seconds in times.items()}
+    ratio = ms["faiss"] / ms["ours"]
+    goal = "" if not target else f"{target:g} times" if target > 1 else "1.1 of the scan at most"
+    return Row(
+        f"{len(index):,} codes, {case.what}, {bits} bits, k = {case.k}",
+        f"faiss scan {ms['faiss']:.2f} ms; its counting variant {ms['before']:.2f}; ours {ms['scan']:.2f}",
+        f"{ratio:.1f} times faster: {ms['ours']:.3f} ms; our scan {ms['before'] / ms['scan']:.1f} times",
+        goal,
+        ratio >= target,
+        times | {"ms": ms},
+    )
+
+
+def _batch(case: Case, index: PrefixIndex, queries: Codes) -> Row:
+    """A batch, on one thread, in clock seconds."""
+    asked = np.concatenate([queries, case.codes(BATCH - len(queries))])
+    index.search(asked, case.k)
+    codes, times = index.codes, []
+    for way in (lambda: faiss.knn_hamming(asked, codes, case.k, variant="hc"), lambda: index.search(asked, case.k)):
+        started = time.process_time()
+        way()
+        times.append(1000 * (time.process_time() - started) / BATCH)
+    return Row(
+        f"{len(index):,} codes, {case.what}, a batch of {BATCH}, a query",
+        f"faiss scan {times[0]:.2f} ms",
+        f"{times[0] / times[1]:.1f} times faster: {times[1]:.3f} ms",
+        "10 times",
+        times[0] >= 10 * times[1],
+    )
+
+
+def _approximate(items: int, make: Callable[[int], Codes]) -> list[Row]:
+    """What faiss's binary indexes find of the true ten, how fast, and what they take."""
+    codes, queries = make(items), make(100)
+    index = _index(codes)
+    started = time.thread_time()
+    index.search(queries[:1], K, method="tables")
+    built = time.thread_time() - started
+    true = [row[-1] for row in index.search(queries, K, method="scan").distances]
+
+    def timed(what: str, search: Callable[[Codes], NDArray[np.int32]], seconds: float, extra: int) -> Row:
+        times, within = [], 0
+        for n in range(len(queries)):
+            started = time.thread_time()
+            distances = search(queries[n : n + 1])
+            times.append(1000 * (time.thread_time() - started))
+            within += int((distances <= true[n]).sum())  # whichever of those that tie
+        recall, ms = within / (K * len(queries)), statistics.median(times)
+        return Row(
+            f"{items:,} codes, {what}",
+            "exact search",
+            f"recall@10 {recall:.3f}, {ms:.3f} ms, built in {seconds:.1f} s, {extra / items:.0f} bytes a code",
+            "",
+            True,
+        )
+
+    rows = [timed("ours", lambda q: index.search(q, K).distances[0], built, 8 * items + index.tables_bytes)]
+    for what, make_index in _FAISS.items():
+        engine = make_index()
+        started = time.thread_time()
+        if not engine.is_trained:
+            engine.train(codes[:100_000])
+        engine.add(codes)
+        seconds = time.thread_time() - started
+        size = faiss.serialize_index_binary(engine).nbytes
+        rows.append(timed(what, lambda q, engine=engine: engine.search(q, K)[0][0], seconds, size))  # type: ignore[misc]
+    return rows
+
+
+def _multi_hash() -> faiss.IndexBinary:
+    index = faiss.IndexBinaryMultiHash(BITS, 4, 16)
+    index.nflip = 1
+    return index
+
+
+def _hash() -> faiss.IndexBinary:
+    index = faiss.IndexBinaryHash(BITS, 16)
+    index.nflip = 2
+    return index
+
+
+def _ivf() -> faiss.IndexBinary:
+    index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(BITS), BITS, 1024)
+    index.own_fields, index.nprobe = False, 16
+    index.kept = index.quantizer  # type: ignore[attr-defined]
+    return index
+
+
+_FAISS: dict[str, Callable[[], faiss.IndexBinary]] = {
+    "IndexBinaryMultiHash, 4 x 16 bits, 1 flip": _multi_hash,
+    "IndexBinaryHash, 16 bits, 2 flips": _hash,
+    "IndexBinaryIVF, 1,024 lists, 16 probed": _ivf,
+    "IndexBinaryHNSW, 16 links": lambda: faiss.IndexBinaryHNSW(BITS, 16),
+}
+
+
+def _uniform(rng: np.random.Generator, num: int) -> Codes:
+    return rng.integers(0, 256, (num, BITS // 8), dtype=np.uint8)
+
+
+def _half(rng: np.random.Generator, constant: slice, num: int) -> Codes:
+    codes = _uniform(rng, num)
+    codes[:, constant] = 90
+    return codes
+
+
+def _flipped(rng: np.random.Generator, centres: Codes, rate: float, num: int) -> Codes:
+    codes = centres[rng.integers(len(centres), size=num)]
+    for start in range(0, num, _BLOCK) if rate else ():
+        block = codes[start : start + _BLOCK]
+        block ^= np.packbits(rng.random((len(block), BITS), np.float32) < rate, axis=1)
+    return codes
