@@ -2,21 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .backbones.features import FeatureBackbone
 from .codes import columns, pack, unpack
+from .images.given import GivenImages, ImageLike, chunks
 from .index import Hits, SearchIndex
 from .modeling.encoding import packed_codes, relaxed_codes
 from .modeling.model import HashModel
@@ -25,9 +23,6 @@ from .tokens.source import TokenSource
 from .training.result import load_result
 from .utils.errors import NestKALAError, one_line
 from .utils.seeding import seeded
-
-ImageLike = str | Path | bytes | Image | npt.NDArray[np.floating[Any]]
-"""An image as a path, as an encoded file's bytes, or decoded; for a model of own features its feature (width,)."""
 
 
 class Hasher:
@@ -81,7 +76,7 @@ class Hasher:
 
     def encode(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         bits: int | None = None,
         batch_size: int = 128,
         workers: int = 0,
@@ -90,8 +85,9 @@ class Hasher:
         """Packed codes of images, uint8 (N, ceil(bits / 8)), big-endian bits, +1 -> 1.
 
         Args:
-            images: one image or several; paths, encoded bytes or PIL images; own features (N, width) or (width,)
-                for a model that was trained on such.
+            images: one image or several: paths, encoded bytes, open files, images of Pillow, arrays or tensors
+                (`ImageLike`), arrays uint8 (N, H, W, 3) and tensors (N, 3, H, W) among them; for a model that was
+                trained on own features such, (N, width) or (width,). An iterator is read a few batches at a time.
             bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
                 exactly the prefix of a longer one. Of heads that do not nest, a trained length.
             batch_size: images per pass.
@@ -99,16 +95,19 @@ class Hasher:
             progress: show a bar.
 
         Raises:
-            NestKALAError: bits out of range, or an image that cannot be read, by name.
+            NestKALAError: bits out of range, an image that cannot be read, by name, or what is no image, by number.
         """
         where = self.columns(bits)
-        given, source = self._source(images, batch_size, workers)
         label = "encoding" if progress else None
-        return columns(packed_codes(self.model, source, given, range(len(given)), label), where)
+        codes = [
+            packed_codes(self.model, source, given, range(len(given)), label)
+            for given, source in self._sources(images, batch_size, workers)
+        ]
+        return columns(np.concatenate(codes), where)
 
     def relaxed(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         *,
         bits: int | None = None,
         batch_size: int = 128,
@@ -116,8 +115,11 @@ class Hasher:
     ) -> Tensor:
         """Relaxed codes (N, bits) in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
         where = self.columns(bits)
-        given, source = self._source(images, batch_size, workers)
-        batches = list(relaxed_codes(self.model, source, given, range(len(given))))
+        batches = [
+            batch
+            for given, source in self._sources(images, batch_size, workers)
+            for batch in relaxed_codes(self.model, source, given, range(len(given)))
+        ]
         return torch.cat(batches)[:, where] if batches else torch.empty(0, where.stop - where.start)
 
     def encode_text(self, sentences: str | Sequence[str], bits: int | None = None) -> np.ndarray:
@@ -170,7 +172,7 @@ class Hasher:
         return self._text_codes(self.model.anchors, self.columns(bits))
 
     def classify(
-        self, images: ImageLike | Sequence[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
+        self, images: ImageLike | Iterable[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
     ) -> list[str | None]:
         """The class of each image: that whose code is nearest to the image's relaxed one.
 
@@ -249,14 +251,15 @@ class Hasher:
             raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {one_line(error)}") from error
         return str(url)
 
-    def _source(
-        self, images: ImageLike | Sequence[ImageLike], batch_size: int, workers: int
-    ) -> tuple["_Given", TokenSource]:
-        one = isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim == 1)
-        features = isinstance(self.backbone, FeatureBackbone)
-        given = _Given([images] if one else images, features)  # type: ignore[list-item, arg-type]
-        batch_size = max(1, min(batch_size, len(given)))
-        return given, TokenSource(self.backbone, self.spec.precision, batch_size, workers)
+    def _sources(
+        self, images: ImageLike | Iterable[ImageLike], batch_size: int, workers: int
+    ) -> Iterator[tuple[GivenImages, TokenSource]]:
+        source = None  # one for all, so that no code depends on how a stream is cut
+        for given in chunks(images, isinstance(self.backbone, FeatureBackbone), batch_size):
+            if source is None:
+                size = max(1, min(batch_size, len(given)))
+                source = TokenSource(self.backbone, self.spec.precision, size, workers)
+            yield given, source
 
     def _card(self) -> str:
         lengths = ", ".join(map(str, self.lengths))
@@ -287,32 +290,6 @@ def nearest_classes(relaxed: Tensor, class_codes: np.ndarray) -> np.ndarray:
     codes = torch.from_numpy(unpack(class_codes, relaxed.shape[1])).to(relaxed)  # (C, bits)
     nearest: np.ndarray = (relaxed @ codes.T).argmax(dim=1).numpy()
     return nearest
-
-
-@dataclass(frozen=True)
-class _Given:
-    images: Sequence[ImageLike]
-    features: bool
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @cached_property
-    def names(self) -> Sequence[str]:
-        return [str(image) if isinstance(image, str | Path) else f"number {i}" for i, image in enumerate(self.images)]
-
-    def read(self, index: int) -> bytes | Image:
-        image = self.images[index]
-        if isinstance(image, bytes | Image):
-            return image
-        if self.features and isinstance(image, np.ndarray):
-            return image.astype(np.float32).tobytes()
-        if not isinstance(image, str | Path):
-            raise NestKALAError(f"image number {index} is a {type(image).__name__}, not a path, bytes or a PIL image")
-        try:
-            return Path(image).read_bytes()
-        except OSError as error:
-            raise NestKALAError(f"cannot read image {str(image)!r}: {error.strerror}") from None
 
 
 def _download(repo: str) -> Path:
