@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from ..utils.errors import NestKALAError
 
 if TYPE_CHECKING:
+    from ..hasher import Hasher
     from ..index import SearchIndex
 
 
@@ -43,9 +44,13 @@ class Index:
     """print what changed as JSON"""
 
     def run(self) -> None:
+        from ..index.milvus import is_address
         from ..search.opening import find_index
         from ..search.shards import is_encoded
+        from ..utils.files import check_writable
 
+        if not is_address(self.index):
+            check_writable(Path(self.index))
         index = find_index(self.index)
         if is_encoded(self.folder):
             if self.model is not None:
@@ -85,8 +90,9 @@ class Index:
             keep=lambda: save_index(index, self.index),
             keep_every=self.save_every or 10_000,
         )
+        doubts = _doubts(index, hasher)
         if self.json:
-            print(json.dumps({"index": self.index, "images": len(index), **asdict(changes)}))
+            print(json.dumps({"index": self.index, "images": len(index), **asdict(changes), "warnings": doubts}))
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
@@ -94,6 +100,8 @@ class Index:
             print(line)
         if changes.left_out.unlisted:
             print("note: what the index holds of images that cannot be listed stays in it")
+        for line in doubts:
+            print(line)
         print(
             f"{self.index}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
@@ -118,3 +126,13 @@ class Index:
             print(json.dumps({"index": self.index, "images": len(index), "added": len(index) - len(known)}))
         else:
             print(f"{self.index}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")
+
+
+def _doubts(index: "SearchIndex", hasher: "Hasher") -> list[str]:
+    """Warnings of codes that say little, where they are at hand, and of class names that do."""
+    from ..data.class_names import names_in_doubt
+    from ..evaluation.collapse import Collapse
+    from ..index import PrefixIndex
+
+    found = Collapse.of(index.codes, index.bits).warnings() if isinstance(index, PrefixIndex) else []
+    return found + (names_in_doubt(hasher.class_names) if hasher.spec.has_text_codes else [])

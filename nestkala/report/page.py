@@ -59,6 +59,7 @@ def _scores(groups: Sequence[Group]) -> str:
     notes = [
         "Scores x 100. mAP: ties in gallery order; tie-aware: its expectation over random order within ties, with its "
         "95 % interval over the queries.",
+        f"Chance level of the mAP: {100 * runs[0].chance:.1f}, of {runs[0].num_queries:,} queries.",
     ]
     if any(of.scores.copy_recall_at_1 is not None for run in runs for of in run.lengths.values()):
         notes.append(f"{MEANING}.")
@@ -71,7 +72,9 @@ def _scores(groups: Sequence[Group]) -> str:
     notes.append(
         "No silhouette: images with several labels belong to no one group." if runs[0].multi_label else SILHOUETTE
     )
-    return f"{_scrolling(score_table(groups))}\n{_note(' '.join(notes))}"
+    doubts = [f"{'' if len(runs) == 1 else f'{run.name}: '}{line}" for run in runs for line in run.warnings]
+    warned = "".join(_note(line[0].upper() + line[1:]) for line in doubts)
+    return f"{_scrolling(score_table(groups))}\n{warned}{_note(' '.join(notes))}"
 
 
 def _curves(*kinds: Sequence[Chart]) -> str:

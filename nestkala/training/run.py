@@ -21,8 +21,10 @@ from torch import Tensor
 from ..backbones import Backbone, load_backbone
 from ..codes import columns, pack, unpack
 from ..data import FeatureDataset, ImageDataset, load_dataset, with_archive, without_broken
+from ..data.class_names import names_in_doubt
 from ..data.splits import Split, draw_split, load_split, save_split
 from ..evaluation import Metrics
+from ..evaluation.collapse import Collapse
 from ..evaluation.copies import MEANING, CopyRecall, NearCopies, draw_originals, score_copies
 from ..evaluation.features import chance_level, features_map
 from ..evaluation.lengths import score_lengths
@@ -217,7 +219,10 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
         result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
         for bits, recall in copies.items():
             result.lengths.setdefault(str(bits), {}).update(recall.scores)
+        result.queries, result.gallery = len(split.query), len(split.gallery)
         result.constant_bits = constant_bits(columns(train_codes, model.head.columns(longest)), longest)
+        if isinstance(gallery_codes, np.ndarray):
+            result.warnings = Collapse.of(columns(gallery_codes, model.head.columns(longest)), longest).warnings()
         result.seconds["evaluate"] = time.perf_counter() - started
         save_result(folder, result)
         print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
@@ -271,10 +276,11 @@ def remarks(result: Result, config: Config) -> list[str]:
         own = (
             f"; the backbone's own features reach {result.features_map:.4f}" if result.features_map is not None else ""
         )
-        lines.append(f"chance level of the mAP: {result.chance:.4f}{own}")
+        asked = "" if result.queries is None else f" ({result.queries:,} queries, {result.gallery:,} images searched)"
+        lines.append(f"chance level of the mAP: {result.chance:.4f}{asked}{own}")
     if result.leave_one_out_accuracy is not None:
         known = "the class names and the other labels" if config.has_texts else "the other labels"
-        share = f"{100 * result.leave_one_out_accuracy:.0f} %"
+        share = f"{result.leave_one_out_accuracy:.2f}"
         lines.append(f"leave-one-out estimate: {known} give {share} of the labelled images their class")
     if result.unnamed_kinds:
         lines.append(
@@ -288,7 +294,7 @@ def remarks(result: Result, config: Config) -> list[str]:
             f"warning: {len(dead)} of {config.lengths[-1]} bits are the same on all training images "
             f"(numbers {', '.join(map(str, dead))})"
         )
-    return lines
+    return [*lines, *(f"{line} (gallery)" for line in result.warnings)]
 
 
 def _accelerator(config: Config) -> Accelerator:
@@ -369,6 +375,9 @@ def _announce(config: Config, dataset: ImageDataset, split: Split, result: Resul
     )
     for line in dataset.notes:
         print(line)
+    if config.has_texts and config.descriptions is None:
+        for line in names_in_doubt([config.class_words.get(name, name) for name in dataset.class_names]):
+            print(line)
     if config.backbone.endswith(":random"):
         print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
     if config.anchors == "orthonormal":
