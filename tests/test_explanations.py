@@ -74,18 +74,14 @@ def test_names_that_say_nothing(name: str) -> None:
     assert line.startswith(f"warning: 1 of 2 class names say nothing that a text tower could read ({name!r})")
 
 
-@pytest.mark.parametrize(
-    "name", ["cat", "hot dog", "picture frame", "photo booth", "747 jet", "class room", "image", "object", "beaver"]
-)
+@pytest.mark.parametrize("name", ["cat", "hot dog", "picture frame", "photo booth", "747 jet", "class room", "beaver"])
 def test_names_that_say_something(name: str) -> None:
-    if name in ("image", "object"):
-        pytest.skip("said by a folder's name alone, these say nothing either")
     assert not says_nothing(name)
 
 
 def test_data_sets_have_names_that_say_something() -> None:
-    from nestkala.data.digits import load_digits
     from nestkala.data.cifar10 import _CLASSES
+    from nestkala.data.digits import load_digits
 
     assert names_in_doubt([*load_digits().class_names, *_CLASSES]) == []
 
@@ -103,7 +99,8 @@ CURVE = [
         ({"min_map": 0.4}, "the shortest of tie-aware mAP 0.4 or more; all 32 bits have 0.6200 and take 4 bytes"),
         (
             {"min_map": 0.4, "max_ms": 0.5},
-            "the shortest within 0.5 ms a search of tie-aware mAP 0.4 or more; all 32 bits have 0.6200 and take 4 bytes",
+            "the shortest within 0.5 ms a search of tie-aware mAP 0.4 or more; "
+            "all 32 bits have 0.6200 and take 4 bytes",
         ),
         ({"max_bytes": 1}, "the best within 1 byte an image; without bounds 32 bits have 0.6200"),
         ({"max_bytes": 9, "max_ms": 5}, "the best within 5 ms a search and 9 bytes an image"),
@@ -157,12 +154,13 @@ def test_precision_at_100_is_left_out_where_there_are_no_100(
 
 @pytest.fixture(scope="module")
 def vague(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Images of one colour in all but a few places, in folders whose names say nothing, and a run on them."""
+    """Four pictures, twenty times each, in folders whose names say nothing, and a run on them."""
     folder = tmp_path_factory.mktemp("vague")
     for number in range(80):
         path = folder / "images" / ("class1", "IMG_cars")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (200, 200, 200)).save(path)
+        pixels = np.random.default_rng(number % 4).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
     small = {"queries": 4, "shots": 2, "lengths": (4, 20), "epochs": 0, "workers": 0, "cache_gb": 0}
     names = {"class1": "dog", "IMG_cars": "cars"}
     run = train(Config(data=str(folder / "images"), output=folder / "run", class_words=names, **small))
@@ -174,20 +172,20 @@ def test_train_index_and_report_warn(
 ) -> None:
     images, run = vague
     metrics = json.loads((run / "metrics.json").read_text())
-    assert any("images have only 1 different codes of 20 bits" in line for line in metrics["warnings"])
-    assert any("20 of 20 bits are the same in all codes" in line for line in metrics["warnings"])
+    assert any("76 images have only 4 different codes of 20 bits" in line for line in metrics["warnings"])
     capsys.readouterr()
     index = str(tmp_path / "photos.index")
     assert main(["index", str(images), index, "--model", str(run), "--workers", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "80 images have only 1 different codes of 20 bits: an image finds itself first in 0.01 of cases" in shown
+    assert "80 images have only 4 different codes of 20 bits: an image finds itself first in 0.05 of cases" in shown
     assert "2 of 2 class names say nothing that a text tower could read ('IMG_cars', 'class1')" in shown
     assert main(["index", str(images), index, "--workers", "0", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert len(answer["warnings"]) == 3
+    assert len(answer["warnings"]) >= 2
+    assert all(line in shown for line in answer["warnings"])
     assert main(["report", str(run), "--output", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "Warning: 76 images have only 1 different codes" in page
+    assert "Warning: 76 images have only 4 different codes" in page
     assert "class names say nothing" not in page  # the prompts call them otherwise
 
 
@@ -280,7 +278,8 @@ def test_near_copies_are_made_once(noise_model: Path, tmp_path: Path, monkeypatc
         source = TokenSource(backbone, "fp32", 4, 0, cache)
         return np.concatenate([batch.float().numpy() for batch in source.batches(NearCopies(dataset), [3, 0, 5])])
 
-    first, again, plain = (tokens(of) for of in (TokenCache(tmp_path, "k", 1e9), TokenCache(tmp_path, "k", 1e9), None))
+    first = tokens(TokenCache(tmp_path, "k", 1e9))
+    again, plain = tokens(TokenCache(tmp_path, "k", 1e9)), tokens(None)
     assert len(made) == 6  # three for the cache, three without one
     assert (first == again).all()
     np.testing.assert_allclose(first, plain, atol=1e-2)
