@@ -528,6 +528,11 @@ def test_mnist_from_its_files(tmp_path: Path) -> None:
     found = load_dataset("torchvision:MNIST", tmp_path)
     assert [*labels(found).values()] == [{"one"}, {"two"}, {"three"}, {"seven"}, {"zero"}]
     assert (np.asarray(decode_image(found.read(4), "x"))[:, :, 0] == pixels[1]).all()
+    for name in ("training.pt", "test.pt"):
+        (tmp_path / "MNIST" / "processed").mkdir(exist_ok=True)
+        (tmp_path / "MNIST" / "processed" / name).write_bytes(b"a pickle")
+    with pytest.raises(NestKALAError, match=r"training.pt, of an early torchvision, would be unpickled"):
+        load_dataset("torchvision:MNIST", tmp_path)
 
 
 @pytest.mark.parametrize(

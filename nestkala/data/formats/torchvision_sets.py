@@ -84,6 +84,8 @@ def load_torchvision(data: str, root: Path) -> ImageDataset:
             f"no data set {name!r} of torchvision is read here{nearest(name, known)} (known: {', '.join(known)}; of "
             "others give the folder of their images, or a manifest)"
         )
+    if (early := root / name / "processed" / "training.pt").exists():
+        raise NestKALAError(f"{data}: {early}, of an early torchvision, would be unpickled: delete it")
     source = _SOURCES[name]
     found = _Images()
     for split, arguments in source.splits.items():
