@@ -2,22 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from .backbones import Backbone, load_backbone
 from .backbones.features import FeatureBackbone
 from .backbones.tiny_text import PROMPT
 from .codes import columns, pack, unpack
+from .images.given import GivenImages, ImageLike, chunks
 from .index import Hits, SearchIndex
 from .modeling.encoding import packed_codes, relaxed_codes
 from .modeling.model import HashModel
@@ -27,9 +25,6 @@ from .training.anchors import ALL_SORTS
 from .training.result import load_result
 from .utils.errors import NestKALAError, one_line
 from .utils.seeding import seeded
-
-ImageLike = str | Path | bytes | Image | npt.NDArray[np.floating[Any]]
-"""An image as a path, as an encoded file's bytes, or decoded; for a model of own features its feature (width,)."""
 
 
 class Hasher:
@@ -87,7 +82,7 @@ class Hasher:
 
     def encode(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         bits: int | None = None,
         batch_size: int = 128,
         workers: int = 0,
@@ -96,8 +91,9 @@ class Hasher:
         """Packed codes of images, uint8 (N, ceil(bits / 8)), big-endian bits, +1 -> 1.
 
         Args:
-            images: one image or several; paths, encoded bytes or PIL images; own features (N, width) or (width,)
-                for a model that was trained on such.
+            images: one image or several: paths, encoded bytes, open files, images of Pillow, arrays or tensors
+                (`ImageLike`), arrays uint8 (N, H, W, 3) and tensors (N, 3, H, W) among them; for a model that was
+                trained on own features such, (N, width) or (width,). An iterator is read a few batches at a time.
             bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
                 exactly the prefix of a longer one. Of heads that do not nest, a trained length.
             batch_size: images per pass.
@@ -105,16 +101,19 @@ class Hasher:
             progress: show a bar.
 
         Raises:
-            NestKALAError: bits out of range, or an image that cannot be read, by name.
+            NestKALAError: bits out of range, an image that cannot be read, by name, or what is no image, by number.
         """
         where = self.columns(bits)
-        given, source = self._source(images, batch_size, workers)
         label = "encoding" if progress else None
-        return columns(packed_codes(self.model, source, given, range(len(given)), label), where)
+        codes = [
+            packed_codes(self.model, source, given, range(len(given)), label)
+            for given, source in self._sources(images, batch_size, workers)
+        ]
+        return columns(np.concatenate(codes), where)
 
     def relaxed(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         bits: int | None = None,
         batch_size: int = 128,
         workers: int = 0,
@@ -122,9 +121,12 @@ class Hasher:
     ) -> np.ndarray:
         """Relaxed codes (N, bits), floats in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
         where = self.columns(bits)
-        given, source = self._source(images, batch_size, workers)
         label = "encoding" if progress else None
-        batches = list(relaxed_codes(self.model, source, given, range(len(given)), label))
+        batches = [
+            batch
+            for given, source in self._sources(images, batch_size, workers)
+            for batch in relaxed_codes(self.model, source, given, range(len(given)), label)
+        ]
         h = torch.cat(batches) if batches else torch.empty(0, self.model.head.width)
         relaxed: np.ndarray = h[:, where].to(torch.promote_types(h.dtype, torch.float32)).numpy()
         return relaxed
@@ -179,7 +181,7 @@ class Hasher:
         return self._text_codes(self.model.anchors, self.columns(bits))
 
     def classify(
-        self, images: ImageLike | Sequence[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
+        self, images: ImageLike | Iterable[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
     ) -> list[str | None]:
         """The class of each image: that whose code is nearest to the image's relaxed one.
 
@@ -194,7 +196,7 @@ class Hasher:
         return [self.class_names[best] if best < named else None for best in nearest_classes(relaxed, codes)]
 
     def class_probabilities(
-        self, images: ImageLike | Sequence[ImageLike], batch_size: int = 128, workers: int = 0
+        self, images: ImageLike | Iterable[ImageLike], batch_size: int = 128, workers: int = 0
     ) -> Tensor:
         """How likely each class is for each image, (N, C + 1); the last column is "none of these". Rows sum to 1.
 
@@ -205,8 +207,11 @@ class Hasher:
         Arguments and errors as for `classify`.
         """
         self._check_classes()
-        given, source = self._source(images, batch_size, workers)
-        found = [self._probabilities(tokens) for tokens in source.batches(given, range(len(given)))]
+        found = [
+            self._probabilities(tokens)
+            for given, source in self._sources(images, batch_size, workers)
+            for tokens in source.batches(given, range(len(given)))
+        ]
         return torch.cat(found) if found else torch.empty(0, len(self.class_names) + 1)
 
     @torch.no_grad()
@@ -305,14 +310,15 @@ class Hasher:
             raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {one_line(error)}") from error
         return str(url)
 
-    def _source(
-        self, images: ImageLike | Sequence[ImageLike], batch_size: int, workers: int
-    ) -> tuple["_Given", TokenSource]:
-        one = isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim == 1)
-        features = isinstance(self.backbone, FeatureBackbone)
-        given = _Given([images] if one else images, features)  # type: ignore[list-item, arg-type]
-        batch_size = max(1, min(batch_size, len(given)))
-        return given, TokenSource(self.backbone, self.spec.precision, batch_size, workers)
+    def _sources(
+        self, images: ImageLike | Iterable[ImageLike], batch_size: int, workers: int
+    ) -> Iterator[tuple[GivenImages, TokenSource]]:
+        source = None  # one for all, so that no code depends on how a stream is cut
+        for given in chunks(images, isinstance(self.backbone, FeatureBackbone), batch_size):
+            if source is None:
+                size = max(1, min(batch_size, len(given)))
+                source = TokenSource(self.backbone, self.spec.precision, size, workers)
+            yield given, source
 
     def _card(self) -> str:
         lengths = ", ".join(map(str, self.lengths))
@@ -343,32 +349,6 @@ def nearest_classes(relaxed: np.ndarray, class_codes: np.ndarray) -> np.ndarray:
     codes = unpack(class_codes, relaxed.shape[1]).astype(relaxed.dtype)  # (C, bits)
     nearest: np.ndarray = (relaxed @ codes.T).argmax(axis=1)
     return nearest
-
-
-@dataclass(frozen=True)
-class _Given:
-    images: Sequence[ImageLike]
-    features: bool
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @cached_property
-    def names(self) -> Sequence[str]:
-        return [str(image) if isinstance(image, str | Path) else f"number {i}" for i, image in enumerate(self.images)]
-
-    def read(self, index: int) -> bytes | Image:
-        image = self.images[index]
-        if isinstance(image, bytes | Image):
-            return image
-        if self.features and isinstance(image, np.ndarray):
-            return image.astype(np.float32).tobytes()
-        if not isinstance(image, str | Path):
-            raise NestKALAError(f"image number {index} is a {type(image).__name__}, not a path, bytes or a PIL image")
-        try:
-            return Path(image).read_bytes()
-        except OSError as error:
-            raise NestKALAError(f"cannot read image {str(image)!r}: {error.strerror}") from None
 
 
 def _download(repo: str) -> Path:

@@ -252,7 +252,7 @@ def test_an_image_that_cannot_be_read_is_named(
         str(tmp_path / "half.png"): tmp_path / "half.png",
         f"'{tmp_path}': Is a directory": tmp_path,
         "number 2": b"",
-        "number 2 is a ndarray": np.zeros((8, 8, 3), np.uint8),
+        "number 2 is an array float64 (8, 8, 3), not a path": np.zeros((8, 8, 3)),
     }
     for told, image in wrong.items():
         batch = [*images[:2], image, images[3]]

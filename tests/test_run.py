@@ -209,7 +209,7 @@ def test_labels_alone_start_in_closed_form(tmp_path: Path, capsys: pytest.Captur
         shown = capsys.readouterr().out
         accuracy = json.loads((folder / "metrics.json").read_text())["leave_one_out_accuracy"]
         assert 0.1 < accuracy <= 1  # above chance
-        assert f"leave-one-out estimate: the other labels give {100 * accuracy:.0f} %" in shown
+        assert f"leave-one-out estimate: the other labels give {accuracy:.2f} of" in shown
         assert load_config(str(folder / "config.yaml")).class_bits == int(bits)
         said = json.loads((folder / "model.json").read_text())
         assert (said["class_layer"], said["has_text_codes"], said["batch_norm"]) == (True, False, False)

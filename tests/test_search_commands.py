@@ -133,6 +133,8 @@ def test_an_index_is_brought_up_to_date_by_the_model_that_it_knows(
     (photos / "broken.jpg").write_bytes(b"")
     assert main(["index", str(photos), str(index), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    (doubt,) = said.pop("warnings")
+    assert "class names say nothing that a text tower could read ('a', 'b')" in doubt
     assert said == {
         **{"index": str(index), "images": 15, "added": [], "changed": [], "removed": ["1.png"]},
         **{"unchanged": 15, "broken": ["broken.jpg"]},

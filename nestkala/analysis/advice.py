@@ -1,6 +1,7 @@
 """Which code length? Quality, bytes and time of every prefix of a trained model's codes."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from ..evaluation import evaluate
 from ..index import PrefixIndex
 from ..utils.errors import NestKALAError
-from .finished_run import FinishedRun, copies_found
+from .finished_run import FinishedRun, RunCodes, copies_found
 
 _KEPT = 0.95
 _TIMED_QUERIES = 20
@@ -44,12 +45,20 @@ def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
     Raises:
         NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
     """
+    return measure_codes(nested_codes(run, progress))
+
+
+def nested_codes(run: Path, progress: bool = False) -> RunCodes:
+    """The codes of a run that has them at every length. Raises NestKALAError as `measure_lengths` does."""
     opened = FinishedRun.open(run)
-    head = opened.hasher.model.head
-    if not head.nested:
+    if not opened.hasher.model.head.nested:
         raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")
-    codes = opened.encode(progress)
-    queries = codes.queries
+    return opened.encode(progress)
+
+
+def measure_codes(codes: RunCodes) -> list[Length]:
+    """As `measure_lengths`, of codes that are there."""
+    head, queries = codes.hasher.model.head, codes.queries
     every = range(1, head.lengths[-1] + 1)
     scores = evaluate(queries, codes.query_labels, codes.gallery, codes.gallery_labels, every, codes.config.top_k)
     copies = copies_found(codes, every)
@@ -98,6 +107,29 @@ def recommend(
             f"at {best.bits} bits"
         )
     return enough[0]
+
+
+def reason(
+    lengths: Sequence[Length],
+    chosen: Length,
+    min_map: float | None = None,
+    max_ms: float | None = None,
+    max_bytes: int | None = None,
+) -> str:
+    """Why `recommend` chose a length of these within these bounds, in words."""
+    bounds = [f"{max_ms:g} ms a search"] if max_ms is not None else []
+    bounds += [f"{max_bytes:,} byte{'s' * (max_bytes != 1)} an image"] if max_bytes is not None else []
+    within = f" within {' and '.join(bounds)}" if bounds else ""
+    best = max(lengths, key=lambda length: length.map_tie_aware)
+    longest = lengths[-1]
+    compared = f"all {longest.bits} bits have {longest.map_tie_aware:.4f} and take {longest.bytes} bytes"
+    if min_map is not None:
+        return f"the shortest{within} of tie-aware mAP {min_map:g} or more; {compared}"
+    if bounds:
+        loss = "" if chosen is best else f"; without bounds {best.bits} bits have {best.map_tie_aware:.4f}"
+        return f"the best{within}{loss}"
+    most = f"{best.map_tie_aware:.4f} at {best.bits} bits"
+    return f"the shortest that keeps {_KEPT:g} of the best, {most}; {compared}"
 
 
 def _milliseconds(index: PrefixIndex, queries: np.ndarray, bits: int) -> float:

@@ -16,7 +16,9 @@ from ..codes import columns, pack
 from ..data import ImageDataset, load_dataset, with_archive
 from ..data.splits import Split, load_split
 from ..evaluation import Metrics
+from ..evaluation.collapse import Collapse
 from ..evaluation.copies import CopyRecall, NearCopies, draw_originals, score_copies
+from ..evaluation.features import chance_level
 from ..evaluation.lengths import score_lengths
 from ..evaluation.relevance import bootstrap_interval
 from ..hasher import Hasher, nearest_classes
@@ -29,6 +31,8 @@ from ..utils.errors import NestKALAError
 
 logger = logging.getLogger(__name__)
 Labels = NDArray[np.bool_]
+_PLACES = 100
+"""N of precision@N."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,23 @@ class RunCodes:
     def queries(self) -> NDArray[np.uint8]:
         """Packed, uint8 (Q, ceil(L / 8))."""
         return pack(self.relaxed)
+
+    @property
+    def chance(self) -> float:
+        """The share of the gallery that is relevant, mean over the queries: about the mAP of random codes."""
+        return chance_level(self.query_labels, self.gallery_labels)
+
+    @property
+    def asked(self) -> str:
+        """Beside what scores are to be read, in words."""
+        return (
+            f"chance level of the mAP: {self.chance:.4f} ({len(self.query_labels):,} queries, "
+            f"{len(self.gallery):,} images searched)"
+        )
+
+    def collapse(self, bits: int) -> Collapse:
+        """What the gallery's codes of this length lack."""
+        return Collapse.of(columns(self.gallery, self.hasher.columns(bits)), bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +165,8 @@ class Scores:
         map_interval: of that, 95 %, over the queries (`bootstrap_interval`).
         copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
         copy_recall_at_10: share that find it among the first ten; None likewise.
-        precision_at_100: share of relevant images among the first 100 places, expected likewise.
+        precision_at_100: share of relevant images among the first 100 places, expected likewise; None of a smaller
+            gallery.
         precision_within_2: share of relevant images among those within 2 bits; 0 for a query that finds none.
         ramap_at_2: radius-aware mean average precision up to 2 bits (`radius_aware_average_precision`).
         text_map_tie_aware: as map_tie_aware, class names searching images; None for a model without codes for text.
@@ -157,7 +179,7 @@ class Scores:
     map_interval: tuple[float, float]
     copy_recall_at_1: float | None
     copy_recall_at_10: float | None
-    precision_at_100: float
+    precision_at_100: float | None
     precision_within_2: float
     ramap_at_2: float
     text_map_tie_aware: float | None = None
@@ -242,7 +264,7 @@ def _scores(bits: int, found: Metrics, copies: CopyRecall | None) -> Scores:
         bootstrap_interval(found.tie_aware_average_precision),
         None if copies is None else copies.at_1,
         None if copies is None else copies.at_10,
-        float(found.counts.precision_at(100).mean()),
+        float(found.counts.precision_at(_PLACES).mean()) if found.counts.counts[0].sum() >= _PLACES else None,
         float(found.counts.precision_within(2).mean()),
         float(found.counts.radius_aware_average_precision(2).mean()),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..utils.errors import NestKALAError
-from ..utils.files import replacing
+from ..utils.files import check_writable, replacing
 from .advice import Length
 
 if TYPE_CHECKING:
@@ -29,12 +29,21 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def check_drawable(path: Path) -> None:
+    """Raise NestKALAError where `plot_lengths` could not draw to a file, as far as is seen beforehand."""
+    figure = new_figure(1, 1)
+    if path.suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
+        raise NestKALAError(f"cannot draw to {path}: say a file that ends in .png or .svg")
+    check_writable(path)
+
+
 def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
     """Tie-aware mAP against bits, with the bytes an image takes above, and the chosen length marked.
 
     Raises:
-        NestKALAError: matplotlib is not installed, or the file's suffix is of no picture that it writes.
+        NestKALAError: as `check_drawable` does.
     """
+    check_drawable(path)
     figure = new_figure(7, 4)
     axes = figure.subplots()
     bits = [length.bits for length in lengths]
@@ -52,8 +61,6 @@ def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
     axes.spines[["right"]].set_visible(False)
     above = axes.secondary_xaxis("top", functions=(partial(np.multiply, 1 / 8), partial(np.multiply, 8)))
     above.set_xlabel("bytes an image")
-    if path.suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
-        raise NestKALAError(f"cannot draw to {path}: say a file that ends in .png or .svg")
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
 

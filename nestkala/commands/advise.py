@@ -33,16 +33,22 @@ class Advise:
     def run(self) -> None:
         from tabulate import tabulate
 
-        from ..analysis.advice import measure_lengths, recommend
+        from ..analysis.advice import measure_codes, nested_codes, reason, recommend
+        from ..analysis.plots import check_drawable, plot_lengths
 
-        lengths = measure_lengths(self.run_folder, progress=not self.json)
-        chosen = recommend(lengths, self.min_map, self.max_ms, self.max_bytes)
         if self.plot is not None:
-            from ..analysis.plots import plot_lengths
-
+            check_drawable(self.plot)
+        codes = nested_codes(self.run_folder, progress=not self.json)
+        lengths, bounds = measure_codes(codes), (self.min_map, self.max_ms, self.max_bytes)
+        chosen = recommend(lengths, *bounds)
+        why = reason(lengths, chosen, *bounds)
+        if self.plot is not None:
             plot_lengths(lengths, chosen, self.plot)
         if self.json:
-            print(json.dumps({"recommended": chosen.bits, "lengths": [asdict(length) for length in lengths]}))
+            size = {"queries": len(codes.query_labels), "gallery": len(codes.gallery), "chance": codes.chance}
+            plot = {} if self.plot is None else {"plot": str(self.plot)}
+            answer = {"recommended": chosen.bits, "reason": why, **size, **plot}
+            print(json.dumps({**answer, "lengths": [asdict(length) for length in lengths]}))
             return
         columns = {  # title and format of each attribute
             "bits": ("bits", ""),
@@ -57,4 +63,9 @@ class Advise:
         titles, formats = zip(*(columns[name] for name in shown), strict=True)
         print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=formats))
         quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
-        print(f"recommended: {chosen.bits} bits, {quality}, {chosen.bytes} byte{'s' * (chosen.bytes > 1)} an image")
+        print(codes.asked)
+        if self.plot is not None:
+            print(f"plot: {self.plot}")
+        print(
+            f"recommended: {chosen.bits} bits, {quality}, {chosen.bytes} byte{'s' * (chosen.bytes > 1)} an image: {why}"
+        )

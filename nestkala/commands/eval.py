@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -43,9 +44,15 @@ class Eval:
         for run in runs:
             for bits in lengths:
                 run.hasher.columns(bits)  # a mistake is told before anything is encoded
-        found = {run: [asdict(s) for s in score_run(run.encode(progress=not self.json), lengths)] for run in runs}
+        found, asked = {}, {}
+        for run in runs:
+            codes = run.encode(progress=not self.json)
+            found[run] = [asdict(scores) for scores in score_run(codes, lengths)]
+            size = {"queries": len(codes.query_labels), "gallery": len(codes.gallery)}
+            asked[run] = codes.asked, {**size, "chance": codes.chance}
         if self.json:
-            print(json.dumps([{"run": str(run.folder), "lengths": found[run]} for run in runs]))
+            answers = [{"run": str(run.folder), **asked[run][1], "lengths": found[run]} for run in runs]
+            print(json.dumps(answers))
             return
         for number, group in enumerate(groups):
             if number:
@@ -53,8 +60,10 @@ class Eval:
             if len(groups) > 1:
                 print(group.name)
             print(_table([found[run] for run in group.runs]))
+            for line in dict.fromkeys(asked[run][0] for run in group.runs):
+                print(line)
             if len(group.runs) > 1:
-                print(f"x 100, mean ± standard deviation of {len(group.runs)} runs")
+                print(f"mean ± standard deviation of {len(group.runs)} runs")
 
 
 def _table(found: Sequence[Sequence[dict[str, Any]]]) -> str:
@@ -64,20 +73,23 @@ def _table(found: Sequence[Sequence[dict[str, Any]]]) -> str:
     from ..analysis.finished_run import SCORE_TITLES
 
     several, rows = len(found) > 1, []
+    shown = {
+        name: title
+        for name, title in SCORE_TITLES.items()
+        if name != "precision_at_100" or all(of[name] is not None for scores in found for of in scores)
+    }
     for of_length in zip(*found, strict=True):
         low, high = of_length[0]["map_interval"]
         interval = () if several else (f"{low:.3f} to {high:.3f}",)
-        means = [_cell([scores[name] for scores in of_length]) for name in SCORE_TITLES]
+        means = [_cell([scores[name] for scores in of_length]) for name in shown]
         rows.append((str(of_length[0]["bits"]), *means[:2], *interval, *means[2:]))
-    titles = list(SCORE_TITLES.values())
+    titles = list(shown.values())
     headers = ("bits", *titles[:2], *(() if several else ("its 95 % interval",)), *titles[2:])
     return tabulate(rows, headers, "github", disable_numparse=True, stralign="right")
 
 
 def _cell(values: Sequence[float | None]) -> str:
-    from ..experiments import mean_and_spread
-
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return "-"
-    return f"{known[0]:.4f}" if len(known) == 1 else mean_and_spread(known)
+    return f"{known[0]:.4f}" if len(known) == 1 else f"{mean(known):.4f} ± {stdev(known):.4f}"

@@ -82,6 +82,7 @@ class Experiment:
 
     def _run(self, experiment: "ExperimentFile", folders: dict[str, Path]) -> None:
         from ..experiments import absent_data, finish, make_grid, tuned, write_results
+        from ..utils.files import check_writable
 
         absent = {} if self.dry_run else absent_data(experiment, folders)
         for name, reason in absent.items():
@@ -108,6 +109,7 @@ class Experiment:
         if self.dry_run:
             print(_listing(grid))
             return
+        check_writable((self.output or self.runs) / f"{experiment.name}.md")
         finish(grid.runs)
         changes = [f"{key} {value}" for key, value in overrides.items()]
         if self.shots:

@@ -28,7 +28,9 @@ class Export:
         from ..hasher import Hasher
         from ..index import PrefixIndex
         from ..search.export import export_codes, export_onnx
+        from ..utils.files import check_writable
 
+        check_writable(self.output)
         files = [self.output]
         if self.output.suffix == ".onnx":
             export_onnx(Hasher.from_pretrained(self.source, "cpu"), self.output, self.bits)

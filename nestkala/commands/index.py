@@ -47,10 +47,14 @@ class Index:
     """print what changed as JSON"""
 
     def run(self) -> None:
+        from ..index.milvus import is_address
         from ..search.opening import find_index, index_beside
         from ..search.shards import is_encoded
+        from ..utils.files import check_writable
 
         where = self.index or index_beside(self.folder)
+        if not is_address(where):
+            check_writable(Path(where))
         index = find_index(where)
         if is_encoded(self.folder):
             if self.model is not None:
@@ -93,8 +97,9 @@ class Index:
         )
         changes.added = sorted([*fitted, *changes.added])
         changes.unchanged -= len(fitted)
+        doubts = _doubts(index, hasher)
         if self.json:
-            print(json.dumps({"index": where, "images": len(index), **asdict(changes)}))
+            print(json.dumps({"index": where, "images": len(index), **asdict(changes), "warnings": doubts}))
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
@@ -102,6 +107,8 @@ class Index:
             print(line)
         if changes.left_out.unlisted:
             print("note: what the index holds of images that cannot be listed stays in it")
+        for line in doubts:
+            print(line)
         print(
             f"{where}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
@@ -165,3 +172,13 @@ def tell_of_tables(index: "SearchIndex") -> None:
     if isinstance(index, PrefixIndex) and index.tables_bytes:
         each = index.tables_bytes / len(index)
         print(f"tables for exact search: {each:.1f} bytes a code, {index.tables_bytes / 1e6:,.0f} MB")
+
+
+def _doubts(index: "SearchIndex", hasher: "Hasher") -> list[str]:
+    """Warnings of codes that say little, where they are at hand, and of class names that do."""
+    from ..data.class_names import names_in_doubt
+    from ..evaluation.collapse import Collapse
+    from ..index import PrefixIndex
+
+    found = Collapse.of(index.codes, index.bits).warnings() if isinstance(index, PrefixIndex) else []
+    return found + (names_in_doubt(hasher.class_names) if hasher.spec.has_text_codes else [])

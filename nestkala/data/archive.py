@@ -11,6 +11,7 @@ import numpy as np
 from ..images.listing import LeftOut, images_below
 from ..utils.errors import NestKALAError
 from .dataset import ARCHIVE, FileDataset, ImageDataset
+from .formats import images_of
 from .lists import is_list_folder, lines, load_lists
 
 _PREFIX = f"{ARCHIVE}//"  # no path that a folder or a list gives has two strokes there
@@ -38,8 +39,9 @@ def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
 
     Args:
         labelled: images, which must be in files.
-        archive: a folder of images at any depth, one with lists (see `lists`; their labels are not used), or a text
-            file with the path of an image a line, relative to the file's folder, labels after it as in lists or none.
+        archive: a folder of images at any depth, one with lists (see `lists`; their labels are not used), a manifest or
+            COCO annotations (see `formats`; likewise), or a text file with the path of an image a line, relative to the
+            file's folder, labels after it as in lists or none.
             That its images are there, and can be read, is not checked.
 
     Raises:
@@ -81,6 +83,8 @@ def _listed(archive: Path, left_out: LeftOut) -> tuple[Path, Sequence[str]]:
         if is_list_folder(archive):
             return archive, load_lists(archive).names
         return archive, [name for name, _ in images_below(archive, left_out)]
+    if (named := images_of(str(archive))) is not None:
+        return named
     if not archive.is_file():
         raise NestKALAError(f"archive: there is no folder or file {archive}")
     names = [_path(archive.parent, line.strip()) for _, line in lines(archive) if "\0" not in line]

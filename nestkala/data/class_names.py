@@ -1,11 +1,18 @@
 """Which class names can be put into sentences, files and pages."""
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..utils.errors import NestKALAError
 
 MAX_LETTERS = 1000
+_GENERAL = "class|label|category|kind|type|group|cluster|folder|new folder|untitled|unnamed|set|id|item|object|images?"
+_SAYS_NOTHING = re.compile(
+    rf"(?:{_GENERAL})?[\s_.#-]*[0-9]*|[a-z]|n[0-9]{{8}}|[0-9a-f]{{12,}}|(?:imgs?|dscn?|images?|pics?)[_-].*",
+    re.IGNORECASE,
+)
+_NAMED = 5
 
 
 def one_form(name: str) -> str:
@@ -22,3 +29,21 @@ def check_class_names(names: Iterable[str], where: str) -> None:
             )
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise NestKALAError(f"{where} has the class name {name!r}, which is no text in UTF-8")
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a class name is none that a text tower could read: `class1`, `7`, `IMG_cars`, `n01440764`."""
+    return _SAYS_NOTHING.fullmatch(name.strip()) is not None
+
+
+def names_in_doubt(names: Sequence[str]) -> list[str]:
+    """A warning, on one line, where class names say nothing of what images show; else none."""
+    empty = [name for name in names if says_nothing(name)]
+    if not empty:
+        return []
+    more = ", ..." if len(empty) > _NAMED else ""
+    return [
+        f"warning: {len(empty)} of {len(names)} class names say nothing that a text tower could read "
+        f"({', '.join(map(repr, empty[:_NAMED]))}{more}): name classes by what they show, or say what "
+        "prompts call them, --class-words"
+    ]

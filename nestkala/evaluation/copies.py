@@ -7,9 +7,11 @@ Image Similarity Dataset and Challenge", arXiv 2106.09672) asks for the one imag
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,6 +38,8 @@ MEANING = (
 
 _DRAW = 4  # the stream of the protocol's seed; `draw_split` takes those before it
 _LONGEST_SIDE = 65_500  # pixels, of a JPEG
+_RECIPE = f"near copy 1, Pillow {PIL.__version__}\n".encode()
+"""How `near_copy` makes copies: to be counted up where it makes others."""
 
 
 def near_copy(data: bytes, name: str) -> bytes:
@@ -67,6 +71,13 @@ class NearCopies:
     def names(self) -> Sequence[str]:
         """Those of the originals."""
         return self.originals.names
+
+    def content(self, index: int) -> bytes:
+        """What tells its near copy from others: the original, and how it is copied. Raises NestKALAError as `read`."""
+        content = self.originals.content(index)
+        if isinstance(content, Path):
+            content = self.originals.read(index)
+        return _RECIPE + content
 
     def read(self, index: int) -> bytes:
         """The near copy of one image. Raises NestKALAError where it cannot be read or decoded."""

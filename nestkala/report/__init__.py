@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..analysis.finished_run import FinishedRun, RunCodes
 from ..analysis.plots import new_figure
 from ..utils.errors import NestKALAError
-from ..utils.files import write_text
+from ..utils.files import check_writable, write_text
 from .charts import Chart, code_charts, precision_charts, quality_chart, recall_charts, training_charts
 from .drawing import save_png
 from .examples import Example, find_examples, has_images, nearest_lengths
@@ -47,6 +47,7 @@ def write_report(
         output = folders[0] / "report" if len(folders) == 1 else folders[0].resolve().parent / "report"
     if (output / "index.html").exists() and not (output / "report.json").exists():
         raise NestKALAError(f"{output} holds a page that is no report: name another --output")
+    check_writable(output / "index.html")
     runs = [FinishedRun.open(folder) for folder in folders]
     lengths = tuple(sorted(set(lengths or runs[0].hasher.lengths)))
     for run in runs:

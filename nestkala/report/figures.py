@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..analysis.finished_run import FinishedRun, RunCodes, Scores, score_images, score_run
 from ..codes import columns
+from ..data.class_names import names_in_doubt
 from ..settings.config import Config
 from ..training.history import Epoch, load_history
 from .code_statistics import bit_statistics, embed, silhouette
@@ -61,6 +62,8 @@ class RunFigures:
         multi_label: whether any query or gallery image has several labels.
         lengths: {bits: its figures}.
         places: lengths of the list, 1 to the gallery's, that `precision_at` is of.
+        chance: share of the gallery that is relevant, mean over the queries.
+        warnings: of codes that say less than they have bits, and of class names that say nothing, in words.
         balance: share of ones of each bit of the longest code, over the gallery.
         correlation: of any two of its bits, None where one is constant.
         map: of the queries' longest codes, as many as `MAPPED`; None where there are too few.
@@ -77,6 +80,8 @@ class RunFigures:
     multi_label: bool
     lengths: dict[int, LengthFigures]
     places: list[int]
+    chance: float
+    warnings: list[str]
     balance: list[float]
     correlation: list[list[float | None]]
     map: CodeMap | None
@@ -129,11 +134,20 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunF
         multi_label,
         figures,
         places,
+        codes.chance,
+        [*codes.collapse(longest).warnings(), *_names_in_doubt(run)],
         balance.tolist(),
         [[None if np.isnan(value) else float(value) for value in row] for row in correlation.round(4)],
         None if in_plane is None else CodeMap(in_plane.round(3).tolist(), classes.tolist()),
         load_history(run.folder),
     )
+
+
+def _names_in_doubt(run: FinishedRun) -> list[str]:
+    config = run.config
+    if not config.has_texts or config.descriptions is not None:
+        return []
+    return names_in_doubt([config.class_words.get(name, name) for name in run.hasher.class_names])
 
 
 def first_labels(labels: NDArray[np.bool_]) -> NDArray[np.int64]:

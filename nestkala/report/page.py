@@ -42,6 +42,7 @@ def report_page(
         f"{len(first.class_names):,} classes{training}",
         groups=groups,
         scores=Markup(score_table(groups)),
+        doubts=_doubts(groups),
         score_note=_score_note(groups),
         curves=curves,
         charts=charts,
@@ -55,11 +56,18 @@ def report_page(
     )
 
 
+def _doubts(groups: Sequence[Group]) -> list[str]:
+    runs = [run for group in groups for run in group.runs]
+    lines = [f"{'' if len(runs) == 1 else f'{run.name}: '}{line}" for run in runs for line in run.warnings]
+    return [line[0].upper() + line[1:] for line in lines]
+
+
 def _score_note(groups: Sequence[Group]) -> str:
     runs = [run for group in groups for run in group.runs]
     notes = [
         "Scores x 100. mAP: ties in gallery order; tie-aware: its expectation over random order within ties, with its "
         "95 % interval over the queries.",
+        f"Chance level of the mAP: {100 * runs[0].chance:.1f}, of {runs[0].num_queries:,} queries.",
     ]
     if any(of.scores.copy_recall_at_1 is not None for run in runs for of in run.lengths.values()):
         notes.append(f"{MEANING}.")

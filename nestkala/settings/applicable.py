@@ -83,8 +83,8 @@ def _without_effect(config: "Config") -> Iterator[tuple[set[str], str]]:
         yield {"weighting", "distillation"}, "of several lengths alone, and there is one"
     yield from _of_starts(config)
     yield from _of_texts(config)
-    if config.data != "cifar10":
-        yield {"data_root"}, f"of data cifar10 alone, and the data is {config.data}"
+    if config.data != "cifar10" and not config.data.startswith("torchvision:"):
+        yield {"data_root"}, f"of data cifar10 and torchvision:NAME alone, and the data is {config.data}"
     if config.data == "none" or config.queries == 0:
         yield {"top_k", "score_features"}, "there are no queries to score with"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from PIL.Image import Image
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..backbones import Backbone
-from ..data import ImageDataset
 from ..utils.errors import NestKALAError
 from .cache import TokenCache, image_key
 
@@ -37,6 +36,14 @@ class Images(Protocol):
 
     def read(self, index: int) -> bytes | Image:
         """The bytes of an image file, or an image that is decoded already (which no cache can keep)."""
+
+
+@runtime_checkable
+class Recognised(Images, Protocol):
+    """Images that can be told apart for the cache without being made."""
+
+    def content(self, index: int) -> Path | bytes:
+        """What tells one image from others of other pixels: its file, or bytes."""
 
 
 class Decoded(Dataset[Tensor | NestKALAError]):
@@ -156,7 +163,7 @@ class TokenSource:
 
         def key(index: int) -> bytes:
             try:
-                content = images.content(index) if isinstance(images, ImageDataset) else images.read(index)
+                content = images.content(index) if isinstance(images, Recognised) else images.read(index)
                 if isinstance(content, Path):
                     return cache.digests.of(content)
                 return image_key(content)  # type: ignore[arg-type]

@@ -29,6 +29,8 @@ class Result:
             estimate that needs no queries; None where it cannot be had (`Classes.accuracy`).
         unnamed_kinds: of things in the images without labels, beside the named classes, which the start found.
         chance: share of the gallery that is relevant, mean over the queries; None without queries.
+        queries, gallery: how many images ask, and are searched; None in runs of earlier versions.
+        warnings: of codes of the gallery that say less than they have bits (`Collapse`), in words.
         features_map: mAP of the frozen backbone's own features by cosine, where `score_features` asks for it.
     """
 
@@ -41,6 +43,9 @@ class Result:
     unnamed_kinds: int = 0
     chance: float | None = None
     features_map: float | None = None
+    queries: int | None = None
+    gallery: int | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def save_result(run: Path, result: Result) -> None:

@@ -43,12 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         NestKALAError: a folder, a device or a pipe; a link in a circle, or into a folder that is not there.
     """
-    target = link_target(path)
-    before = target.stat() if target.exists() else None
-    if not path.name or (before is not None and stat.S_ISDIR(before.st_mode)):
-        raise NestKALAError(f"{path} is a folder: name a file")
-    if before is not None and not stat.S_ISREG(before.st_mode):
-        raise NestKALAError(f"{path} is a device or a pipe: name a file")
+    target, before = _replaceable(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
     folder.mkdir(0o777 if before is None else 0o700)
@@ -62,6 +57,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise NestKALAError where it is seen beforehand that `replacing` could not write a file; nothing is written."""
+    parent = _replaceable(path)[0].absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise NestKALAError(f"cannot write {path}: {parent} is no folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise NestKALAError(f"cannot write {path}: the folder {parent} may not be written to")
+
+
+def _replaceable(path: Path) -> tuple[Path, os.stat_result | None]:
+    """The file to replace, and what there is of it; raises NestKALAError for what is none, as `replacing`."""
+    target = link_target(path)
+    before = target.stat() if target.exists() else None
+    if not path.name or (before is not None and stat.S_ISDIR(before.st_mode)):
+        raise NestKALAError(f"{path} is a folder: name a file")
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        raise NestKALAError(f"{path} is a device or a pipe: name a file")
+    return target, before
 
 
 def link_target(path: Path) -> Path:

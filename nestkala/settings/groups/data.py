@@ -15,20 +15,22 @@ class DataSettings(Settings):
         "digits",
         description="digits (in scikit-learn), cifar10 (downloaded), or a folder: CLASS/image, SPLIT/CLASS/image, or "
         "lists train.txt, test.txt, database.txt with classnames.txt, or own features in features.npy, labels.npy; "
+        "or a manifest with columns of paths and labels (.csv, .tsv, .jsonl, .parquet; MANIFEST:path=A,label=B names "
+        "them), metadata.csv with file_name, COCO annotations (.json), hf:NAME-or-FOLDER, torchvision:NAME; "
         "none: an archive and classes alone, the default beside an archive",
     )
     archive: Path | None = Field(
         None,
         description="closed form: images without labels to learn from, as a rule those that are going to be "
-        "searched: a folder of images at any depth, one with lists, or a text file with a path a line; images of data "
-        "are left out of it, and so are unreadable ones",
+        "searched: a folder of images at any depth, one with lists, a manifest, COCO annotations, or a text file with "
+        "a path a line; images of data are left out of it, and so are unreadable ones",
     )
     classes: str | None = Field(
         None,
         description="class names with commas between them, or a file with one a line: those of data none, or of class "
         "folders where some classes have no folder",
     )
-    data_root: Path = Field(Path("data"), description="where cifar10 is downloaded to")
+    data_root: Path = Field(Path("data"), description="where cifar10 and torchvision:NAME are, or are downloaded to")
     on_broken: Literal["error", "skip"] = Field(
         "error", description="an unreadable image stops the run, or is left out and counted"
     )

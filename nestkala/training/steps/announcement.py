@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ...data import ImageDataset
+from ...data.class_names import names_in_doubt
 from ...data.splits import Split
 from ...settings.config import Config
 from ...settings.groups import DataSettings
@@ -32,6 +33,9 @@ def announce(
     )
     for line in dataset.notes:
         print(line)
+    if config.has_texts and config.descriptions is None:
+        for line in names_in_doubt([config.class_words.get(name, name) for name in dataset.class_names]):
+            print(line)
     if config.backbone.endswith(":random"):
         print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
     if config.anchors == "orthonormal":

@@ -6,6 +6,7 @@ import torch
 from ...codes import columns, unpack
 from ...data import ImageDataset
 from ...data.splits import Split
+from ...evaluation.collapse import Collapse
 from ...evaluation.copies import NearCopies, draw_originals, score_copies
 from ...evaluation.features import chance_level, features_map
 from ...evaluation.lengths import score_lengths
@@ -63,6 +64,9 @@ def score(
             result.lengths.setdefault(str(bits), {}).update(recall.scores)
     longest = head.lengths[-1]
     result.constant_bits = constant_bits(columns(train, head.columns(longest)), longest)
+    result.queries, result.gallery = len(split.query), len(split.gallery)
+    if isinstance(gallery, np.ndarray):
+        result.warnings = Collapse.of(columns(gallery, head.columns(longest)), longest).warnings()
     return result
 
 

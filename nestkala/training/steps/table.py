@@ -43,10 +43,11 @@ def remarks(result: Result, config: Config) -> list[str]:
         own = (
             f"; the backbone's own features reach {result.features_map:.4f}" if result.features_map is not None else ""
         )
-        lines.append(f"chance level of the mAP: {result.chance:.4f}{own}")
+        asked = "" if result.queries is None else f" ({result.queries:,} queries, {result.gallery:,} images searched)"
+        lines.append(f"chance level of the mAP: {result.chance:.4f}{asked}{own}")
     if result.leave_one_out_accuracy is not None:
         known = "the class names and the other labels" if config.has_texts else "the other labels"
-        share = f"{100 * result.leave_one_out_accuracy:.0f} %"
+        share = f"{result.leave_one_out_accuracy:.2f}"
         lines.append(f"leave-one-out estimate: {known} give {share} of the labelled images their class")
     if result.unnamed_kinds:
         lines.append(
@@ -60,4 +61,4 @@ def remarks(result: Result, config: Config) -> list[str]:
             f"warning: {len(dead)} of {config.lengths[-1]} bits are the same on all training images "
             f"(numbers {', '.join(map(str, dead))})"
         )
-    return lines
+    return [*lines, *(f"{line} (gallery)" for line in result.warnings)]
