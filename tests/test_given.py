@@ -79,7 +79,7 @@ def test_an_iterator_is_read_a_few_batches_ahead_and_gives_the_codes_of_the_list
     assert max(seen) < 40
     assert sum(seen) == 75
     assert (hasher.encode(stream(), batch_size=4) == hasher.encode(images, batch_size=4)).all()
-    assert torch.equal(hasher.relaxed(stream(), batch_size=4), hasher.relaxed(images, batch_size=4))
+    assert np.array_equal(hasher.relaxed(stream(), batch_size=4), hasher.relaxed(images, batch_size=4))
     assert hasher.encode(iter([])).shape == hasher.encode([]).shape == (0, 3)
     assert hasher.relaxed(iter([])).shape == (0, 20)
 

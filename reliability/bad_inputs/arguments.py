@@ -43,7 +43,6 @@ _COMMANDS = {
     "train --loss-args alpha 50 --head-init random": "--alpha",
     "train --loss csq": "loss csq has no effect",
     "train --rank 2": "rank 2 has no effect",
-    "search INDEX IMAGE --text dog": "--text",
     "search INDEX": "--text",
     "search INDEX IMAGE --radius 1 --rescore": "--radius",
     "search INDEX IMAGE --model FEATURE_RUN": "feature-run",

@@ -1,9 +1,11 @@
 """What reads files from elsewhere, each with valid ones to begin with."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,23 +113,24 @@ def _indexes(good: Good, path: Path) -> list[Target]:
 
 
 def _models(good: Good, folder: Path) -> list[Target]:
+    """Weights are spoilt beside a model.json of version 3, which has no checksum of them: or that alone would tell."""
     run = copied(good.feature_run, _made(folder))
-    rows = np.zeros((2, WIDTH), np.float32)
-
-    def encode() -> None:
-        try:
-            hasher = Hasher.from_pretrained(run, "cpu")
-            hasher.encode(rows)
-            hasher.class_codes()
-        finally:
-            for name in ("model.json", "model.safetensors"):
-                shutil.copy(good.feature_run / name, run / name)
-
-    tensors = run / "model.safetensors"
+    earlier = copied(good.feature_run, _made(folder / "earlier"))
+    said = json.loads((earlier / "model.json").read_text(encoding="utf-8"))
+    del said["weights_sha256"]
+    (earlier / "model.json").write_text(json.dumps(said | {"version": 3}), encoding="utf-8")
+    tensors = earlier / "model.safetensors"
+    weights = [tensors.read_bytes(), _without_checksum(tensors)]
     return [
-        Target("model.json", [(run / "model.json").read_bytes()], run / "model.json", encode),
-        Target("model.safetensors", [tensors.read_bytes(), _without_checksum(tensors)], tensors, encode),
+        Target("model.json", [(run / "model.json").read_bytes()], run / "model.json", partial(_encode, run)),
+        Target("model.safetensors", weights, tensors, partial(_encode, earlier)),
     ]
+
+
+def _encode(run: Path) -> None:
+    hasher = Hasher.from_pretrained(run, "cpu")
+    hasher.encode(np.zeros((2, WIDTH), np.float32))
+    hasher.class_codes()
 
 
 def _checkpoints(good: Good, folder: Path) -> Target:
@@ -191,7 +194,8 @@ def _settings(folder: Path) -> list[Target]:
     _made(folder)
     experiment = b"title: T\nbase: digits\ndata: {D: {data: digits}}\nshots: [1, 2]\nlengths: [8]\nmethods:\n"
     experiment += b"  M: {loss: csq}\n  N: {sweep: {alpha: [1, 2]}}\n"
-    config = b"data: digits\nlengths: [8, 16]\nloss_args: {margin: 0.3}\nprompts:\n- a {}.\nlr: 0.1\nqueries: 5\n"
+    config = b"data: digits\nlengths: [8, 16]\nloss: csq\nepochs: 2\nloss_args: {quantization: 0.3}\n"
+    config += b"prompts:\n- a {}.\nlr: 0.1\nqueries: 5\n"
     said = b'cat: a cat\n"hot dog": [a dog, "two"]\n'
     return [
         Target("configs", [config], folder / "c.yaml", lambda: load_config(str(folder / "c.yaml"))),
