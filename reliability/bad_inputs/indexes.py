@@ -126,7 +126,7 @@ def _of_few_bits(path: Path) -> None:
 
 CASES = [
     *(refused(f"an index {what}", _searched(spoil), "good.index") for what, spoil in _DAMAGED.items()),
-    refused("an index that is a folder", lambda here, good: ["search", here, good.image], "cannot read index"),
+    refused("an index that is a folder", lambda here, good: ["search", here, good.image], "there is no index"),
     refused("an index of a model that is gone", _searched(_told(model="/gone/away")), "/gone/away"),
     refused("an index of another model", _searched(_told(model_fingerprint="0" * 32)), "is not the one"),
     refused("an index of another folder", _updated(_told(folder="/gone/away")), "/gone/away"),
