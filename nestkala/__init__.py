@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .utils.machine import find_temporary_folder
+
 if TYPE_CHECKING:
     from .hasher import Hasher as Hasher
     from .index import PrefixIndex as PrefixIndex
@@ -9,6 +11,8 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = ["Hasher", "PrefixIndex", "__version__"]
+
+find_temporary_folder()  # before torch loads, which may load what asks for one at once
 
 
 def __getattr__(name: str) -> Any:  # so that the command line can check settings before torch loads

@@ -29,7 +29,6 @@ from .settings.checks import check_files, check_resumable
 from .settings.flags import Flags, Train, base_config, described, given, with_flags
 from .utils.console import escape_what_stdout_lacks
 from .utils.errors import NestKALAError, one_line
-from .utils.machine import find_temporary_folder
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -125,7 +124,6 @@ def guarded(action: Callable[[], object], command: Sequence[str] = ()) -> int:
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     escape_what_stdout_lacks()
-    find_temporary_folder()
     try:
         action()
         sys.stdout.flush()
