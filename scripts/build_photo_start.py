@@ -15,8 +15,9 @@ from torch import Tensor
 
 from nestkala.backbones import load_backbone
 from nestkala.heads import NestedHashHead
+from nestkala.images.given import GivenImages
 from nestkala.images.listing import LeftOut, images_below
-from nestkala.search.fitted import START, Files, features_of, model_without_names, shipped_tensors
+from nestkala.search.fitted import START, features_of, model_without_names, shipped_tensors
 from nestkala.tokens.source import TokenSource
 from nestkala.training.closed_form import closed_form_of_kinds
 from nestkala.utils.files import save_tensors
@@ -50,7 +51,7 @@ def main(settings: Settings) -> None:
     names = [name for name, _ in images_below(settings.images, LeftOut())]
     backbone = load_backbone("photo", num_adapted=0)
     source = TokenSource(backbone, "fp32", 128, workers=1)
-    features = features_of(source, Files(settings.images, names), [], "features")
+    features = features_of(source, GivenImages([settings.images / name for name in names]), [], "features")
     _, model = model_without_names(backbone)
     closed_form_of_kinds(model, within(features, settings.directions), torch.Generator().manual_seed(0))
     assert isinstance(model.head, NestedHashHead)

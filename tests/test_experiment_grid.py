@@ -346,14 +346,19 @@ methods:
 """
 
 
-def test_the_command_runs_a_file_once_and_only_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def write_features() -> None:
+    """A folder `features` of own features, of three classes."""
     rng, labels = np.random.default_rng(0), np.arange(60) % 3
     Path("features").mkdir()
     np.save("features/features.npy", rng.normal(size=(3, 8))[labels] + 0.3 * rng.normal(size=(60, 8)))
     np.save("features/labels.npy", labels)
+
+
+def test_the_command_runs_a_file_once_and_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_features()
     Path("own.yaml").write_text(FILE)
 
     assert main(["experiment", "own.yaml"]) == 2
@@ -479,10 +484,7 @@ def test_the_command_tunes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rng, labels = np.random.default_rng(0), np.arange(60) % 3
-    Path("features").mkdir()
-    np.save("features/features.npy", rng.normal(size=(3, 8))[labels] + 0.3 * rng.normal(size=(60, 8)))
-    np.save("features/labels.npy", labels)
+    write_features()
     Path("own.yaml").write_text(FILE.replace("methods:", "tune: {sweep: {lr: [0.01, 1.0e+30]}, shots: 2}\nmethods:"))
     command = ["experiment", "own.yaml", "--data", "Own=features", "--only", "one by one"]
     assert main([*command, "--dry-run"]) == 0

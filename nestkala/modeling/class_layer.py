@@ -44,13 +44,11 @@ class ClassLayer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, d) -> (B, k + C), entries in [-1, 1]."""
-        units = self.units(features)
-        return torch.cat([units, self.probabilities(units)], dim=1)
+        return self._with_probabilities(self.units(features))
 
     def towards(self, directions: Tensor) -> Tensor:
         """What images would give that lie in these directions (B, d) from the mean, (B, k + C)."""
-        units = F.normalize(directions @ self.basis, dim=1)
-        return torch.cat([units, self.probabilities(units)], dim=1)
+        return self._with_probabilities(F.normalize(directions @ self.basis, dim=1))
 
     def units(self, features: Tensor) -> Tensor:
         """Features (B, d) -> their principal components (B, k), of unit norm."""
@@ -63,5 +61,8 @@ class ClassLayer(nn.Module):
 
     def typical(self) -> Tensor:
         """What an image in the midst of each class would give, (C, k + C)."""
-        units = F.normalize(torch.linalg.solve(self.whitening, self.prototypes, left=False), dim=1)
+        midst = torch.linalg.solve(self.whitening, self.prototypes, left=False)
+        return self._with_probabilities(F.normalize(midst, dim=1))
+
+    def _with_probabilities(self, units: Tensor) -> Tensor:
         return torch.cat([units, self.probabilities(units)], dim=1)

@@ -13,6 +13,7 @@ from ..backbones import Backbone, load_backbone
 from ..backbones.shipped import load_shipped
 from ..codes import pack
 from ..heads import NestedHashHead
+from ..images.given import GivenImages
 from ..modeling.class_layer import ClassLayer
 from ..modeling.model import HashModel
 from ..modeling.saved_model import ModelSpec, save_model
@@ -71,7 +72,8 @@ def fit_to_folder(
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(names), generator=generator)[:SAMPLE].sort().values.tolist()
-    images = Files(folder, [names[place] for place in drawn])
+    chosen = [names[place] for place in drawn]
+    images = GivenImages([folder / name for name in chosen])
     backbone = load_backbone(_BACKBONE, num_adapted=0)
     source = TokenSource(backbone, "fp32", max(1, min(_BATCH, len(drawn))), workers)
     broken: list[int] = []
@@ -88,15 +90,15 @@ def fit_to_folder(
         set_shipped(model)
     save_without_names(output, spec, model)
     unread = set(broken)
-    readable = [name for place, name in enumerate(images.names) if place not in unread]
+    readable = [name for place, name in enumerate(chosen) if place not in unread]
     return Fitted(readable, codes_of(model, found), is_own)
 
 
 @torch.no_grad()
-def features_of(source: TokenSource, images: "Files", broken: list[int], progress: str | None = None) -> Tensor:
+def features_of(source: TokenSource, images: GivenImages, broken: list[int], progress: str | None = None) -> Tensor:
     """The backbone's features (n, d) of images; the places of those that cannot be read are added to `broken`."""
     tower = source.backbone.tower
-    batches = source.batches(images, range(len(images.names)), progress, broken)
+    batches = source.batches(images, range(len(images)), progress, broken)
     return torch.cat([torch.empty(0, tower.feature_dim), *(tower.tail(tokens.float()) for tokens in batches)])
 
 
@@ -171,19 +173,3 @@ def shipped_tensors(head: NestedHashHead, layer: ClassLayer, kept: int) -> dict[
         "bias": head.linear.bias,
     }
     return {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
-
-
-@dataclass(frozen=True)
-class Files:
-    """Images in a folder, by names relative to it."""
-
-    folder: Path
-    names: list[str]
-
-    def read(self, index: int) -> bytes:
-        """The bytes of one. Raises NestKALAError where it cannot be read."""
-        name = self.names[index]
-        try:
-            return (self.folder / name).read_bytes()
-        except OSError as error:
-            raise NestKALAError(f"cannot read image {name!r}: {error.strerror}") from None

@@ -50,7 +50,8 @@ class Duplicates:
             raise NestKALAError(f"--max-distance must be 0 to {index.bits - 1}, not {radius}")
         groups = find_duplicates(index, radius)
         images = sum(len(group) for group in groups)
-        said = f"{images} of {len(index)} images in {len(groups)} groups, within {radius} of {index.bits} bits"
+        count = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+        said = f"{images} of {len(index)} images in {count}, within {radius} of {index.bits} bits"
         if self.html is not None:
             sections = [Section(f"{len(group)} images", [(name, None) for name in group]) for group in groups]
             write_text(self.html, page_of("Near-duplicates", said, sections, folder_of(index)))

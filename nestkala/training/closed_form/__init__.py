@@ -70,8 +70,8 @@ def closed_form(
     """Where a model starts; the model is left as it is.
 
     Classes are learned from texts, labels and unlabelled images together (`fit_classes`); for kinds of things that have
-    no name class layer and head are wider. The first bits of the code
-    are for the class (`class_rows`), the rest for the image itself (`detail_rows`), each scaled to unit deviation.
+    no name class layer and head are wider. The first bits of the code are for the class (`class_rows`), the rest for
+    the image itself (`detail_rows`), each scaled to unit deviation.
     `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
     products of codes and anchors at all lengths to be nearest to the labels, which is what KIDDO asks.
 

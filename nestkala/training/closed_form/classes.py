@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -82,27 +82,16 @@ def fit_classes(
             their own mean; None for the latter.
         unnamed: kinds of things that have no name, 0 or more; None for as many as the images show.
     """
-    images = torch.cat([unlabelled, labelled])
-    mean = images.mean(dim=0)
-    variances, directions = _spectrum(images - mean)
-    width = min(MAX_WIDTH, images.shape[1])
-    basis, kept = directions[:, :width], variances[:width]
-
-    def units(features: Tensor) -> Tensor:
-        return F.normalize((features - mean) @ basis, dim=1)
-
+    space = _Space.of(torch.cat([unlabelled, labelled]))
+    halved = space.halved
     shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)  # of an image's classes in it
-    given = _Images(units(unlabelled), units(labelled), targets, shares)
-    half = (kept + 2 * variances.mean()).pow(-0.25)  # half a whitening, regularised
-
-    def halved(rows: Tensor) -> Tensor:
-        return F.normalize(rows * half, dim=1)
+    given = _Images(space.units(unlabelled), space.units(labelled), targets, shares)
 
     def evidence(centre: Tensor | None) -> _Evidence:
         if texts is None:
             return _gather(given, halved, None)
         away = texts - (texts.mean(dim=0) if centre is None else centre)
-        return _gather(given, halved, F.normalize(away @ basis, dim=1))
+        return _gather(given, halved, F.normalize(away @ space.basis, dim=1))
 
     found = evidence(None)
     first = posteriors_of(given.others, found)
@@ -120,12 +109,12 @@ def fit_classes(
         wider = evidence(text_centre)
         best = _with_unnamed(given, halved, wider, best, unnamed, generator) or best
     return Classes(
-        mean,
-        basis,
+        space.mean,
+        space.basis,
         best.whitening,
         best.prototypes,
-        kept,
-        variances.mean(),
+        space.variances,
+        space.mean_variance,
         found.text_sharpness,
         found.label_sharpness,
         found.accuracy,
@@ -141,27 +130,51 @@ def fit_kinds(images: Tensor, generator: torch.Generator) -> Classes:
         images: features (M, d), two or more that differ.
         generator: draws the sample and the clusters' starts.
     """
-    mean = images.mean(dim=0)
-    variances, directions = _spectrum(images - mean)
-    width = min(MAX_WIDTH, images.shape[1])
-    basis, kept = directions[:, :width], variances[:width]
-    units = F.normalize((images - mean) @ basis, dim=1)
-    half = (kept + 2 * variances.mean()).pow(-0.25)
-
-    def halved(rows: Tensor) -> Tensor:
-        return F.normalize(rows * half, dim=1)
-
-    seen = halved(units)
+    space = _Space.of(images)
+    units = space.units(images)
+    seen = space.halved(units)
     sample = seen[torch.randperm(len(seen), generator=generator)[:SAMPLE].to(seen.device)]
     number = number_of_kinds(sample, generator)
     found = clusters(sample, number, generator)
     first = posteriors_of(seen, lambda rows: log_densities(found, rows))
     nothing = units.new_zeros(0, number)
     given = _Images(units, units[:0], nothing, nothing)
-    solution = _alternate(given, halved, first, units.new_zeros(number, width), None)
+    solution = _alternate(given, space.halved, first, units.new_zeros(number, units.shape[1]), None)
     return Classes(
-        mean, basis, solution.whitening, solution.prototypes, kept, variances.mean(), 0.0, 0.0, accuracy=None
+        space.mean,
+        space.basis,
+        solution.whitening,
+        solution.prototypes,
+        space.variances,
+        space.mean_variance,
+        0.0,
+        0.0,
+        accuracy=None,
     )
+
+
+class _Space(NamedTuple):
+    """The principal directions of images, in which classes are learned."""
+
+    mean: Tensor  # of the features, (d,)
+    basis: Tensor  # (d, k)
+    variances: Tensor  # along its directions, (k,)
+    mean_variance: Tensor  # over all d
+
+    @classmethod
+    def of(cls, images: Tensor) -> Self:
+        mean = images.mean(dim=0)
+        variances, directions = _spectrum(images - mean)
+        width = min(MAX_WIDTH, images.shape[1])
+        return cls(mean, directions[:, :width], variances[:width], variances.mean())
+
+    def units(self, features: Tensor) -> Tensor:
+        """Features (n, d) -> (n, k), of unit norm."""
+        return F.normalize((features - self.mean) @ self.basis, dim=1)
+
+    def halved(self, units: Tensor) -> Tensor:
+        """Units (n, k) after half a whitening, regularised, of unit norm again."""
+        return F.normalize(units * (self.variances + 2 * self.mean_variance).pow(-0.25), dim=1)
 
 
 class _Images(NamedTuple):
