@@ -19,9 +19,8 @@ def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[
         profile: of tests/conftest.py, which says how many examples each gets.
         tests: files, by default all test_properties_*.py.
     """
-    return [
-        _of_file(path, profile) for path in (sorted(TESTS.glob("test_properties_*.py")) if tests is None else tests)
-    ]
+    files = sorted(TESTS.rglob("test_properties_*.py"), key=lambda path: path.name) if tests is None else tests
+    return [_of_file(path, profile) for path in files]
 
 
 def _of_file(path: Path, profile: str) -> Figure:

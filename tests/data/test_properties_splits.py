@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import multi_hot
-from test_splits import dataset_of
 
 from nestkala.data.splits import draw_split
 from nestkala.utils.errors import NestKALAError
+from tests.data.test_splits import dataset_of
 
 
 @st.composite

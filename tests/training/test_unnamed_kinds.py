@@ -20,7 +20,7 @@ from nestkala.training.closed_form.classes import fit_classes
 from nestkala.training.closed_form.mixture import SHARPNESS, clusters, held_out_likelihood
 from nestkala.training.run import train
 from nestkala.utils.errors import NestKALAError
-from tests.test_closed_form import NONE, World, before, named, normal, seeded, started
+from tests.training.test_closed_form import NONE, World, before, named, normal, seeded, started
 
 
 def fitted(

@@ -22,7 +22,7 @@ from nestkala.training.trainer import Trainer
 from nestkala.utils.errors import NestKALAError
 from reliability.launching import Launch
 
-TRAIN_PY = Path(__file__).parents[1] / "train.py"
+TRAIN_PY = Path(__file__).parents[2] / "train.py"
 CLASSES = ("zero", "one", "two")
 LABELLED = {"zero": 4, "one": 1, "two": 2}
 """Labelled images of each class."""

@@ -731,7 +731,7 @@ def without_torch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
     return run
 
 
-TRAIN_PY = str(Path(__file__).parents[1] / "train.py")
+TRAIN_PY = str(Path(__file__).parents[2] / "train.py")
 
 
 @pytest.mark.parametrize(

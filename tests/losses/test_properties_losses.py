@@ -4,12 +4,6 @@ from dataclasses import replace
 from inspect import Parameter, signature
 
 import pytest
-import test_adsh
-import test_centre_losses
-import test_dpsh
-import test_dsdh
-import test_kiddo
-import test_pairwise_losses
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +12,7 @@ from torch import Tensor
 
 from nestkala.losses import HashLoss, TrainingSet, WithHSWD
 from nestkala.plugins import plugins
+from tests.losses import test_adsh, test_centre_losses, test_dpsh, test_dsdh, test_kiddo, test_pairwise_losses
 
 LOSSES = {name: plugin.load() for name, plugin in plugins("losses").items()}
 PAIRWISE = ("adsh", "dbdh", "dch", "dhn", "dpsh", "dsdh", "dsh", "dtsh", "hashnet", "lcdsh")  # labels only by pairs

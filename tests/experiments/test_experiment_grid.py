@@ -315,7 +315,7 @@ def test_every_shipped_file_and_the_settings_of_its_runs_are_valid(name: str, tm
 
 
 def test_the_documented_file_is_valid(tmp_path: Path) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "experiments.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
     (tmp_path / "own.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
     given = load_experiment(str(tmp_path / "own.yaml"))
     ranks = ["rank, rank 1", "rank, rank 2", "rank, rank 4"]
@@ -326,7 +326,7 @@ def test_the_documented_file_is_valid(tmp_path: Path) -> None:
 
 
 def test_shipped_files_come_with_the_package() -> None:
-    folder = Path(__file__).parent.parent / "configs" / "experiments"
+    folder = Path(__file__).parents[2] / "configs" / "experiments"
     assert sorted(SHIPPED) == sorted(path.stem for path in folder.glob("*.yaml"))
     assert files("nestkala.configs.experiments").joinpath("cifar10.yaml").is_file()
 

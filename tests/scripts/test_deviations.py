@@ -11,7 +11,7 @@ import pytest
 import torch
 from strategies import general, training_set
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOUND = json.loads((ROOT / "docs" / "deviations.json").read_text())
 PAGE = (ROOT / "docs" / "deviations.md").read_text()
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from test_evaluation import enumerated_map, slow_map, slow_rankings
 
 from nestkala import evaluation
 from nestkala.codes import pack
@@ -17,6 +16,7 @@ from nestkala.evaluation import evaluate
 from nestkala.evaluation import gpu as evaluation_gpu
 from nestkala.evaluation.relevance import RelevanceCounts
 from nestkala.utils.errors import NestKALAError
+from tests.evaluation.test_evaluation import enumerated_map, slow_map, slow_rankings
 
 rank_on_cpu = evaluation_cpu.rank
 
