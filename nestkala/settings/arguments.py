@@ -1,10 +1,17 @@
 """How settings are given on the command line."""
 
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
+
+_METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
 
 def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
-    """How a tuple is given on the command line: its items in one word, which is empty where there are none."""
+    """How a tuple is given on the command line: its items in one word, which is empty if there are none."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -12,3 +19,24 @@ def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     )
+
+
+def optional_metavar(kind: Any) -> str | None:
+    """What the help shows for the value of an `int | None` or the like; None for types of another form."""
+    if get_origin(kind) not in (Union, UnionType) or NoneType not in get_args(kind):
+        return None
+    shown = list[str]()
+    for member in get_args(kind):
+        if get_origin(member) is Literal:
+            shown += map(str, get_args(member))
+        elif member is not NoneType:
+            shown.append(_METAVARS[member])
+    return "|".join(shown)
+
+
+def hide_none(command: type) -> None:
+    """Let the help of a dataclass show INT instead of {None}|INT, and no default where that is None."""
+    hints = get_type_hints(command, include_extras=True)
+    for name, kind in hints.items():
+        if (metavar := optional_metavar(kind)) is not None:
+            command.__annotations__[name] = Annotated[kind, arg(metavar=metavar, help_behavior_hint="")]

@@ -42,14 +42,14 @@ class Config(  # pydantic begins with the fields of the last base
 
     config: str = Field(
         "digits",
-        description="a shipped config (digits, photos, cifar10, nuswide21, mscoco, kalahash, mah) or a YAML file's "
-        "path; the default counts for its own data alone, not where other data is named",
+        description="a shipped config (digits, photos, cifar10, nuswide21, mscoco, kalahash, mah) or the path of a "
+        "YAML file; the default applies only if --data is digits",
     )
     seed: int = Field(
         0,
         ge=0,
         lt=2**31,
-        description="draws the training images and their order, the trained weights, orthonormal anchors (0 or more)",
+        description="seed of all that is random: training images, their order, initial weights, orthonormal anchors",
     )
 
     def __init__(self, **values: Any) -> None:  # or type checkers miss those settings whose default is not by keyword

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from ..plugins import WITH_HSWD
 from ..utils.errors import NestKALAError, nearest
+from .arguments import optional_metavar
 from .config import Base, Config, without_inapplicable
 from .files import shipped_files
 from .groups import GROUPS
@@ -25,8 +26,15 @@ FIRST = ("data", "shots", "lengths", "backbone", "output", "archive", "classes",
 def _argument(key: str) -> tuple[str, Any, Any]:
     """A setting as a field of a dataclass."""
     setting = Config.model_fields[key]
-    kind: Any = Annotated[(setting.annotation, *setting.metadata, arg(help=setting.description))]
+    metavar = optional_metavar(setting.annotation)
+    hint = None if metavar is None else _default_unless_none
+    about = arg(help=setting.description, metavar=metavar, help_behavior_hint=hint)
+    kind: Any = Annotated[(setting.annotation, *setting.metadata, about)]
     return key, kind, field(default_factory=partial(setting.get_default, call_default_factory=True))
+
+
+def _default_unless_none(default: str) -> str:
+    return "" if default == "None" else f"(default: {default})"
 
 
 def _group(name: str) -> tuple[str, Any, Any]:
@@ -39,10 +47,10 @@ def _group(name: str) -> tuple[str, Any, Any]:
 
 @dataclass(frozen=True)
 class Flags:
-    """Train nested binary codes from a few labelled images per class.
+    """Train binary codes of every length from a few labeled images per class.
 
-    Settings come from the YAML file named by --config, and from flags, which win. One that has no effect beside the
-    others is refused.
+    Settings come from the YAML file that --config names and from flags, which take precedence. A setting that would
+    have no effect is refused.
     """
 
     where: Positional[
@@ -50,7 +58,8 @@ class Flags:
             str | None,
             arg(
                 metavar="[FOLDER]",
-                help="folder of the images, as --data; where there is none of this name, a shipped config, as --config",
+                help="image folder, same as --data; or, if there is no such folder, a shipped config, same as --config",
+                help_behavior_hint="",
             ),
         ]
     ] = None

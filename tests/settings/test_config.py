@@ -683,12 +683,12 @@ def test_the_help_begins_with_what_matters_most_and_goes_on_by_groups(
         main(["train", "--help"])
     text = capsys.readouterr().out
     first, *groups = re.split(r"(?m)^\W+([a-z]+) options\b.*$", text)
-    flags = re.findall(r"(?m)^\W+?(--[a-z][a-z-]+)", first)
+    flags = re.findall(r"(?m)^│ (--[a-z][a-z-]+)", first)
     assert flags == [f"--{key}" for key in FIRST]
     assert len(flags) == 10
     assert groups[::2] == list(GROUPS)
     for name, said in zip(groups[::2], groups[1::2], strict=True):
-        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^\W+?(--[a-z][a-z-]+)", said)]
+        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^│ (--[a-z][a-z-]+)", said)]
         assert flags == [key for key in GROUPS[name].model_fields if key not in FIRST]
 
 

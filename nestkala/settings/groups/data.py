@@ -9,63 +9,64 @@ from .group import Settings
 
 
 class DataSettings(Settings):
-    """Which images there are, and which of them are labelled, asked with and searched."""
+    """The images, and which of them are for training, which are queries and which are searched."""
 
     data: str = Field(
         "digits",
-        description="digits (in scikit-learn), cifar10 (downloaded), or a folder: CLASS/image, SPLIT/CLASS/image, or "
-        "lists train.txt, test.txt, database.txt with classnames.txt, or own features in features.npy, labels.npy; "
-        "or a manifest with columns of paths and labels (.csv, .tsv, .jsonl, .parquet; MANIFEST:path=A,label=B names "
-        "them), metadata.csv with file_name, COCO annotations (.json), hf:NAME-or-FOLDER, torchvision:NAME; "
-        "none: an archive and classes alone, the default beside an archive",
+        description="labeled images: a folder (CLASS/image or SPLIT/CLASS/image; train.txt, test.txt, database.txt and "
+        "classnames.txt; or your own features in features.npy and labels.npy), a manifest with a path and a label "
+        "column (.csv, .tsv, .jsonl or .parquet; MANIFEST:path=A,label=B names the columns), a metadata.csv, COCO "
+        "annotations (.json), hf:NAME-OR-FOLDER, torchvision:NAME, digits (scikit-learn's) or cifar10 (downloaded); "
+        "none: train from an archive and class names only, the default with --archive",
     )
     archive: Path | None = Field(
         None,
-        description="closed form: images without labels to learn from, as a rule those that are going to be "
-        "searched: a folder of images at any depth, one with lists, a manifest, COCO annotations, or a text file with "
-        "a path a line; images of data are left out of it, and so are unreadable ones",
+        description="unlabeled images to learn from, usually the ones you will search: a folder, a manifest, COCO "
+        "annotations, or a text file with one path per line; unreadable images, and those already in the data, are "
+        "skipped (closed-form start only)",
     )
     classes: str | None = Field(
         None,
-        description="class names with commas between them, or a file with one a line: those of data none, or of class "
-        "folders where some classes have no folder",
+        description="class names separated by commas, or a file with one per line; needed with --data none, and to add "
+        "classes that have no folder",
     )
-    data_root: Path = Field(Path("data"), description="where cifar10 and torchvision:NAME are, or are downloaded to")
+    data_root: Path = Field(Path("data"), description="folder that cifar10 and torchvision:NAME are downloaded to")
     on_broken: Literal["error", "skip"] = Field(
-        "error", description="an unreadable image stops the run, or is left out and counted"
+        "error", description="stop at an unreadable image, or skip and count it"
     )
     shots: int | Literal["all"] | None = Field(
         None,
-        description="labelled training images per class (usually 1 to 8), or all, however uneven; 0: codes from the "
-        "class names alone; by default 1, with an archive all",
+        description="labeled training images per class, usually 1 to 8; 0 trains from class names alone; all takes "
+        "every label there is, even if classes differ in number; by default 1, or all with --archive",
     )
     split: Path | None = Field(
         None,
-        description="take training, query and gallery images from this split.json instead of drawing them",
+        description="use the training, query and gallery images listed in this split.json instead of drawing them",
     )
     queries: int | None = Field(
         None,
         ge=0,
-        description="queries drawn in all, where the data has no test list; 0: none, and no scores; by default a tenth "
-        "of the images, with an archive none",
+        description="number of queries to draw if the data has no test list; 0 draws none and reports no scores; by "
+        "default a tenth of the images, or 0 with --archive",
     )
-    queries_per_class: int | None = Field(None, ge=1, description="queries drawn from every class (single-label data)")
+    queries_per_class: int | None = Field(
+        None, ge=1, description="number of queries to draw from each class (single-label data only)"
+    )
     gallery: Literal["all", "labelled"] = Field(
         "all",
-        description="search the split's whole gallery, or a database of the labelled training images alone; some "
-        "losses learn its codes",
+        description="search all gallery images, or only the labelled training images, whose codes some losses learn",
     )
     train_pool: int | None = Field(
         None,
         ge=1,
-        description="draw the training images from this many of the gallery; by default from all of it",
+        description="draw the training images from this many gallery images instead of all of them",
     )
     protocol_seed: int = Field(
-        0, ge=0, description="draws queries and gallery order, the same for every seed (0 or more)"
+        0, ge=0, description="seed that draws the queries and the order of the gallery; independent of --seed"
     )
-    top_k: int | None = Field(None, ge=1, description="score the first K results; by default the whole gallery")
+    top_k: int | None = Field(None, ge=1, description="score only the first K results; by default all of them")
     score_features: bool = Field(
-        False, description="also score the frozen backbone's own features, searched by cosine, to compare codes with"
+        False, description="for comparison, also score a cosine search of the frozen backbone's features"
     )
 
     @property

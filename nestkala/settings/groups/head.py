@@ -10,20 +10,20 @@ from .group import Settings
 
 
 class HeadSettings(Settings):
-    """The lengths of the codes, and the layer that makes them."""
+    """The layer that outputs the codes, and their lengths."""
 
     lengths: Annotated[tuple[StrictInt, ...], comma_separated(int, "BITS,BITS,...")] = Field(
-        (8, 16, 32), description=f"code lengths in bits, each 1 to {MAX_LENGTH}, any number of them"
+        (8, 16, 32), description=f"code lengths in bits, one or more, each from 1 to {MAX_LENGTH}"
     )
     head: str = Field(
         "nested",
-        description="hash layer, a name that `nestkala list heads` shows; nested gives a code at every length up to "
-        "the longest, flat and cascade (random start only) at the lengths trained",
+        description="hash layer (see `nestkala list heads`): nested gives a code at every length up to the longest; "
+        "flat and cascade only at the trained lengths, and need --head-init random",
     )
     batch_norm: bool = Field(
         True,
-        description="random start: normalise every bit over the batch before tanh, without which bits tend to die; "
-        "a start from text has bits centred and scaled already, and never does",
+        description="normalize each bit over the batch before tanh, which keeps bits from becoming constant (random "
+        "start only: the closed form already centers and scales them)",
     )
 
     @field_validator("lengths")

@@ -11,41 +11,40 @@ from .group import Settings
 
 
 class ModelSettings(Settings):
-    """The backbone, and what adapts its last blocks."""
+    """The backbone, and how its last blocks are adapted."""
 
     backbone: str = Field(
         "auto",
-        description="photo (EfficientNet-Lite0, installed with this), tiny (built in, 32x32 pixels), "
-        "open_clip/MODEL:WEIGHTS (such as open_clip/ViT-B-32-quickgelu:openai) or timm/MODEL[:WEIGHTS]; WEIGHTS is a "
-        "tag, for open_clip also a file, or random; open_clip/MODEL/TAG:FILE is a file of a "
-        "tag's weights; features:WIDTH is none at all: data holds own features; auto: "
-        "features where data holds them, tiny where images are as small as digits, and else photo",
+        description="photo (EfficientNet-Lite0, included), tiny (for 32x32 pixels, included), open_clip/MODEL:WEIGHTS "
+        "(such as open_clip/ViT-B-32-quickgelu:openai) or timm/MODEL[:WEIGHTS], where WEIGHTS is a tag, random, or for "
+        "open_clip a file (open_clip/MODEL/TAG:FILE for a file with a tag's settings); features:WIDTH if the data are "
+        "features already; auto: features, tiny or photo, whichever suits the data",
     )
     adapter: Literal["auto", "clora", "lora", "prompts", "biases", "full", "none"] = Field(
         "auto",
-        description="what adapts the last blocks: clora, lora, learned prompts, their biases, all of their weights, or "
-        "nothing; auto: clora for training from a random start, else nothing",
+        description="how to adapt the last blocks: clora, lora, learned prompts, biases only, all weights (full), or "
+        "not at all; auto: clora from a random start, none from the closed form",
     )
-    adapt_blocks: int = Field(1, ge=1, description="how many last blocks are adapted (1 or more)")
+    adapt_blocks: int = Field(1, ge=1, description="number of last blocks to adapt")
     projections: Annotated[tuple[Literal["q", "k", "v", "o"], ...], comma_separated(str, "{q,k,v,o},...")] = Field(
         ("k", "v"),
         min_length=1,
-        description="attention projections that are adapted; photo has none, and its last convolution is",
+        description="attention projections to adapt; photo has no attention: its last convolution is adapted instead",
     )
     rank: int = Field(
         1,
         ge=1,
         le=MAX_RANK,
-        description=f"clora: directions per image, at most the number of classes; lora: rank (1 to {MAX_RANK})",
+        description=f"clora: text directions per image, at most one per class; lora: rank (1 to {MAX_RANK})",
     )
     prompt_length: int = Field(
-        8, ge=1, le=MAX_PROMPT_LENGTH, description=f"prompts: learned tokens a block (1 to {MAX_PROMPT_LENGTH})"
+        8, ge=1, le=MAX_PROMPT_LENGTH, description=f"prompts: learned tokens per block (1 to {MAX_PROMPT_LENGTH})"
     )
     adapter_scale: float = Field(
-        1.0, allow_inf_nan=False, description="clora, lora: the adapter's strength; 0 is the frozen model"
+        1.0, allow_inf_nan=False, description="clora, lora: factor on the update; 0 leaves the model frozen"
     )
     adapter_init: Literal["linear", "zero"] = Field(
-        "linear", description="clora: start q like nn.Linear, or at 0, which is the frozen model"
+        "linear", description="clora: initialize q like nn.Linear, or at 0, which starts at the frozen model"
     )
 
     @model_validator(mode="after")

@@ -9,15 +9,15 @@ from .group import Settings
 
 
 class OutputSettings(Settings):
-    """Where a run is kept, and who is told of it."""
+    """Where results, checkpoints and logs go."""
 
-    output: Path | None = Field(None, description="run folder to make; by default runs/DATA-SHOTSshot-seedSEED-TIME")
+    output: Path | None = Field(None, description="run folder to create; by default runs/DATA-SHOTSshot-seedSEED-TIME")
     resume: Path | None = Field(
         None,
-        description="go on with the run in this folder, from its last checkpoint and with its settings; only "
-        "epochs, tracker, checkpoint_every, threads, workers, encode_batch_size, cache and cache_gb may be given anew",
+        description="continue the run in this folder from its last checkpoint, with its settings; only epochs, "
+        "tracker, checkpoint_every, threads, workers, encode_batch_size, cache and cache_gb may be changed",
     )
-    checkpoint_every: int = Field(10, ge=1, description="epochs between checkpoints (1 or more)")
+    checkpoint_every: int = Field(10, ge=1, description="epochs between checkpoints")
     tracker: Literal[
         "none",
         "tensorboard",
@@ -29,4 +29,4 @@ class OutputSettings(Settings):
         "dvclive",
         "swanlab",
         "trackio",
-    ] = Field("none", description="experiment tracker, as Accelerate knows them; each needs its package")
+    ] = Field("none", description="experiment tracker that Accelerate supports; needs its own package")

@@ -9,30 +9,30 @@ from .group import Settings
 
 
 class StartSettings(Settings):
-    """Where the head starts from."""
+    """How class layer and head are initialized."""
 
     head_init: Literal["auto", "text", "labels", "random"] = Field(
         "auto",
-        description="start in closed form from class names, labels and images without labels (text: the anchors' space "
-        "must be the features'), the same without names (labels), or random; auto: text where anchors are the "
-        "backbone's own text tower's and the head is nested",
+        description="text: closed form from class names, labels and unlabeled images, if text and image features share "
+        "a space; labels: the same without names; random; auto: text if the backbone has its own text tower and the "
+        "head is nested, otherwise random",
     )
     class_bits: int | None = Field(
         None,
         ge=1,
         le=MAX_LENGTH,
-        description="closed form: how many of the first bits say what kind of thing an image shows; the rest say which "
-        "one it is; by default 32, or half of a code of less than 64, but at least 16",
+        description="closed form: how many leading bits encode the class; the rest tell images of a class apart; by "
+        "default 32, or half of codes shorter than 64 bits, but at least 16",
     )
     unnamed_kinds: int | Literal["auto"] = Field(
         "auto",
-        description="closed form: how many kinds of things the images show beside the named classes; auto: as many as "
-        "they seem to show, 0 where the classes are all there is",
+        description="closed form: how many kinds of things the images show besides the named classes; auto: estimated "
+        "from the images",
     )
     unlabelled: int = Field(
         100_000,
         ge=2,
-        description="closed form: images without labels that are used at most, of the archive or else of the gallery",
+        description="closed form: the most unlabeled images to use, from the archive or otherwise from the gallery",
     )
 
     @field_validator("unnamed_kinds", mode="before")

@@ -11,21 +11,21 @@ from .group import Settings
 
 
 class TextSettings(Settings):
-    """What is said of the classes, and which text tower reads it."""
+    """How classes are described, and which text tower embeds the descriptions."""
 
     anchors: str = Field(
         "text",
-        description="text anchors of the classes: text (the backbone's own text tower), the text tower of another "
-        "backbone (tiny, or open_clip/MODEL:WEIGHTS), a .npy file (classes, width), or random orthonormal ones",
+        description="text embeddings of the classes: text (from the backbone's own text tower), another backbone's "
+        "(tiny or open_clip/MODEL:WEIGHTS), a .npy file of shape (classes, width), or orthonormal (random)",
     )
     prompts: tuple[str, ...] = Field(
-        ("a photo of a {}.",), description="templates that class names are put into; several are averaged"
+        ("a photo of a {}.",), description="templates for class names; the embeddings of several are averaged"
     )
     class_words: dict[str, str] = Field(
-        {}, description="what prompts say for a class in the place of its name, such as automobile car"
+        {}, description="words to use in prompts instead of a class's name, such as: automobile car"
     )
     descriptions: Path | None = Field(
-        None, description="YAML or JSON file {class: sentence or sentences}, averaged, instead of prompts"
+        None, description="YAML or JSON file {class: sentence or list of sentences} to embed instead of prompts"
     )
 
     @property
