@@ -214,7 +214,7 @@ def copies_found(codes: RunCodes, lengths: Sequence[int]) -> dict[int, CopyRecal
         return {}
     model = codes.hasher.model
     device = next(model.parameters()).device
-    return score_copies(model.head, codes.copies, codes.gallery, codes.originals, lengths, device)
+    return score_copies(model.head, codes.copies, codes.gallery, codes.originals, lengths, device=device)
 
 
 def score_run(
@@ -251,8 +251,8 @@ def score_run(
 
 def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths: Sequence[int]) -> dict[int, Metrics]:
     model = codes.hasher.model
-    gallery = codes.gallery, codes.gallery_labels, codes.config.top_k, lengths, next(model.parameters()).device
-    return score_lengths(model.head, queries, labels, *gallery)
+    gallery, device = (codes.gallery, codes.gallery_labels), next(model.parameters()).device
+    return score_lengths(model.head, queries, labels, *gallery, lengths, codes.config.top_k, device=device)
 
 
 def _scores(bits: int, found: Metrics, copies: CopyRecall | None) -> Scores:

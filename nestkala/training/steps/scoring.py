@@ -44,7 +44,7 @@ def score(
             labels,
             gallery,
             gallery_labels,
-            settings.top_k,
+            top_k=settings.top_k,
             device=accelerator.device,
             accelerator=accelerator,
         )
@@ -55,7 +55,7 @@ def score(
                 torch.from_numpy(encoder.frozen_features(dataset, part)) for part in (split.query, split.gallery)
             )
             if accelerator.is_main_process:
-                result.features_map = features_map(asked, labels, searched, gallery_labels, settings.top_k)
+                result.features_map = features_map(asked, labels, searched, gallery_labels, top_k=settings.top_k)
     originals = draw_originals(dataset, split.gallery, settings.protocol_seed)
     if len(originals) and isinstance(gallery, np.ndarray):
         copies = encoder.codes(NearCopies(dataset), split.gallery[originals], "near copies")
