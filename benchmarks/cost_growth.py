@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nestkala.analysis.plots import BLUE, ORANGE, new_figure
+from nestkala.analysis.plots import BLUE, ORANGE, new_figure, save_figure
 from nestkala.backbones import load_backbone
 from nestkala.evaluation import evaluate
 from nestkala.index import PrefixIndex
 from nestkala.settings.config import Config
 from nestkala.training.anchors import orthonormal_anchors
 from nestkala.training.model_spec import spec_of_run
-from nestkala.utils.files import replacing
 from nestkala.utils.seeding import seeded
 
 from .comparison import Row, seconds
@@ -99,8 +98,7 @@ def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict
     _lines(left, {"an epoch's training": training}, "training images")
     _lines(right, {"evaluation": evaluation, "search": search}, "codes")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save_figure(figure, path)
 
 
 def _lines(axes: "Axes", found: dict[str, dict[int, float]], label: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nestkala.backbones import load_backbone
 from nestkala.data import load_dataset
-from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.image_codes import packed_codes
 from nestkala.modeling.model import HashModel
 from nestkala.tokens.source import TokenSource
 

@@ -22,10 +22,10 @@ from ..evaluation.features import chance_level
 from ..evaluation.lengths import score_lengths
 from ..evaluation.relevance import bootstrap_interval
 from ..hasher import Hasher, nearest_classes
-from ..modeling.encoding import packed_codes, relaxed_codes
+from ..modeling.image_codes import packed_codes, relaxed_codes
 from ..settings.config import Config
 from ..settings.loading import load_config
-from ..training.result import load_result
+from ..training.metrics_file import load_metrics
 from ..training.steps.tokens import token_source
 from ..utils.errors import NestKALAError
 
@@ -128,8 +128,8 @@ class FinishedRun:
             NestKALAError: data that is no longer there, no queries, or a damaged metrics.json.
         """
         config, hasher = self.config, self.hasher
-        result = load_result(self.folder)
-        if result is not None and result.searched == "learned codes":
+        metrics = load_metrics(self.folder)
+        if metrics is not None and metrics.searched == "learned codes":
             logger.warning(
                 "%s searched codes that it learned for the gallery; here the network makes them", self.folder
             )

@@ -1,9 +1,7 @@
 """Pictures; matplotlib is an extra, pip install "nestkala[plots]"."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +25,12 @@ def new_figure(width: float, height: float) -> "Figure":
     except ImportError as error:
         raise NestKALAError('pictures need matplotlib: pip install "nestkala[plots]"') from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write it in the format of the path's suffix, such as .png or .svg, on white."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150, facecolor="white")
 
 
 def check_drawable(path: Path) -> None:
@@ -61,54 +65,4 @@ def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
     axes.spines[["right"]].set_visible(False)
     above = axes.secondary_xaxis("top", functions=(partial(np.multiply, 1 / 8), partial(np.multiply, 8)))
     above.set_xlabel("bytes an image")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Lines over the values of one setting.
-
-    Attributes:
-        title: above it.
-        setting: name of the setting.
-        values: of the setting, in order.
-        lines: {label: mean and standard deviation at each value}, in points.
-    """
-
-    title: str
-    setting: str
-    values: Sequence[float]
-    lines: Mapping[str, Sequence[tuple[float, float]]]
-
-
-def plot_panels(panels: Sequence[Panel], measure: str, path: Path) -> None:
-    """Write a PNG of panels, three in a row: their values evenly spaced, a line with its spread for each label.
-
-    Args:
-        panels: at least one.
-        measure: what the lines show.
-        path: of the PNG.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    from matplotlib.figure import Figure
-
-    columns = min(3, len(panels))
-    height = -(-len(panels) // columns)
-    figure = Figure(figsize=(1 + 4 * columns, 3 * height), layout="constrained")
-    for place, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(height, columns, place)
-        places = np.arange(len(panel.values))
-        for (label, points), colour in zip(panel.lines.items(), cycle(COLOURS), strict=False):
-            means, spreads = np.array(points).T
-            axes.plot(places, means, "o-", color=colour, linewidth=2, markersize=4, label=label)
-            axes.fill_between(places, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
-        axes.set_xticks(places, [f"{value:g}" for value in panel.values])
-        axes.set(title=panel.title, xlabel=panel.setting, ylabel=measure)
-        axes.grid(alpha=0.25)
-        axes.spines[["right", "top"]].set_visible(False)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_figure(figure, path)

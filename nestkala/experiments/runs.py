@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..settings.checks import FREE_ON_RESUME
 from ..settings.config import Config
 from ..settings.loading import load_config
-from ..training.result import load_result
+from ..training.metrics_file import load_metrics
 from ..training.run import train
 from ..training.run_folder import InUseError, held
 from ..utils.errors import DivergedError, NestKALAError, one_line
@@ -52,19 +52,19 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json of a finished run holds (`nestkala.result.Result`).
+        """What metrics.json of a finished run holds (`nestkala.training.metrics_file.RunMetrics`).
 
         Raises:
             NestKALAError: it has diverged, is not finished, has no scores, or the file is damaged; says where.
         """
         if self.has_diverged:
             raise NestKALAError(f"{self.folder}: {(self.folder / 'diverged.txt').read_text(encoding='utf-8').strip()}")
-        result = load_result(self.folder)
-        if result is None:
+        metrics = load_metrics(self.folder)
+        if metrics is None:
             raise NestKALAError(f"{self.folder} is not finished")
-        if not any("map" in scores for scores in result.lengths.values()):
+        if not any("map" in scores for scores in metrics.lengths.values()):
             raise NestKALAError(f"{self.folder} has no scores to compare: it has no queries")
-        return asdict(result)
+        return asdict(metrics)
 
     def check(self) -> None:
         """Raise NestKALAError if the folder holds a run with other settings."""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.plots import COLOURS, new_figure
-from ..utils.files import replacing
+from ..analysis.plots import COLOURS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,8 +178,7 @@ def as_svg(figure: "Figure") -> str:
 @_style()
 def save_png(figure: "Figure", path: Path) -> None:
     """Write it in ink on white."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, facecolor="white")
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":

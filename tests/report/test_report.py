@@ -17,8 +17,8 @@ from nestkala.images.decoding import data_url, thumbnail
 from nestkala.report import drawing, write_report
 from nestkala.report.code_statistics import bit_statistics, embed, silhouette
 from nestkala.report.examples import find_examples, nearest_lengths
-from nestkala.report.figures import RunFigures, first_labels, measure
 from nestkala.report.groups import group_runs
+from nestkala.report.measurements import RunMeasurements, first_labels, measure
 from nestkala.settings.config import Config
 from nestkala.training.run import train
 from nestkala.utils.errors import NestKALAError
@@ -134,7 +134,7 @@ def test_first_labels() -> None:
     assert first_labels(np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]], bool)).tolist() == [1, -1, 0]
 
 
-def figures_of(folder: Path, lengths: tuple[int, ...] = (4, 12)) -> RunFigures:
+def figures_of(folder: Path, lengths: tuple[int, ...] = (4, 12)) -> RunMeasurements:
     opened = FinishedRun.open(folder)
     return measure(opened, opened.encode(), lengths)
 
