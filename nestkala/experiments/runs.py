@@ -166,7 +166,10 @@ def refreshed(bar: "tqdm[Any]", seconds: float = 1.0) -> Iterator[None]:
         thread.join()
 
 
-def mean_and_spread(values: Iterable[float]) -> str:
-    """Mean and sample standard deviation (0 for one value) of scores in 0..1, times 100, such as `31.9 ± 0.4`."""
+def mean_and_spread(values: Iterable[float], sign: str = "") -> str:
+    """Mean and sample standard deviation (0 for one value) of scores in 0..1, times 100, such as `31.9 ± 0.4`.
+
+    With the sign "+" also a mean above 0 has one, as differences do.
+    """
     scores = 100 * np.fromiter(values, float)
-    return f"{scores.mean():.1f} ± {scores.std(ddof=1) if len(scores) > 1 else 0:.1f}"
+    return f"{scores.mean():{sign}.1f} ± {scores.std(ddof=1) if len(scores) > 1 else 0:.1f}"
