@@ -5,7 +5,7 @@
 Queries and gallery are those of `nestkala experiment photos`. Codes are fitted to the gallery alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -209,7 +209,7 @@ def near_duplicates(found: Features, encode: Encode) -> str:
     return tabulate(rows, headers, tablefmt="github", floatfmt=".1f")
 
 
-def section(name: str, found: Features, backbone: Backbone, methods: dict[str, Method]) -> str:
+def section(name: str, found: Features, backbone: Backbone, methods: Mapping[str, Method]) -> str:
     """The tables of one data set."""
     seeds = {
         method: np.array([scores(found, *make(backbone, found.gallery, seed)) for seed in range(SEEDS)])

@@ -3,6 +3,7 @@
 from tabulate import tabulate
 
 from ...evaluation.copies import MEANING
+from ...evaluation.titles import SCORE_TITLES
 from ...settings.config import Config
 from ..metrics_file import RunMetrics
 
@@ -12,13 +13,7 @@ def table(metrics: RunMetrics) -> str:
 
     A sentence says so where there were no queries to score with.
     """
-    titles = {
-        "map": "mAP",
-        "map_tie_aware": "mAP tie-aware",
-        "copy_recall_at_1": "copy@1",
-        "copy_recall_at_10": "copy@10",
-    }
-    shown = {name: title for name, title in titles.items() if any(name in of for of in metrics.lengths.values())}
+    shown = {name: title for name, title in SCORE_TITLES.items() if any(name in of for of in metrics.lengths.values())}
     unscored = [] if "map" in shown else ["no mAP: there are no queries (--queries N draws N of the labelled images)"]
     if not shown:
         return unscored[0]
