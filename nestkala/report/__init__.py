@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.finished_run import FinishedRun, RunCodes
-from ..analysis.plots import new_figure
+from ..analysis.plots import new_figure, save_figure
 from ..utils.errors import NestKALAError
 from ..utils.files import check_writable, write_text
 from .charts import Chart, code_charts, precision_charts, quality_chart, recall_charts, training_charts
-from .drawing import save_png
 from .examples import Example, find_examples, has_images, nearest_lengths
 from .groups import Group, group_runs
 from .measurements import RunMeasurements, measure
@@ -60,7 +59,7 @@ def write_report(
     charts = _charts(groups)
     page = report_page(groups, charts, _examples(groups, measured, runs, codes))
     for chart in (chart for section in charts.values() for chart in section):
-        save_png(chart.figure, output / f"{chart.name}.png")
+        save_figure(chart.figure, output / f"{chart.name}.png")
     everything = {"runs": [run.as_json() for run in measured]}
     write_text(output / "report.json", json.dumps(everything, ensure_ascii=True) + "\n")
     write_text(output / "index.html", page)

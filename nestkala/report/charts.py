@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..analysis.plots import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
 from ..utils.errors import as_line
-from .drawing import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
 from .groups import Group
 from .measurements import CodeMap, LengthMeasurements, RunMeasurements
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nestkala.analysis import plots
 from nestkala.analysis.finished_run import FinishedRun
 from nestkala.cli import main
 from nestkala.codes import pack, unpack
 from nestkala.images.decoding import data_url, thumbnail
-from nestkala.report import drawing, write_report
+from nestkala.report import write_report
 from nestkala.report.code_statistics import bit_statistics, embed, silhouette
 from nestkala.report.examples import find_examples, nearest_lengths
 from nestkala.report.groups import group_runs
@@ -241,7 +242,7 @@ def test_a_long_legend_leaves_the_picture_its_height() -> None:
     rng = np.random.default_rng(0)
     names = [f"a class whose name goes on and on, number {number}" for number in range(20)]
     places, numbers = rng.normal(size=(60, 2)), rng.integers(20, size=60)
-    many, few = (drawing.scatter_chart(places, shown, numbers % len(shown)) for shown in (names, ["a", "b"]))
+    many, few = (plots.scatter_chart(places, shown, numbers % len(shown)) for shown in (names, ["a", "b"]))
     heights = []
     for figure in (many, few):
         figure.canvas.draw()
