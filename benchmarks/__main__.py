@@ -22,11 +22,12 @@ PAGE = """# Against plain baselines
 
 `python -m benchmarks --cifar10 cifar10`. Each number is a ratio within one run: the plain way and ours in turn on the
 same cores, as medians with their range. The plain ways are in `benchmarks/`, written as in published code, and give the
-same results. CIFAR-10 is a folder of its images, {train,test}/CLASS. The figure needs
+same results. CIFAR-10 is a folder of its images, {{train,test}}/CLASS. The figure needs
 `pip install "nestkala[plots]"`.
 
 On {machine}.
 
+{table}
 """
 PLOT = "![seconds against training images, and against codes](pictures/cost_growth.png)"
 COLUMNS = {"what": "what", "baseline": "against", "measured": "measured", "target": "target", "met": "met"}
@@ -64,10 +65,10 @@ def main(given: Benchmarks) -> None:
     measure("benchmark", known, given.names, given.output, page)
 
 
-def page(found: dict[str, Rows]) -> str:
+def page(found: dict[str, Rows], machine: str) -> str:
     """One table of all, and the plot."""
     plot = f"\n{PLOT}\n" if "cost_growth" in found else ""
-    return f"{PAGE}{table(list(chain(*found.values())), COLUMNS)}\n{plot}"
+    return PAGE.format(machine=machine, table=table(list(chain(*found.values())), COLUMNS)) + plot
 
 
 if __name__ == "__main__":

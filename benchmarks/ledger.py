@@ -18,9 +18,10 @@ Measure = Callable[[], Sequence[Any]]
 Rows = list[dict[str, Any]]
 
 
-def measure(
-    kind: str, known: Mapping[str, Measure], names: Sequence[str], output: Path, page: Callable[[dict[str, Rows]], str]
-) -> None:
+Page = Callable[[dict[str, Rows], str], str]
+
+
+def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], output: Path, page: Page) -> None:
     """Measure what is named, or all, and write OUTPUT.json and OUTPUT.md; what they hold of others stays.
 
     Args:
@@ -28,7 +29,7 @@ def measure(
         known: {name: what measures it and returns dataclasses with `what` and `measured`}.
         names: which; none for all.
         output: the files, without suffix.
-        page: Markdown of {name: rows}, in the order of `known`, with a `{machine}` in it.
+        page: Markdown of {name: rows}, in the order of `known`, and of what it was measured on.
 
     Raises:
         NestKALAError: a name that is not known.
@@ -46,8 +47,8 @@ def measure(
         found[name] = where | {"rows": rows}
         write_text(saved, json.dumps(found, indent=1) + "\n")
     machines = "; ".join(dict.fromkeys(entry["machine"] for entry in found.values()))
-    text = page({name: found[name]["rows"] for name in known if name in found}).replace("{machine}", machines)
-    write_text(output.with_suffix(".md"), text)
+    rows_of = {name: found[name]["rows"] for name in known if name in found}
+    write_text(output.with_suffix(".md"), page(rows_of, machines))
     print(f"{output}.md and .json")
 
 

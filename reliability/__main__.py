@@ -63,9 +63,9 @@ def main(given: Reliability) -> None:
     measure("harness", harnesses, given.names, given.output, page)
 
 
-def page(found: dict[str, Rows]) -> str:
+def page(found: dict[str, Rows], machine: str) -> str:
     """A table for each harness."""
-    return PAGE + "".join(
+    return PAGE.format(machine=machine) + "".join(
         f"\n## {name.replace('_', ' ').capitalize()}\n\n`python -m reliability {name}`\n\n{table(rows, COLUMNS)}\n"
         for name, rows in found.items()
     )
