@@ -24,8 +24,8 @@ from nestkala.codes import hamming, pack
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.splits import draw_split
 from nestkala.evaluation import evaluate
+from nestkala.evaluation.baselines import chance_level, features_map
 from nestkala.evaluation.copies import NearCopies, copy_recall, draw_originals
-from nestkala.evaluation.features import chance_level, features_map
 from nestkala.experiments import mean_and_spread
 from nestkala.images.decoding import decode_image
 from nestkala.modeling.model import HashModel

@@ -16,9 +16,9 @@ from ..codes import columns, pack
 from ..data import ImageDataset, load_dataset, with_archive
 from ..data.splits import Split, load_split
 from ..evaluation import Metrics
+from ..evaluation.baselines import chance_level
 from ..evaluation.collapse import Collapse
 from ..evaluation.copies import CopyRecall, NearCopies, draw_originals, score_copies
-from ..evaluation.features import chance_level
 from ..evaluation.lengths import score_lengths
 from ..evaluation.relevance import bootstrap_interval
 from ..hasher import Hasher, nearest_classes

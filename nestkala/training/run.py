@@ -23,7 +23,7 @@ from .steps.images import check_training, choose_backbone, choose_split, load_im
 from .steps.model import find_start, load_towers, new_model
 from .steps.processes import join_processes, start_tracker
 from .steps.scoring import score
-from .steps.table import remarks, table
+from .steps.summary import remarks, table
 from .steps.tokens import token_source
 from .steps.trained_model import TrainedModel
 

@@ -6,9 +6,9 @@ import torch
 from ...codes import columns, unpack
 from ...data import ImageDataset
 from ...data.splits import Split
+from ...evaluation.baselines import chance_level, features_map
 from ...evaluation.collapse import Collapse
 from ...evaluation.copies import NearCopies, draw_originals, score_copies
-from ...evaluation.features import chance_level, features_map
 from ...evaluation.lengths import score_lengths
 from ...settings.groups import DataSettings
 from ..metrics_file import RunMetrics
