@@ -1,7 +1,6 @@
 """How seconds grow with the training images and with the codes that are searched."""
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from nestkala.training.anchors import orthonormal_anchors
 from nestkala.training.model_spec import spec_of_run
 from nestkala.utils.seeding import seeded
 
-from .comparison import Row, seconds
+from .comparison import Row, medians
 from .training import trained
 
 if TYPE_CHECKING:
@@ -81,15 +80,8 @@ def _searching_seconds(num_codes: int) -> tuple[float, float]:
     labels = np.eye(CLASSES, dtype=bool)[rng.integers(CLASSES, size=num_codes)]
     queries, query_labels = codes[:QUERIES].copy(), labels[:QUERIES].copy()
     index = PrefixIndex.build(codes, bits=LENGTHS[-1])
-    return (
-        _median(lambda: evaluate(queries, query_labels, codes, labels, LENGTHS)),
-        _median(lambda: index.search(queries, k=10)),
-    )
-
-
-def _median(work: Callable[[], object]) -> float:
-    work()
-    return statistics.median(seconds(work) for _ in range(3))
+    evaluation = medians(lambda: evaluate(queries, query_labels, codes, labels, LENGTHS), repeats=3)
+    return evaluation[0], medians(lambda: index.search(queries, k=10), repeats=3)[0]
 
 
 def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict[int, float], path: Path) -> None:
