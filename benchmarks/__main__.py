@@ -1,23 +1,22 @@
 """All comparisons with plain baselines: python -m benchmarks --cifar10 cifar10"""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from tabulate import tabulate
 from tyro.conf import Positional, arg
 
 from nestkala.cli import guarded
 from nestkala.utils.errors import NestKALAError
-from nestkala.utils.files import write_text
 
 from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, search, trunk_cut
 from .comparison import Row
-from .ledger import machines, measure
+from .ledger import Rows, measure, table
 
 PAGE = """# Against plain baselines
 
@@ -29,10 +28,9 @@ same results. CIFAR-10 is a folder of its images, {{train,test}}/CLASS. The figu
 On {machine}.
 
 {table}
-
-{figure}
 """
-FIGURE = "![seconds against training images, and against codes](pictures/cost_growth.png)"
+PLOT = "![seconds against training images, and against codes](pictures/cost_growth.png)"
+COLUMNS = {"what": "what", "baseline": "against", "measured": "measured", "target": "target", "met": "met"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Benchmarks:
 
 def main(given: Benchmarks) -> None:
     """Measure and write."""
-    figure = given.output.parent / "pictures/cost_growth.png"
+    plot = given.output.parent / "pictures/cost_growth.png"
     known: dict[str, Callable[[], list[Row]]] = {
         "evaluation": evaluation.run,
         "dcc": dcc.run,
@@ -59,27 +57,18 @@ def main(given: Benchmarks) -> None:
         "trunk_cut": partial(trunk_cut.run, given.cifar10),
         "five_lengths": five_lengths.run,
         "first_encoding": partial(first_encoding.run, given.cifar10),
-        "cost_growth": partial(cost_growth.run, figure),
+        "cost_growth": partial(cost_growth.run, plot),
         "search": partial(search.run, given.items),
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")
-    found = measure("benchmark", known, given.names, given.output.with_suffix(".json"))
-    write_text(given.output.with_suffix(".md"), page(found, list(known)))
-    print(f"{given.output}.md and .json")
+    measure("benchmark", known, given.names, given.output, page)
 
 
-def page(found: dict[str, Any], names: Sequence[str]) -> str:
-    """Markdown of what the benchmarks of these names found, where they have."""
-    measured = [found[name] for name in names if name in found]
-    lines = [
-        (row["what"], row["baseline"], row["measured"], row["target"], "yes" if row["met"] else "**no**")
-        for of_one in measured
-        for row in of_one["rows"]
-    ]
-    table = tabulate(lines, ("what", "against", "measured", "target", "met"), tablefmt="github", disable_numparse=True)
-    figure = FIGURE if "cost_growth" in found else ""
-    return PAGE.format(machine=machines(found), table=table, figure=figure).rstrip() + "\n"
+def page(found: dict[str, Rows], machine: str) -> str:
+    """One table of all, and the plot."""
+    plot = f"\n{PLOT}\n" if "cost_growth" in found else ""
+    return PAGE.format(machine=machine, table=table(list(chain(*found.values())), COLUMNS)) + plot
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What CLoRA adds to a forward pass of the whole frozen backbone.
 
-python benchmarks/clora_forward.py
+python -m benchmarks.clora_forward
 """
 
 import statistics

@@ -63,6 +63,12 @@ def in_turn(plain: Work, ours: Work, repeats: int, warm_up: bool = True) -> Timi
     return Timing([a for a, _ in pairs], [b for _, b in pairs])
 
 
+def medians(*works: Work, repeats: int) -> list[float]:
+    """Median seconds of each, taken in turn so that a busy moment of the machine meets all; the first do not count."""
+    times = [[seconds(work) for work in works] for _ in range(repeats + 1)]
+    return [statistics.median(of_one) for of_one in zip(*times[1:], strict=True)]
+
+
 def seconds(work: Work) -> float:
     """Of one call."""
     started = time.perf_counter()

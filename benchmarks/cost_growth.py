@@ -1,7 +1,6 @@
 """How seconds grow with the training images and with the codes that are searched."""
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,17 +8,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nestkala.analysis.plots import BLUE, ORANGE, new_figure
+from nestkala.analysis.plots import BLUE, ORANGE, new_figure, save_figure
 from nestkala.backbones import load_backbone
 from nestkala.evaluation import evaluate
 from nestkala.index import PrefixIndex
 from nestkala.settings.config import Config
 from nestkala.training.anchors import orthonormal_anchors
 from nestkala.training.model_spec import spec_of_run
-from nestkala.utils.files import replacing
 from nestkala.utils.seeding import seeded
 
-from .comparison import Row, seconds
+from .comparison import Row, medians
 from .training import trained
 
 if TYPE_CHECKING:
@@ -82,15 +80,8 @@ def _searching_seconds(num_codes: int) -> tuple[float, float]:
     labels = np.eye(CLASSES, dtype=bool)[rng.integers(CLASSES, size=num_codes)]
     queries, query_labels = codes[:QUERIES].copy(), labels[:QUERIES].copy()
     index = PrefixIndex.build(codes, bits=LENGTHS[-1])
-    return (
-        _median(lambda: evaluate(queries, query_labels, codes, labels, LENGTHS)),
-        _median(lambda: index.search(queries, k=10)),
-    )
-
-
-def _median(work: Callable[[], object]) -> float:
-    work()
-    return statistics.median(seconds(work) for _ in range(3))
+    evaluation = medians(lambda: evaluate(queries, query_labels, codes, labels, LENGTHS), repeats=3)
+    return evaluation[0], medians(lambda: index.search(queries, k=10), repeats=3)[0]
 
 
 def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict[int, float], path: Path) -> None:
@@ -99,8 +90,7 @@ def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict
     _lines(left, {"an epoch's training": training}, "training images")
     _lines(right, {"evaluation": evaluation, "search": search}, "codes")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save_figure(figure, path)
 
 
 def _lines(axes: "Axes", found: dict[str, dict[int, float]], label: str) -> None:

@@ -1,11 +1,8 @@
 """Images a second from image files to packed codes, and through the network alone.
 
-python benchmarks/encoding.py --images cifar10/test
+python -m benchmarks.encoding --images cifar10/test
 """
 
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,9 +11,11 @@ from PIL import Image
 
 from nestkala.backbones import load_backbone
 from nestkala.data import load_dataset
-from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.image_codes import packed_codes
 from nestkala.modeling.model import HashModel
 from nestkala.tokens.source import TokenSource
+
+from .comparison import Work, medians
 
 
 def main(
@@ -44,17 +43,10 @@ def main(
         for _ in range(0, len(indices), batch_size):
             model(loaded.tower.trunk(pixels).float())
 
-    def rate(encode: Callable[[], object]) -> float:
-        seconds = []
-        for _ in range(repeats + 1):
-            started = time.perf_counter()
-            encode()
-            seconds.append(time.perf_counter() - started)
-        return len(indices) / statistics.median(seconds[1:])
-
-    whole = rate(lambda: packed_codes(model, source, dataset, indices))
+    works: list[Work] = [lambda: packed_codes(model, source, dataset, indices), network]
+    whole, alone = (len(indices) / medians(work, repeats=repeats)[0] for work in works)
     print(
-        f"{backbone}: {whole:.0f} images/s from file to code, {rate(network):.0f} through the network alone; "
+        f"{backbone}: {whole:.0f} images/s from file to code, {alone:.0f} through the network alone; "
         f"{len(indices)} images, batches of {batch_size}, {torch.get_num_threads()} threads"
     )
 

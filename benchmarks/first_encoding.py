@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from nestkala.backbones import Backbone, load_backbone
 from nestkala.codes import pack
 from nestkala.data import ImageDataset, load_dataset
-from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.image_codes import packed_codes
 from nestkala.modeling.model import HashModel
 from nestkala.tokens.cache import TokenCache
 from nestkala.tokens.source import TokenSource

@@ -11,7 +11,7 @@ from nestkala.backbones import load_backbone
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.splits import draw_split
 from nestkala.evaluation import evaluate
-from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.image_codes import packed_codes
 from nestkala.settings.config import Config
 from nestkala.tokens.cache import TokenCache
 from nestkala.tokens.source import TokenSource

@@ -1,13 +1,12 @@
 """A collection too large to be made of real images: what a search in it takes, by length and size.
 
-python benchmarks/large_index.py
+python -m benchmarks.large_index
 
 The codes are random clusters: as many distinct prefixes as there can be at short lengths, so that the figures are on
 the slow side of what trained codes give.
 """
 
 import resource
-import statistics
 import time
 
 import numpy as np
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nestkala.index import PrefixIndex
+
+from .comparison import medians
 
 CLUSTERS = 100_000
 LENGTHS = (8, 16, 24, 32, 64)
@@ -44,12 +45,7 @@ def _measured(size: int, repeats: int) -> list[object]:
     del codes
 
     def milliseconds(bits: int, shortlist: int | None = None) -> float:
-        times = []
-        for _ in range(repeats + 1):
-            started = time.perf_counter()
-            index.search(query, 10, bits, shortlist=shortlist)
-            times.append(time.perf_counter() - started)
-        return 1000 * statistics.median(times[1:])
+        return 1000 * medians(lambda: index.search(query, 10, bits, shortlist=shortlist), repeats=repeats)[0]
 
     searches = [*map(milliseconds, LENGTHS), *(milliseconds(bits, 1000) for bits in COARSE)]
     return [f"{size:,}", built, *searches, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]

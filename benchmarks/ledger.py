@@ -1,4 +1,4 @@
-"""What was measured, where and at which commit, kept in a JSON file entry by entry."""
+"""What was measured, where and at which commit: kept in a JSON file entry by entry, and shown as Markdown."""
 
 import json
 import platform
@@ -9,24 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 from nestkala.utils.errors import unknown_name
 from nestkala.utils.files import write_text
 
 Measure = Callable[[], Sequence[Any]]
+Rows = list[dict[str, Any]]
 
 
-def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], saved: Path) -> dict[str, Any]:
-    """Measure those named, or all, and keep what they report; what the file has of others stays.
+Page = Callable[[dict[str, Rows], str], str]
+
+
+def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], output: Path, page: Page) -> None:
+    """Measure what is named, or all, and write OUTPUT.json and OUTPUT.md; what they hold of others stays.
 
     Args:
         kind: what errors call one of them.
-        known: {name: what measures it and gives rows, dataclasses with `what` and `measured`}.
+        known: {name: what measures it and returns dataclasses with `what` and `measured`}.
         names: which; none for all.
-        saved: the JSON file.
-
-    Returns:
-        {name: {"machine", "revision", "rows"}} of all that has been measured.
+        output: the files, without suffix.
+        page: Markdown of {name: rows}, in the order of `known`, and of what it was measured on.
 
     Raises:
         NestKALAError: a name that is not known.
@@ -34,6 +37,7 @@ def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], saved
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)
+    saved = output.with_suffix(".json")
     found: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
     where = {"machine": machine(), "revision": revision()}  # before the file changes, which may be a tracked one
     for name in names or known:
@@ -42,12 +46,17 @@ def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], saved
             print(f"{row['what']}: {row['measured']}", flush=True)
         found[name] = where | {"rows": rows}
         write_text(saved, json.dumps(found, indent=1) + "\n")
-    return found
+    machines = "; ".join(dict.fromkeys(entry["machine"] for entry in found.values()))
+    rows_of = {name: found[name]["rows"] for name in known if name in found}
+    write_text(output.with_suffix(".md"), page(rows_of, machines))
+    print(f"{output}.md and .json")
 
 
-def machines(found: Mapping[str, Any]) -> str:
-    """All machines that something was measured on."""
-    return "; ".join(dict.fromkeys(entry["machine"] for entry in found.values()))
+def table(rows: Rows, titles: Mapping[str, str]) -> str:
+    """Rows in Markdown, columns {key: title}; a condition that was not met stands out."""
+    yes_or_no = {True: "yes", False: "**no**"}
+    cells = [[yes_or_no[row[key]] if isinstance(row[key], bool) else row[key] for key in titles] for row in rows]
+    return tabulate(cells, list(titles.values()), tablefmt="github", disable_numparse=True)
 
 
 def machine() -> str:

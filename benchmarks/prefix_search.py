@@ -1,12 +1,11 @@
 """Search through PrefixIndex against faiss scanning the same codes, each a ratio within one run.
 
-python benchmarks/prefix_search.py --run runs/RUN
+python -m benchmarks.prefix_search --run runs/RUN
 
 The collection is the codes of a run's gallery, repeated with every bit flipped at a stated rate, up to --items. Codes
 of a run trained at one length only are the control (--control): what they lose by being cut short is what nesting buys.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,8 @@ from tabulate import tabulate
 
 from nestkala.analysis.finished_run import FinishedRun
 from nestkala.index import PrefixIndex
+
+from .comparison import medians
 
 Codes = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
@@ -59,7 +60,7 @@ def _against_faiss(codes: Codes, queries: Codes, repeats: int) -> str:
     rows = []
     for batch in (1, 100, 1000):
         asked = np.resize(queries, (batch, queries.shape[1]))
-        ours, theirs = _in_turn(
+        ours, theirs = medians(
             lambda asked=asked: index.search(asked, K),  # type: ignore[misc]
             lambda asked=asked: faiss.knn_hamming(asked, codes, K, variant="mc"),  # type: ignore[misc]
             repeats=4 * repeats,
@@ -71,10 +72,10 @@ def _against_faiss(codes: Codes, queries: Codes, repeats: int) -> str:
 
 def _short_against_full(index: PrefixIndex, codes: Codes, queries: Codes, repeats: int) -> str:
     """One query at a time at every length, against a scan of all codes in full."""
-    full = _seconds(lambda: faiss.knn_hamming(queries[:1], codes, K, variant="mc"), repeats)
+    full = medians(lambda: faiss.knn_hamming(queries[:1], codes, K, variant="mc"), repeats=repeats)[0]
     rows: list[Sequence[Any]] = []
     for bits in (8, 16, 20, 24, 32, 48, 64):
-        seconds = _seconds(lambda bits=bits: index.search(queries[:1], K, bits), repeats)  # type: ignore[misc]
+        seconds = medians(lambda bits=bits: index.search(queries[:1], K, bits), repeats=repeats)[0]  # type: ignore[misc]
         rows.append((bits, f"{index.num_prefixes(bits):,}", 1000 * seconds, full / seconds))
     headers = ("bits", "distinct prefixes", "ms", f"times faster than faiss over 64 bits ({1000 * full:.1f} ms)")
     return tabulate(rows, headers, tablefmt="github", floatfmt=("", "", ".3f", ".1f")) + "\n"
@@ -88,13 +89,13 @@ def _kept(codes: Codes) -> str:
         PrefixIndex.build(codes[s], ids[s], metadata=metadata[s])
         for s in (slice(start, start + 2**20) for start in range(0, len(codes), 2**20))
     ]
-    together = _seconds(lambda: _extended(parts), 1)
+    together = medians(lambda: _extended(parts), repeats=1)[0]
     index = _extended(parts)
     with TemporaryDirectory() as folder:
         path = Path(folder, "all.index")
-        saved = _seconds(lambda: index.save(path), 1)
-        checked = _seconds(lambda: PrefixIndex.load(path), 1)
-        opened = _seconds(lambda: PrefixIndex.load(path, verify=False), 1)
+        saved = medians(lambda: index.save(path), repeats=1)[0]
+        checked = medians(lambda: PrefixIndex.load(path), repeats=1)[0]
+        opened = medians(lambda: PrefixIndex.load(path, verify=False), repeats=1)[0]
         size = path.stat().st_size
     rows = [(f"{size / len(codes):.1f}", together, saved, checked, opened)]
     headers = ("bytes an image", "from shards, s", "save, s", "open and check, s", "open, s")
@@ -113,11 +114,11 @@ def _quality(index: PrefixIndex, labels: Labels, queries: Codes, asked: Labels) 
     def quality(search: Callable[[], Any]) -> tuple[float, float]:
         started = time.perf_counter()
         hits = search()
-        seconds = time.perf_counter() - started
+        took = time.perf_counter() - started
         relevant = (labels[np.array(hits.ids, np.int64)] & asked[:, None]).any(axis=2)  # (Q, 100)
         precision = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
         found = (precision * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
-        return float(found.mean()), seconds
+        return float(found.mean()), took
 
     full, full_seconds = quality(lambda: index.search(queries, 100, method="scan"))
     rows: list[Sequence[Any]] = [("64", full, 1.0, 1.0)]
@@ -143,22 +144,6 @@ def _collection(folder: Path, items: int, flip_rate: float) -> tuple[Codes, Labe
         block = codes[start : start + 2**20]
         block ^= np.packbits(rng.random((len(block), 8 * block.shape[1]), np.float32) < flip_rate, axis=1)
     return run.queries, run.query_labels, codes, run.gallery_labels[chosen]
-
-
-def _seconds(action: Callable[[], object], repeats: int) -> float:
-    return _in_turn(action, repeats=repeats)[0]
-
-
-def _in_turn(*actions: Callable[[], object], repeats: int) -> list[float]:
-    """Median seconds of each, measured in turn, so that a busy moment of the machine meets all."""
-    times: list[list[float]] = []
-    for _ in range(repeats + 1):
-        times.append([])
-        for action in actions:
-            started = time.perf_counter()
-            action()
-            times[-1].append(time.perf_counter() - started)
-    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
 
 
 if __name__ == "__main__":

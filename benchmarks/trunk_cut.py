@@ -14,7 +14,7 @@ from nestkala.codes import pack
 from nestkala.data import load_dataset
 from nestkala.data.splits import draw_split
 from nestkala.evaluation import evaluate
-from nestkala.modeling.encoding import packed_codes
+from nestkala.modeling.image_codes import packed_codes
 from nestkala.modeling.model import HashModel
 from nestkala.settings.config import Config
 from nestkala.tokens.cache import TokenCache

@@ -17,12 +17,12 @@ from .backbones.tiny_text import PROMPT
 from .codes import columns, pack, unpack
 from .images.given import GivenImages, ImageLike, chunks
 from .index import Hits, SearchIndex
-from .modeling.encoding import packed_codes, relaxed_codes
+from .modeling.image_codes import packed_codes, relaxed_codes
 from .modeling.model import HashModel
 from .modeling.saved_model import MODEL_FILES, ModelSpec, load_model
 from .tokens.source import TokenSource
 from .training.anchors import ALL_SORTS
-from .training.result import load_result
+from .training.metrics_file import load_metrics
 from .utils.errors import NestKALAError, one_line
 from .utils.seeding import seeded
 
@@ -336,10 +336,10 @@ class Hasher:
             f"Trained on {len(self.class_names)} classes: {', '.join(self.class_names)}.",
             "",
         ]
-        result = load_result(self._folder)
-        if result is not None and result.lengths:
-            lines += ["```json", json.dumps(result.lengths, indent=2), "```", ""]
-            if result.searched == "learned codes":
+        metrics = load_metrics(self._folder)
+        if metrics is not None and metrics.lengths:
+            lines += ["```json", json.dumps(metrics.lengths, indent=2), "```", ""]
+            if metrics.searched == "learned codes":
                 lines += ["The gallery's codes were learned beside the model and are not included here.", ""]
         return "\n".join(lines)
 

@@ -6,19 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from tabulate import tabulate
 from tyro.conf import Positional, arg
 
-from benchmarks.ledger import machines, measure
+from benchmarks.ledger import Rows, measure, table
 from nestkala.cli import guarded
-from nestkala.utils.files import write_text
 
 from . import dependencies, full_disk, fuzzing, hostile_requests, kills, processes, properties
 from .bad_inputs import corpus
-from .figure import Figure
+from .finding import Finding
 
 PAGE = """# Reliability
 
@@ -27,9 +25,8 @@ How NestKALA behaves when processes are killed, disks are full, files are damage
 `reliability/`; filling a disk needs root. [SECURITY.md](../SECURITY.md) says what is promised, and what is not.
 
 On {machine}.
-
-{tables}
 """
+COLUMNS = {"what": "what", "measured": "measured", "promised": "promised", "held": "held"}
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,11 @@ class Reliability:
 def main(given: Reliability) -> None:
     """Run and write."""
 
-    def within(harness: Callable[[Path], Sequence[Figure]]) -> Sequence[Figure]:
+    def within(harness: Callable[[Path], Sequence[Finding]]) -> Sequence[Finding]:
         with tempfile.TemporaryDirectory() as folder:
             return harness(Path(folder))
 
-    harnesses: dict[str, Callable[[], Sequence[Figure]]] = {
+    harnesses: dict[str, Callable[[], Sequence[Finding]]] = {
         "kills": partial(within, lambda folder: kills.run(folder, given.kills)),
         "full_disk": partial(within, full_disk.run),
         "processes": partial(within, processes.run),
@@ -63,24 +60,15 @@ def main(given: Reliability) -> None:
         "hostile_requests": partial(within, hostile_requests.run),
         "dependencies": dependencies.run,
     }
-    found = measure("harness", harnesses, given.names, given.output.with_suffix(".json"))
-    write_text(given.output.with_suffix(".md"), page(found, list(harnesses)))
-    print(f"{given.output}.md and .json")
+    measure("harness", harnesses, given.names, given.output, page)
 
 
-def page(found: dict[str, Any], names: Sequence[str]) -> str:
-    """Markdown of what the harnesses of these names found, where they have been run."""
-    headers = ("what", "measured", "promised", "held")
-    tables = []
-    for name in names:
-        if name in found:
-            rows = [
-                (row["what"], row["measured"], row["promised"], "yes" if row["held"] else "**no**")
-                for row in found[name]["rows"]
-            ]
-            table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-            tables.append(f"## {name.replace('_', ' ').capitalize()}\n\n`python -m reliability {name}`\n\n{table}")
-    return PAGE.format(machine=machines(found), tables="\n\n".join(tables))
+def page(found: dict[str, Rows], machine: str) -> str:
+    """A table for each harness."""
+    return PAGE.format(machine=machine) + "".join(
+        f"\n## {name.replace('_', ' ').capitalize()}\n\n`python -m reliability {name}`\n\n{table(rows, COLUMNS)}\n"
+        for name, rows in found.items()
+    )
 
 
 if __name__ == "__main__":

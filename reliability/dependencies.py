@@ -6,21 +6,21 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .figure import Figure
+from .finding import Finding
 
 CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
-def run() -> list[Figure]:
+def run() -> list[Finding]:
     """Ask pip. Known weaknesses are not looked up: `pip-audit -r constraints.txt` does that where it is installed."""
     return [fitting(), there()]
 
 
-def fitting() -> Figure:
+def fitting() -> Finding:
     """Whether the packages that are installed ask for nothing that others of them are not."""
     told = _pip("check")
     conflicts = [] if told.returncode == 0 else told.stdout.splitlines()
-    return Figure(
+    return Finding(
         "installed packages against what they ask of each other",
         f"{len(conflicts)} conflicts",
         "none",
@@ -29,7 +29,7 @@ def fitting() -> Figure:
     )
 
 
-def there(constraints: Path = CONSTRAINTS) -> Figure:
+def there(constraints: Path = CONSTRAINTS) -> Finding:
     """Whether the registry has every pinned version, and has withdrawn none; takes a minute or two."""
     pins = sum("==" in line for line in constraints.read_text(encoding="utf-8").splitlines())
     with TemporaryDirectory() as folder:
@@ -40,7 +40,7 @@ def there(constraints: Path = CONSTRAINTS) -> Figure:
     withdrawn = [line for line in told.stderr.splitlines() if "is a yanked version" in line]
     measured = f"{len(found)} of {pins} there, {len(withdrawn)} withdrawn"
     errors = [line for line in told.stderr.splitlines() if line.startswith("ERROR")]
-    return Figure(
+    return Finding(
         "pinned versions in the package registry",
         f"{measured} ({errors[0][:200]})" if errors else measured,
         "all there, none withdrawn",

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from nestkala.index import PrefixIndex
 from nestkala.tokens.cache import cache_size
 
-from .figure import Figure
+from .finding import Finding
 from .kills import BATCH, cached, fill_cache, index_content, make_model, run_files, shard_files, training
 from .workers import Call, Workers, command, done
 
@@ -74,13 +74,13 @@ class Attempt:
     code: int = 2
 
 
-def run(folder: Path) -> list[Figure]:
+def run(folder: Path) -> list[Finding]:
     """Fill the disk under training, encoding, indexing and the token cache."""
     (images, model), log = make_model(folder, IMAGES), folder / "log"
     return [run_full(attempt, log) for attempt in all_attempts(images, model, log)]
 
 
-def run_full(attempt: Attempt, log: Path) -> Figure:
+def run_full(attempt: Attempt, log: Path) -> Finding:
     """Do the work once with room, once on a disk that runs full and has room again.
 
     Raises:
@@ -105,7 +105,7 @@ def run_full(attempt: Attempt, log: Path) -> Figure:
         done([attempt.call(place)], log)
         same = attempt.result(place) == expected
     clear = code == attempt.code and len(told) == 1 and "Traceback" not in said
-    return Figure(
+    return Finding(
         attempt.what,
         f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written left; "
         f"with room again {'ended the same to the bit' if same else 'ended otherwise'}",

@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 
 from .bombs import bombs, largest_taken
-from .figure import Figure
+from .finding import Finding
 from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
 
 
-def run(folder: Path) -> list[Figure]:
+def run(folder: Path) -> list[Finding]:
     """Start the server over a small index that is made in `folder`, send everything, and report."""
     with serving(make_index(folder)) as server:
         port = server.port
         ask(port, "/encode?text=a%20dog")  # the first sentence loads the text encoder
         idle = server.memory("VmRSS")
-        figures = [
+        findings = [
             refused_paths(port, folder / "photos" / "secret.txt"),
             served_images(port),
             refused_images(port),
@@ -33,14 +33,14 @@ def run(folder: Path) -> list[Figure]:
             parallel_requests(server, 200),
         ]
         once = server.memory("VmRSS")
-        return [*figures, parallel_requests(server, 200), memory(server, idle, once)]
+        return [*findings, parallel_requests(server, 200), memory(server, idle, once)]
 
 
-def refused_paths(port: int, secret: Path) -> Figure:
+def refused_paths(port: int, secret: Path) -> Finding:
     """Paths to files, in all spellings, whatever route they begin with, and tickets that nobody gave."""
     answers = {target: ask(port, target) for target in _spellings(port, secret)}
     let_in = [target for target, answer in answers.items() if answer.status not in (400, 404) or SECRET in answer.body]
-    return Figure(
+    return Finding(
         "paths to files in all spellings, and forged tickets",
         f"{len(answers) - len(let_in)} of {len(answers)} refused",
         "all",
@@ -63,11 +63,11 @@ def _spellings(port: int, secret: Path) -> list[str]:
     return [f"{route}{path}" for path in paths for route in ("/", "/thumbnail/")] + [f"/thumbnail/{t}" for t in tickets]
 
 
-def served_images(port: int) -> Figure:
+def served_images(port: int) -> Finding:
     """Of the entries of the index, images in its folder are served, and nothing else is."""
     found = entries(port)
     served = sorted(result["image"] for result in found if ask(port, f"/{result['thumbnail']}").status == 200)
-    return Figure(
+    return Finding(
         "entries of the index that lead out of its folder, by name or link, or to no image",
         f"{len(found) - len(served)} of {OUTSIDE} refused; {len(served)} of {len(INSIDE)} images served",
         "no file outside, every image inside",
@@ -76,7 +76,7 @@ def served_images(port: int) -> Figure:
     )
 
 
-def refused_images(port: int) -> Figure:
+def refused_images(port: int) -> Finding:
     """What is no image, or too large a one, is refused with a sentence."""
     return _refused(
         "decompression bombs, formats that start other programs, what is no image",
@@ -85,7 +85,7 @@ def refused_images(port: int) -> Figure:
     )
 
 
-def refused_sizes(port: int) -> Figure:
+def refused_sizes(port: int) -> Finding:
     """Uploads that say, or turn out, to be larger than is taken."""
     chunks = (b"f4240\r\n" + bytes(1_000_000) + b"\r\n") * 30 + b"0\r\n\r\n"
     answers = {
@@ -96,7 +96,7 @@ def refused_sizes(port: int) -> Figure:
     return _refused("uploads of 30 MB and more", answers, {413})
 
 
-def refused_pages(port: int) -> Figure:
+def refused_pages(port: int) -> Finding:
     """Requests of other sites' pages, and by names that are not the server's."""
     answers = {
         "another name": ask(port, "/", None, {"Host": f"stranger.example:{port}"}),
@@ -109,9 +109,9 @@ def refused_pages(port: int) -> Figure:
     return _refused("requests by other names, and of other sites' pages", answers, {400, 403})
 
 
-def _refused(what: str, answers: dict[str, Answer], statuses: set[int]) -> Figure:
+def _refused(what: str, answers: dict[str, Answer], statuses: set[int]) -> Finding:
     taken = [name for name, answer in answers.items() if answer.status not in statuses or not answer.said]
-    return Figure(
+    return Finding(
         what,
         f"{len(answers) - len(taken)} of {len(answers)} refused, the slowest in "
         f"{max(answer.seconds for answer in answers.values()):.2f} s",
@@ -121,7 +121,7 @@ def _refused(what: str, answers: dict[str, Answer], statuses: set[int]) -> Figur
     )
 
 
-def slow_clients(port: int, clients: int, patience: float) -> Figure:
+def slow_clients(port: int, clients: int, patience: float) -> Finding:
     """Clients send heads and bodies a byte at a time, or read no answers; others are answered meanwhile.
 
     Args:
@@ -149,7 +149,7 @@ def slow_clients(port: int, clients: int, patience: float) -> Figure:
             time.sleep(0.25)
         seconds = time.perf_counter() - started
     answered = sum(answer.status == 200 for answer in answers)
-    return Figure(
+    return Finding(
         f"{clients} clients that send a byte at a time or read no answer, and others meanwhile",
         f"{clients - len(held)} closed in {seconds:.0f} s; {answered} of {len(answers)} others answered, the slowest "
         f"in {max(answer.seconds for answer in answers):.2f} s",
@@ -168,7 +168,7 @@ def _still_open(connection: socket.socket) -> bool:
     return True
 
 
-def parallel_requests(server: Server, count: int) -> Figure:
+def parallel_requests(server: Server, count: int) -> Finding:
     """Uploads of several MB and the costliest that are taken, sentences, searches and thumbnails, all at once."""
     port = server.port
     photographs = [_photograph(seed, 1500) for seed in range(4)]
@@ -189,7 +189,7 @@ def parallel_requests(server: Server, count: int) -> Figure:
         answers = list(pool.map(request, range(count)))
     statuses = Counter(answer.status for answer in answers)
     size, lost = len(photographs[0]) / 2**20, count - statuses[200] - statuses[503]
-    return Figure(
+    return Finding(
         f"{count} requests at once, a quarter of them uploads of {size:.0f} MiB or 50 million pixels",
         f"{statuses[200]} answered, {statuses[503]} asked to come again, {lost} lost; the slowest in "
         f"{max(answer.seconds for answer in answers):.1f} s",
@@ -199,10 +199,10 @@ def parallel_requests(server: Server, count: int) -> Figure:
     )
 
 
-def memory(server: Server, idle: int, once: int) -> Figure:
+def memory(server: Server, idle: int, once: int) -> Finding:
     """What the server takes: `idle` MiB before, at worst, `once` all had been sent, and after 200 requests again."""
     worst, twice = server.memory("VmHWM"), server.memory("VmRSS")
-    return Figure(
+    return Finding(
         "the server's memory: idle, at worst, after all that, and after as many requests again",
         f"{idle:,}, {worst:,}, {once:,} and {twice:,} MiB",
         "2,048 MiB more at worst, 384 MiB more after, once or twice",

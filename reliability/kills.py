@@ -25,7 +25,7 @@ from nestkala.tokens.shared import SharedTokenSource
 from nestkala.tokens.source import TokenSource
 from nestkala.utils.files import is_unfinished
 
-from .figure import Figure
+from .finding import Finding
 from .workers import Call, Workers, command, done, launched
 
 CLASSES, BATCH = ("circle", "square", "star", "stripe"), 8
@@ -48,7 +48,7 @@ class Work:
     victims: int | None = None
 
 
-def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
+def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
     """Kill work so many times, each time from its beginning and at a moment drawn anew, and go on with it.
 
     Every second kill waits from that moment for the next file that is being written.
@@ -94,7 +94,7 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Figure:
     bar.close()
     shutil.rmtree(folder)
     equal = killed - len(different)
-    return Figure(
+    return Finding(
         work.what,
         f"{equal} of {killed} ended the same to the bit; {cut} kills cut a file that was being written",
         "all the same to the bit",
@@ -115,7 +115,7 @@ def _different(found: object, expected: object) -> object:
     return "all of it"
 
 
-def run(folder: Path, kills: int = 30) -> list[Figure]:
+def run(folder: Path, kills: int = 30) -> list[Finding]:
     """Kill everything that takes long, alone and with two processes."""
     images, model = make_model(folder, 100)
     return [survive(work, kills, folder / "work") for work in all_work(images, model)]

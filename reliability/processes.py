@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from nestkala.plugins import plugins
 
-from .figure import Figure
+from .finding import Finding
 from .kills import make_model, shard_files, training
 from .launching import Launch
 from .workers import command, done, launched
@@ -27,7 +27,7 @@ PATIENCE = 60.0
 """Seconds that processes may outlive one that died."""
 
 
-def run(folder: Path, losses: Sequence[str] = ()) -> list[Figure]:
+def run(folder: Path, losses: Sequence[str] = ()) -> list[Finding]:
     """Compare with one process, for these losses or all that ship; let a process die."""
     images, model = make_model(folder, IMAGES)
     chosen = losses or [*sorted(plugins("losses")), "kiddo-hswd"]
@@ -38,7 +38,7 @@ def run(folder: Path, losses: Sequence[str] = ()) -> list[Figure]:
     ]
 
 
-def equal_to_one(images: Path, losses: Sequence[str], counts: Sequence[int], folder: Path) -> list[Figure]:
+def equal_to_one(images: Path, losses: Sequence[str], counts: Sequence[int], folder: Path) -> list[Finding]:
     """Train with every loss in one process and in so many, with the same global batches in float64."""
     differences: dict[int, dict[str, float]] = {count: {} for count in counts}
     for loss in losses:
@@ -51,7 +51,7 @@ def equal_to_one(images: Path, losses: Sequence[str], counts: Sequence[int], fol
         for count in counts:
             differences[count][loss] = _difference(runs[1], runs[count])
     return [
-        Figure(
+        Finding(
             f"training in {count} processes, {len(losses)} losses",
             f"parameters, memories and momentum within {max(found.values()):.0e} of one process's, scores equal",
             f"{TOLERANCE:.0e} in float64",
@@ -75,7 +75,7 @@ def _difference(one: Path, several: Path) -> float:
     )
 
 
-def few_images(images: Path, model: Path, folder: Path) -> Figure:
+def few_images(images: Path, model: Path, folder: Path) -> Finding:
     """Encode fewer images than there are processes."""
     few, counts = folder / "few", (1, max(PROCESSES))
     few.mkdir()
@@ -85,7 +85,7 @@ def few_images(images: Path, model: Path, folder: Path) -> Figure:
         encode = command("encode", few, folder / f"few {count}", "--model", model, "--shard-size", 1, "--workers", 0)
         done(launched(encode, count), folder / "log")
     one, several = (shard_files(folder / f"few {count}") for count in counts)
-    return Figure(
+    return Finding(
         f"encoding {max(PROCESSES) - 1} images in {max(PROCESSES)} processes",
         f"{'the same' if one == several else 'other'} files as by one",
         "the same files",
@@ -93,12 +93,12 @@ def few_images(images: Path, model: Path, folder: Path) -> Figure:
     )
 
 
-def dying(images: Path, folder: Path) -> list[Figure]:
+def dying(images: Path, folder: Path) -> list[Finding]:
     """Kill one of two launched processes; let one of two meet an image that cannot be read."""
     return [_killed(images, folder), _failed(images, folder)]
 
 
-def _killed(images: Path, folder: Path) -> Figure:
+def _killed(images: Path, folder: Path) -> Finding:
     run = folder / "dying"
     with _training(images, run, 1_000_000) as launch:
         launch.wait_until((run / "checkpoint.safetensors").exists)
@@ -106,7 +106,7 @@ def _killed(images: Path, folder: Path) -> Figure:
         return _ended(launch, "one of two training processes killed", "Signal 9 (SIGKILL)")
 
 
-def _failed(images: Path, folder: Path) -> Figure:
+def _failed(images: Path, folder: Path) -> Finding:
     broken = sorted(images.rglob("*.png"))[0]
     content = broken.read_bytes()
     broken.write_bytes(content[:50])
@@ -124,7 +124,7 @@ def _training(images: Path, run: Path, epochs: int) -> Launch:
     return Launch(2, "-m", "nestkala", *arguments, folder=run.with_name(f"{run.name} log"))
 
 
-def _ended(launch: Launch, what: str, error: str) -> Figure:
+def _ended(launch: Launch, what: str, error: str) -> Finding:
     started, others = time.perf_counter(), launch.descendants
     code = launch.wait(10 * PATIENCE)
     left = psutil.wait_procs(others, timeout=PATIENCE)[1]
@@ -132,7 +132,7 @@ def _ended(launch: Launch, what: str, error: str) -> Figure:
         process.kill()
     seconds, said = time.perf_counter() - started, launch.said
     held = seconds <= PATIENCE and code != 0 and error in said and not left
-    return Figure(
+    return Finding(
         what,
         f"all ended within {seconds:.1f} s, exit code {code}, the error {'told' if error in said else 'not told'}",
         f"within {PATIENCE:.0f} s, with the error",

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .figure import Figure
+from .finding import Finding
 
 TESTS = Path(__file__).parents[1] / "tests"
 _EXAMPLES = re.compile(r"- (\d+) passing, (\d+) failing")
 
 
-def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[Figure]:
-    """Run them by pytest, a figure a file.
+def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[Finding]:
+    """Run them by pytest, a finding for each file.
 
     Args:
         profile: of tests/conftest.py, which says how many examples each gets.
@@ -23,7 +23,7 @@ def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[
     return [_of_file(path, profile) for path in files]
 
 
-def _of_file(path: Path, profile: str) -> Figure:
+def _of_file(path: Path, profile: str) -> Finding:
     flags = "-q", "-n0", "-m", "slow or not slow", f"--hypothesis-profile={profile}", "--hypothesis-show-statistics"
     command = [sys.executable, "-m", "pytest", *flags, str(path)]
     done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
@@ -31,7 +31,7 @@ def _of_file(path: Path, profile: str) -> Figure:
     passing, failing = (
         sum(map(int, column)) for column in zip(("0", "0"), *_EXAMPLES.findall(done.stdout), strict=True)
     )
-    return Figure(
+    return Finding(
         what=f"properties of {path.stem.removeprefix('test_properties_')}",
         measured=f"{properties} properties, {passing + failing:,} examples, {failing} failing",
         promised="a finite result or a clear error, for every example",

@@ -28,6 +28,7 @@ from nestkala.cli import guarded
 from nestkala.codes import pack
 from nestkala.data import load_dataset
 from nestkala.evaluation import evaluate
+from nestkala.experiments import mean_and_spread
 from nestkala.heads import FlatHashHead, HashHead, NestedHashHead
 from nestkala.losses import (
     ADSH,
@@ -396,10 +397,10 @@ def compared(here: Side, published: Side) -> dict[str, str]:
     for side in (here, published):
         tuned = {rate: score(side, tuning, rate, seed=100) for rate in RATES}
         rate = max(tuned, key=tuned.__getitem__)
-        scores.append(100 * np.array([score(side, reported, rate, seed) for seed in range(SEEDS)]))
-    gain = scores[1] - scores[0]
-    ours, theirs = (f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" for values in scores)
-    return {"here": ours, "published": theirs, "difference": f"{gain.mean():+.1f} ± {gain.std(ddof=1):.1f}"}
+        scores.append(np.array([score(side, reported, rate, seed) for seed in range(SEEDS)]))
+    ours, theirs = scores
+    gain = mean_and_spread(theirs - ours, sign="+")
+    return {"here": mean_and_spread(ours), "published": mean_and_spread(theirs), "difference": gain}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 Queries and gallery are those of `nestkala experiment photos`. Codes are fitted to the gallery alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +24,9 @@ from nestkala.codes import hamming, pack
 from nestkala.data import ImageDataset, load_dataset
 from nestkala.data.splits import draw_split
 from nestkala.evaluation import evaluate
+from nestkala.evaluation.baselines import chance_level, features_map
 from nestkala.evaluation.copies import NearCopies, copy_recall, draw_originals
-from nestkala.evaluation.features import chance_level, features_map
+from nestkala.experiments import mean_and_spread
 from nestkala.images.decoding import decode_image
 from nestkala.modeling.model import HashModel
 from nestkala.search.fitted import FEWEST, model_without_names, set_shipped
@@ -106,7 +107,6 @@ class SavedAgain:
 Encode = Callable[[Tensor], Tensor]
 """Features (n, d) -> relaxed codes (n, 128)."""
 
-
 Method = Callable[[Backbone, Tensor, int], tuple[Encode, Encode]]
 """Backbone, gallery (n, d) and seed -> how to encode images, and directions of texts."""
 
@@ -181,15 +181,15 @@ def components(backbone: Backbone, gallery: Tensor, seed: int) -> tuple[Encode, 
 
 @torch.no_grad()
 def scores(found: Features, encode: Encode, encode_text: Encode) -> list[list[float]]:
-    """Tie-aware mAP of image queries, that of class names, and copy@1, at every length, times 100."""
+    """Tie-aware mAP of image queries, that of class names, and copy@1, at every length, in 0..1."""
     gallery = pack(encode(found.gallery))
     by_image = evaluate(pack(encode(found.queries)), found.query_labels, gallery, found.gallery_labels, LENGTHS)
     by_text = evaluate(pack(encode_text(found.texts)), found.text_labels, gallery, found.gallery_labels, LENGTHS)
     copies = copy_recall(pack(encode(found.copies)), gallery, found.originals, LENGTHS)
     return [
-        [100 * by_image[bits].map_tie_aware for bits in LENGTHS],
-        [100 * by_text[bits].map_tie_aware for bits in LENGTHS],
-        [100 * copies[bits].at_1 for bits in LENGTHS],
+        [by_image[bits].map_tie_aware for bits in LENGTHS],
+        [by_text[bits].map_tie_aware for bits in LENGTHS],
+        [copies[bits].at_1 for bits in LENGTHS],
     ]
 
 
@@ -209,43 +209,28 @@ def near_duplicates(found: Features, encode: Encode) -> str:
     return tabulate(rows, headers, tablefmt="github", floatfmt=".1f")
 
 
-def raw_map(queries: Tensor, query_labels: np.ndarray, gallery: Tensor, gallery_labels: np.ndarray) -> float:
-    """mAP of a search by cosine among features as they are, times 100."""
-    both = torch.cat([gallery, -gallery])  # whose mean is 0, so that nothing is taken away
-    labels = np.concatenate([gallery_labels, np.zeros_like(gallery_labels)])  # what is added counts for nobody
-    return 100 * features_map(queries, query_labels, both, labels, top_k=len(gallery))
-
-
-def section(
-    name: str, found: Features, backbone: Backbone, methods: dict[str, Callable[..., tuple[Encode, Encode]]]
-) -> str:
+def section(name: str, found: Features, backbone: Backbone, methods: Mapping[str, Method]) -> str:
     """The tables of one data set."""
     seeds = {
         method: np.array([scores(found, *make(backbone, found.gallery, seed)) for seed in range(SEEDS)])
         for method, make in methods.items()
-    }
-    labelled = found.query_labels, found.gallery, found.gallery_labels
-    cosine = 100 * features_map(found.queries, *labelled)
-    chance = 100 * chance_level(found.query_labels, found.gallery_labels)
-    mean = found.gallery.mean(dim=0)
-    by_text = 100 * features_map(mean + found.texts, found.text_labels, found.gallery, found.gallery_labels)
-    raw = raw_map(found.queries, *labelled)
+    }  # {method: (seeds, measures, lengths)}
+    queries, labels, gallery, gallery_labels = found.queries, found.query_labels, found.gallery, found.gallery_labels
+    both = torch.cat([gallery, -gallery])  # whose mean is 0, so that nothing is taken away
+    both_labels = np.concatenate([gallery_labels, np.zeros_like(gallery_labels)])  # what is added counts for nobody
+    raw = features_map(queries, labels, both, both_labels, top_k=len(gallery))
+    centred = features_map(queries, labels, gallery, gallery_labels)
+    by_text = features_map(gallery.mean(dim=0) + found.texts, found.text_labels, gallery, gallery_labels)
     parts = [
-        f"## {name}\n\n{len(found.queries):,} queries, {len(found.gallery):,} images in the gallery. Chance is "
-        f"{chance:.1f}. The features themselves, 5,120 bytes an image, reach {raw:.1f} by "
-        f"cosine, {cosine:.1f} when centred, and {by_text:.1f} from class names."
+        f"## {name}\n\n{len(queries):,} queries, {len(gallery):,} images in the gallery. Chance is "
+        f"{100 * chance_level(labels, gallery_labels):.1f}. The features themselves, 5,120 bytes an image, reach "
+        f"{100 * raw:.1f} by cosine, {100 * centred:.1f} when centred, and {100 * by_text:.1f} from class names."
     ]
     for place, title in enumerate(("mAP of images", "mAP of class names", "copy@1")):
-        rows = [
-            [
-                method,
-                *(f"{m:.1f} ± {s:.1f}" for m, s in zip(all_[:, place].mean(0), all_[:, place].std(0), strict=True)),
-            ]
-            for method, all_ in seeds.items()
-        ]
+        rows = [[method, *map(mean_and_spread, of[:, place].T)] for method, of in seeds.items()]
         headers = [title, *(f"{bits} bits" for bits in LENGTHS)]
         parts.append(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
-    parts.append(near_duplicates(found, kinds(backbone, found.gallery, 0)[0]))
+    parts.append(near_duplicates(found, kinds(backbone, gallery, 0)[0]))
     return "\n\n".join(parts)
 
 

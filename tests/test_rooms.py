@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_heads_and_losses_need_nothing_of_the_rest() -> None:
         room = name.split(".")[0]
         if room in ("heads", "losses"):
             assert imported(name, path) <= {room}, name
+
+
+def test_the_page_on_architecture_lists_the_rooms_in_order() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    table = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*)\|$", page, re.MULTILINE))
+    assert tuple(table) == ROOMS
+    found: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for name, path in modules().items():
+        if (room := name.split(".")[0]) in found:
+            found[room] |= imported(name, path) & set(ROOMS) - {room}
+    del table["commands"]  # what each needs
+    for room, told in table.items():
+        assert set(re.findall(r"`(\w+)`", told)) - {"utils"} == found[room] - {"utils"}, room
 
 
 def test_no_folder_is_large() -> None:

@@ -16,16 +16,16 @@ from ..codes import columns, pack
 from ..data import ImageDataset, load_dataset, with_archive
 from ..data.splits import Split, load_split
 from ..evaluation import Metrics
+from ..evaluation.baselines import chance_level
 from ..evaluation.collapse import Collapse
 from ..evaluation.copies import CopyRecall, NearCopies, draw_originals, score_copies
-from ..evaluation.features import chance_level
 from ..evaluation.lengths import score_lengths
 from ..evaluation.relevance import bootstrap_interval
 from ..hasher import Hasher, nearest_classes
-from ..modeling.encoding import packed_codes, relaxed_codes
+from ..modeling.image_codes import packed_codes, relaxed_codes
 from ..settings.config import Config
 from ..settings.loading import load_config
-from ..training.result import load_result
+from ..training.metrics_file import load_metrics
 from ..training.steps.tokens import token_source
 from ..utils.errors import NestKALAError
 
@@ -128,8 +128,8 @@ class FinishedRun:
             NestKALAError: data that is no longer there, no queries, or a damaged metrics.json.
         """
         config, hasher = self.config, self.hasher
-        result = load_result(self.folder)
-        if result is not None and result.searched == "learned codes":
+        metrics = load_metrics(self.folder)
+        if metrics is not None and metrics.searched == "learned codes":
             logger.warning(
                 "%s searched codes that it learned for the gallery; here the network makes them", self.folder
             )
@@ -186,20 +186,6 @@ class Scores:
     accuracy: float | None = None
 
 
-SCORE_TITLES = {
-    "map": "mAP",
-    "map_tie_aware": "mAP tie-aware",
-    "copy_recall_at_1": "copy@1",
-    "copy_recall_at_10": "copy@10",
-    "precision_at_100": "precision@100",
-    "precision_within_2": "within 2 bits",
-    "ramap_at_2": "RAMAP@2",
-    "text_map_tie_aware": "text to image, tie-aware",
-    "accuracy": "classified",
-}
-"""Attributes of `Scores` as tables head them."""
-
-
 def score_images(codes: RunCodes, lengths: Sequence[int]) -> dict[int, Metrics]:
     """The metrics of a run's queries searching its gallery, at lengths that its codes have."""
     return _score(codes, codes.queries, codes.query_labels, lengths)
@@ -214,7 +200,7 @@ def copies_found(codes: RunCodes, lengths: Sequence[int]) -> dict[int, CopyRecal
         return {}
     model = codes.hasher.model
     device = next(model.parameters()).device
-    return score_copies(model.head, codes.copies, codes.gallery, codes.originals, lengths, device)
+    return score_copies(model.head, codes.copies, codes.gallery, codes.originals, lengths, device=device)
 
 
 def score_run(
@@ -251,8 +237,8 @@ def score_run(
 
 def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths: Sequence[int]) -> dict[int, Metrics]:
     model = codes.hasher.model
-    gallery = codes.gallery, codes.gallery_labels, codes.config.top_k, lengths, next(model.parameters()).device
-    return score_lengths(model.head, queries, labels, *gallery)
+    gallery, device = (codes.gallery, codes.gallery_labels), next(model.parameters()).device
+    return score_lengths(model.head, queries, labels, *gallery, lengths, codes.config.top_k, device=device)
 
 
 def _scores(bits: int, found: Metrics, copies: CopyRecall | None) -> Scores:

@@ -35,6 +35,7 @@ class Advise:
 
         from ..analysis.advice import measure_codes, nested_codes, reason, recommend
         from ..analysis.plots import check_drawable, plot_lengths
+        from ..evaluation.titles import SCORE_TITLES
 
         if self.plot is not None:
             check_drawable(self.plot)
@@ -50,18 +51,12 @@ class Advise:
             answer = {"recommended": chosen.bits, "reason": why, **size, **plot}
             print(json.dumps({**answer, "lengths": [asdict(length) for length in lengths]}))
             return
-        columns = {  # title and format of each attribute
-            "bits": ("bits", ""),
-            "bytes": ("bytes", ""),
-            "map": ("mAP", ".4f"),
-            "map_tie_aware": ("mAP tie-aware", ".4f"),
-            "copy_recall_at_1": ("copy@1", ".4f"),
-            "ms": ("ms a search", ".3f"),
-        }
-        shown = [name for name in columns if getattr(chosen, name) is not None]
+        scores = dict.fromkeys(("map", "map_tie_aware", "copy_recall_at_1"), ".4f")
+        formats = {"bits": "", "bytes": "", **scores, "ms": ".3f"}
+        shown = {name: digits for name, digits in formats.items() if getattr(chosen, name) is not None}
         rows = [(*(getattr(length, name) for name in shown), "*" if length is chosen else "") for length in lengths]
-        titles, formats = zip(*(columns[name] for name in shown), strict=True)
-        print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=formats))
+        titles = [{**SCORE_TITLES, "ms": "ms a search"}.get(name, name) for name in shown]
+        print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=tuple(shown.values())))
         quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
         print(codes.asked)
         if self.plot is not None:

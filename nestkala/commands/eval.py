@@ -70,7 +70,7 @@ def _table(found: Sequence[Sequence[dict[str, Any]]]) -> str:
     """The scores {name: value} of each run, by length, in Markdown; of several runs their mean and deviation."""
     from tabulate import tabulate
 
-    from ..analysis.finished_run import SCORE_TITLES
+    from ..evaluation.titles import SCORE_TITLES
 
     several, rows = len(found) > 1, []
     shown = {

@@ -81,7 +81,7 @@ class Experiment:
         return name, Path(folder)
 
     def _run(self, experiment: "ExperimentFile", folders: dict[str, Path]) -> None:
-        from ..experiments import absent_data, finish, make_grid, tuned, write_results
+        from ..experiments import absent_data, finish, make_grid, tuned, write_output
         from ..utils.files import check_writable
 
         absent = {} if self.dry_run else absent_data(experiment, folders)
@@ -116,7 +116,7 @@ class Experiment:
             changes.append(f"only at {', '.join(map(str, self.shots))} shots")
         if self.only:
             changes.append(f"only the methods {' / '.join(self.only)}")
-        for path in write_results(grid, self.output or self.runs, changes, absent):
+        for path in write_output(grid, self.output or self.runs, changes, absent):
             print(path)
 
 

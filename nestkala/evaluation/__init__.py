@@ -72,6 +72,7 @@ def evaluate(
     g_labels: NDArray[np.generic],
     lengths: Sequence[int],
     top_k: int | None = None,
+    *,
     device: torch.device | str = "cpu",
     accelerator: "Accelerator | None" = None,
 ) -> dict[int, Metrics]:

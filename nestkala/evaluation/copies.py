@@ -6,6 +6,7 @@ Image Similarity Dataset and Challenge", arXiv 2106.09672) asks for the one imag
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,6 +118,7 @@ def copy_recall(
     gallery: NDArray[np.uint8],
     originals: NDArray[np.integer],
     lengths: Sequence[int],
+    *,
     device: torch.device | str = "cpu",
     accelerator: "Accelerator | None" = None,
 ) -> dict[int, CopyRecall]:
@@ -145,7 +147,9 @@ def copy_recall(
         raise NestKALAError(f"originals: got place {wrong[0]}, and the gallery has {len(gallery)} images, from 0")
     # Nothing is relevant yet: all items are counted as such that are not.
     no_labels = (np.broadcast_to(np.False_, (len(codes), 1)) for codes in (copies, gallery))
-    ranked = evaluate(copies, next(no_labels), gallery, next(no_labels), lengths, None, device, accelerator)
+    ranked = evaluate(
+        copies, next(no_labels), gallery, next(no_labels), lengths, device=device, accelerator=accelerator
+    )
     own = gallery[originals]
     recall = {}
     for bits, metrics in ranked.items():
@@ -163,15 +167,17 @@ def score_copies(
     gallery: NDArray[np.uint8],
     originals: NDArray[np.integer],
     lengths: Sequence[int] | None = None,
+    *,
     device: torch.device | str = "cpu",
     accelerator: "Accelerator | None" = None,
 ) -> dict[int, CopyRecall]:
     """`copy_recall` for codes of any head, packed with all that it gives; by default at the lengths it was made for."""
     lengths = head.lengths if lengths is None else lengths
+    score = partial(copy_recall, device=device, accelerator=accelerator)
     if head.nested:
-        return copy_recall(copies, gallery, originals, lengths, device, accelerator)
+        return score(copies, gallery, originals, lengths)
     recall: dict[int, CopyRecall] = {}
     for bits in lengths:
         asked, items = (columns(codes, head.columns(bits)) for codes in (copies, gallery))
-        recall |= copy_recall(asked, items, originals, (bits,), device, accelerator)
+        recall |= score(asked, items, originals, (bits,))
     return recall

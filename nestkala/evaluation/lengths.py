@@ -1,6 +1,7 @@
 """Codes of queries and gallery, as a head gives them, scored at every length."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +25,9 @@ def score_lengths(
     query_labels: Labels,
     gallery: Codes | Mapping[int, Codes],
     gallery_labels: Labels,
-    top_k: int | None = None,
     lengths: Sequence[int] | None = None,
+    top_k: int | None = None,
+    *,
     device: torch.device | str = "cpu",
     accelerator: "Accelerator | None" = None,
 ) -> dict[int, Metrics]:
@@ -37,16 +39,16 @@ def score_lengths(
         query_labels: multi-hot (Q, C).
         gallery: packed codes (G, bytes) likewise, or such as were learned for themselves, {length: (G, its bytes)}.
         gallery_labels: multi-hot (G, C).
-        top_k, device, accelerator: as for `evaluate`.
         lengths: such as the head has, by default those that it was made for.
+        top_k, device, accelerator: as for `evaluate`.
     """
     lengths = head.lengths if lengths is None else lengths
+    score = partial(evaluate, top_k=top_k, device=device, accelerator=accelerator)
     if head.nested and not isinstance(gallery, Mapping):
-        return evaluate(queries, query_labels, gallery, gallery_labels, lengths, top_k, device, accelerator)
+        return score(queries, query_labels, gallery, gallery_labels, lengths)
     found: dict[int, Metrics] = {}
     for bits in lengths:
         where = head.columns(bits)
         items = gallery[bits] if isinstance(gallery, Mapping) else columns(gallery, where)
-        asked = columns(queries, where)
-        found |= evaluate(asked, query_labels, items, gallery_labels, (bits,), top_k, device, accelerator)
+        found |= score(columns(queries, where), query_labels, items, gallery_labels, (bits,))
     return found

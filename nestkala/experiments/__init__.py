@@ -1,7 +1,7 @@
 """Experiments: grids of training runs, described in a YAML file, resumed where they stopped and shown as tables."""
 
 from .grid import Grid, Trial, absent_data, check_shared, make_grid
-from .results import write_results
+from .output import write_output
 from .runs import Run, finish, mean_and_spread
 from .schema import Experiment, Method, Row, load_experiment
 from .tuning import tuned
@@ -20,5 +20,5 @@ __all__ = [
     "make_grid",
     "mean_and_spread",
     "tuned",
-    "write_results",
+    "write_output",
 ]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..settings.checks import FREE_ON_RESUME
 from ..settings.config import Config
 from ..settings.loading import load_config
-from ..training.result import load_result
+from ..training.metrics_file import load_metrics
 from ..training.run import train
 from ..training.run_folder import InUseError, held
 from ..utils.errors import DivergedError, NestKALAError, one_line
@@ -52,19 +52,19 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json of a finished run holds (`nestkala.result.Result`).
+        """What metrics.json of a finished run holds (`nestkala.training.metrics_file.RunMetrics`).
 
         Raises:
             NestKALAError: it has diverged, is not finished, has no scores, or the file is damaged; says where.
         """
         if self.has_diverged:
             raise NestKALAError(f"{self.folder}: {(self.folder / 'diverged.txt').read_text(encoding='utf-8').strip()}")
-        result = load_result(self.folder)
-        if result is None:
+        metrics = load_metrics(self.folder)
+        if metrics is None:
             raise NestKALAError(f"{self.folder} is not finished")
-        if not any("map" in scores for scores in result.lengths.values()):
+        if not any("map" in scores for scores in metrics.lengths.values()):
             raise NestKALAError(f"{self.folder} has no scores to compare: it has no queries")
-        return asdict(result)
+        return asdict(metrics)
 
     def check(self) -> None:
         """Raise NestKALAError if the folder holds a run with other settings."""
@@ -166,7 +166,10 @@ def refreshed(bar: "tqdm[Any]", seconds: float = 1.0) -> Iterator[None]:
         thread.join()
 
 
-def mean_and_spread(values: Iterable[float]) -> str:
-    """Mean and sample standard deviation (0 for one value) of scores in 0..1, times 100, such as `31.9 ± 0.4`."""
+def mean_and_spread(values: Iterable[float], sign: str = "") -> str:
+    """Mean and sample standard deviation (0 for one value) of scores in 0..1, times 100, such as `31.9 ± 0.4`.
+
+    With the sign "+" also a mean above 0 has one, as differences do.
+    """
     scores = 100 * np.fromiter(values, float)
-    return f"{scores.mean():.1f} ± {scores.std(ddof=1) if len(scores) > 1 else 0:.1f}"
+    return f"{scores.mean():{sign}.1f} ± {scores.std(ddof=1) if len(scores) > 1 else 0:.1f}"

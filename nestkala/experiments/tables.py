@@ -123,8 +123,7 @@ def _difference(grid: Grid, data: str, shots: int, measure: Measure, row: Row, r
     ours, theirs = (grid.scores(data, shots, one, measure).mean(axis=1) for one in (row, reference))
     if np.isnan(ours - theirs).any():
         return ""
-    text = mean_and_spread(ours - theirs)
-    return text if text.startswith("-") else f"+{text}"
+    return mean_and_spread(ours - theirs, sign="+")
 
 
 def _seconds(grid: Grid, data: str, shots: int, row: Row) -> str:

@@ -1,4 +1,4 @@
-"""A report on finished runs: figures, pictures and a page. `write_report` makes it; the extra `plots` draws."""
+"""A report on finished runs: numbers, charts and a page. `write_report` makes it; the extra `plots` draws."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.finished_run import FinishedRun, RunCodes
-from ..analysis.plots import new_figure
+from ..analysis.plots import new_figure, save_figure
 from ..utils.errors import NestKALAError
 from ..utils.files import check_writable, write_text
 from .charts import Chart, code_charts, precision_charts, quality_chart, recall_charts, training_charts
-from .drawing import save_png
 from .examples import Example, find_examples, has_images, nearest_lengths
-from .figures import RunFigures, measure
 from .groups import Group, group_runs
+from .measurements import RunMeasurements, measure
 from .page import report_page
 
 __all__ = ["write_report"]
@@ -25,7 +24,7 @@ __all__ = ["write_report"]
 def write_report(
     folders: Sequence[Path], output: Path | None = None, lengths: tuple[int, ...] = (), progress: bool = False
 ) -> Path:
-    """Write index.html, which holds everything, a PNG of each of its charts, and report.json with all figures.
+    """Write index.html, which holds everything, a PNG of each of its charts, and report.json with all numbers.
 
     Args:
         folders: of finished runs, one or several with the same queries and gallery, whose data is still there.
@@ -55,13 +54,13 @@ def write_report(
             run.hasher.columns(bits)
         _check_comparable(runs[0], run)
     codes = [run.encode(progress) for run in runs]
-    figures = [measure(run, of_run, lengths) for run, of_run in zip(runs, codes, strict=True)]
-    groups = group_runs(figures)
+    measured = [measure(run, of_run, lengths) for run, of_run in zip(runs, codes, strict=True)]
+    groups = group_runs(measured)
     charts = _charts(groups)
-    page = report_page(groups, charts, _examples(groups, figures, runs, codes))
+    page = report_page(groups, charts, _examples(groups, measured, runs, codes))
     for chart in (chart for section in charts.values() for chart in section):
-        save_png(chart.figure, output / f"{chart.name}.png")
-    everything = {"runs": [run.as_json() for run in figures]}
+        save_figure(chart.figure, output / f"{chart.name}.png")
+    everything = {"runs": [run.as_json() for run in measured]}
     write_text(output / "report.json", json.dumps(everything, ensure_ascii=True) + "\n")
     write_text(output / "index.html", page)
     return output / "index.html"
@@ -109,7 +108,7 @@ def _of_each(groups: Sequence[Group], draw: Callable[[Group], Iterable[Chart]]) 
 
 
 def _examples(
-    groups: Sequence[Group], figures: Sequence[RunFigures], runs: Sequence[FinishedRun], codes: Sequence[RunCodes]
+    groups: Sequence[Group], measured: Sequence[RunMeasurements], runs: Sequence[FinishedRun], codes: Sequence[RunCodes]
 ) -> list[Example] | None:
     """Of one group its first run at several lengths, of several groups each one's first run at the middle one."""
     if not has_images(runs[0]):
@@ -119,7 +118,7 @@ def _examples(
     else:
         asked = []
         for group in groups:
-            place = figures.index(group.first)
+            place = measured.index(group.first)
             lengths = nearest_lengths(runs[place])
             bits = lengths[len(lengths) // 2]
             asked.append((f"{group.name}, {bits} bits", runs[place], codes[place], bits))

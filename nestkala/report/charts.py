@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..analysis.plots import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
 from ..utils.errors import as_line
-from .drawing import Axis, Line, balance_chart, heat_map, line_chart, scatter_chart
-from .figures import CodeMap, LengthFigures, RunFigures
 from .groups import Group
+from .measurements import CodeMap, LengthMeasurements, RunMeasurements
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +128,7 @@ def training_charts(group: Group) -> Iterator[Chart]:
         yield Chart("objective", "Objective of the discrete codes", note, figure)
 
 
-def _map_chart(run: RunFigures, of_queries: CodeMap) -> Chart:
+def _map_chart(run: RunMeasurements, of_queries: CodeMap) -> Chart:
     classes = np.array(of_queries.classes)
     common = [number for number, _ in Counter(classes[classes >= 0].tolist()).most_common(_MOST_CLASSES)]
     shown = sorted(common) if len(common) > 1 else []
@@ -165,7 +165,7 @@ def _panels(groups: Sequence[Group]) -> list[_Panel]:
     ]
 
 
-def _mean(group: Group, bits: int, value: Callable[[LengthFigures], Sequence[float]]) -> list[float]:
+def _mean(group: Group, bits: int, value: Callable[[LengthMeasurements], Sequence[float]]) -> list[float]:
     """Point by point over the group's runs."""
     means: list[float] = np.mean([value(run.lengths[bits]) for run in group.runs], axis=0).tolist()
     return means

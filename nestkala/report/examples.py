@@ -10,7 +10,7 @@ from ..codes import columns, hamming
 from ..data import FeatureDataset, ImageDataset
 from ..images.decoding import data_url, thumbnail
 from ..utils.errors import NestKALAError
-from .figures import first_labels
+from .measurements import first_labels
 
 QUERIES = 6
 RESULTS = 8

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ..settings.checks import FREE_ON_RESUME
 from ..settings.config import Config
 from ..utils.errors import NestKALAError, as_line
-from .figures import RunFigures
+from .measurements import RunMeasurements
 
 _MOST_IN_A_NAME = 3
 _NOT_COMPARED = (FREE_ON_RESUME - {"epochs"}) | {"config", "output", "seed", "data", "data_root"}
@@ -53,7 +53,7 @@ class RunGroup(Generic[Run]):
         return self.runs[0]
 
 
-Group = RunGroup[RunFigures]
+Group = RunGroup[RunMeasurements]
 
 
 def group_runs(runs: Sequence[Run], same_data: bool = True) -> list[RunGroup[Run]]:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from ..analysis.plots import as_svg
 from ..evaluation.copies import MEANING
 from ..pages import render
 from ..settings.loading import dump_config
 from .charts import Chart
-from .drawing import as_svg
 from .examples import RESULTS, Example
 from .groups import Group
 from .tables import run_table, score_table

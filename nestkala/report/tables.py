@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from tabulate import tabulate
 
-from ..analysis.finished_run import SCORE_TITLES
+from ..evaluation.titles import SCORE_TITLES
 from ..experiments import mean_and_spread
 from ..utils.errors import as_line
 from .groups import Group

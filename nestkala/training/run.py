@@ -13,19 +13,19 @@ from ..settings.loading import dump_config
 from ..tokens.shared import SharedTokenSource
 from ..utils.files import write_text
 from ..utils.processes import ending_process_group, from_main_process
+from .metrics_file import save_metrics
 from .model_spec import spec_of_run
 from .objective import check_objective
-from .result import save_result
 from .run_folder import check_output, claim, has_checkpoint
 from .steps.announcement import announce
-from .steps.encoding import Encoder
 from .steps.fitting import fit, learned_codes
 from .steps.images import check_training, choose_backbone, choose_split, load_images
 from .steps.model import find_start, load_towers, new_model
 from .steps.processes import join_processes, start_tracker
 from .steps.scoring import score
-from .steps.table import remarks, table
+from .steps.summary import remarks, table
 from .steps.tokens import token_source
+from .steps.trained_model import TrainedModel
 
 
 @ending_process_group()
@@ -99,14 +99,14 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
         save_model(folder, spec, model.trained_state())
 
     started = time.perf_counter()
-    result = score(config, Encoder(accelerator, model, source), dataset, split, learned)
-    result.seconds = seconds | {"evaluate": time.perf_counter() - started}
-    result.broken_images = [*unreadable, *(dataset.names[index] for index in broken)]
+    metrics = score(config, TrainedModel(accelerator, model, source), dataset, split, learned)
+    metrics.seconds = seconds | {"evaluate": time.perf_counter() - started}
+    metrics.broken_images = [*unreadable, *(dataset.names[index] for index in broken)]
     if start is not None:
-        result.leave_one_out_accuracy, result.unnamed_kinds = start.accuracy, start.num_unnamed
+        metrics.leave_one_out_accuracy, metrics.unnamed_kinds = start.accuracy, start.num_unnamed
     if main:
-        save_result(folder, result)
-        print("\n".join([table(result), *remarks(result, config), f"run folder: {folder}"]))
+        save_metrics(folder, metrics)
+        print("\n".join([table(metrics), *remarks(metrics, config), f"run folder: {folder}"]))
     for tracker in accelerator.trackers:
         tracker.finish()
     return folder

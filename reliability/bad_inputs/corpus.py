@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..figure import Figure
+from ..finding import Finding
 from . import (
     arguments,
     caches,
@@ -43,7 +43,7 @@ CASES: list[Case] = [
 ]
 
 
-def run() -> list[Figure]:
+def run() -> list[Finding]:
     """Every input meets its command in one process of its own, so that a crash is seen, too."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -54,16 +54,16 @@ def run() -> list[Figure]:
     failed = {name: complaint for name, complaint in failed.items() if complaint}
     bad = [case for case in CASES if case.is_right is None]
     odd = [case for case in CASES if case.is_right is not None]
-    return [_figure(what, cases, failed) for what, cases in (("bad inputs refused", bad), ("odd inputs taken", odd))]
+    return [_finding(what, cases, failed) for what, cases in (("bad inputs refused", bad), ("odd inputs taken", odd))]
 
 
-def _figure(what: str, cases: list[Case], failed: dict[str, str]) -> Figure:
+def _finding(what: str, cases: list[Case], failed: dict[str, str]) -> Finding:
     promises = {
         "bad inputs refused": "exit code 2, one line that names the culprit, all else as it was",
         "odd inputs taken": "the right result, by another way to it",
     }
     wrong = {case.name: failed[case.name] for case in cases if case.name in failed}
-    return Figure(what, f"{len(cases) - len(wrong)} of {len(cases)}", promises[what], not wrong, {"failed": wrong})
+    return Finding(what, f"{len(cases) - len(wrong)} of {len(cases)}", promises[what], not wrong, {"failed": wrong})
 
 
 def _meet_all(folder: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from nestkala.utils.errors import NestKALAError, one_line
 
 from ..bad_inputs.good import make_good
-from ..figure import Figure
+from ..finding import Finding
 from .mutations import mutated
 from .targets import make_targets
 
@@ -75,7 +75,7 @@ def fuzz(seconds: float, seed: int, folder: Path, names: tuple[str, ...] = ()) -
     yield {"trials": trials}
 
 
-def run(seconds: float = 60, seed: int = 0) -> list[Figure]:
+def run(seconds: float = 60, seed: int = 0) -> list[Finding]:
     """Fuzz in a process of its own, so that its end is a finding, too."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "reliability.fuzzing", "--seconds", str(seconds), "--seed", str(seed)]
@@ -87,7 +87,7 @@ def run(seconds: float = 60, seed: int = 0) -> list[Figure]:
         findings.append({"what": f"the process ended with {done.returncode}: {done.stderr[-500:]}"})
     tried = f"{sum(trials.values()):,} spoilt files of {len(trials)} kinds in {seconds:g} s: {len(findings)} findings"
     details = {"seed": seed, "trials": trials, "findings": findings}
-    return [Figure("loaders fuzzed", tried, "success or one clear error, within bounds", not findings, details)]
+    return [Finding("loaders fuzzed", tried, "success or one clear error, within bounds", not findings, details)]
 
 
 def came_of(load: Callable[[], object]) -> str:

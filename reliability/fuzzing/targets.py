@@ -29,8 +29,8 @@ from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.training.anchors import class_anchors, class_sentences
 from nestkala.training.checkpoint import load_checkpoint
 from nestkala.training.history import load_history
+from nestkala.training.metrics_file import load_metrics
 from nestkala.training.objective import make_loss
-from nestkala.training.result import load_result
 from nestkala.utils.files import save_tensors
 
 from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied, noise
@@ -214,7 +214,7 @@ def _runs(good: Good, folder: Path) -> list[Target]:
     dataset = load_dataset(str(good.features), folder)
     loads: dict[str, Callable[[], object]] = {
         "split.json": lambda: load_split(run / "split.json", dataset),
-        "metrics.json": lambda: load_result(run),
+        "metrics.json": lambda: load_metrics(run),
         "history.json": lambda: load_history(run),
     }
     return [Target(name, [(run / name).read_bytes()], run / name, load) for name, load in loads.items()]

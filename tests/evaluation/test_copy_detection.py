@@ -20,7 +20,7 @@ from nestkala.data.features import FeatureDataset
 from nestkala.evaluation import copies as copy_detection
 from nestkala.evaluation.copies import copy_recall, draw_originals, near_copy
 from nestkala.settings.config import Config
-from nestkala.training.result import load_result
+from nestkala.training.metrics_file import load_metrics
 from nestkala.training.run import train
 from nestkala.utils.errors import NestKALAError
 
@@ -215,7 +215,7 @@ def test_eval_advise_and_report_say_the_same(
         for bits, scores in found["lengths"].items()
     }
     (older / "metrics.json").write_text(json.dumps(found))
-    assert load_result(older) is not None
+    assert load_metrics(older) is not None
     capsys.readouterr()
     for folder in (run, older):
         assert main(["eval", str(folder), "--json"]) == 0

@@ -18,7 +18,7 @@ from nestkala.experiments import (
     load_experiment,
     make_grid,
     tuned,
-    write_results,
+    write_output,
 )
 from nestkala.experiments import grid as grid_module
 from nestkala.experiments import runs as run_module
@@ -246,7 +246,7 @@ def test_means_spreads_bold_and_differences_against_statistics(tmp_path: Path) -
     grid = grid_of(given, tmp_path)
     scores = {"a": [0.20, 0.23, 0.31], "b": [0.25, 0.26, 0.30], "c|d": [0.1, None, 0.2]}
     write(grid, scores)
-    written = write_results(grid, tmp_path / "out", [], [])
+    written = write_output(grid, tmp_path / "out", [], [])
     assert [path.name for path in written] == ["try.md", "try.tex", "try.json"]
 
     def told(values: list[float]) -> str:
@@ -268,7 +268,7 @@ def test_means_spreads_bold_and_differences_against_statistics(tmp_path: Path) -
 def test_what_is_left_out_or_changed_is_said_in_both_texts(tmp_path: Path) -> None:
     grid = grid_of(experiment(shots=[4]), tmp_path)
     write(grid, {"frozen": [0.1, 0.2], "nested": [0.2, 0.3]})
-    page, latex, scores = write_results(grid, tmp_path, ["epochs 5"], ["NUS-WIDE"])
+    page, latex, scores = write_output(grid, tmp_path, ["epochs 5"], ["NUS-WIDE"])
     told = (
         "Backbone tiny; mean {} standard deviation of 2 seeds. Not as in the file: epochs 5. Left out, as the data was "
         "not there: NUS-WIDE."
@@ -283,7 +283,7 @@ def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
     methods = {r"50% of a_b & {c} #1 \x ~^$": {}, "other": {}}
     grid = grid_of(experiment(methods=methods, shots=[1], lengths=[8]), tmp_path)
     write(grid, dict(zip(methods, ([0.2, 0.2], [0.1, 0.1]), strict=True)))
-    latex = write_results(grid, tmp_path, ["a_b"], [])[1].read_text()
+    latex = write_output(grid, tmp_path, ["a_b"], [])[1].read_text()
     assert r"50\% of a\_b \& \{c\} \#1 \textbackslash{}x \textasciitilde{}\^{}\$" in latex
     assert r"\textbf{28.0 $\pm$ 0.0} \\" in latex
     assert r"Not as in the file: a\_b." in latex
@@ -301,7 +301,7 @@ def test_sweeps_of_numbers_are_drawn(tmp_path: Path) -> None:
     methods = {"alpha": {"sweep": {"alpha": [0.1, 1]}}, "loss": {"sweep": {"loss": ["dpsh", "csq"]}}}
     grid = grid_of(experiment(methods=methods, shots=[1]), tmp_path)
     write(grid, {row.name: [0.1, 0.2] for row in grid.experiment.rows})
-    picture = write_results(grid, tmp_path, [], [])[-1]
+    picture = write_output(grid, tmp_path, [], [])[-1]
     assert picture.name == "try.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 

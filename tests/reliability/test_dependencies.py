@@ -42,6 +42,6 @@ def test_pins_that_are_missing_or_withdrawn_are_told(
 ) -> None:
     constraints = registry / "constraints.txt"
     constraints.write_text("\n".join(pins) + "\n")
-    figure = dependencies.there(constraints)
-    assert figure.measured.startswith(measured)
-    assert figure.held == held
+    finding = dependencies.there(constraints)
+    assert finding.measured.startswith(measured)
+    assert finding.held == held

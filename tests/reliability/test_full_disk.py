@@ -27,5 +27,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("number", first_and_slow(ATTEMPTS))
 def test_a_full_disk_is_told_and_nothing_is_lost(number: int, made: tuple[Path, Path], tmp_path: Path) -> None:
-    figure = run_full(all_attempts(*made, tmp_path / "log")[number], tmp_path / "log")
-    assert figure.held, (figure.measured, figure.details)
+    finding = run_full(all_attempts(*made, tmp_path / "log")[number], tmp_path / "log")
+    assert finding.held, (finding.measured, finding.details)

@@ -19,8 +19,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("number", first_and_slow([work.what for work in WORK]))
 def test_work_that_is_killed_goes_on_to_the_same_bits(number: int, made: tuple[Path, Path], tmp_path: Path) -> None:
-    figure = survive(all_work(*made)[number], kills=1, folder=tmp_path / "work")
-    assert figure.held, figure.measured
+    finding = survive(all_work(*made)[number], kills=1, folder=tmp_path / "work")
+    assert finding.held, finding.measured
 
 
 def begin_again(folder: Path) -> list[Call]:
@@ -34,6 +34,6 @@ def begin_again(folder: Path) -> list[Call]:
 @pytest.mark.slow
 def test_the_harness_notices_work_that_does_not_go_on(tmp_path: Path) -> None:
     adding = Work("adding to a file", begin_again, lambda place: (place / "lines").read_text())
-    figure = survive(adding, kills=3, folder=tmp_path / "work")
-    assert not figure.held
-    assert figure.details["kills"] == 3
+    finding = survive(adding, kills=3, folder=tmp_path / "work")
+    assert not finding.held
+    assert finding.details["kills"] == 3

@@ -15,14 +15,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_four_processes_equal_one(made: tuple[Path, Path], tmp_path: Path) -> None:
-    (figure,) = equal_to_one(made[0], ["kiddo"], [4], tmp_path)
-    assert figure.held, figure.measured
+    (finding,) = equal_to_one(made[0], ["kiddo"], [4], tmp_path)
+    assert finding.held, finding.measured
 
 
 @pytest.mark.slow
 def test_fewer_images_than_processes_are_encoded(made: tuple[Path, Path], tmp_path: Path) -> None:
-    figure = few_images(*made, tmp_path)
-    assert figure.held, figure.measured
+    finding = few_images(*made, tmp_path)
+    assert finding.held, finding.measured
 
 
 @pytest.mark.slow
@@ -30,5 +30,5 @@ def test_one_process_that_dies_ends_the_others(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 600.0)  # how soon is for the harness to measure
-    for figure in dying(made[0], tmp_path):
-        assert figure.held, (figure.measured, figure.details)
+    for finding in dying(made[0], tmp_path):
+        assert finding.held, (finding.measured, finding.details)

@@ -21,7 +21,7 @@ def test_wrong(number):
 
 def test_properties_are_counted_and_a_failing_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "test_properties_broken.py").write_text(BROKEN)
-    (figure,) = run("default", [tmp_path / "test_properties_broken.py"])
-    assert (figure.what, figure.held, figure.details["properties"]) == ("properties of broken", False, 2)
-    assert "1 failed, 1 passed" in str(figure.details["pytest"])
-    assert int(str(figure.details["examples"])) > 30  # all of the one, and some until the other fails
+    (finding,) = run("default", [tmp_path / "test_properties_broken.py"])
+    assert (finding.what, finding.held, finding.details["properties"]) == ("properties of broken", False, 2)
+    assert "1 failed, 1 passed" in str(finding.details["pytest"])
+    assert int(str(finding.details["examples"])) > 30  # all of the one, and some until the other fails

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nestkala.analysis import plots
 from nestkala.analysis.finished_run import FinishedRun
 from nestkala.cli import main
 from nestkala.codes import pack, unpack
 from nestkala.images.decoding import data_url, thumbnail
-from nestkala.report import drawing, write_report
+from nestkala.report import write_report
 from nestkala.report.code_statistics import bit_statistics, embed, silhouette
 from nestkala.report.examples import find_examples, nearest_lengths
-from nestkala.report.figures import RunFigures, first_labels, measure
 from nestkala.report.groups import group_runs
+from nestkala.report.measurements import RunMeasurements, first_labels, measure
 from nestkala.settings.config import Config
 from nestkala.training.run import train
 from nestkala.utils.errors import NestKALAError
@@ -134,7 +135,7 @@ def test_first_labels() -> None:
     assert first_labels(np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]], bool)).tolist() == [1, -1, 0]
 
 
-def figures_of(folder: Path, lengths: tuple[int, ...] = (4, 12)) -> RunFigures:
+def figures_of(folder: Path, lengths: tuple[int, ...] = (4, 12)) -> RunMeasurements:
     opened = FinishedRun.open(folder)
     return measure(opened, opened.encode(), lengths)
 
@@ -241,7 +242,7 @@ def test_a_long_legend_leaves_the_picture_its_height() -> None:
     rng = np.random.default_rng(0)
     names = [f"a class whose name goes on and on, number {number}" for number in range(20)]
     places, numbers = rng.normal(size=(60, 2)), rng.integers(20, size=60)
-    many, few = (drawing.scatter_chart(places, shown, numbers % len(shown)) for shown in (names, ["a", "b"]))
+    many, few = (plots.scatter_chart(places, shown, numbers % len(shown)) for shown in (names, ["a", "b"]))
     heights = []
     for figure in (many, few):
         figure.canvas.draw()

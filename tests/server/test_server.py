@@ -197,14 +197,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
 
 
 def test_no_path_leads_to_a_file(hostile: tuple[int, Path]) -> None:
-    figure = hostile_requests.refused_paths(*hostile)
-    assert figure.held, figure
+    finding = hostile_requests.refused_paths(*hostile)
+    assert finding.held, finding
 
 
 @pytest.mark.parametrize("attack", ["served_images", "refused_images", "refused_sizes", "refused_pages"])
 def test_strangers_are_refused(hostile: tuple[int, Path], attack: str) -> None:
-    figure = getattr(hostile_requests, attack)(hostile[0])
-    assert figure.held, figure
+    finding = getattr(hostile_requests, attack)(hostile[0])
+    assert finding.held, finding
 
 
 def test_slow_clients_are_closed_and_others_answered(
@@ -213,8 +213,8 @@ def test_slow_clients_are_closed_and_others_answered(
     monkeypatch.setattr(server_connections, "PATIENCE", 5.0)  # which those that are not slow keep on a busy machine
     monkeypatch.setattr(server_uploads, "UPLOAD_SECONDS", 5.0)
     ask(hostile[0], "/encode?text=a%20dog")
-    figure = hostile_requests.slow_clients(hostile[0], 12, 600)
-    assert figure.held, figure
+    finding = hostile_requests.slow_clients(hostile[0], 12, 600)
+    assert finding.held, finding
 
 
 def test_a_slow_upload_is_told(hostile: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:

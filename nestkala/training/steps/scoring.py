@@ -6,36 +6,36 @@ import torch
 from ...codes import columns, unpack
 from ...data import ImageDataset
 from ...data.splits import Split
+from ...evaluation.baselines import chance_level, features_map
 from ...evaluation.collapse import Collapse
 from ...evaluation.copies import NearCopies, draw_originals, score_copies
-from ...evaluation.features import chance_level, features_map
 from ...evaluation.lengths import score_lengths
 from ...settings.groups import DataSettings
-from ..result import Result
-from .encoding import Encoder
+from ..metrics_file import RunMetrics
+from .trained_model import TrainedModel
 
 
 def score(
     settings: DataSettings,
-    encoder: Encoder,
+    trained: TrainedModel,
     dataset: ImageDataset,
     split: Split,
     learned: dict[int, np.ndarray] | None,
-) -> Result:
+) -> RunMetrics:
     """What the codes are worth at every length, of queries and near copies in the gallery; whole on the main process.
 
     Args:
         settings: how it is scored.
-        encoder: which every process has.
+        trained: which every process has.
         dataset: whose images they are.
         split: which of them ask and are searched.
         learned: codes of the gallery that the loss learned (`learned_codes`), to be searched instead of the network's.
     """
-    result = Result(searched="learned codes" if learned else Result.searched)
-    accelerator, head = encoder.accelerator, encoder.model.head
-    train = encoder.codes(dataset, split.train, "training images")
-    queries = encoder.codes(dataset, split.query, "queries")
-    gallery = learned or encoder.codes(dataset, split.gallery, "gallery")
+    metrics = RunMetrics(searched="learned codes" if learned else RunMetrics.searched)
+    accelerator, head = trained.accelerator, trained.model.head
+    train = trained.codes(dataset, split.train, "training images")
+    queries = trained.codes(dataset, split.query, "queries")
+    gallery = learned or trained.codes(dataset, split.gallery, "gallery")
     if len(split.query):
         labels, gallery_labels = dataset.targets[split.query], dataset.targets[split.gallery]
         scores = score_lengths(
@@ -44,30 +44,30 @@ def score(
             labels,
             gallery,
             gallery_labels,
-            settings.top_k,
+            top_k=settings.top_k,
             device=accelerator.device,
             accelerator=accelerator,
         )
-        result.lengths = {str(bits): metrics.scores for bits, metrics in scores.items()}
-        result.chance = chance_level(labels, gallery_labels)
+        metrics.lengths = {str(bits): of_length.scores for bits, of_length in scores.items()}
+        metrics.chance = chance_level(labels, gallery_labels)
         if settings.score_features:
             asked, searched = (
-                torch.from_numpy(encoder.frozen_features(dataset, part)) for part in (split.query, split.gallery)
+                torch.from_numpy(trained.frozen_features(dataset, part)) for part in (split.query, split.gallery)
             )
             if accelerator.is_main_process:
-                result.features_map = features_map(asked, labels, searched, gallery_labels, settings.top_k)
+                metrics.features_map = features_map(asked, labels, searched, gallery_labels, top_k=settings.top_k)
     originals = draw_originals(dataset, split.gallery, settings.protocol_seed)
     if len(originals) and isinstance(gallery, np.ndarray):
-        copies = encoder.codes(NearCopies(dataset), split.gallery[originals], "near copies")
+        copies = trained.codes(NearCopies(dataset), split.gallery[originals], "near copies")
         recalls = score_copies(head, copies, gallery, originals, device=accelerator.device, accelerator=accelerator)
         for bits, recall in recalls.items():
-            result.lengths.setdefault(str(bits), {}).update(recall.scores)
+            metrics.lengths.setdefault(str(bits), {}).update(recall.scores)
     longest = head.lengths[-1]
-    result.constant_bits = constant_bits(columns(train, head.columns(longest)), longest)
-    result.queries, result.gallery = len(split.query), len(split.gallery)
+    metrics.constant_bits = constant_bits(columns(train, head.columns(longest)), longest)
+    metrics.queries, metrics.gallery = len(split.query), len(split.gallery)
     if isinstance(gallery, np.ndarray):
-        result.warnings = Collapse.of(columns(gallery, head.columns(longest)), longest).warnings()
-    return result
+        metrics.warnings = Collapse.of(columns(gallery, head.columns(longest)), longest).warnings()
+    return metrics
 
 
 def constant_bits(codes: np.ndarray, length: int) -> list[int]:

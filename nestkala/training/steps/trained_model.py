@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-from ...modeling.encoding import packed_codes
+from ...modeling.image_codes import packed_codes
 from ...modeling.model import HashModel
 from ...tokens.source import Images, TokenSource
 
 
 @dataclass(frozen=True)
-class Encoder:
+class TrainedModel:
     """The model at the end of training.
 
     Attributes:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..utils.files import write_text
-from .figures import draw_sweeps
 from .grid import Grid
+from .plots import draw_sweeps
 from .tables import latex, make_tables, markdown
 
 logger = logging.getLogger(__name__)
 
 
-def write_results(grid: Grid, folder: Path, changes: Sequence[str], absent: Iterable[str]) -> list[Path]:
+def write_output(grid: Grid, folder: Path, changes: Sequence[str], absent: Iterable[str]) -> list[Path]:
     """Write NAME.md, .tex and .json, and NAME.png if the experiment has sweeps of numbers and matplotlib is there.
 
     Args:

@@ -1,10 +1,10 @@
-"""What a harness reports."""
+"""What a harness finds."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Figure:
+class Finding:
     """A line of the table.
 
     Attributes:

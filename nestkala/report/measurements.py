@@ -1,4 +1,4 @@
-"""All figures of a report on a finished run."""
+"""All numbers of a report on a finished run."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,14 +18,14 @@ MAPPED = 1000
 
 
 @dataclass(frozen=True)
-class LengthFigures:
+class LengthMeasurements:
     """Of one code length b.
 
     Attributes:
         scores: as `nestkala eval` gives them.
         radius_precision: mean precision within every radius 0..b; a query that finds nothing counts 0.
         radius_recall: mean recall likewise.
-        precision_at: mean precision among the first `RunFigures.places`.
+        precision_at: mean precision among the first `RunMeasurements.places`.
         silhouette: 0 to 100 (`silhouette`); None for images of several labels, or where there is none.
     """
 
@@ -50,7 +50,7 @@ class CodeMap:
 
 
 @dataclass(frozen=True, eq=False)
-class RunFigures:
+class RunMeasurements:
     """Of one run.
 
     Attributes:
@@ -60,7 +60,7 @@ class RunFigures:
         class_names: of the C classes.
         num_train, num_queries, num_gallery: how many images there were of each.
         multi_label: whether any query or gallery image has several labels.
-        lengths: {bits: its figures}.
+        lengths: {bits: its measurements}.
         places: lengths of the list, 1 to the gallery's, that `precision_at` is of.
         chance: share of the gallery that is relevant, mean over the queries.
         warnings: of codes that say less than they have bits, and of class names that say nothing, in words.
@@ -78,7 +78,7 @@ class RunFigures:
     num_queries: int
     num_gallery: int
     multi_label: bool
-    lengths: dict[int, LengthFigures]
+    lengths: dict[int, LengthMeasurements]
     places: list[int]
     chance: float
     warnings: list[str]
@@ -97,8 +97,8 @@ class RunFigures:
         return asdict(self) | {"config": self.config.model_dump(mode="json"), "constant_bits": self.constant_bits}
 
 
-def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunFigures:
-    """The figures of a run whose codes are there, at these lengths, all of which it has."""
+def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunMeasurements:
+    """Measure a run whose codes are there, at these lengths, all of which it has."""
     dataset, split = run.data
     found = score_images(codes, lengths)
     places = np.unique(np.geomspace(1, len(codes.gallery), 60).round().astype(int)).tolist()
@@ -107,12 +107,12 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunF
     if len(chosen) > MAPPED:
         chosen = np.sort(np.random.default_rng(0).choice(chosen, MAPPED, replace=False))
     classes = first_labels(codes.query_labels[chosen])
-    figures = {}
+    of_length = {}
     for scores in score_run(codes, lengths, found):
         counts = found[scores.bits].counts
         precision, recall = counts.precision_recall_curve()
         queries = columns(codes.queries[chosen], run.hasher.columns(scores.bits))
-        figures[scores.bits] = LengthFigures(
+        of_length[scores.bits] = LengthMeasurements(
             scores,
             precision.tolist(),
             recall.tolist(),
@@ -123,7 +123,7 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunF
     where = run.hasher.columns(longest)
     balance, correlation = bit_statistics(columns(codes.gallery, where), longest)
     in_plane = embed(columns(codes.queries[chosen], where))
-    return RunFigures(
+    return RunMeasurements(
         run.folder.resolve().name,
         str(run.folder),
         run.config,
@@ -132,7 +132,7 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunF
         len(split.query),
         len(split.gallery),
         multi_label,
-        figures,
+        of_length,
         places,
         codes.chance,
         [*codes.collapse(longest).warnings(), *_names_in_doubt(run)],

@@ -15,7 +15,7 @@ _NAME = "metrics.json"
 
 
 @dataclass
-class Result:
+class RunMetrics:
     """What metrics.json holds.
 
     Attributes:
@@ -48,23 +48,23 @@ class Result:
     warnings: list[str] = field(default_factory=list)
 
 
-def save_result(run: Path, result: Result) -> None:
+def save_metrics(run: Path, metrics: RunMetrics) -> None:
     """Write metrics.json into a run folder, whole or not at all."""
-    write_text(run / _NAME, json.dumps(asdict(result), indent=2) + "\n")
+    write_text(run / _NAME, json.dumps(asdict(metrics), indent=2) + "\n")
 
 
-def load_result(run: Path) -> Result | None:
-    """What `save_result` wrote into a run folder, None where there is none yet; raises NestKALAError for another."""
+def load_metrics(run: Path) -> RunMetrics | None:
+    """What `save_metrics` wrote into a run folder, None where there is none yet; raises NestKALAError for another."""
     path = run / _NAME
     if not path.is_file():
         return None
     try:
-        result = TypeAdapter(Result).validate_python(read_json(path))
+        metrics = TypeAdapter(RunMetrics).validate_python(read_json(path))
     except ValidationError as error:
         raise NestKALAError(f"{path} holds no scores: {first_in_words(error)}") from None
-    if "train" not in result.seconds or any(
+    if "train" not in metrics.seconds or any(
         not bits.isdecimal() or len({"map", "map_tie_aware"} & scores.keys()) == 1
-        for bits, scores in result.lengths.items()
+        for bits, scores in metrics.lengths.items()
     ):
         raise NestKALAError(f"{path} holds no scores: it lacks the seconds of training, or one mAP of a length")
-    return result
+    return metrics

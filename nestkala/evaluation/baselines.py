@@ -1,4 +1,4 @@
-"""What the codes are measured by: the level of chance, and the backbone's own features."""
+"""What codes are compared with: the level of chance, and the backbone's own features."""
 
 import numpy as np
 import torch
