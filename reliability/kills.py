@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from nestkala.backbones import load_backbone
 from nestkala.data import FileDataset
-from nestkala.index.storage import read_index
+from nestkala.index import PrefixIndex
 from nestkala.search.shards import read_shards
 from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.tokens.shared import SharedTokenSource
@@ -223,9 +223,9 @@ def _content(path: Path) -> bytes:
 
 
 def index_content(path: Path) -> object:
-    """What an index file holds; its bytes may differ, because safetensors writes metadata in any order."""
-    bits, about, arrays, _ = read_index(path, verify=True)
-    return bits, about, [(array.shape, array.tobytes()) for array in arrays]
+    """What an index file holds; its bytes may differ, for what was appended to it when."""
+    index = PrefixIndex.load(path)
+    return index.bits, index.about, index.codes.tobytes(), list(index.items())
 
 
 def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:

@@ -2,33 +2,33 @@
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import count, repeat
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..codes import check_packed, pack, prefix
-from ..utils.compiled import one_at_a_time
+from ..codes import check_packed, prefix
 from ..utils.errors import NestKALAError
 from ..utils.errors import nearest as nearest_name
 from ..utils.limits import is_whole_number
-from ..utils.packed_words import Words, ordered_words, packed_bytes
-from ..utils.text_files import parsed_json
-from .conditions import Condition, check_keys, items_that_satisfy, parse_conditions
-from .contract import Hits, check_queries, check_radius, checked_shortlist
-from .local.sorted_codes import Method, SortedCodes
-from .slices import Positions, best, distances_to, soft_distances_to
-from .storage import MAX_BITS, read_index, write_index
+from ..utils.packed_words import ordered_words, packed_bytes
+from .contract import Hits
+from .local.index_file import IndexFile
+from .local.searching import checked_bits, search_segments, search_segments_radius
+from .local.segment import Segment
+from .local.sorted_codes import Method
+from .storage import MAX_BITS
 from .strings import Strings
-from .tables import num_tables_of
 
-_LARGE = 2**18
-"""Codes from which tables are kept on the disk: fewer are scanned in a tenth of a millisecond."""
-_MOST_NARROWED = 8
-"""Conditions whose items are remembered."""
+_SMALLER = 4
+"""Each segment has this many times fewer items than the one before it: else they are merged.
+
+So an item is copied a few times whatever the size of the collection, and few segments are searched.
+"""
 
 
 class PrefixIndex:
@@ -38,6 +38,11 @@ class PrefixIndex:
     distinct prefixes and takes whole slices. One at more looks at the codes that share substrings of 16 bits with the
     query, or nearly (`tables`), and scans where so many do that a scan is faster. All are exact. Items at equal
     distance come in the order of their full codes, then in that of being added.
+
+    What is added is a further sorted array, a segment, until merging it with others pays; a search looks at each
+    segment and merges what it finds, so that results are those of a single array. Its file grows likewise.
+
+    Searching is safe from any number of threads; what changes an index must be alone.
 
     Make one with `build`, or read one with `load`.
 
@@ -52,11 +57,10 @@ class PrefixIndex:
         >>> hits.ids[0], hits.distances[0]
     """
 
-    def __init__(
-        self, words: Words, bits: int, ids: Strings, metadata: Strings, about: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, segments: Iterable[Segment], bits: int, about: Mapping[str, str] | None = None) -> None:
         self.bits, self.about = bits, dict(about or {})
-        self._set(SortedCodes(words, bits), ids, metadata)
+        self._file: IndexFile | None = None
+        self._set(segments)
 
     @classmethod
     def build(
@@ -93,8 +97,7 @@ class PrefixIndex:
         """
         if not is_whole_number(bits, 1) or bits > MAX_BITS:
             raise NestKALAError(f"bits must be a whole number from 1 to {MAX_BITS}, not {bits!r}")
-        none = np.empty((0, -(-bits // 8)), np.uint8)
-        return cls(ordered_words(none), int(bits), Strings.of([]), Strings.of([]), about)
+        return cls([], int(bits), about)
 
     @classmethod
     def load(cls, path: Path | str, verify: bool = True) -> Self:
@@ -107,13 +110,16 @@ class PrefixIndex:
         Raises:
             NestKALAError: no such file, no index, of another version, or damaged.
         """
-        bits, about, (words, *strings), tables = read_index(Path(path), verify)
-        index = cls(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
-        index._codes = SortedCodes(words, bits, tables)
+        file = IndexFile.read(Path(path), verify)
+        index = cls(file.segments, file.bits, file.about)
+        index._file = file
         return index
 
     def save(self, path: Path | str, tables: bool = True) -> None:
-        """Write one safetensors file, whole or not at all.
+        """Write one file, or append what has changed to the file that the index was loaded from or saved to.
+
+        The file is whole again whenever that pays: when appended segments were merged with the first, or when more than
+        half of the file is no longer used. Whatever ends the process, the file holds what one of the saves wrote.
 
         Args:
             path: of the file.
@@ -122,36 +128,44 @@ class PrefixIndex:
 
         Raises:
             OSError: it cannot be written, for want of room as a rule.
+            NestKALAError: another process has changed the file since it was loaded or saved, or is changing it now.
         """
-        strings = (self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends)
-        kept = self._codes.all_tables() if tables and len(self) >= _LARGE and num_tables_of(self.bits) > 1 else None
-        write_index(Path(path), self.bits, self.about, (self._codes.words, *strings), kept)
+        file = self._file if self._file is not None and self._file.is_at(Path(path)) else None
+        if file is not None and file.update(self._segments, self.about, tables):
+            self._segments = tuple(file.segments)
+        else:
+            self._set([Segment.merged(self._segments)] if self._segments else [])
+            self._file = IndexFile.write(Path(path), self.bits, self.about, self._segments, tables, file)
 
     @property
     def tables_bytes(self) -> int:
         """What `save` adds to the file, or to memory, for tables."""
-        tables = self._codes.tables
-        return tables.num_bytes if tables is not None and len(tables.starts) > 1 else 0
+        kept = (segment.codes.tables for segment in self._segments)
+        return sum(tables.num_bytes for tables in kept if tables is not None and len(tables.starts) > 1)
 
     def __repr__(self) -> str:
         return f"PrefixIndex({len(self):,} codes of {self.bits} bits)"
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return sum(map(len, self._segments))
 
     @property
     def codes(self) -> NDArray[np.uint8]:
         """All codes, packed, uint8 (N, bytes), in the index's order: a copy."""
-        return packed_bytes(self._codes.words, -(-self.bits // 8))
-
-    def codes_at(self, places: Sequence[int]) -> NDArray[np.uint8]:
-        """The codes at these places, 0 to below N, packed, uint8 (n, bytes)."""
-        return packed_bytes(self._codes.words[list(places)], -(-self.bits // 8))
+        return packed_bytes(self._whole.codes.words, -(-self.bits // 8))
 
     @property
     def ids(self) -> Strings:
         """Of the items, in the index's order."""
-        return self._ids
+        return self._whole.ids
+
+    def code_of(self, name: str) -> NDArray[np.uint8] | None:
+        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+        for segment in self._segments:
+            place = segment.find([name])
+            if place[0] >= 0:
+                return packed_bytes(segment.codes.words[place], -(-self.bits // 8))
+        return None
 
     @property
     def lengths(self) -> range:
@@ -163,11 +177,7 @@ class PrefixIndex:
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in the index's order. Raises NestKALAError for metadata that is no mapping."""
-        for name, text in zip(self._ids, self._metadata, strict=True):
-            metadata = parsed_json(text, f"the metadata of {name!r} in the index")
-            if not isinstance(metadata, dict):
-                raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
-            yield name, metadata
+        return self._whole.items()
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
@@ -189,7 +199,7 @@ class PrefixIndex:
             raise NestKALAError(f"metadata must be what JSON can hold: {error}") from error
         if not len(new_ids) == len(texts) == len(codes):
             raise NestKALAError(f"got {len(codes)} codes, {len(new_ids)} ids and {len(texts)} metadata")
-        self._insert([(ordered_words(prefix(codes, self.bits)), new_ids, texts)])
+        self._insert([Segment.of(ordered_words(prefix(codes, self.bits)), self.bits, new_ids, texts)])
 
     def extend(self, others: Iterable["PrefixIndex"]) -> None:
         """Add the items of other indexes, which stay as they are.
@@ -202,7 +212,7 @@ class PrefixIndex:
         for other in others:
             if other.bits != self.bits:
                 raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
-            parts.append((other._codes.words, other._ids, other._metadata))
+            parts += other._segments
         self._insert(parts)
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -213,20 +223,21 @@ class PrefixIndex:
         """
         names = list(ids)
         _checked_ids(names)
-        gone = self._ids.find(names)
-        for name, position in zip(names, gone.tolist(), strict=True):
-            if position < 0:
-                raise NestKALAError(f"there is no item {name!r} in the index{nearest_name(name, self._ids)}")
-        kept = np.ones(len(self), bool)
-        kept[gone] = False
-        left = np.flatnonzero(kept)
-        self._set(self._codes.chosen(left), self._ids.take(left), self._metadata.take(left))
+        found = [segment.find(names) for segment in self._segments]
+        there = np.any([places >= 0 for places in found], axis=0) if found else np.zeros(len(names), bool)
+        for name in (name for name, known in zip(names, there, strict=True) if not known):
+            raise NestKALAError(f"there is no item {name!r} in the index{nearest_name(name, self.ids)}")
+        if names:
+            pairs = zip(self._segments, found, strict=True)
+            self._set(segment.without(places[places >= 0]) for segment, places in pairs)
 
     def without(self, ids: Container[str]) -> Self:
         """The items of other ids, as an index of their own."""
-        left = np.array([n for n, name in enumerate(self._ids) if name not in ids], np.int64)
-        kept = self._ids.take(left), self._metadata.take(left)
-        return type(self)(self._codes.words[left], self.bits, *kept, self.about)
+        left = (
+            segment.without(np.array([n for n, name in enumerate(segment.ids) if name in ids], np.int64))
+            for segment in self._segments
+        )
+        return type(self)(left, self.bits, self.about)
 
     def search(
         self,
@@ -258,21 +269,7 @@ class PrefixIndex:
             NestKALAError: an argument out of its range, queries that are shorter than `bits`, or a condition on a key
                 that no item has.
         """
-        bits = self.checked_bits(bits)
-        shortlist = checked_shortlist(k, shortlist, rescore is not None)
-        if method not in get_args(Method):
-            raise NestKALAError(f"method must be auto, slices, tables or scan, not '{method}'")
-        queries = self._queries(codes, bits)
-        searched, places = self._narrowed(where)
-        near, ranking = searched.nearest(queries, min(shortlist, len(searched)), bits, method)
-        near = near if places is None else places[near]
-        if rescore is not None:
-            ranking = self._soft_distances(rescore, near)
-        elif shortlist > k:
-            ranking = distances_to(self._codes.words, self._queries(codes, self.bits), near)
-        if shortlist > k or rescore is not None:
-            near, ranking = best(near, ranking, k)
-        return Hits(self._ids_at(near), ranking)
+        return search_segments(self._segments, self.bits, codes, k, bits, shortlist, rescore, method, where)
 
     def search_radius(
         self, codes: NDArray[np.uint8], radius: int, bits: int | None = None, *, where: Sequence[str] = ()
@@ -289,16 +286,7 @@ class PrefixIndex:
             NestKALAError: an argument out of its range, queries that are shorter than `bits`, or a condition on a key
                 that no item has.
         """
-        bits = self.checked_bits(bits)
-        check_radius(radius)
-        queries = self._queries(codes, bits)
-        searched, places = self._narrowed(where)
-        ids, distances = [], []
-        for n in range(len(queries)):
-            near, apart = searched.within(queries[n : n + 1], min(radius, bits), bits)
-            ids.append(self._ids.take(near if places is None else places[near]).as_list())
-            distances.append(apart)
-        return Hits(ids, distances)
+        return search_segments_radius(self._segments, self.bits, codes, radius, bits, where)
 
     def num_prefixes(self, bits: int) -> int:
         """How many distinct prefixes of this length the codes have.
@@ -306,70 +294,40 @@ class PrefixIndex:
         Raises:
             NestKALAError: bits out of range.
         """
-        return self._codes.num_prefixes(self.checked_bits(bits))
+        return self._whole.codes.num_prefixes(checked_bits(bits, self.bits))
 
-    def _narrowed(self, where: Sequence[str]) -> tuple[SortedCodes, Positions | None]:
-        """The codes of the items for which these conditions hold, and their places; None for all."""
-        conditions = tuple(parse_conditions(where))
-        if not conditions:
-            return self._codes, None
-        with one_at_a_time():
-            found = self._selected.pop(conditions, None)
-            if found is None:
-                needed = any(condition.key != "folder" for condition in conditions)
-                items = self.items() if needed else ((name, {}) for name in self._ids)
-                places, keys = items_that_satisfy(items, conditions)
-                if len(self):
-                    check_keys(conditions, keys)
-                found = self._codes.chosen(np.array(places, np.int64)), np.array(places, np.int64)
-            self._selected[conditions] = found  # the latest last
-            for oldest in list(self._selected)[:-_MOST_NARROWED]:
-                del self._selected[oldest]
-        return found
+    @cached_property
+    def _whole(self) -> Segment:
+        """All items as one segment."""
+        return Segment.merged(self._segments) if self._segments else Segment.empty(self.bits)
 
-    def _soft_distances(self, relaxed: NDArray[np.floating] | torch.Tensor, near: Positions) -> NDArray[np.float32]:
-        h = np.asarray(relaxed.detach().cpu().float() if isinstance(relaxed, torch.Tensor) else relaxed)
-        if h.shape != (len(near), self.bits):
-            raise NestKALAError(f"rescore must be relaxed codes ({len(near)}, {self.bits}), not {h.shape}")
-        words = self._codes.words
-        return soft_distances_to(
-            words, 8 * words.dtype.itemsize, self._queries(pack(h), self.bits), near, np.abs(h, dtype=np.float32)
-        )
-
-    def _ids_at(self, positions: Positions) -> list[list[str]]:
-        names = self._ids.take(positions.ravel()).as_list()
-        k = positions.shape[1]
-        return [names[k * q : k * (q + 1)] for q in range(len(positions))]
-
-    def checked_bits(self, bits: int | None) -> int:
-        """This prefix length, by default the whole one. Raises NestKALAError out of 1 to the index's."""
-        if bits is None:
-            return self.bits
-        if not is_whole_number(bits, 1, self.bits):
-            raise NestKALAError(f"bits must be a whole number from 1 to {self.bits}, the index's, not {bits!r}")
-        return int(bits)
-
-    def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
-        """The first `bits` bits of packed codes as words of the index's form, the others 0."""
-        check_queries(codes, bits)
-        size, num_bytes = self._codes.words.itemsize, -(-bits // 8)
-        whole = np.zeros((len(codes), size * self._codes.words.shape[1]), np.uint8)
-        whole[:, :num_bytes] = codes[:, :num_bytes]
-        whole[:, num_bytes - 1] &= 0xFF << -bits % 8 & 0xFF
-        return whole.view(f">u{size}").astype(f"u{size}")
-
-    def _insert(self, parts: Sequence[tuple[Words, Strings, Strings]]) -> None:
-        words = np.concatenate([self._codes.words, *(words for words, _, _ in parts)])
-        ids = Strings.concatenated([self._ids, *(ids for _, ids, _ in parts)])
-        metadata = Strings.concatenated([self._metadata, *(metadata for _, _, metadata in parts)])
-        if (twice := ids.duplicate()) is not None:
+    def _insert(self, new: Sequence[Segment]) -> None:
+        if not any(map(len, new)):
+            return
+        segment = Segment.merged(new)
+        twice = segment.ids.duplicate()
+        if twice is None and self._segments:
+            names = segment.ids.as_list()
+            known = np.any([old.find(names) >= 0 for old in self._segments], axis=0)
+            twice = names[int(known.argmax())] if known.any() else None
+        if twice is not None:
             raise NestKALAError(f"id {twice!r} is given twice: ids must all be different")
-        order = np.lexsort(words.T[::-1])  # stable
-        self._set(SortedCodes(words[order], self.bits), ids.take(order), metadata.take(order))
+        self._set([*self._segments, segment])
 
-    def _set(self, codes: SortedCodes, ids: Strings, metadata: Strings) -> None:
-        self._codes, self._ids, self._metadata = codes, ids, metadata
-        self._selected: dict[tuple[Condition, ...], tuple[SortedCodes, Positions]] = {}
+    def _set(self, segments: Iterable[Segment]) -> None:
+        """Take these for the items, merged where it pays, all that comes after a merged one with it."""
+        left = [segment for segment in segments if len(segment.codes)]
+        begin = next((n for n, segment in enumerate(left) if segment.num_removed > len(segment)), len(left))
+        left[begin:] = [Segment.merged(left[begin:])] if begin < len(left) else []
+        if left and not len(left[-1]):
+            left.pop()
+        begin = len(left) - 1
+        while begin > 0 and len(left[begin - 1]) < _SMALLER * sum(map(len, left[begin:])):
+            begin -= 1
+        if begin < len(left) - 1:
+            left[begin:] = [Segment.merged(left[begin:])]
+        self._segments = tuple(left)
+        self.__dict__.pop("_whole", None)
 
 
 def _checked_ids(ids: Iterable[str]) -> Strings:

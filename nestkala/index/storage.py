@@ -1,14 +1,15 @@
-"""An index on disk: one safetensors file, replaced whole, checked, and read by memory map."""
+"""What index files are made of: arrays and settings in the form of safetensors, checked, and read by memory map."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from ..utils.errors import NestKALAError, one_line
 from ..utils.files import checksum, replacing_safetensors
@@ -24,57 +25,137 @@ _ARRAYS = ("words", "ids.text", "ids.ends", "metadata.text", "metadata.ends")
 _TABLES = ("tables.positions", "tables.starts")
 
 
+_REMOVED = "removed"
+_SEGMENT = 3
+"""The version of segments that are appended to a file."""
+_DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}
+_MOST_HEADER = 100_000_000
+"""Bytes, as safetensors has it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What one such piece holds.
+
+    Attributes:
+        bits: length of the codes.
+        about: notes on the index.
+        arrays: words, and text and ends of ids and metadata.
+        tables: if any.
+        removed: for a segment, which items before it are gone, int64, counted through the segments before it.
+        merged: for a segment, in place of how many of those before it it stands.
+        num_bytes: of the piece.
+    """
+
+    bits: int
+    about: dict[str, str]
+    arrays: Sequence[NDArray[Any]]
+    tables: Tables | None
+    removed: NDArray[np.int64]
+    merged: int
+    num_bytes: int
+
+
 def write_index(
     path: Path, bits: int, about: Mapping[str, str], arrays: Sequence[NDArray[Any]], tables: Tables | None = None
 ) -> None:
-    """Write what an index is made of, whole or not at all: see `PrefixIndex.save`."""
-    named = dict(zip(_ARRAYS, arrays, strict=True))
-    if tables is not None:
-        named |= zip(_TABLES, (tables.positions, tables.starts), strict=True)
-    version = str(_VERSION if tables is None else _WITH_TABLES)
-    settings = {"format": _FORMAT, "version": version, "bits": str(bits), "about": json.dumps(about)}
+    """Write a file of one piece, whole or not at all."""
+    named, settings = _described(_VERSION if tables is None else _WITH_TABLES, bits, about, arrays, tables)
     with replacing_safetensors(path) as temporary:
         save_file(named, temporary, settings | {"checksum": _checksum(settings, named)})
 
 
-def read_index(path: Path, verify: bool) -> tuple[int, dict[str, str], list[NDArray[Any]], Tables | None]:
-    """Bits, what was told, the memory-mapped arrays, and the tables if any, that `write_index` wrote.
+def segment_bytes(
+    bits: int,
+    about: Mapping[str, str],
+    arrays: Sequence[NDArray[Any]],
+    tables: Tables | None,
+    removed: NDArray[np.int64],
+    merged: int,
+) -> bytes:
+    """A piece that is appended to a file: see `Stored`."""
+    named, settings = _described(_SEGMENT, bits, about, arrays, tables)
+    named[_REMOVED] = removed
+    settings["merged"] = str(merged)
+    return save(named, settings | {"checksum": _checksum(settings, named)})
+
+
+def _described(
+    version: int, bits: int, about: Mapping[str, str], arrays: Sequence[NDArray[Any]], tables: Tables | None
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    named = dict(zip(_ARRAYS, arrays, strict=True))
+    if tables is not None:
+        named |= zip(_TABLES, (tables.positions, tables.starts), strict=True)
+    return named, {"format": _FORMAT, "version": str(version), "bits": str(bits), "about": json.dumps(about)}
+
+
+def read_piece(content: NDArray[np.uint8], path: Path, verify: bool, is_segment: bool = False) -> Stored:
+    """The piece that bytes begin with, its arrays in place.
 
     Arrays that do not fit together are refused whatever the checksum says, which is no secret: the search trusts them.
+
+    Args:
+        content: bytes, aligned to 8.
+        path: of their file, for errors.
+        verify: read all of it, to see that it is what was written.
+        is_segment: that was appended to a file.
+
+    Raises:
+        NestKALAError: bytes of something else, of another version, or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # which maps arrays, where that for numpy copies them
-            settings = file.metadata() or {}
-            if settings.get("format") != _FORMAT:
-                raise NestKALAError(f"{path} is no index of NestKALA")
-            if has_tables := settings.get("version") != str(_VERSION):
-                check_version(f"the index {path}", settings.get("version"), _WITH_TABLES)
-            names = (*_ARRAYS, *_TABLES) if has_tables else _ARRAYS
-            arrays = {name: _fixed(file.get_tensor(name).numpy()) for name in names}
-        bits, about = int(settings["bits"]), json.loads(settings["about"])
-        _check(bits, about, *(arrays[name] for name in _ARRAYS))
+        settings, arrays, num_bytes = _parsed(content)
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise NestKALAError(f"{path} is no index of NestKALA: {one_line(error)}") from None
+    if settings.get("format") != _FORMAT:
+        raise NestKALAError(f"{path} is no index of NestKALA")
+    version = settings.get("version")
+    if is_segment:
+        check_version(f"a segment of the index {path}", version, _SEGMENT)
+    elif version != str(_VERSION):
+        check_version(f"the index {path}", version, _WITH_TABLES)
+    try:
+        has_tables = _TABLES[0] in arrays if is_segment else version == str(_WITH_TABLES)
+        names = (*_ARRAYS, *(_TABLES if has_tables else ()), *((_REMOVED,) if is_segment else ()))
+        if set(names) != arrays.keys():
+            raise ValueError(f"it has the arrays {', '.join(arrays)}")
+        arrays = {name: arrays[name] for name in names}
+        bits, about, kept = int(settings["bits"]), json.loads(settings["about"]), [arrays[name] for name in _ARRAYS]
+        _check(bits, about, *kept)
         tables = Tables(*(arrays[name] for name in _TABLES)) if has_tables else None
         if tables is not None:
             _check_tables(tables, bits, len(arrays["words"]))
-    except NestKALAError:
-        raise
-    except OSError as error:
-        raise NestKALAError(f"cannot read index {path}: {error.strerror or one_line(error)}") from None
-    except SafetensorError as error:
-        raise NestKALAError(f"{path} is no index of NestKALA: {one_line(error)}") from None
-    except Exception as error:  # torch refuses what safetensors lets pass, such as numbers of half a byte
+        removed, merged = arrays.get(_REMOVED, np.empty(0, np.int64)), int(settings.get("merged", 0))
+        if removed.dtype != np.int64 or removed.ndim != 1:
+            raise ValueError(f"{removed.dtype} {removed.shape} do not tell which items are removed")
+    except Exception as error:
         raise NestKALAError(f"the index {path} is damaged: {error!r}") from None
     written = settings.pop("checksum", None)
     if verify and _checksum(settings, arrays) != written:
         raise NestKALAError(f"the index {path} is damaged: its content is not what was written")
-    return bits, about, [arrays[name] for name in _ARRAYS], tables
+    return Stored(bits, about, kept, tables, removed, merged, num_bytes)
 
 
-def _fixed(array: NDArray[Any]) -> NDArray[Any]:
-    if not array.flags.aligned:
-        raise ValueError("an array does not begin at a multiple of its items' size")
-    array.flags.writeable = False
-    return array
+def _parsed(content: NDArray[np.uint8]) -> tuple[dict[str, str], dict[str, NDArray[Any]], int]:
+    """Settings, arrays, and how many bytes they take, of what safetensors wrote; raises ValueError and the like."""
+    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    if not 8 < begin <= min(len(content), _MOST_HEADER):
+        raise ValueError("its header is not there")
+    header = json.loads(content[8:begin].tobytes())
+    settings = header.pop("__metadata__", {})
+    if not all(isinstance(value, str) for value in settings.values()):
+        raise ValueError("its settings are no words")
+    arrays, end = {}, 0
+    for name, told in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape, (first, last) = np.dtype(_DTYPES[told["dtype"]]), told["shape"], told["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
+            raise ValueError(f"the array {name} has no shape")
+        if first != end or last - first != dtype.itemsize * prod(shape) or begin + last > len(content):
+            raise ValueError(f"the array {name} is not where it should be")
+        if (begin + first) % dtype.itemsize:
+            raise ValueError(f"the array {name} does not begin at a multiple of its items' size")
+        arrays[name], end = content[begin + first : begin + last].view(dtype).reshape(shape), last
+    return settings, arrays, begin + end
 
 
 def _check(

@@ -60,20 +60,23 @@ class Strings:
     def find(self, names: Sequence[str]) -> NDArray[np.int64]:
         """The place of each name, (n,); -1 for one that is not there."""
         asked = Strings.of(names)
-        hashes = fnv1a(asked.text, asked.ends)
-        firsts, lasts = (np.searchsorted(self._sorted_hashes, hashes, side) for side in ("left", "right"))
-        found = np.full(len(names), -1, np.int64)
-        for n, name in enumerate(names):
-            for place in self._by_hash[firsts[n] : lasts[n]].tolist():
-                if self[place] == name:
-                    found[n] = place
-        return found
+        if not len(asked) or not len(self):
+            return np.full(len(asked), -1, np.int64)
+        # A table of the asked hashes' last bits passes over nearly all that are not asked for, without sorting them.
+        last_bits = np.uint64((1 << (16 * len(asked)).bit_length()) - 1)
+        table = np.zeros(int(last_bits) + 1, bool)
+        table[fnv1a(asked.text, asked.ends) & last_bits] = True
+        candidates = np.flatnonzero(table[self._hashes & last_bits])
+        found = dict(zip(self.take(candidates).as_list(), candidates.tolist(), strict=True))
+        return np.array([found.get(name, -1) for name in names], np.int64)
 
     def duplicate(self) -> str | None:
         """One of the strings that are there twice, if there is such."""
-        same = self._sorted_hashes[1:] == self._sorted_hashes[:-1]
+        order = np.argsort(self._hashes, kind="stable")
+        hashes = self._hashes[order]
+        same = hashes[1:] == hashes[:-1]
         seen = set[str]()
-        for place in self._by_hash[np.append(same, False) | np.append(False, same)].tolist() if same.any() else ():
+        for place in order[np.append(same, False) | np.append(False, same)].tolist() if same.any() else ():
             name = self[place]
             if name in seen:
                 return name
@@ -83,14 +86,6 @@ class Strings:
     @cached_property
     def _hashes(self) -> NDArray[np.uint64]:
         return fnv1a(self.text, self.ends)
-
-    @cached_property
-    def _by_hash(self) -> NDArray[np.int64]:
-        return np.argsort(self._hashes, kind="stable")
-
-    @cached_property
-    def _sorted_hashes(self) -> NDArray[np.uint64]:
-        return self._hashes[self._by_hash]
 
     def take(self, places: Sequence[int] | NDArray[np.int64]) -> "Strings":
         """Those at these places, in this order."""
