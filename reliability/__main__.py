@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from benchmarks.ledger import Rows, measure, table
 from nestkala.cli import guarded
 
-from . import dependencies, full_disk, fuzzing, hostile_requests, kills, processes, properties
+from . import dependencies, full_disk, fuzzing, hostile_requests, kills, processes, properties, readers
 from .bad_inputs import corpus
 from .finding import Finding
 
@@ -34,7 +34,8 @@ class Reliability:
     """Run some of the harnesses, or all, and write their table; rows of others in it stay."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
-    """kills, full_disk, processes, bad_inputs, fuzzing, properties, hostile_requests, dependencies; by default all"""
+    """kills, readers, full_disk, processes, bad_inputs, fuzzing, properties, hostile_requests, dependencies; by default
+    all"""
     kills: int = 30
     """kills of each kind of work"""
     fuzzing_seconds: int = 300
@@ -52,6 +53,7 @@ def main(given: Reliability) -> None:
 
     harnesses: dict[str, Callable[[], Sequence[Finding]]] = {
         "kills": partial(within, lambda folder: kills.run(folder, given.kills)),
+        "readers": partial(within, readers.run),
         "full_disk": partial(within, full_disk.run),
         "processes": partial(within, processes.run),
         "bad_inputs": corpus.run,

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nestkala.backbones import load_backbone
 from nestkala.data import FileDataset
 from nestkala.index import PrefixIndex
+from nestkala.index.local.index_file import IndexFile
 from nestkala.search.shards import read_shards
 from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.tokens.shared import SharedTokenSource
@@ -104,8 +105,13 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
 
 
 def _unfinished(place: Path) -> bool:
-    """Whether a file is being written there."""
-    return any(files and is_unfinished(Path(folder)) for folder, _, files in os.walk(place))
+    """Whether a file is being written there, or something appended to an index."""
+    written = any(files and is_unfinished(Path(folder)) for folder, _, files in os.walk(place))
+    return written or any(map(_is_being_appended_to, place.glob("*.index")))
+
+
+def _is_being_appended_to(index: Path) -> bool:
+    return IndexFile.read(index, verify=False).end < index.stat().st_size
 
 
 def _different(found: object, expected: object) -> object:
@@ -138,6 +144,11 @@ def all_work(images: Path, model: Path) -> list[Work]:
             "building an index",
             lambda place: [command(*index[:2], place / "photos.index", *index[2:])],
             lambda place: index_content(place / "photos.index"),
+        ),
+        Work(
+            "appending to an index",
+            lambda place: [Call(append_to_index, (place / "some.index",))],
+            lambda place: index_content(place / "some.index"),
         ),
         Work(
             "filling the token cache",
@@ -226,6 +237,21 @@ def index_content(path: Path) -> object:
     """What an index file holds; its bytes may differ, for what was appended to it when."""
     index = PrefixIndex.load(path)
     return index.bits, index.about, index.codes.tobytes(), list(index.items())
+
+
+def append_to_index(path: Path) -> None:
+    """Add 60,000 codes to an index, 3,000 at a time, and remove some; it goes on where it was killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index = PrefixIndex.load(path) if path.exists() else PrefixIndex.empty(64)
+    for begin in range(0, 60_000, 3_000):
+        names = [str(number) for number in range(begin, begin + 3_000)]
+        if index.code_of(names[1]) is not None:  # which is never removed
+            continue
+        index.add(np.random.default_rng(begin).integers(0, 256, (3_000, 8), dtype=np.uint8), names)
+        index.remove(names[::10])
+        if begin:
+            index.remove([str(number) for number in range(begin - 3_000 + 5, begin, 100)])
+        index.save(path)
 
 
 def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:

@@ -47,14 +47,23 @@ class Index:
     """print what changed as JSON"""
 
     def run(self) -> None:
+        from ..index.local.index_file import writing_alone
         from ..index.milvus import is_address
-        from ..search.opening import find_index, index_beside
-        from ..search.shards import is_encoded
+        from ..search.opening import index_beside
         from ..utils.files import check_writable
 
         where = self.index or index_beside(self.folder)
-        if not is_address(where):
-            check_writable(Path(where))
+        if is_address(where):
+            self._run(where)
+            return
+        check_writable(Path(where))
+        with writing_alone(Path(where)):
+            self._run(where)
+
+    def _run(self, where: str) -> None:
+        from ..search.opening import find_index
+        from ..search.shards import is_encoded
+
         index = find_index(where)
         if is_encoded(self.folder):
             if self.model is not None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..index.contract import SearchIndex
+from ..index.local.joined import JoinedIndex
 from ..index.milvus import MilvusIndex, is_address
 from ..index.prefix_index import PrefixIndex
 from ..utils.errors import NestKALAError
@@ -32,14 +33,24 @@ def index_called(where: str) -> str:
 
 
 def open_index(where: str) -> SearchIndex:
-    """The index of this name: a file, a URI of Milvus, or a file of Milvus Lite (.db).
+    """The index of this name: a file, a URI of Milvus, or a file of Milvus Lite (.db); or files with commas between.
 
     Raises:
-        NestKALAError: there is none, or what is there is no index.
+        NestKALAError: there is none, what is there is no index, or several that cannot be searched together.
     """
+    names = where.split(",")
+    if len(names) > 1 and "://" not in where and not Path(where).exists():
+        return JoinedIndex([_open_file(name) for name in map(index_called, names)], names)
     index = find_index(where)
     if index is None:
         raise NestKALAError(f"there is no index {where}")
+    return index
+
+
+def _open_file(where: str) -> PrefixIndex:
+    index = open_index(where)
+    if not isinstance(index, PrefixIndex):
+        raise NestKALAError(f"{where} is no file: only index files are searched together")
     return index
 
 
@@ -67,7 +78,10 @@ def create_index(where: str, lengths: Sequence[int], about: dict[str, str]) -> S
 
 
 def save_index(index: SearchIndex, where: str) -> None:
-    """Write an index that is a file, and delete what killed processes left of it; Milvus has its own already."""
+    """Write what has changed in an index that is a file, and delete what killed processes left of it.
+
+    Milvus has its own already.
+    """
     if isinstance(index, PrefixIndex):
         path = link_target(Path(where))
         index.save(path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nestkala.codes import hamming, pack
-from nestkala.index import PrefixIndex
+from nestkala.index import JoinedIndex, PrefixIndex
 from nestkala.utils.errors import NestKALAError
 
 METHODS = ("auto", "slices", "tables", "scan")
@@ -31,6 +31,12 @@ class IndexAndList(RuleBasedStateMachine):
     def start(self, bits: int) -> None:
         self.bits, self.index, self.number = bits, PrefixIndex.empty(bits, {"of": "a test"}), 0
         self.items: list[tuple[np.ndarray, str, int]] = []
+        self.folder, self.saved = tempfile.TemporaryDirectory(), None
+        self.path = Path(self.folder.name, "an.index")
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
 
     def new(self, num: int, seed: int) -> tuple[np.ndarray, list[str], list[dict[str, int]]]:
         codes, numbers = drawn(num, self.bits, seed), range(self.number, self.number + num)
@@ -55,12 +61,27 @@ class IndexAndList(RuleBasedStateMachine):
         self.items = [item for item in self.items if item[1] not in gone]
 
     @rule()
-    def save_and_load(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "an.index")
-            self.index.save(path)
-            self.index = PrefixIndex.load(path)
+    def save(self) -> None:
+        self.index.save(self.path)
+        self.saved = [*self.items]
+
+    @precondition(lambda self: self.saved is not None)
+    @rule()
+    def load(self) -> None:
+        self.index, self.items = PrefixIndex.load(self.path), [*self.saved]
         assert self.index.about == {"of": "a test"}
+
+    @precondition(lambda self: self.saved is not None)
+    @rule(cut=st.floats(0, 1, exclude_max=True))
+    def a_kill_while_saving_changes_nothing(self, cut: float) -> None:
+        before = self.path.read_bytes()
+        self.index.save(self.path)
+        after = self.path.read_bytes()
+        if after.startswith(before) and after != before:  # appended: else it was replaced as a whole
+            self.path.write_bytes(after[: len(before) + int(cut * (len(after) - len(before)))])
+            self.load()
+        else:
+            self.saved = [*self.items]
 
     @precondition(lambda self: self.items)
     @rule(seed=st.integers(0, 9))
@@ -75,6 +96,37 @@ class IndexAndList(RuleBasedStateMachine):
         assert hits.distances.shape == (len(queries), min(k, len(self.items)))
         for query, ids, distances in zip(queries, hits.ids, hits.distances.tolist(), strict=True):
             assert list(zip(distances, ids, strict=True)) == self.ranking(query, bits)[:k]
+
+    @rule(k=st.integers(1, 90), seed=st.integers(0, 9), method=st.sampled_from(METHODS), least=st.integers(0, 20))
+    def search_some(self, k: int, seed: int, method: str, least: int) -> None:
+        queries = drawn(2, self.bits, seed)
+        hits = self.index.search(queries, k, method=method, where=[f"number>={least}"])
+        for query, ids, distances in zip(queries, hits.ids, hits.distances.tolist(), strict=True):
+            names = {name for _, name, number in self.items if number >= least}
+            expected = [item for item in self.ranking(query, self.bits) if item[1] in names]
+            assert list(zip(distances, ids, strict=True)) == expected[:k]
+
+    @rule(bits=st.integers(1, 130), k=st.integers(1, 30), seed=st.integers(0, 9))
+    def search_coarse_to_fine(self, bits: int, k: int, seed: int) -> None:
+        bits, queries = min(bits, self.bits), drawn(2, self.bits, seed)
+        hits = self.index.search(queries, k, bits, shortlist=k + 3)
+        for query, ids, distances in zip(queries, hits.ids, hits.distances.tolist(), strict=True):
+            whole = {name: distance for distance, name in self.ranking(query, self.bits)}
+            coarse = [(whole[name], place, name) for place, (_, name) in enumerate(self.ranking(query, bits)[: k + 3])]
+            expected = [(distance, name) for distance, _, name in sorted(coarse)]
+            assert list(zip(distances, ids, strict=True)) == expected[:k]
+
+    @rule(k=st.integers(1, 90), seed=st.integers(0, 9), method=st.sampled_from(METHODS), seam=st.floats(0, 1))
+    def search_joined(self, k: int, seed: int, method: str, seam: float) -> None:
+        seam = int(seam * len(self.items))
+        parts = [PrefixIndex.empty(self.bits), PrefixIndex.empty(self.bits)]
+        for part, items in zip(parts, (self.items[:seam], self.items[seam:]), strict=True):
+            for code, name, number in items:
+                part.add(code[None], [name], [{"number": number}])
+        queries = drawn(2, self.bits, seed)
+        hits = JoinedIndex(parts).search(queries, k, method=method)
+        for query, ids, distances in zip(queries, hits.ids, hits.distances.tolist(), strict=True):
+            assert list(zip(distances, ids, strict=True)) == self.ranking(query, self.bits)[:k]
 
     @rule(bits=st.integers(1, 130), radius=st.integers(0, 140), seed=st.integers(0, 9))
     def search_radius(self, bits: int, radius: int, seed: int) -> None:

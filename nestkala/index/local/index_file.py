@@ -142,7 +142,7 @@ class IndexFile:
         return Path(os.path.realpath(path)) == self.path and self.path.exists()
 
     def update(self, segments: Sequence[Segment], about: Mapping[str, str], tables: bool) -> bool:
-        """Append what makes these the segments, or write nothing and return False where writing the whole anew is better.
+        """Append what makes these the segments; or write nothing and return False, where writing all anew is better.
 
         Raises:
             OSError: it cannot be written, for want of room as a rule; the file is as it was before.

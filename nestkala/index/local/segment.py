@@ -42,7 +42,7 @@ class Narrowed:
 class Segment:
     """Items in the order of their codes, and where those are equal in that of being added.
 
-    It does not change: what removes items makes another segment that shares the arrays.
+    A segment never changes: what removes items makes another segment that shares the arrays.
 
     Attributes:
         codes: of all items, N.
@@ -73,10 +73,15 @@ class Segment:
     @classmethod
     def merged(cls, segments: Sequence["Segment"]) -> "Segment":
         """What is left in several, one at least, as one; the items of each come after those of the one before."""
-        if len(segments) == 1 and segments[0].removed is None:
+        if len(segments) == 1 and segments[0].removed is None and not segments[0].folder:
             return segments[0]
         words = np.concatenate([segment.codes.words[segment.places] for segment in segments])
-        ids = Strings.concatenated([segment.ids.take(segment.places) for segment in segments])
+        ids = Strings.concatenated(
+            [
+                Strings.of(segment.names_at(segment.places)) if segment.folder else segment.ids.take(segment.places)
+                for segment in segments
+            ]
+        )
         metadata = Strings.concatenated([segment.metadata.take(segment.places) for segment in segments])
         return cls.of(words, segments[0].codes.bits, ids, metadata)
 
@@ -96,7 +101,8 @@ class Segment:
 
     def find(self, names: Sequence[str]) -> Positions:
         """The place of each name, (n,); -1 for one that is not there, or not any more."""
-        found = self.ids.find(names)
+        mine = np.array([name.startswith(self.folder) for name in names], bool)
+        found = np.where(mine, self.ids.find([name.removeprefix(self.folder) for name in names]), -1)
         if self.removed is not None:
             found[(found >= 0) & self.removed[found]] = -1
         return found
