@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from nestkala.cli import guarded
 from nestkala.utils.errors import NestKALAError
 
-from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, search, trunk_cut
+from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, index_update, search, trunk_cut
 from .comparison import Row
 from .ledger import Rows, measure, table
 
@@ -38,11 +38,12 @@ class Benchmarks:
     """Measure some of the comparisons, or all, and write their table; rows of others in it stay."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
-    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, cost_growth, search; by default all"""
+    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, cost_growth, search, index_update; by
+    default all"""
     cifar10: Path = Path("cifar10")
     """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
     items: int = 10_000_000
-    """codes that are searched in, for search"""
+    """codes that are searched in, for search, and added to, for index_update"""
     output: Path = Path("docs/benchmarks")
     """.json and .md are written here, the figure to pictures/cost_growth.png beside them"""
 
@@ -59,6 +60,7 @@ def main(given: Benchmarks) -> None:
         "first_encoding": partial(first_encoding.run, given.cifar10),
         "cost_growth": partial(cost_growth.run, plot),
         "search": partial(search.run, given.items),
+        "index_update": partial(index_update.run, given.items),
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")

@@ -35,7 +35,7 @@ def run(folder: Path, seconds: float = 60.0) -> list[Figure]:
     return [
         Figure(
             f"{READERS} processes search an index that another changes",
-            f"loaded {loads:,} times in {seconds:.0f} s, in at least {states:,} states each; all results as by brute force",
+            f"loaded {loads:,} times in {seconds:.0f} s, {states:,} states or more each; all results as by brute force",
             "no error, and results of one state only",
             states > 1,
             {"loads": loads, "states": states, "writer's states": number_of(PrefixIndex.load(path))},

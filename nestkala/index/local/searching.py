@@ -53,8 +53,12 @@ def search_segments(
     if method not in get_args(Method):
         raise NestKALAError(f"method must be auto, slices, tables or scan, not '{method}'")
     queries, conditions = query_words(codes, bits, length), _conditions(segments, where)
+    segments = segments or [Segment.empty(length)]
     parts = [segment.nearest(queries, shortlist, bits, method, conditions) for segment in segments]
-    found, ranking = _merged(segments, parts, query_words(codes[:0], length, length), len(queries), shortlist)
+    if len(parts) == 1 and rescore is None and shortlist == k:
+        near, ranking = parts[0]
+        return Hits(_split(segments[0].names_at(near.ravel()), *near.shape), ranking)
+    found, ranking = _merged(segments, parts, shortlist)
     if rescore is not None or shortlist > k:
         pool = found.words.reshape(-1, found.words.shape[-1])
         all_of_it = np.arange(len(pool)).reshape(found.places.shape)
@@ -79,6 +83,7 @@ def search_segments_radius(
     bits = checked_bits(bits, length)
     check_radius(radius)
     queries, conditions = query_words(codes, bits, length), _conditions(segments, where)
+    segments = segments or [Segment.empty(length)]
     ids: list[list[str]] = []
     distances: list[NDArray[Any]] = []
     for n in range(len(queries)):
@@ -86,7 +91,7 @@ def search_segments_radius(
             tuple(array[None] for array in segment.within(queries[n : n + 1], min(radius, bits), bits, conditions))
             for segment in segments
         ]
-        found, ranking = _merged(segments, parts, query_words(codes[:0], length, length), 1, None)
+        found, ranking = _merged(segments, parts, None)
         ids += _names(segments, found)
         distances.append(ranking[0])
     return Hits(ids, distances)
@@ -125,16 +130,9 @@ def _conditions(segments: Sequence[Segment], where: Sequence[str]) -> tuple[Cond
 
 
 def _merged(
-    segments: Sequence[Segment],
-    parts: Sequence[tuple[Positions, NDArray[Any]]],
-    no_words: Words,
-    num_queries: int,
-    k: int | None,
+    segments: Sequence[Segment], parts: Sequence[tuple[Positions, NDArray[Any]]], k: int | None
 ) -> tuple[_Found, NDArray[Any]]:
     """The k first of what each segment found, or all, and their distances, (Q, m)."""
-    if not parts:
-        none = np.empty((num_queries, 0), np.int64)
-        return _Found(none, none, np.empty((num_queries, 0, no_words.shape[1]), no_words.dtype)), none.astype(np.int32)
     near = np.concatenate([places for places, _ in parts], axis=1)
     distances = np.concatenate([distances for _, distances in parts], axis=1)
     words = np.concatenate([s.codes.words[places] for s, (places, _) in zip(segments, parts, strict=True)], axis=1)
@@ -162,4 +160,8 @@ def _names(segments: Sequence[Segment], found: _Found) -> list[list[str]]:
     for n, segment in enumerate(segments):
         mine = found.segments == n
         names[mine] = segment.names_at(found.places[mine])
-    return names.tolist()
+    return [list(row) for row in names]
+
+
+def _split(names: list[str], num_queries: int, k: int) -> list[list[str]]:
+    return [names[k * q : k * (q + 1)] for q in range(num_queries)]

@@ -1,0 +1,48 @@
+"""Adding few codes to an index file of many: what is added is appended, where the plain way writes all anew."""
+
+import tempfile
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from nestkala.index import PrefixIndex
+
+from .comparison import Row, in_turn
+
+ADDED, REPEATS, TARGET = 1_000, 5, 10
+
+
+def run(items: int = 10_000_000) -> list[Row]:
+    """Add 1,000 codes of 64 bits, with ids and metadata as of photographs, to so many."""
+    rng, number = np.random.default_rng(0), count()
+
+    def drawn(begin: int, num: int) -> PrefixIndex:
+        names = (f"2019/italy/{number}.jpg" for number in range(begin, begin + num))
+        codes = rng.integers(0, 256, (num, 8), dtype=np.uint8)
+        return PrefixIndex.build(codes, names, metadata=({"size": n, "modified": 1.5e9 + n} for n in range(num)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, other = Path(folder, "many.index"), Path(folder, "other.index")
+        drawn(0, items).save(path)
+
+        def update(verify: bool, output: Path) -> None:
+            index = PrefixIndex.load(path, verify)
+            index.extend([drawn(items + ADDED * next(number), ADDED)])
+            index.save(output)
+
+        rows = []
+        for verify in (False, True):
+            timing = in_turn(partial(update, verify, other), partial(update, verify, path), REPEATS)
+            rows.append(
+                Row(
+                    f"loading {'with' if verify else 'without'} verification, adding {ADDED:,} codes to {items:,}, saving",
+                    "the whole file written anew",
+                    timing.text,
+                    f"{TARGET} times",
+                    min(timing.ratios) >= TARGET,
+                    {"plain": timing.plain, "ours": timing.ours},
+                )
+            )
+        return rows
