@@ -37,7 +37,7 @@ def run(items: int = 10_000_000) -> list[Row]:
             timing = in_turn(partial(update, verify, other), partial(update, verify, path), REPEATS)
             rows.append(
                 Row(
-                    f"loading {'with' if verify else 'without'} verification, adding {ADDED:,} codes to {items:,}, saving",
+                    f"loading with{'' if verify else 'out'} verification, adding {ADDED:,} to {items:,} codes, saving",
                     "the whole file written anew",
                     timing.text,
                     f"{TARGET} times",
