@@ -89,8 +89,9 @@ def test_a_file_that_ends_anywhere_is_what_was_saved_last_before(
         index.add(drawn(1), ["after.jpg"])
         index.save(path)
         assert len(PrefixIndex.load(path)) == len(expected) + 1
-        path.write_bytes(whole[:end] + bytes(ends[-1] - end))  # as some file systems leave what did not arrive
-        assert content(PrefixIndex.load(path)) in states
+    for end in range(ends[0] + -ends[0] % 64, ends[-1], 64):  # as some file systems leave what did not arrive
+        path.write_bytes(whole[:end] + bytes(ends[-1] - end))
+        assert content(PrefixIndex.load(path)) == states[max(n for n in range(4) if ends[n] <= end)]
 
 
 def test_every_flipped_bit_of_a_segment_is_noticed(

@@ -41,6 +41,7 @@ _OPEN, _CLOSE = b"segment{", b"}segment"
 _FRAME = 24
 """Bytes of one: which it is, the length of the segment, and the checksum of both."""
 _ALIGNED = 64
+"""Bytes that arrays are aligned to, and within which a frame lies: a disk writes those all or not at all."""
 _HEAD = 2**16
 """Bytes at the beginning by which a file is known: in them is the checksum of the first piece."""
 _PATIENCE = 10.0
@@ -99,7 +100,7 @@ class IndexFile:
             piece = read_piece(content[begin:end], path, verify, is_segment=True)
             if piece.num_bytes != end - begin or piece.bits != file.bits:
                 raise NestKALAError(f"the index {path} is damaged: a segment is not of this index")
-            file._take(piece, end + _FRAME)
+            file._take(piece, end + -(end - begin) % _ALIGNED + _FRAME)
         return file
 
     @classmethod
@@ -177,7 +178,7 @@ class IndexFile:
             try:
                 file.truncate(self.end)
                 file.seek(begin + _ALIGNED - _FRAME)
-                file.write(_frame(_OPEN, len(content)) + content)
+                file.write(_frame(_OPEN, len(content)) + content + bytes(-len(content) % _ALIGNED))
                 file.flush()
                 os.fsync(file.fileno())
                 file.write(_frame(_CLOSE, len(content)))
@@ -254,13 +255,14 @@ def _appended(file: FileIO, begin: int, path: Path) -> Iterator[tuple[int, int]]
         if len(opening) < _FRAME or not any(opening):  # cut off, or as a file system leaves what did not arrive
             return
         length = int.from_bytes(opening[8:16], "little")
-        closing = _read(file, begin + length) if opening == _frame(_OPEN, length) else opening
+        close = begin + length + -length % _ALIGNED
+        closing = _read(file, close) if opening == _frame(_OPEN, length) else opening
         if len(closing) < _FRAME or not any(closing):
             return
         if closing != _frame(_CLOSE, length):
             raise NestKALAError(f"the index {path} is damaged: a segment is not what was written")
         yield begin, begin + length
-        begin += length + _FRAME
+        begin = close + _FRAME
 
 
 def _read(file: FileIO, begin: int) -> bytes:
