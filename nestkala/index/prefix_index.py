@@ -60,6 +60,7 @@ class PrefixIndex:
     def __init__(self, segments: Iterable[Segment], bits: int, about: Mapping[str, str] | None = None) -> None:
         self.bits, self.about = bits, dict(about or {})
         self._file: IndexFile | None = None
+        self._segments: tuple[Segment, ...] = ()
         self._set(segments)
 
     @classmethod
@@ -208,7 +209,7 @@ class PrefixIndex:
             NestKALAError: codes of another length, or an id that is there already or in two of them; nothing is added
                 then.
         """
-        parts = []
+        parts: list[Segment] = []
         for other in others:
             if other.bits != self.bits:
                 raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
@@ -294,7 +295,11 @@ class PrefixIndex:
         Raises:
             NestKALAError: bits out of range.
         """
-        return self._whole.codes.num_prefixes(checked_bits(bits, self.bits))
+        return self._whole.codes.num_prefixes(self.checked_bits(bits))
+
+    def checked_bits(self, bits: int | None) -> int:
+        """This prefix length, by default the whole one. Raises NestKALAError out of 1 to the index's."""
+        return checked_bits(bits, self.bits)
 
     @cached_property
     def _whole(self) -> Segment:

@@ -32,8 +32,12 @@ class _Found:
     words: Words
 
     def take(self, order: Positions) -> "_Found":
-        words = np.take_along_axis(self.words, order[..., None], axis=1)
-        return _Found(*(np.take_along_axis(array, order, axis=1) for array in (self.segments, self.places)), words)
+        """Those at these places of each row, (Q, k)."""
+        return _Found(
+            np.take_along_axis(self.segments, order, axis=1),
+            np.take_along_axis(self.places, order, axis=1),
+            np.take_along_axis(self.words, order[..., None], axis=1),
+        )
 
 
 def search_segments(
@@ -57,16 +61,19 @@ def search_segments(
     parts = [segment.nearest(queries, shortlist, bits, method, conditions) for segment in segments]
     if len(parts) == 1 and rescore is None and shortlist == k:
         near, ranking = parts[0]
-        return Hits(_split(segments[0].names_at(near.ravel()), *near.shape), ranking)
+        names, each = segments[0].names_at(near.ravel()), near.shape[1]
+        return Hits([names[each * q : each * (q + 1)] for q in range(len(near))], ranking)
+    ranking: NDArray[Any]
     found, ranking = _merged(segments, parts, shortlist)
     if rescore is not None or shortlist > k:
         pool = found.words.reshape(-1, found.words.shape[-1])
-        all_of_it = np.arange(len(pool)).reshape(found.places.shape)
+        num_queries, num_found = found.places.shape
+        all_of_it = np.arange(len(pool)).reshape(num_queries, num_found)
         if rescore is not None:
             ranking = _soft_distances(pool, all_of_it, rescore, length)
         else:
             ranking = distances_to(pool, query_words(codes, length, length), all_of_it)
-        order, ranking = best(np.broadcast_to(np.arange(all_of_it.shape[1]), all_of_it.shape), ranking, k)
+        order, ranking = best(np.broadcast_to(np.arange(num_found), (num_queries, num_found)), ranking, k)
         found = found.take(order)
     return Hits(_names(segments, found), ranking)
 
@@ -87,11 +94,9 @@ def search_segments_radius(
     ids: list[list[str]] = []
     distances: list[NDArray[Any]] = []
     for n in range(len(queries)):
-        parts = [
-            tuple(array[None] for array in segment.within(queries[n : n + 1], min(radius, bits), bits, conditions))
-            for segment in segments
-        ]
-        found, ranking = _merged(segments, parts, None)
+        query = queries[n : n + 1]
+        parts = [segment.within(query, min(radius, bits), bits, conditions) for segment in segments]
+        found, ranking = _merged(segments, [(places[None], apart[None]) for places, apart in parts], None)
         ids += _names(segments, found)
         distances.append(ranking[0])
     return Hits(ids, distances)
@@ -161,7 +166,3 @@ def _names(segments: Sequence[Segment], found: _Found) -> list[list[str]]:
         mine = found.segments == n
         names[mine] = segment.names_at(found.places[mine])
     return [list(row) for row in names]
-
-
-def _split(names: list[str], num_queries: int, k: int) -> list[list[str]]:
-    return [names[k * q : k * (q + 1)] for q in range(num_queries)]
