@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from nestkala.codes import prefix
 from nestkala.index import PrefixIndex
-from nestkala.index.prefix_index import Method
+from nestkala.index.local.segment import Segment
+from nestkala.index.local.sorted_codes import Method, SortedCodes
 from nestkala.index.strings import Strings
 from nestkala.utils.packed_words import ordered_words
 
@@ -93,7 +94,7 @@ def _index(codes: Codes) -> PrefixIndex:
     digits = np.arange(len(codes))[:, None] // 10 ** np.arange(7, -1, -1) % 10  # (N, 8)
     ids = Strings((digits + ord("0")).astype(np.uint8).ravel(), 8 * np.arange(1, len(codes) + 1))
     metadata = Strings(np.tile(np.frombuffer(b"{}", np.uint8), len(codes)), 2 * np.arange(1, len(codes) + 1))
-    return PrefixIndex(words, BITS, ids, metadata)
+    return PrefixIndex([Segment(SortedCodes(words, BITS), ids, metadata)], BITS)
 
 
 def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: float) -> Row:

@@ -20,7 +20,7 @@ from .contract import Hits
 from .local.index_file import IndexFile
 from .local.searching import checked_bits, search_segments, search_segments_radius
 from .local.segment import Segment
-from .local.sorted_codes import Method
+from .local.sorted_codes import Method as Method
 from .storage import MAX_BITS
 from .strings import Strings
 

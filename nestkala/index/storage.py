@@ -89,6 +89,11 @@ def _described(
     return named, {"format": _FORMAT, "version": str(version), "bits": str(bits), "about": json.dumps(about)}
 
 
+def read_index(path: Path, verify: bool = True) -> Stored:
+    """The piece that a file begins with, which is all of a file that nothing was appended to; as for `read_piece`."""
+    return read_piece(np.memmap(path, np.uint8, "r"), path, verify)
+
+
 def read_piece(content: NDArray[np.uint8], path: Path, verify: bool, is_segment: bool = False) -> Stored:
     """The piece that bytes begin with, its arrays in place.
 
@@ -105,7 +110,7 @@ def read_piece(content: NDArray[np.uint8], path: Path, verify: bool, is_segment:
     """
     try:
         settings, arrays, num_bytes = _parsed(content)
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise NestKALAError(f"{path} is no index of NestKALA: {one_line(error)}") from None
     if settings.get("format") != _FORMAT:
         raise NestKALAError(f"{path} is no index of NestKALA")

@@ -39,11 +39,12 @@ def _written(bits: int | None = None, about: Any = None, **arrays: Any) -> Spoil
     """The same index with other parts; an array may be given as a function of the one there is."""
 
     def spoil(path: Path) -> None:
-        its_bits, its_about, its_arrays, _ = read_index(path, verify=False)
-        parts = {name: np.array(array) for name, array in zip(NAMES, its_arrays, strict=True)}
+        whole = read_index(path, verify=False)
+        parts = {name: np.array(array) for name, array in zip(NAMES, whole.arrays, strict=True)}
         for name, value in arrays.items():
             parts[name] = value(parts[name])
-        write_index(path, its_bits if bits is None else bits, its_about if about is None else about, [*parts.values()])
+        told = whole.about if about is None else about
+        write_index(path, whole.bits if bits is None else bits, told, [*parts.values()])
 
     return spoil
 

@@ -12,7 +12,7 @@ from nestkala.codes import hamming, pack, prefix
 from nestkala.commands.index import tell_of_tables
 from nestkala.index import PrefixIndex
 from nestkala.index.local import index_file
-from nestkala.index.storage import Stored, read_piece, write_index
+from nestkala.index.storage import read_index, write_index
 from nestkala.index.tables import Tables, num_tables_of
 from nestkala.utils.errors import NestKALAError
 from nestkala.utils.packed_words import ordered_words
@@ -153,14 +153,10 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Codes]:
     return tmp_path / "large.index", codes
 
 
-def read(path: Path) -> Stored:
-    return read_piece(np.memmap(path, np.uint8, "r"), path, verify=True)
-
-
 def test_tables_are_kept_with_an_index_and_stay_on_the_disk(kept: tuple[Path, Codes]) -> None:
     path, codes = kept
     index = PrefixIndex.load(path)
-    tables = read(path).tables
+    tables = read_index(path).tables
     assert tables is not None
     assert not tables.positions.flags.writeable  # of a mapped file
     assert index.tables_bytes == 12 * 2_000 + 4 * 4 * (2**16 + 1)
@@ -176,7 +172,7 @@ def test_tables_are_kept_with_an_index_and_stay_on_the_disk(kept: tuple[Path, Co
 
 def test_tables_that_do_not_fit_are_refused(kept: tuple[Path, Codes]) -> None:
     path, _ = kept
-    piece = read(path)
+    piece = read_index(path)
     bits, about, arrays, tables = piece.bits, piece.about, piece.arrays, piece.tables
     assert tables is not None
     beyond, backwards = tables.positions.copy(), tables.starts.copy()

@@ -60,9 +60,9 @@ def search_segments(
     segments = segments or [Segment.empty(length)]
     parts = [segment.nearest(queries, shortlist, bits, method, conditions) for segment in segments]
     if len(parts) == 1 and rescore is None and shortlist == k:
-        near, ranking = parts[0]
+        near, distances = parts[0]
         names, each = segments[0].names_at(near.ravel()), near.shape[1]
-        return Hits([names[each * q : each * (q + 1)] for q in range(len(near))], ranking)
+        return Hits([names[each * q : each * (q + 1)] for q in range(len(near))], distances)
     ranking: NDArray[Any]
     found, ranking = _merged(segments, parts, shortlist)
     if rescore is not None or shortlist > k:
