@@ -10,7 +10,7 @@ A segment lies between two frames. It counts once the second is there, which is 
 disk. So a file that ends anywhere, because its writer was killed or it was copied meanwhile, is the state after one of
 the changes; the next change overwrites an unfinished segment.
 
-Writers take turns by a lock, a hidden file beside. One whose file has been changed since it was read is refused.
+Writers take turns by a lock, a hidden file beside it meanwhile. One whose file has been changed since it was read is refused.
 """
 
 import mmap
@@ -154,6 +154,8 @@ class IndexFile:
         kept = min(len(self.segments), len(segments)) if kept is None else kept
         if not kept or dict(about) != self.about or self.end > 2 * sum(self.sizes):
             return False
+        if not tables and any(old.codes.has_all_tables for old in self.segments):
+            return False
         rows = np.cumsum([0, *(len(old.codes) for old in self.segments)])
         removed = [
             rows[n] + np.flatnonzero(new.removed if old.removed is None else new.removed & ~old.removed)
@@ -228,9 +230,10 @@ def writing_alone(path: Path) -> Iterator[None]:
     Raises:
         NestKALAError: another process is changing it.
     """
-    target = link_target(path)
+    target = link_target(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.resolve().with_name(f".{target.name}.lock"), is_singleton=True)
+    file = target.with_name(f".{target.name}.lock")
+    lock = FileLock(file, is_singleton=True)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout:
@@ -238,6 +241,9 @@ def writing_alone(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if lock.lock_counter == 1:  # those who wait for it notice that it is gone
+            with suppress(OSError):  # of systems that do not delete what is open
+                file.unlink()
         lock.release()
 
 

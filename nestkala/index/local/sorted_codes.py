@@ -88,15 +88,17 @@ class SortedCodes:
         """Those that there are."""
         return self._tables
 
+    @property
+    def has_all_tables(self) -> bool:
+        """Whether there are as many as serve codes of this length."""
+        return self._tables is not None and len(self._tables.starts) == num_tables_of(self.bits)
+
     def all_tables(self) -> Tables:
         """As many as serve codes of this length, made if need be."""
-        tables = self._tables
-        if tables is None or len(tables.starts) < num_tables_of(self.bits):
-            with one_at_a_time():
-                tables = self._tables
-                if tables is None or len(tables.starts) < num_tables_of(self.bits):
-                    tables = self._tables = Tables.of(self.words, num_tables_of(self.bits))
-        return tables
+        with one_at_a_time():
+            if self._tables is None or not self.has_all_tables:
+                self._tables = Tables.of(self.words, num_tables_of(self.bits))
+            return self._tables
 
     def _without_tables(
         self, queries: Words, k: int, bits: int, method: Method = "auto"
