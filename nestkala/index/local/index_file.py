@@ -10,7 +10,8 @@ A segment lies between two frames. It counts once the second is there, which is 
 disk. So a file that ends anywhere, because its writer was killed or it was copied meanwhile, is the state after one of
 the changes; the next change overwrites an unfinished segment.
 
-Writers take turns by a lock, a hidden file beside it meanwhile. One whose file has been changed since it was read is refused.
+Writers take turns by a lock, a hidden file that is beside it meanwhile. One whose file has been changed since it was
+read is refused.
 """
 
 import mmap
