@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nestkala.codes import hamming
 from nestkala.index import PrefixIndex
 
-from .figure import Figure
+from .finding import Finding
 from .workers import Call, done
 
 READERS = 2
@@ -17,7 +17,7 @@ _HELD, _STEP, _K = 400, 7, 10
 """Items that the index holds, how many are new in each state, and how many are searched for."""
 
 
-def run(folder: Path, seconds: float = 60.0) -> list[Figure]:
+def run(folder: Path, seconds: float = 60.0) -> list[Finding]:
     """Let processes load and search an index for so long while one writer changes it.
 
     In its n-th state the index holds known items, and one that says n, so that a reader knows all that it must find.
@@ -33,7 +33,7 @@ def run(folder: Path, seconds: float = 60.0) -> list[Figure]:
     counts = [tuple(map(int, (folder / f"reader-{n}").read_text().split())) for n in range(READERS)]
     loads, states = sum(loads for loads, _ in counts), min(states for _, states in counts)
     return [
-        Figure(
+        Finding(
             f"{READERS} processes search an index that another changes",
             f"loaded {loads:,} times in {seconds:.0f} s, {states:,} states or more each; all results as by brute force",
             "no error, and results of one state only",

@@ -9,8 +9,8 @@ from reliability import readers
 
 @pytest.mark.slow
 def test_readers_of_a_changing_index_see_one_state_each(tmp_path: Path) -> None:
-    (figure,) = readers.run(tmp_path / "work", seconds=6.0)
-    assert figure.held, figure.measured
+    (finding,) = readers.run(tmp_path / "work", seconds=6.0)
+    assert finding.held, finding.measured
 
 
 @pytest.mark.slow
