@@ -130,14 +130,21 @@ class MilvusIndex:
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in Milvus's order."""
+        return ((row["id"], row["metadata"]) for row in self._rows("id", "metadata"))
+
+    def local(self) -> PrefixIndex:
+        """The same items as an index in memory."""
+        return _as_index(list(self._rows("id", "code", "metadata")), self.bits, self.about)
+
+    def _rows(self, *fields: str) -> Iterator[dict[str, Any]]:
         if not len(self):
             return
         with _explained(self._collection):
             found = self._client.query_iterator(
-                self._collection, batch_size=_ROWS, output_fields=["id", "metadata"], timeout=_SECONDS
+                self._collection, batch_size=_ROWS, output_fields=[*fields], timeout=_SECONDS
             )
             while rows := found.next():
-                yield from ((row["id"], row["metadata"]) for row in rows)
+                yield from rows
             found.close()
 
     def add(
@@ -276,9 +283,10 @@ def _explained(where: str) -> Iterator[None]:
         raise NestKALAError(f"Milvus ({where}): {one_line(error)}") from error
 
 
-def _as_index(rows: Sequence[Mapping[str, Any]], bits: int) -> PrefixIndex:
+def _as_index(rows: Sequence[Mapping[str, Any]], bits: int, about: Mapping[str, str] | None = None) -> PrefixIndex:
     codes = np.array([list(bytes.fromhex(row["code"])) for row in rows], np.uint8).reshape(-1, _num_bytes(bits))
-    return PrefixIndex.build(codes, [row["id"] for row in rows], bits)
+    metadata = [row.get("metadata", {}) for row in rows]
+    return PrefixIndex.build(codes, [row["id"] for row in rows], bits, metadata, about)
 
 
 def _distances(found: Sequence[Sequence[Mapping[str, Any]]]) -> NDArray[np.int32]:

@@ -17,7 +17,7 @@ from ..utils.errors import nearest as nearest_name
 from ..utils.limits import is_whole_number
 from ..utils.packed_words import Words, ordered_words, packed_bytes
 from ..utils.text_files import parsed_json
-from .contract import Hits, check_queries, check_radius, checked_shortlist
+from .contract import Hits, check_queries, check_radius, checked_relaxed, checked_shortlist
 from .scan import scan_prefixes
 from .slices import (
     Positions,
@@ -188,6 +188,10 @@ class PrefixIndex:
             if not isinstance(metadata, dict):
                 raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
             yield name, metadata
+
+    def local(self) -> "PrefixIndex":
+        """Itself: it is in memory already."""
+        return self
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
@@ -370,9 +374,7 @@ class PrefixIndex:
         return self._tables
 
     def _soft_distances(self, relaxed: NDArray[np.floating] | torch.Tensor, near: Positions) -> NDArray[np.float32]:
-        h = np.asarray(relaxed.detach().cpu().float() if isinstance(relaxed, torch.Tensor) else relaxed)
-        if h.shape != (len(near), self.bits):
-            raise NestKALAError(f"rescore must be relaxed codes ({len(near)}, {self.bits}), not {h.shape}")
+        h = checked_relaxed(relaxed, len(near), self.bits)
         width = 8 * self._words.dtype.itemsize
         return soft_distances_to(
             self._words, width, self._queries(pack(h), self.bits), near, np.abs(h, dtype=np.float32)

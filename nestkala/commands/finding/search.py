@@ -22,7 +22,7 @@ class Search:
     """
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus keeps it"""
+    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it"""
 
     queries: Positional[Annotated[tuple[str, ...], arg(metavar="QUERY")]] = ()
     """image or sentence to ask with; several are answered one after the other"""
