@@ -51,6 +51,9 @@ class SearchIndex(Protocol):
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
 
+    def code_of(self, name: str) -> NDArray[np.uint8] | None:
+        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+
     def local(self) -> "PrefixIndex":
         """The same items as an index in memory."""
 

@@ -132,6 +132,12 @@ class MilvusIndex:
         """The ids with their metadata, in Milvus's order."""
         return ((row["id"], row["metadata"]) for row in self._rows("id", "metadata"))
 
+    def code_of(self, name: str) -> NDArray[np.uint8] | None:
+        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+        with _explained(self._collection):
+            rows = self._client.get(self._collection, ids=[_key(name)], output_fields=["code"], timeout=_SECONDS)
+        return np.frombuffer(bytes.fromhex(rows[0]["code"]), np.uint8)[None] if rows else None
+
     def local(self) -> PrefixIndex:
         """The same items as an index in memory."""
         return _as_index(list(self._rows("id", "code", "metadata")), self.bits, self.about)

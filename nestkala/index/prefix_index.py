@@ -189,6 +189,11 @@ class PrefixIndex:
                 raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
             yield name, metadata
 
+    def code_of(self, name: str) -> NDArray[np.uint8] | None:
+        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+        place = int(self._ids.find([name])[0])
+        return None if place < 0 else self.codes_at([place])
+
     def local(self) -> "PrefixIndex":
         """Itself: it is in memory already."""
         return self

@@ -206,7 +206,7 @@ class PostgresIndex:
                 nothing is added then.
         """
         incoming = sql.SQL(
-            'CREATE TEMPORARY TABLE incoming (id text COLLATE "C" PRIMARY KEY, code bit({bits}), metadata jsonb, '
+            'CREATE TEMPORARY TABLE incoming (id text COLLATE "C", code bit({bits}), metadata jsonb, '
             "number bigint GENERATED ALWAYS AS IDENTITY) ON COMMIT DROP"
         )
         with self._writing() as cursor:
@@ -219,6 +219,9 @@ class PostgresIndex:
                     for code, (name, metadata) in zip(_as_text(other.codes, self.bits), other.items(), strict=True):
                         copy.write_row((name, code, json.dumps(metadata)))
             cursor.execute("ANALYZE pg_temp.incoming")
+            cursor.execute("SELECT id FROM pg_temp.incoming GROUP BY id HAVING count(*) > 1 LIMIT 1")
+            if twice := cursor.fetchone():
+                raise NestKALAError(f"id {twice[0]!r} is given twice: ids must all be different")
             for statement in (
                 "DELETE FROM {table} AS old USING pg_temp.incoming AS new WHERE old.id = new.id",
                 "INSERT INTO {table} (id, code, metadata) SELECT id, code, metadata FROM pg_temp.incoming "
@@ -338,7 +341,8 @@ class PostgresIndex:
             if cursor.execute(exists, [condition.key]).fetchone() is None:
                 keys = sql.SQL("SELECT DISTINCT jsonb_object_keys(metadata) FROM {}").format(self._table)
                 known = [key for (key,) in cursor.execute(keys)]
-                raise unknown_name("key of metadata", condition.key, ["folder", *known])
+                if known or len(self):
+                    raise unknown_name("key of metadata", condition.key, ["folder", *known])
 
     @property
     def _table(self) -> sql.Identifier:
