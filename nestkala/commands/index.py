@@ -62,7 +62,7 @@ class Index:
             raise NestKALAError("--partitions divides a table of PostgreSQL: leave it out")
         index = find_index(where)
         if self.partitions is not None:
-            from ..index.postgres.index import check_partitions
+            from ..index.postgres.table import check_partitions
 
             if index is not None:
                 raise NestKALAError("the index is there already: --partitions divides a new one")

@@ -325,6 +325,34 @@ def test_readers_see_the_index_before_a_change_or_after_it(address: str) -> None
     writer.close()
 
 
+def test_writers_wait_for_one_another(address: str) -> None:
+    PostgresIndex.create(address, 16, partitions=2).close()
+    names, failed = [f"{n}" for n in range(30)], list[object]()
+
+    def write(seed: int) -> None:
+        index = PostgresIndex.open(address)
+        assert index is not None
+        try:
+            for number in range(15):
+                index.add(drawn(30, 16, seed + number), names, [{"seed": seed}] * 30)
+        except NestKALAError as error:
+            failed.append(error)
+        index.close()
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in (0, 100)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert failed == []
+    index = PostgresIndex.open(address)
+    assert index is not None
+    items = list(index.items())
+    assert sorted(name for name, _ in items) == sorted(names)
+    assert len({metadata["seed"] for _, metadata in items}) == 1
+    index.close()
+
+
 _ADD_AND_WAIT = """
 import sys, time
 import numpy as np

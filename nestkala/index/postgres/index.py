@@ -26,13 +26,10 @@ from ..slices import best, soft_distances_to
 from .address import Address
 from .conditions import all_hold
 from .statements import ball, ball_radius, by_ranges, by_scan, ranked, within
+from .table import MAX_BITS, MAX_ID_BYTES, check_partitions, definition
+from .values import bit_strings, is_text, packed
 
 _FORMAT, _VERSION = "nestkala-index", 1
-MAX_BITS = 16_384
-"""Of a code: PostgreSQL's indexes hold entries of a third of a page."""
-MAX_ID_BYTES = 2600
-"""Of an id, for the same reason."""
-MAX_PARTITIONS = 1024
 _LONGEST_BY_RANGES = 24
 """Bits up to which the nearest codes share nearly all of a prefix, so that looking for ranges pays."""
 _ROWS = 100_000
@@ -85,7 +82,7 @@ class PostgresIndex:
         index = cls(where, where.connect(), int(bits), about or {})
         try:
             with index._transaction() as cursor:
-                for statement in _definition(where, int(bits), partitions, json.dumps(description)):
+                for statement in definition(where, int(bits), partitions, json.dumps(description)):
                     cursor.execute(statement)
         except NestKALAError as error:
             index.close()
@@ -147,7 +144,7 @@ class PostgresIndex:
     def check_ids(self, ids: Iterable[str]) -> None:
         """Raise NestKALAError if one is not UTF-8, holds a NUL, or is longer than `MAX_ID_BYTES`."""
         for name in ids:
-            if not _is_text(name):
+            if not is_text(name):
                 raise NestKALAError(f"PostgreSQL holds UTF-8 text without NUL, not {name!r}")
             if len(name.encode()) > MAX_ID_BYTES:
                 raise NestKALAError(
@@ -175,18 +172,18 @@ class PostgresIndex:
             while some := list(islice(rows, _ROWS)):
                 names, codes, texts = zip(*some, strict=True)
                 metadata = [parsed_json(text, f"the metadata of {n!r}") for n, text in zip(names, texts, strict=True)]
-                parts.append(PrefixIndex.build(_packed(codes), names, self.bits, metadata))
+                parts.append(PrefixIndex.build(packed(codes), names, self.bits, metadata))
         index.extend(parts)
         return index
 
     def code_of(self, name: str) -> NDArray[np.uint8] | None:
         """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
-        if not _is_text(name):
+        if not is_text(name):
             return None
         with self._transaction() as cursor:
             cursor.execute(sql.SQL("SELECT bit_send(code) FROM {} WHERE id = %s").format(self._table), [name])
             row = cursor.fetchone()
-        return None if row is None else _packed(row)
+        return None if row is None else packed(row)
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
@@ -216,7 +213,7 @@ class PostgresIndex:
                     if other.bits != self.bits:
                         raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
                     self.check_ids(other.ids)
-                    for code, (name, metadata) in zip(_as_text(other.codes, self.bits), other.items(), strict=True):
+                    for code, (name, metadata) in zip(bit_strings(other.codes, self.bits), other.items(), strict=True):
                         copy.write_row((name, code, json.dumps(metadata)))
             cursor.execute("ANALYZE pg_temp.incoming")
             cursor.execute("SELECT id FROM pg_temp.incoming GROUP BY id HAVING count(*) > 1 LIMIT 1")
@@ -238,7 +235,7 @@ class PostgresIndex:
         names = list(ids)
         with self._writing() as cursor:
             deletion = sql.SQL("DELETE FROM {} WHERE id = ANY(%s) RETURNING id").format(self._table)
-            cursor.execute(deletion, [[name for name in names if _is_text(name)]])
+            cursor.execute(deletion, [[name for name in names if is_text(name)]])
             gone = {name for (name,) in cursor}
             absent = next((name for name in names if name not in gone), None)
             if absent is not None:
@@ -298,7 +295,7 @@ class PostgresIndex:
         found = []
         with self._transaction() as cursor:
             self._check_keys(cursor, conditions)
-            for prefix in _as_text(codes, bits):
+            for prefix in bit_strings(codes, bits):
                 cursor.execute(statement, parameters | {"prefix": prefix})
                 found.append(cursor.fetchall())
         distances = [np.array([row[3] for row in rows], np.int32) for rows in found]
@@ -317,10 +314,10 @@ class PostgresIndex:
         """The id, distance and, if asked for, code of the k nearest; of the whole shortlist if codes are asked for."""
         whole = shortlist > k and not with_codes
         those, parameters = all_hold(conditions)
-        (prefix,) = _as_text(code[None], bits)
+        (prefix,) = bit_strings(code[None], bits)
         parameters |= {"prefix": prefix, "most": shortlist, "k": shortlist if with_codes else k}
         if whole:
-            (parameters["whole"],) = _as_text(code[None], self.bits)
+            (parameters["whole"],) = bit_strings(code[None], self.bits)
         if bits <= _LONGEST_BY_RANGES and not conditions:
             radius = ball_radius(bits)
             statement = ranked(by_ranges(self._table, bits, self.bits), self.bits, whole, with_codes)
@@ -333,7 +330,7 @@ class PostgresIndex:
     def _check_keys(self, cursor: psycopg.Cursor[Row], conditions: Sequence[Condition]) -> None:
         """Raise NestKALAError for a condition on a key that no item has."""
         for condition in conditions:
-            if not _is_text(condition.key + condition.value):
+            if not is_text(condition.key + condition.value):
                 raise NestKALAError(f"PostgreSQL holds UTF-8 text without NUL, not {condition.key + condition.value!r}")
             if condition.key == "folder":
                 continue
@@ -373,64 +370,11 @@ class PostgresIndex:
             yield cursor
 
 
-def check_partitions(partitions: int | None, bits: int = MAX_BITS) -> None:
-    """Raise NestKALAError unless codes of this many bits can be divided into so many parts by their first bits."""
-    most = min(MAX_PARTITIONS, 2**bits)
-    if partitions is not None and (not is_whole_number(partitions, 2, most) or partitions & (partitions - 1)):
-        raise NestKALAError(f"partitions must be a power of two from 2 to {most}, not {partitions!r}")
-
-
-def _definition(where: Address, bits: int, partitions: int | None, description: str) -> Iterator[sql.Composed]:
-    """The statements that make a table."""
-    table, (schema, _, name) = where.identifier, where.table.rpartition(".")
-    # A partitioned table's key must include what divides it.
-    key = sql.SQL("(id)" if partitions is None else "(id, code)")
-    yield sql.SQL(
-        'CREATE TABLE {table} (id text COLLATE "C" NOT NULL, code bit({bits}) NOT NULL, number bigint GENERATED ALWAYS '
-        "AS IDENTITY, metadata jsonb NOT NULL DEFAULT '{{}}', PRIMARY KEY {key}) {divided}"
-    ).format(
-        table=table,
-        bits=sql.Literal(bits),
-        key=key,
-        divided=sql.SQL("" if partitions is None else "PARTITION BY RANGE (code)"),
-    )
-    for number in range(partitions or 0):
-        bounds = [sql.SQL("MINVALUE"), sql.SQL("MAXVALUE")]
-        width = (partitions or 0).bit_length() - 1
-        for side, place in enumerate((number, number + 1)):
-            if 0 < place < (partitions or 0):
-                bounds[side] = sql.SQL("B{}").format(sql.Literal(f"{place:0{width}b}".ljust(bits, "0")))
-        part = [*([schema] if schema else []), f"{name[:55]}_{number:0{len(str(partitions))}}"]
-        yield sql.SQL("CREATE TABLE {part} PARTITION OF {table} FOR VALUES FROM ({first}) TO ({end})").format(
-            part=sql.Identifier(*part), table=table, first=bounds[0], end=bounds[1]
-        )
-    yield sql.SQL("CREATE INDEX ON {} (code, number)").format(table)
-    yield sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(description))
-
-
-def _is_text(name: str) -> bool:
-    try:
-        return b"\0" not in name.encode()
-    except UnicodeEncodeError:
-        return False
-
-
-def _as_text(codes: NDArray[np.uint8], bits: int) -> Iterator[str]:
-    """The first bits of packed codes (N, bytes) as PostgreSQL reads them: 0110..."""
-    letters = (np.unpackbits(codes, axis=1, count=bits) + ord("0")).tobytes().decode()
-    return (letters[start : start + bits] for start in range(0, len(letters), bits))
-
-
-def _packed(sent: Iterable[bytes]) -> NDArray[np.uint8]:
-    """Packed codes (N, bytes) of what `bit_send` wrote: the number of bits in four bytes, then the code."""
-    return np.stack([np.frombuffer(one, np.uint8, offset=4) for one in sent])
-
-
 def _rescored(rows: Sequence[Row], h: NDArray[np.floating], k: int) -> tuple[list[str], NDArray[np.float32]]:
     """The k ids of a shortlist whose codes differ from the relaxed query (1, L) at the lowest cost, and the costs."""
     if not rows:
         return [], np.empty(0, np.float32)
-    words = ordered_words(_packed(row[2] for row in rows))
+    words = ordered_words(packed(row[2] for row in rows))
     places = np.arange(len(rows))[None]
     costs = soft_distances_to(
         words, 8 * words.dtype.itemsize, ordered_words(pack(h)), places, np.abs(h, dtype=np.float32)
