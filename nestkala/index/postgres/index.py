@@ -147,9 +147,7 @@ class PostgresIndex:
             if not is_text(name):
                 raise NestKALAError(f"PostgreSQL holds UTF-8 text without NUL, not {name!r}")
             if len(name.encode()) > MAX_ID_BYTES:
-                raise NestKALAError(
-                    f"an id may have {MAX_ID_BYTES} bytes here, not {len(name.encode())}: {name[:50]!r}"
-                )
+                raise NestKALAError(f"an id may have {MAX_ID_BYTES} bytes at most here: {name[:50]!r}... has more")
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, as they are at the beginning, in the order of codes, then of being added."""
