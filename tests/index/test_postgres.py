@@ -183,7 +183,7 @@ def test_a_condition_on_a_key_that_no_item_has_is_refused(address: str) -> None:
         lambda where: index.search(codes, where=where),
         lambda where: index.search_radius(codes, 1, where=where),
     ):
-        with pytest.raises(NestKALAError, match=r"'camra'; did you mean 'camera'\?"):
+        with pytest.raises(NestKALAError, match=r"no item has the key 'camra'; did you mean 'camera'\?"):
             search(["camra=x"])
         with pytest.raises(NestKALAError, match="without NUL"):
             search(["camera=\0"])

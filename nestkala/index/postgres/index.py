@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from ...codes import pack
-from ...utils.errors import NestKALAError, nearest, unknown_name
+from ...utils.errors import NestKALAError, nearest
 from ...utils.limits import is_whole_number
 from ...utils.packed_words import ordered_words
 from ...utils.text_files import parsed_json
@@ -34,6 +34,7 @@ _LONGEST_BY_RANGES = 24
 """Bits up to which the nearest codes share nearly all of a prefix, so that looking for ranges pays."""
 _ROWS = 100_000
 _MOST_SUGGESTED = 2001
+_MOST_LISTED = 20
 
 Row = tuple[Any, ...]
 
@@ -335,9 +336,10 @@ class PostgresIndex:
             exists = sql.SQL("SELECT FROM {} WHERE jsonb_exists(metadata, %s) LIMIT 1").format(self._table)
             if cursor.execute(exists, [condition.key]).fetchone() is None:
                 keys = sql.SQL("SELECT DISTINCT jsonb_object_keys(metadata) FROM {}").format(self._table)
-                known = [key for (key,) in cursor.execute(keys)]
-                if known or len(self):
-                    raise unknown_name("key of metadata", condition.key, ["folder", *known])
+                known = sorted({"folder", *(key for (key,) in cursor.execute(keys))})
+                if len(self):
+                    suggestion, listed = nearest(condition.key, known), ", ".join(known[:_MOST_LISTED])
+                    raise NestKALAError(f"no item has the key {condition.key!r}{suggestion} (keys: {listed})")
 
     @property
     def _table(self) -> sql.Identifier:
