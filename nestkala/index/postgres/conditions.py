@@ -54,7 +54,7 @@ def _holds(condition: Condition, suffix: str) -> tuple[sql.Composable, dict[str,
         length = parameter("length", len(condition.value))
         compared = sql.SQL('left(said, {}) {} {}::text COLLATE "C"').format(length, compare, value)
     elif number is not None:
-        of_numbers = sql.SQL("false")
+        of_numbers: sql.Composable = sql.SQL("false")
         if not math.isnan(number):
             of_numbers = sql.SQL("replace(said, '_', '')::float8 {} {}::float8").format(
                 compare, parameter("number", number)

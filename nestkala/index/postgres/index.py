@@ -25,7 +25,7 @@ from ..prefix_index import PrefixIndex
 from ..slices import best, soft_distances_to
 from .address import Address
 from .conditions import all_hold
-from .statements import ball, ball_radius, by_ranges, by_scan, ranked, within
+from .statements import PROBES, ball, ball_radius, by_ranges, by_scan, ranked, within
 from .table import MAX_BITS, MAX_ID_BYTES, check_partitions, definition
 from .values import bit_strings, is_text, packed
 
@@ -284,9 +284,9 @@ class PostgresIndex:
         check_queries(codes, bits)
         conditions = parse_conditions(where)
         radius = min(radius, bits)
-        if radius <= ball_radius(bits) and not conditions:
+        if radius <= ball_radius(bits, max(PROBES)) and not conditions:
             statement = by_ranges(self._table, bits, self.bits, limited=False)
-            parameters = {"ball": ball(bits, radius)}
+            parameters: dict[str, Any] = {"ball": ball(bits, radius)}
         else:
             those, parameters = all_hold(conditions)
             statement = within(self._table, bits, self.bits, those)
@@ -318,11 +318,11 @@ class PostgresIndex:
         if whole:
             (parameters["whole"],) = bit_strings(code[None], self.bits)
         if bits <= _LONGEST_BY_RANGES and not conditions:
-            radius = ball_radius(bits)
             statement = ranked(by_ranges(self._table, bits, self.bits), self.bits, whole, with_codes)
-            rows = cursor.execute(statement, parameters | {"ball": ball(bits, radius)}).fetchall()
-            if radius == bits or (rows and rows[0][3] == shortlist):
-                return rows
+            for radius in sorted({ball_radius(bits, probes) for probes in PROBES}):
+                rows = cursor.execute(statement, parameters | {"ball": ball(bits, radius)}).fetchall()
+                if radius == bits or (rows and rows[0][3] == shortlist):
+                    return rows
         statement = ranked(by_scan(self._table, bits, self.bits, those), self.bits, whole, with_codes)
         return cursor.execute(statement, parameters).fetchall()
 

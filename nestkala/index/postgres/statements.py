@@ -10,16 +10,16 @@ from math import comb
 
 from psycopg import sql
 
-PROBES = 4096
-"""Prefixes that are looked up at most before a scan of all codes is faster."""
+PROBES = (256, 4096)
+"""Prefixes that a first and a second attempt look up at most; after that, a scan of all codes is faster."""
 
 _EVERYTHING = sql.SQL("true")
 
 
-def ball_radius(bits: int) -> int:
-    """The largest radius within which there are at most `PROBES` codes of this many bits."""
+def ball_radius(bits: int, most: int) -> int:
+    """The largest radius within which there are at most so many codes of this many bits."""
     within = radius = 0
-    while radius <= bits and (within := within + comb(bits, radius)) <= PROBES:
+    while radius <= bits and (within := within + comb(bits, radius)) <= most:
         radius += 1
     return radius - 1
 

@@ -37,7 +37,7 @@ def definition(where: Address, bits: int, partitions: int | None, description: s
         divided=sql.SQL("" if partitions is None else "PARTITION BY RANGE (code)"),
     )
     for number in range(partitions or 0):
-        bounds = [sql.SQL("MINVALUE"), sql.SQL("MAXVALUE")]
+        bounds: list[sql.Composable] = [sql.SQL("MINVALUE"), sql.SQL("MAXVALUE")]
         width = (partitions or 0).bit_length() - 1
         for side, place in enumerate((number, number + 1)):
             if 0 < place < (partitions or 0):
