@@ -13,7 +13,8 @@ class Export:
     """Take a trained encoder to ONNX, or an index's codes to numpy or faiss; the output's suffix chooses."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """for .onnx a run folder, or "owner/name" on the Hugging Face hub; for .npy and .faiss an index's file"""
+    """for .onnx a run folder, or "owner/name" on the Hugging Face hub; for .npy and .faiss an index: a file, or where
+    Milvus or PostgreSQL keeps it"""
 
     output: Positional[Annotated[Path, arg(metavar="OUTPUT")]]
     """file to write, ending in .onnx, .npy or .faiss; the ids of codes go beside it, to .ids.json"""
@@ -26,8 +27,8 @@ class Export:
 
     def run(self) -> None:
         from ..hasher import Hasher
-        from ..index import PrefixIndex
         from ..search.export import export_codes, export_onnx
+        from ..search.opening import open_index
         from ..utils.files import check_writable
 
         check_writable(self.output)
@@ -35,7 +36,7 @@ class Export:
         if self.output.suffix == ".onnx":
             export_onnx(Hasher.from_pretrained(self.source, "cpu"), self.output, self.bits)
         else:
-            files.append(export_codes(PrefixIndex.load(self.source), self.output, self.bits))
+            files.append(export_codes(open_index(self.source).local(), self.output, self.bits))
         if self.json:
             print(json.dumps({"files": [str(file) for file in files]}))
         else:

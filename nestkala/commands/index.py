@@ -27,7 +27,8 @@ class Index:
     """of images, with all its subfolders; or one that `nestkala encode` wrote"""
 
     index: Positional[Annotated[str | None, arg(metavar="INDEX")]] = None
-    """file to write, or to bring up to date, by default FOLDER.index; or where Milvus keeps it: http://HOST:PORT, or a
+    """file to write, or to bring up to date, by default FOLDER.index; or where PostgreSQL keeps it,
+    postgresql://USER@HOST:PORT/DATABASE, with #TABLE behind it if need be; or where Milvus does: http://HOST:PORT, or a
     file of Milvus Lite that ends in .db, with #COLLECTION behind it if need be"""
 
     model: str | None = None
@@ -40,6 +41,9 @@ class Index:
     save_every: int | None = None
     """images encoded between saves, by default 10,000: so many are lost at most by an interruption"""
 
+    partitions: int | None = None
+    """divide a new table of PostgreSQL by the codes' first bits into so many, a power of two"""
+
     allow_removal: bool = False
     """remove images from the index also where most are gone, or all of a subfolder that is still there"""
 
@@ -48,11 +52,12 @@ class Index:
 
     def run(self) -> None:
         from ..index.local.index_file import writing_alone
-        from ..index.milvus import is_address
-        from ..search.opening import index_beside
+        from ..search.opening import index_beside, is_address, is_in_postgres
         from ..utils.files import check_writable
 
         where = self.index or index_beside(self.folder)
+        if self.partitions is not None and not is_in_postgres(where):
+            raise NestKALAError("--partitions divides a table of PostgreSQL: leave it out")
         if is_address(where):
             self._run(where)
             return
@@ -65,6 +70,12 @@ class Index:
         from ..search.shards import is_encoded
 
         index = find_index(where)
+        if self.partitions is not None:
+            from ..index.postgres.table import check_partitions
+
+            if index is not None:
+                raise NestKALAError("the index is there already: --partitions divides a new one")
+            check_partitions(self.partitions)
         if is_encoded(self.folder):
             if self.model is not None:
                 raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
@@ -79,7 +90,7 @@ class Index:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         from ..hasher import Hasher
         from ..search.folder import update_from_folder
-        from ..search.opening import create_index, save_index
+        from ..search.opening import create_index, save_index, shown_address
         from ..search.provenance import about_model, hasher_of
         from ..utils.machine import decoding_workers
 
@@ -88,12 +99,15 @@ class Index:
         if index is not None:
             hasher = hasher_of(index, self.model, where)
             if index.about.get("folder") != folder:
-                raise NestKALAError(f"{where} is the index of {index.about.get('folder')}, not of {self.folder}")
+                raise NestKALAError(
+                    f"{shown_address(where)} is the index of {index.about.get('folder')}, not of {self.folder}"
+                )
         elif self.model is None:
             index, hasher, fitted = self._fitted(where, folder)
         else:
             hasher = Hasher.from_pretrained(self.model)
-            index = create_index(where, hasher.lengths, about_model(hasher, self.model) | {"folder": folder})
+            about = about_model(hasher, self.model) | {"folder": folder}
+            index = create_index(where, hasher.lengths, about, self.partitions)
         changes = update_from_folder(
             index,
             self.folder,
@@ -108,7 +122,8 @@ class Index:
         changes.unchanged -= len(fitted)
         doubts = _doubts(index, hasher)
         if self.json:
-            print(json.dumps({"index": where, "images": len(index), **asdict(changes), "warnings": doubts}))
+            answer = {"index": shown_address(where), "images": len(index), **asdict(changes), "warnings": doubts}
+            print(json.dumps(answer))
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
@@ -119,7 +134,7 @@ class Index:
         for line in doubts:
             print(line)
         print(
-            f"{where}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
+            f"{shown_address(where)}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
             f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
         )
         tell_of_tables(index)
@@ -128,9 +143,8 @@ class Index:
         """A new index with a model that is fitted to the folder, and the images that it holds already."""
         from ..hasher import Hasher
         from ..images.listing import LeftOut, images_below
-        from ..index.milvus import is_address
         from ..search.fitted import fit_to_folder
-        from ..search.opening import create_index, index_beside
+        from ..search.opening import create_index, index_beside, is_address, is_in_postgres
         from ..search.provenance import about_model, model_beside
         from ..utils.files import link_target
         from ..utils.machine import decoding_workers
@@ -139,7 +153,9 @@ class Index:
         if not here:
             others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
             raise NestKALAError(f"{self.folder} holds no image{others}: there is nothing to fit codes to")
-        beside = f"{index_beside(self.folder)}.milvus" if is_address(where) else str(link_target(Path(where)))
+        beside = str(link_target(Path(where)))
+        if is_address(where):
+            beside = f"{index_beside(self.folder)}.{'postgresql' if is_in_postgres(where) else 'milvus'}"
         if Path(beside).is_dir():
             raise NestKALAError(f"{where} is a folder: name a file")
         output, workers = model_beside(beside), decoding_workers(self.workers)
@@ -148,29 +164,33 @@ class Index:
         if not self.json:
             how = f"fitted to {len(found.names)} images" if found.is_own else "as shipped, for want of images to fit to"
             print(f"{output}: codes {how}")
-        index = create_index(where, hasher.lengths, about_model(hasher, str(output)) | {"folder": folder})
+        about = about_model(hasher, str(output)) | {"folder": folder}
+        index = create_index(where, hasher.lengths, about, self.partitions)
         index.add(found.codes, found.names, [here[name] for name in found.names])
         return index, hasher, found.names
 
     def _put_together(self, index: "SearchIndex | None", where: str) -> None:
         from tqdm import tqdm
 
-        from ..search.opening import create_index, save_index
+        from ..search.opening import create_index, save_index, shown_address
         from ..search.shards import read_plan, read_shards
 
         plan, shards = read_plan(self.folder), read_shards(self.folder)
         if index is None:
-            index = create_index(where, plan.lengths, plan.about)
+            index = create_index(where, plan.lengths, plan.about, self.partitions)
         elif index.about != plan.about:
-            raise NestKALAError(f"{where} is an index of other images or of another model than {self.folder}")
+            raise NestKALAError(
+                f"{shown_address(where)} is an index of other images or of another model than {self.folder}"
+            )
         known = {name for name, _ in index.items()}  # which may be newer
-        shown = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
-        index.extend(shard.without(known) if known else shard for shard in shown)
+        watched = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
+        index.extend(shard.without(known) if known else shard for shard in watched)
         save_index(index, where)
+        shown, added = shown_address(where), len(index) - len(known)
         if self.json:
-            print(json.dumps({"index": where, "images": len(index), "added": len(index) - len(known)}))
+            print(json.dumps({"index": shown, "images": len(index), "added": added}))
         else:
-            print(f"{where}: {len(index)} images, {index.bits} bits each; {len(index) - len(known)} added")
+            print(f"{shown}: {len(index)} images, {index.bits} bits each; {added} added")
             tell_of_tables(index)
 
 

@@ -14,7 +14,7 @@ class Serve:
     """Open a web page where an image or a sentence is searched for, at any code length."""
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus keeps it"""
+    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it"""
 
     host: str = "127.0.0.1"
     """address to listen at; 0.0.0.0 lets others in, who need no password"""

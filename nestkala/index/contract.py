@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..codes import check_packed
@@ -30,7 +31,7 @@ class Hits:
 
 
 class SearchIndex(Protocol):
-    """Codes with ids and a little metadata each: a `PrefixIndex`, or a `MilvusIndex`."""
+    """Codes with ids and a little metadata each: a `PrefixIndex`, a `MilvusIndex` or a `PostgresIndex`."""
 
     bits: int
     """length of the codes"""
@@ -49,6 +50,12 @@ class SearchIndex(Protocol):
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
+
+    def code_of(self, name: str) -> NDArray[np.uint8] | None:
+        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+
+    def local(self) -> "PrefixIndex":
+        """The same items as an index in memory."""
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
@@ -105,3 +112,11 @@ def check_queries(codes: NDArray[np.uint8], bits: int) -> None:
     check_packed(codes, "queries")
     if 8 * codes.shape[1] < bits:
         raise NestKALAError(f"queries have {8 * codes.shape[1]} bits, fewer than the {bits} that are compared")
+
+
+def checked_relaxed(rescore: NDArray[np.floating] | torch.Tensor, num: int, bits: int) -> NDArray[np.floating[Any]]:
+    """Relaxed queries (num, bits) as an array. Raises NestKALAError for another shape."""
+    h = np.asarray(rescore.detach().cpu().float() if isinstance(rescore, torch.Tensor) else rescore)
+    if h.shape != (num, bits):
+        raise NestKALAError(f"rescore must be relaxed codes ({num}, {bits}), not {h.shape}")
+    return h

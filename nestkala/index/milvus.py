@@ -131,14 +131,27 @@ class MilvusIndex:
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in Milvus's order."""
+        return ((row["id"], row["metadata"]) for row in self._rows("id", "metadata"))
+
+    def code_of(self, name: str) -> NDArray[np.uint8] | None:
+        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+        with _explained(self._collection):
+            rows = self._client.get(self._collection, ids=[_key(name)], output_fields=["code"], timeout=_SECONDS)
+        return np.frombuffer(bytes.fromhex(rows[0]["code"]), np.uint8)[None] if rows else None
+
+    def local(self) -> PrefixIndex:
+        """The same items as an index in memory."""
+        return _as_index(list(self._rows("id", "code", "metadata")), self.bits, self.about)
+
+    def _rows(self, *fields: str) -> Iterator[dict[str, Any]]:
         if not len(self):
             return
         with _explained(self._collection):
             found = self._client.query_iterator(
-                self._collection, batch_size=_ROWS, output_fields=["id", "metadata"], timeout=_SECONDS
+                self._collection, batch_size=_ROWS, output_fields=[*fields], timeout=_SECONDS
             )
             while rows := found.next():
-                yield from ((row["id"], row["metadata"]) for row in rows)
+                yield from rows
             found.close()
 
     def add(
@@ -306,9 +319,10 @@ def _explained(where: str) -> Iterator[None]:
         raise NestKALAError(f"Milvus ({where}): {one_line(error)}") from error
 
 
-def _as_index(rows: Sequence[Mapping[str, Any]], bits: int) -> PrefixIndex:
+def _as_index(rows: Sequence[Mapping[str, Any]], bits: int, about: Mapping[str, str] | None = None) -> PrefixIndex:
     codes = np.array([list(bytes.fromhex(row["code"])) for row in rows], np.uint8).reshape(-1, _num_bytes(bits))
-    return PrefixIndex.build(codes, [row["id"] for row in rows], bits)
+    metadata = [row.get("metadata", {}) for row in rows]
+    return PrefixIndex.build(codes, [row["id"] for row in rows], bits, metadata, about)
 
 
 def _distances(found: Sequence[Sequence[Mapping[str, Any]]]) -> NDArray[np.int32]:

@@ -180,6 +180,10 @@ class PrefixIndex:
         """The ids with their metadata, in the index's order. Raises NestKALAError for metadata that is no mapping."""
         return self._whole.items()
 
+    def local(self) -> "PrefixIndex":
+        """Itself: it is in memory already."""
+        return self
+
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:

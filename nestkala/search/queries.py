@@ -12,7 +12,6 @@ from ..codes import pack, unpack
 from ..hasher import Hasher
 from ..images.decoding import is_below, looks_like_image
 from ..index.contract import Hits, SearchIndex
-from ..index.prefix_index import PrefixIndex
 from ..utils.errors import NestKALAError
 
 SHORTLIST = 1000
@@ -54,7 +53,7 @@ def as_query(said: str, index: SearchIndex, hasher: Hasher, folder: Path | None)
         raise NestKALAError("a query is empty: name an image, or say what the images should show")
     if _is_file(path):
         return _of_image(path, hasher)
-    if isinstance(index, PrefixIndex) and (code := index.code_of(said)) is not None:
+    if (code := index.code_of(said)) is not None:
         return Query(folder / said if folder is not None and is_below(said) else said, code)
     if folder is not None and is_below(said) and looks_like_image(path) and _is_file(folder / path):
         return _of_image(folder / path, hasher)

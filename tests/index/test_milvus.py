@@ -129,6 +129,11 @@ def test_items_are_added_replaced_and_removed(tmp_path: Path) -> None:
     index.remove(names[:2_498])
     assert sorted(index.items()) == [("2498.jpg", {"size": 2498}), (ODD, {"size": -1})]
     assert index.search(codes[:1], 5).ids == [[ODD, "2498.jpg"]]
+    np.testing.assert_array_equal(index.code_of(ODD), codes[:1])
+    assert index.code_of("2.jpg") is None
+    copy = index.local()
+    assert (sorted(copy.items()), copy.about) == (sorted(index.items()), {"model": "ä"})
+    np.testing.assert_array_equal(copy.code_of("2498.jpg"), codes[2498:2499])
     index.close()
     again = MilvusIndex.open(address)
     assert again is not None

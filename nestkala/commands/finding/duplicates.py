@@ -21,7 +21,7 @@ class Duplicates:
     """
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """file that `nestkala index` made, or a folder with its index beside it"""
+    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it"""
 
     max_distance: int | None = None
     """bits in which two near-duplicates differ at most; by default 9 of 128, and in proportion of other lengths. More
@@ -34,7 +34,6 @@ class Duplicates:
     """print the groups as JSON"""
 
     def run(self) -> None:
-        from ...index.prefix_index import PrefixIndex
         from ...search.duplicates import find_duplicates
         from ...search.opening import index_called, open_index
         from ...search.provenance import folder_of
@@ -42,9 +41,7 @@ class Duplicates:
         from ...utils.errors import as_line
         from ...utils.files import write_text
 
-        index = open_index(index_called(self.index))
-        if not isinstance(index, PrefixIndex):
-            raise NestKALAError(f"{self.index} is kept by Milvus: near-duplicates are found in an index file")
+        index = open_index(index_called(self.index)).local()
         radius = round(DEFAULT_DISTANCE * index.bits / 128) if self.max_distance is None else self.max_distance
         if not 0 <= radius < index.bits:
             raise NestKALAError(f"--max-distance must be 0 to {index.bits - 1}, not {radius}")

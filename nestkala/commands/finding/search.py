@@ -22,8 +22,8 @@ class Search:
     """
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus keeps it. Several files of
-    one model are searched together, with commas between: 2019.index,2020.index"""
+    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it.
+    Several files of one model are searched together, separated by commas: 2019.index,2020.index"""
 
     queries: Positional[Annotated[tuple[str, ...], arg(metavar="QUERY")]] = ()
     """image or sentence to ask with; several are answered one after the other"""

@@ -17,7 +17,7 @@ from ...utils.errors import NestKALAError
 from ...utils.limits import is_whole_number
 from ...utils.packed_words import Words, ordered_words
 from ..conditions import Condition, check_keys, parse_conditions
-from ..contract import Hits, check_queries, check_radius, checked_shortlist
+from ..contract import Hits, check_queries, check_radius, checked_relaxed, checked_shortlist
 from ..slices import Positions, best, distances_to, soft_distances_to
 from .segment import Segment
 from .sorted_codes import Method
@@ -153,9 +153,7 @@ def _merged(
 def _soft_distances(
     pool: Words, near: Positions, relaxed: NDArray[np.floating] | torch.Tensor, length: int
 ) -> NDArray[np.float32]:
-    h = np.asarray(relaxed.detach().cpu().float() if isinstance(relaxed, torch.Tensor) else relaxed)
-    if h.shape != (len(near), length):
-        raise NestKALAError(f"rescore must be relaxed codes ({len(near)}, {length}), not {h.shape}")
+    h = checked_relaxed(relaxed, len(near), length)
     queries = query_words(pack(h), length, length)
     return soft_distances_to(pool, 8 * pool.dtype.itemsize, queries, near, np.abs(h, dtype=np.float32))
 
