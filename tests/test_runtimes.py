@@ -170,9 +170,24 @@ def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
     assert made == ["a", "b", "c", "b"]
 
 
+def test_clearing_the_cache_deletes_exports_and_nothing_else(
+    backend: str, tiny: Path, own_exports: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Hasher.from_pretrained(tiny, "cpu", backend=backend)
+    Hasher.from_pretrained(tiny, "cpu", backend="auto")
+    (own_exports / "mine.txt").write_text("mine")
+    (kept,) = own_exports.glob("*.safetensors")
+    size = kept.stat().st_size
+    for action in ("show", "clear"):
+        assert main(["cache", action, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["exported_models"], told["exported_bytes"]) == (1, size)
+    assert [path.name for path in own_exports.iterdir()] == ["mine.txt"]
+
+
 def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    assert ExportCache(tmp_path / "file" / "exports").get({"network": "a"}, lambda: b"made") == b"made"
+    assert ExportCache(tmp_path / "file").get({"network": "a"}, lambda: b"made") == b"made"
 
 
 def test_an_unknown_backend_is_told_with_the_nearest(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

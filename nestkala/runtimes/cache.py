@@ -16,6 +16,8 @@ from ..utils.files import ABANDONED_SECONDS, load_tensors, remove_unfinished, sa
 logger = logging.getLogger(__name__)
 
 _FOLDER = "exports"
+_DIGEST = "[0-9a-f]" * 32
+_EXPORT, _FINDING = f"{_DIGEST}.safetensors", f"{_DIGEST}.json"
 _MAX_BYTES = 4e9
 """Of all exported networks together; beyond it those go that were not used for longest."""
 
@@ -24,15 +26,15 @@ class ExportCache:
     """Exported networks, each a safetensors file with a checksum.
 
     Args:
-        folder: to keep them in; by default `exports` in the folder of the token cache.
+        tokens: folder of the token cache, which they are kept in a folder `exports` of; `default_folder` by default.
         max_bytes: bound on the bytes of all of them.
 
     Raises:
         NestKALAError: a user without a home folder, and no NESTKALA_CACHE.
     """
 
-    def __init__(self, folder: Path | None = None, max_bytes: float = _MAX_BYTES) -> None:
-        self.folder = default_folder() / _FOLDER if folder is None else folder
+    def __init__(self, tokens: Path | None = None, max_bytes: float = _MAX_BYTES) -> None:
+        self.folder = (default_folder() if tokens is None else tokens) / _FOLDER
         self._max_bytes = max_bytes
 
     def path(self, made_of: Mapping[str, str]) -> Path:
@@ -60,15 +62,36 @@ class ExportCache:
         self._make_room(path)
         return exported
 
-    def _make_room(self, newest: Path) -> None:
-        files = []
-        for path in self.folder.glob("*.safetensors"):
+    def size(self) -> tuple[int, int]:
+        """How many exported networks there are, and their bytes."""
+        sizes = [size for _, size, _ in self._files()]
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> None:
+        """Delete all of them, unfinished ones and what was found out about them, too. Nothing else is touched."""
+        for pattern in (_EXPORT, _FINDING):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        remove_unfinished(self.folder)
+        with suppress(OSError):  # of a folder that another process is writing to, or that holds other files
+            self.folder.rmdir()
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Time of last use, bytes and path of each."""
+        found = []
+        for path in self.folder.glob(_EXPORT):
             with suppress(FileNotFoundError):  # another process made room
-                files.append((path == newest, path.stat().st_mtime, path.stat().st_size, path))
-        excess = sum(size for _, _, size, _ in files) - self._max_bytes
-        for is_newest, _, size, path in sorted(files):
-            if excess <= 0 or is_newest:
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
+
+    def _make_room(self, newest: Path) -> None:
+        excess = self.size()[1] - self._max_bytes
+        for _, size, path in sorted(self._files()):
+            if excess <= 0:
                 return
+            if path == newest:
+                continue
             with suppress(OSError):  # somebody else's, in a shared cache
                 path.unlink()
             excess -= size
