@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from nestkala.modeling.model import HashModel
 from nestkala.runtimes.agreement import differing_bits
 from nestkala.runtimes.export import FeatureEncoder, to_onnx
 from nestkala.runtimes.libraries import load
-from nestkala.runtimes.names import FASTEST_FIRST, missing_packages
+from nestkala.runtimes.names import Backend, missing_packages
 from nestkala.runtimes.tower import RuntimeTower
 from nestkala.search.fitted import fit_to_folder
 from nestkala.utils.errors import NestKALAError
@@ -36,7 +37,7 @@ NETWORKS = {"photo": 128, "open_clip/ViT-B-32-quickgelu:random": 32, "open_clip/
 
 def installed() -> list[str]:
     """The backends beside torch. Raises NestKALAError where there is none."""
-    found = [name for name in FASTEST_FIRST if not missing_packages(name)]
+    found = [name for name in get_args(Backend) if name not in ("torch", "auto") and not missing_packages(name)]
     if not found:
         raise NestKALAError('no backend to measure: pip install "nestkala[onnx,openvino]"')
     return found

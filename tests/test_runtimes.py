@@ -110,6 +110,21 @@ def test_codes_are_those_of_torch_but_for_bits_that_are_nearly_zero(
     assert hasher.backend == backend
 
 
+@pytest.mark.parametrize("tower", TOWERS)
+def test_bfloat16_changes_few_bits(tower: str, models: dict[str, Path]) -> None:
+    if missing := missing_packages("openvino-bf16"):
+        pytest.skip(f"{', '.join(missing)} not installed")
+    try:
+        hasher = Hasher.from_pretrained(models[tower], backend="openvino-bf16")
+    except NestKALAError as error:
+        assert "does not compute in bfloat16: use backend openvino" in str(error)
+        pytest.skip(str(error))
+    images = list(sample_images())
+    expected, found = Hasher.from_pretrained(models[tower], "cpu").relaxed(images), hasher.relaxed(images)
+    assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.99
+    assert ((expected >= 0) != (found >= 0)).mean() < 0.05
+
+
 def test_probabilities_and_batches_of_one_are_those_of_torch(backend: str, tiny: Path) -> None:
     images = list(sample_images()[:5])
     plain, other = Hasher.from_pretrained(tiny, "cpu"), Hasher.from_pretrained(tiny, backend=backend)
@@ -198,12 +213,14 @@ def test_an_unknown_backend_is_told_with_the_nearest(tiny: Path, capsys: pytest.
     assert "openvino" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("backend", "extra"), [("onnx", "onnx"), ("openvino", "openvino"), ("openvino-bf16", "openvino")]
+)
 def test_a_backend_that_is_not_installed_says_what_to_install(
-    backend: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, extra: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nestkala.runtimes.names.find_spec", lambda _: None)
-    with pytest.raises(NestKALAError, match=rf'pip install "nestkala\[{backend}\]"'):
+    with pytest.raises(NestKALAError, match=rf'pip install "nestkala\[{extra}\]"'):
         Hasher.from_pretrained(tiny, backend=backend)
 
 

@@ -163,7 +163,9 @@ class Index:
         if index is None:
             index = create_index(where, plan.lengths, plan.about)
         elif with_backend(index.about) != with_backend(plan.about):
-            raise NestKALAError(f"{where} is an index of other images, or of another model or backend, than {self.folder}")
+            raise NestKALAError(
+                f"{where} is an index of other images, or of another model or backend, than {self.folder}"
+            )
         known = {name for name, _ in index.items()}  # which may be newer
         shown = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
         index.extend(shard.without(known) if known else shard for shard in shown)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_DIFFERING = 0.002
-"""Share of bits in which "auto" lets a backend's codes differ from torch's."""
+MAX_DIFFERING = 0.001
+"""Share of bits in which "auto" lets a backend's codes differ from torch's. Rounding in float32 changes 0.001 % at most
+where it was measured, bfloat16 0.2 %."""
 
 _CROPS = 16
 """Of each photograph."""

@@ -22,7 +22,15 @@ def load(backend: str, onnx: bytes) -> Compute:
         NestKALAError: the library cannot compute it, or does not load.
     """
     try:
-        return {"onnx": _onnxruntime, "openvino": _openvino}[backend](onnx)
+        match backend:
+            case "onnx":
+                return _onnxruntime(onnx)
+            case "openvino-bf16":
+                return _openvino(onnx, "bf16")
+            case _:
+                return _openvino(onnx, "f32")
+    except NestKALAError:
+        raise
     except Exception as error:  # of any type
         raise NestKALAError(f"backend {backend} cannot run this model: {one_line(error)}") from error
 
@@ -41,17 +49,19 @@ def _onnxruntime(onnx: bytes) -> Compute:
     return compute
 
 
-def _openvino(onnx: bytes) -> Compute:
+def _openvino(onnx: bytes, precision: str) -> Compute:
     with _without_telemetry():
         import openvino
 
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # some processors compute in bf16 otherwise, with other codes
+        "INFERENCE_PRECISION_HINT": precision,  # or some processors choose bf16 by themselves
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
     }
     core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise NestKALAError("this processor does not compute in bfloat16: use backend openvino")
     compiled = core.compile_model(core.read_model(onnx), "CPU", settings)
     lock = Lock()  # a compiled model has one request
 
