@@ -68,8 +68,8 @@ class Hasher:
             device: where to compute; by default a GPU where there is one and the backend can use it.
             backbone: name to load the frozen backbone by, where its weights are a file that lies elsewhere now.
             backend: what computes images' features: "torch"; "onnx" (ONNX Runtime) or "openvino", which are faster on
-                processors; "openvino-bf16", faster still where the processor has bfloat16, with slightly other codes; or
-                "auto", the fastest that is installed and gives the same codes.
+                processors; "openvino-bf16", faster still where the processor has bfloat16, with slightly different
+                codes; or "auto", the fastest that is installed and gives the same codes.
 
         Raises:
             NestKALAError: no such model, damaged files, a backbone here that is not the one it was trained on, or a

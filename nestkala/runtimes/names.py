@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from ..utils.errors import NestKALAError, unknown_name
 
 Backend = Literal["torch", "onnx", "openvino", "openvino-bf16", "auto"]
-"""What computes images' features. "auto" is the fastest that is installed and gives the same codes as torch; it never is
+"""What computes images' features. "auto" is the fastest that is installed and gives the same codes as torch, never
 "openvino-bf16", whose codes differ a little."""
 
 FASTEST_FIRST = ("openvino", "onnx")
