@@ -22,6 +22,7 @@ from nestkala.codes import unpack
 from nestkala.modeling.saved_model import ModelSpec, save_model
 from nestkala.runtimes.agreement import differing_bits, sample_images
 from nestkala.runtimes.cache import ExportCache
+from nestkala.runtimes.libraries import import_openvino
 from nestkala.runtimes.names import missing_packages
 from nestkala.search.export import export_onnx
 from nestkala.search.shards import encode_folder
@@ -114,9 +115,7 @@ def test_codes_are_those_of_torch_but_for_bits_that_are_nearly_zero(
 def test_bfloat16_changes_few_bits(tower: str, models: dict[str, Path]) -> None:
     if missing := missing_packages("openvino-bf16"):
         pytest.skip(f"{', '.join(missing)} not installed")
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(NestKALAError, match="does not compute in bfloat16: use backend openvino"):
             Hasher.from_pretrained(models[tower], backend="openvino-bf16")
         pytest.skip("this processor does not compute in bfloat16")

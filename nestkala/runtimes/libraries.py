@@ -1,8 +1,7 @@
 """The libraries that compute an exported network on the processor."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
@@ -50,9 +49,7 @@ def _onnxruntime(onnx: bytes) -> Compute:
 
 
 def _openvino(onnx: bytes, precision: str) -> Compute:
-    with _without_telemetry():
-        import openvino
-
+    openvino = import_openvino()
     settings = {
         "INFERENCE_PRECISION_HINT": precision,  # or some processors choose bf16 by themselves
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -72,16 +69,16 @@ def _openvino(onnx: bytes, precision: str) -> Compute:
     return compute
 
 
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Within this context OpenVINO does not find its package that reports every import of it to its makers."""
+def import_openvino() -> Any:
+    """The module openvino, imported without its package that reports every import of it to its makers."""
     name = "openvino_telemetry"
     before: Any = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
+    sys.modules[name] = None  # type: ignore[assignment] # so that it is not found
     try:
-        yield
+        import openvino
     finally:
         if before is None:
             del sys.modules[name]
         else:
             sys.modules[name] = before
+    return openvino
