@@ -47,7 +47,10 @@ def to_onnx(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> Any:
     except Exception as error:  # of any type
         raise NestKALAError(f"torch cannot export this model: {one_line(error)}") from error
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # the exporter falls back to a fixed number
+        raise NestKALAError("torch cannot export this model for any number of images")
+    return proto
 
 
 @contextmanager
