@@ -32,7 +32,7 @@ BITS = 64
 TOWERS: dict[str, Mapping[str, Any]] = {
     "tiny": {"adapter": "clora", "projections": ("k", "v")},
     "photo": {"adapter": "clora", "projections": ("head",)},
-    "open_clip/ViT-B-32-quickgelu:random": {"adapter": "prompts"},
+    "open_clip/ViT-S-32-alt:random": {"adapter": "prompts"},
     "timm/vit_tiny_patch16_224:random": {"adapter": "lora", "adapt_blocks": 2},
     "timm/resnet18:random": {"adapter": "none"},
 }
@@ -111,7 +111,7 @@ def test_codes_are_those_of_torch_but_for_bits_that_are_nearly_zero(
     assert hasher.backend == backend
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("tower", ["photo", "tiny"])
 def test_bfloat16_changes_few_bits(tower: str, models: dict[str, Path]) -> None:
     if missing := missing_packages("openvino-bf16"):
         pytest.skip(f"{', '.join(missing)} not installed")
