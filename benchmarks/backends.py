@@ -75,8 +75,8 @@ def run_files(photographs: Path) -> list[Row]:
             Row(
                 f"{len(files):,} photographs from file to code, photo, backend {backend}",
                 f"eager PyTorch and a DataLoader, batches of {BATCH}, {workers} worker",
-                f"{timing.text}; {rate:.0f} images/s; {differing:.4%} of the bits differ; mAP {_in_words(scores[backend])},"
-                f" torch's {_in_words(scores['torch'])}",
+                f"{timing.text}; {rate:.0f} images/s; {differing:.4%} of the bits differ; mAP "
+                f"{_in_words(scores[backend])}, torch's {_in_words(scores['torch'])}",
                 "5 times",
                 ratio >= 5,
                 {"plain_s": timing.plain, "ours_s": timing.ours, "differing": differing, "map": scores[backend]},
