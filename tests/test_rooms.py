@@ -24,7 +24,7 @@ ROOMS = (
         "pages",
         "evaluation",
     ),
-    *("backbones", "tokens", "adapters", "modeling", "settings", "training", "hasher", "search", "server"),
+    *("backbones", "tokens", "adapters", "modeling", "runtimes", "settings", "training", "hasher", "search", "server"),
     *("analysis", "experiments", "report", "commands", "cli"),
 )
 """Each imports only what stands before it."""

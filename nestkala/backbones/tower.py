@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..utils.errors import NestKALAError
@@ -194,7 +194,8 @@ class Tower(nn.Module, ABC):
             if prompt is None:
                 tokens = block(tokens, adapter)
             else:
-                longer = torch.cat([tokens, repeat(prompt, "p d -> b p d", b=len(tokens))], dim=1)
+                prompted = prompt.expand(tokens.shape[0], *prompt.shape)  # (B, p, d); len() would fix B in an export
+                longer = torch.cat([tokens, prompted], dim=1)
                 tokens = block(longer, adapter)[:, : tokens.shape[1]]
         return self.pool(tokens)
 

@@ -10,10 +10,10 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Cache:
-    """Show or clear the cache of tokens that the frozen backbone made of images."""
+    """Show or clear the cache: tokens that the frozen backbone made of images, and models exported for --backend."""
 
     action: Positional[Literal["show", "clear"]] = "show"
-    """show the folder and its size, or delete the tokens in it"""
+    """show the folder and its size, or delete what is cached in it"""
 
     folder: Path | None = None
     """by default NESTKALA_CACHE or ~/.cache/nestkala/tokens"""
@@ -22,12 +22,20 @@ class Cache:
     """print what is there, or was deleted, as JSON"""
 
     def run(self) -> None:
+        from ..runtimes.cache import ExportCache
         from ..tokens.cache import cache_size, clear_cache, default_folder
 
         folder = self.folder or default_folder()
+        exports = ExportCache(folder)
+        models, exported = exports.size()
+        if self.action == "clear":
+            exports.clear()
         size = clear_cache(folder) if self.action == "clear" else cache_size(folder)
         if self.json:
-            print(json.dumps({"folder": str(folder), "action": self.action, **asdict(size)}))
+            there = {"exported_models": models, "exported_bytes": exported, **asdict(size)}
+            print(json.dumps({"folder": str(folder), "action": self.action, **there}))
             return
         done = "deleted " if self.action == "clear" else ""
         print(f"{folder}: {done}{size.segments} segments, {size.bytes / 1e9:.2f} GB")
+        if models:
+            print(f"{folder}: {done}{models} exported models, {exported / 1e9:.2f} GB")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from .backend_flag import BackendFlag
+
 
 @dataclass(frozen=True)
 class Encode:
@@ -30,6 +32,8 @@ class Encode:
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
+    backend: BackendFlag = "torch"
+
     skip_unlisted: bool = False
     """leave out for good folders and files that cannot be listed, which are an error otherwise"""
 
@@ -49,6 +53,7 @@ class Encode:
             self.workers,
             progress=not self.json,
             skip_unlisted=self.skip_unlisted,
+            backend=self.backend,
         )
         if not PartialState().is_main_process:
             return

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from ..utils.errors import NestKALAError
+from .backend_flag import BackendFlag
 
 if TYPE_CHECKING:
     from ..hasher import Hasher
@@ -37,6 +39,8 @@ class Index:
 
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+
+    backend: BackendFlag = "torch"
 
     save_every: int | None = None
     """images encoded between saves, by default 10,000: so many are lost at most by an interruption"""
@@ -79,8 +83,10 @@ class Index:
         if is_encoded(self.folder):
             if self.model is not None:
                 raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
-            if self.workers is not None or self.save_every is not None:
-                raise NestKALAError(f"{self.folder} holds codes already: leave out --workers and --save-every")
+            if self.workers is not None or self.save_every is not None or self.backend != "torch":
+                raise NestKALAError(
+                    f"{self.folder} holds codes already: leave out --workers, --save-every and --backend"
+                )
             self._put_together(index, where)
         else:
             self._update(index, where)
@@ -90,22 +96,25 @@ class Index:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         from ..hasher import Hasher
         from ..search.folder import update_from_folder
+        from ..search.mixing import check_mixing
         from ..search.opening import create_index, save_index, shown_address
         from ..search.provenance import about_model, hasher_of
         from ..utils.machine import decoding_workers
 
         folder = str(self.folder.resolve())
         fitted: list[str] = []
+        notes: list[str] = []
         if index is not None:
-            hasher = hasher_of(index, self.model, where)
+            hasher = hasher_of(index, self.model, where, self.backend)
             if index.about.get("folder") != folder:
                 raise NestKALAError(
                     f"{shown_address(where)} is the index of {index.about.get('folder')}, not of {self.folder}"
                 )
+            notes = check_mixing(index, hasher, self.folder, partial(hasher_of, index, self.model, where))
         elif self.model is None:
             index, hasher, fitted = self._fitted(where, folder)
         else:
-            hasher = Hasher.from_pretrained(self.model)
+            hasher = Hasher.from_pretrained(self.model, backend=self.backend)
             about = about_model(hasher, self.model) | {"folder": folder}
             index = create_index(where, hasher.lengths, about, self.partitions)
         changes = update_from_folder(
@@ -120,7 +129,7 @@ class Index:
         )
         changes.added = sorted([*fitted, *changes.added])
         changes.unchanged -= len(fitted)
-        doubts = _doubts(index, hasher)
+        doubts = notes + _doubts(index, hasher)
         if self.json:
             answer = {"index": shown_address(where), "images": len(index), **asdict(changes), "warnings": doubts}
             print(json.dumps(answer))
@@ -159,8 +168,8 @@ class Index:
         if Path(beside).is_dir():
             raise NestKALAError(f"{where} is a folder: name a file")
         output, workers = model_beside(beside), decoding_workers(self.workers)
-        found = fit_to_folder(self.folder, list(here), output, workers, progress=not self.json)
-        hasher = Hasher.from_pretrained(output)
+        found = fit_to_folder(self.folder, list(here), output, workers, not self.json, backend=self.backend)
+        hasher = Hasher.from_pretrained(output, backend=self.backend)
         if not self.json:
             how = f"fitted to {len(found.names)} images" if found.is_own else "as shipped, for want of images to fit to"
             print(f"{output}: codes {how}")
@@ -173,14 +182,15 @@ class Index:
         from tqdm import tqdm
 
         from ..search.opening import create_index, save_index, shown_address
+        from ..search.provenance import with_backend
         from ..search.shards import read_plan, read_shards
 
         plan, shards = read_plan(self.folder), read_shards(self.folder)
         if index is None:
             index = create_index(where, plan.lengths, plan.about, self.partitions)
-        elif index.about != plan.about:
+        elif with_backend(index.about) != with_backend(plan.about):
             raise NestKALAError(
-                f"{shown_address(where)} is an index of other images or of another model than {self.folder}"
+                f"{shown_address(where)} is an index of other images, or of another model or backend, than {self.folder}"
             )
         known = {name for name, _ in index.items()}  # which may be newer
         watched = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ..utils.errors import NestKALAError
+from .backend_flag import BackendFlag
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Serve:
     model: str | None = None
     """where the index's model is, if it has moved"""
 
+    backend: BackendFlag = "torch"
+
     def run(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise NestKALAError(f"port must be 0 (any that is free) to 65535, not {self.port}")
@@ -45,7 +48,9 @@ class Serve:
         where = index_called(self.index)
         index = open_index(where)
         folder = folder_of(index)
-        app = make_app(index, hasher_of(index, self.model, where), folder, own_names(self.host, self.name))
+        app = make_app(
+            index, hasher_of(index, self.model, where, self.backend), folder, own_names(self.host, self.name)
+        )
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host

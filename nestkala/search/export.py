@@ -2,10 +2,6 @@
 
 import copy
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
@@ -18,7 +14,8 @@ from ..backbones.features import FeatureBackbone
 from ..codes import prefix
 from ..hasher import Hasher
 from ..index import PrefixIndex
-from ..utils.errors import NestKALAError, one_line
+from ..runtimes.export import to_onnx
+from ..utils.errors import NestKALAError
 from ..utils.files import replacing, write_text
 
 
@@ -58,33 +55,22 @@ def export_onnx(hasher: Hasher, path: Path, bits: int | None = None) -> None:
     the model's fingerprint. Models of own features take "images" (B, width).
 
     Raises:
-        NestKALAError: bits out of range, or torch's exporter or its packages are not there.
+        NestKALAError: bits out of range, a model whose tower another backend computes, or torch's exporter or its
+            packages are not there.
         OSError: the file cannot be written.
     """
     try:
         import onnx
     except ImportError as error:
         raise NestKALAError('ONNX needs its packages: pip install "nestkala[export]"') from error
+    if hasher.backend != "torch":
+        raise NestKALAError(f"only backend torch can be exported, and this model is computed by {hasher.backend}")
     encoder = PackedEncoder(hasher, bits).eval()
     if isinstance(hasher.backbone, FeatureBackbone):
         example = torch.zeros(2, hasher.backbone.tower.width)
     else:
         example = torch.stack([hasher.backbone.preprocess(Image.new("RGB", (64, 64)))] * 2)
-    try:
-        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
-            warnings.simplefilter("ignore")  # of what the exporter and its packages find in each other
-            program = torch.onnx.export(
-                encoder,
-                (example,),
-                input_names=["images"],
-                output_names=["codes", "relaxed"],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                verbose=False,
-            )
-    except Exception as error:  # of any type
-        raise NestKALAError(f"torch cannot export this model: {one_line(error)}") from error
-    assert program is not None
-    proto = program.model_proto
+    proto = to_onnx(encoder, example, ["codes", "relaxed"])
     about = {
         "bits": encoder.where.stop - encoder.where.start,
         "fingerprint": hasher.fingerprint,
@@ -125,16 +111,3 @@ def export_codes(index: PrefixIndex, path: Path, bits: int | None = None) -> Pat
     ids = path.with_suffix(".ids.json")
     write_text(ids, json.dumps(list(index.ids)))
     return ids
-
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Within this context these loggers tell of errors alone."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)

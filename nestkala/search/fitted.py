@@ -17,6 +17,7 @@ from ..images.given import GivenImages
 from ..modeling.class_layer import ClassLayer
 from ..modeling.model import HashModel
 from ..modeling.saved_model import ModelSpec, save_model
+from ..runtimes.choice import set_backend
 from ..tokens.source import TokenSource
 from ..training.closed_form import closed_form_of_kinds, replace_layers
 from ..utils.errors import NestKALAError
@@ -52,7 +53,13 @@ class Fitted:
 
 
 def fit_to_folder(
-    folder: Path, names: Sequence[str], output: Path, workers: int = 0, progress: bool = False, seed: int = 0
+    folder: Path,
+    names: Sequence[str],
+    output: Path,
+    workers: int = 0,
+    progress: bool = False,
+    seed: int = 0,
+    backend: str = "torch",
 ) -> Fitted:
     """Fit a model to the images of a folder, without a label or a name, and save it.
 
@@ -66,20 +73,23 @@ def fit_to_folder(
         workers: processes that decode; 0 decodes in this one.
         progress: show a bar.
         seed: draws the sample and all that starts at random.
+        backend: that computes, as for `Hasher.from_pretrained`.
 
     Raises:
-        NestKALAError: weights of the backbone that cannot be had.
+        NestKALAError: weights of the backbone that cannot be had, or a backend that cannot compute it.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(names), generator=generator)[:SAMPLE].sort().values.tolist()
     chosen = [names[place] for place in drawn]
     images = GivenImages([folder / name for name in chosen])
     backbone = load_backbone(_BACKBONE, num_adapted=0)
+    spec, model = model_without_names(backbone)
+    set_shipped(model)  # codes that "auto" compares
+    set_backend(backend, spec, backbone, model, START_SHA256)
     source = TokenSource(backbone, "fp32", max(1, min(_BATCH, len(drawn))), workers)
     broken: list[int] = []
     label = "fitting codes" if progress else None
     found = features_of(source, images, broken, label)
-    spec, model = model_without_names(backbone)
     is_own = len(found) >= FEWEST
     if is_own:
         try:

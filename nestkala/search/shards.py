@@ -32,7 +32,7 @@ from ..utils.text_files import parsed_json, read_json
 from ..utils.validation import first_in_words
 from ..utils.versions import check_version
 from .image_folder import encoded
-from .provenance import about_model
+from .provenance import about_model, with_backend
 
 _PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
@@ -75,6 +75,7 @@ def encode_folder(
     workers: int | None = None,
     progress: bool = False,
     skip_unlisted: bool = False,
+    backend: str = "torch",
 ) -> Plan:
     """Encode every image below a folder once, in every process that the launcher started, or the one there is.
 
@@ -90,6 +91,7 @@ def encode_folder(
         workers: processes that decode, for each process; 0 for none, None for one every two cores.
         progress: show a bar, of the first process's share.
         skip_unlisted: leave out what cannot be listed, for good.
+        backend: that computes, as for `Hasher.from_pretrained`.
 
     Raises:
         NestKALAError: no such folder or model, a folder without images or, unless it is skipped, with something that
@@ -100,7 +102,7 @@ def encode_folder(
     torch.set_num_threads(compute_threads())
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     with accelerator.local_main_process_first():  # which may download
-        hasher = Hasher.from_pretrained(model, accelerator.device)
+        hasher = Hasher.from_pretrained(model, _device(accelerator, backend), backend=backend)
     if not folder.is_dir():
         raise NestKALAError(f"{folder} is no folder")
     about = about_model(hasher, model) | {"folder": str(folder.resolve())}
@@ -122,6 +124,10 @@ def encode_folder(
             )
     accelerator.wait_for_everyone()
     return plan
+
+
+def _device(accelerator: Accelerator, backend: str) -> torch.device:
+    return accelerator.device if backend in ("torch", "auto") else torch.device("cpu")
 
 
 def is_encoded(folder: Path) -> bool:
@@ -192,7 +198,7 @@ def _planned(
     """The plan of the output, made now where there is none."""
     if is_encoded(output):
         plan = read_plan(output)
-        begun = plan.about | {"shard size": plan.shard_size}
+        begun = with_backend(plan.about) | {"shard size": plan.shard_size}
         for what, asked in (about | {"shard size": shard_size}).items():
             if what != "model" and begun.get(what) != asked:  # which may have moved
                 raise NestKALAError(f"{output} was begun with {what.replace('_', ' ')} {begun.get(what)}, not {asked}")

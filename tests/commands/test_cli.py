@@ -155,6 +155,7 @@ def test_what_is_shown_can_be_had_as_json(cache_folder: Path, capsys: pytest.Cap
     for action in ("show", "clear"):
         assert main(["cache", action, "--json"]) == 0
         told = {"folder": str(cache_folder), "action": action, "segments": 2, "bytes": size}
+        told |= {"exported_models": 0, "exported_bytes": 0}
         assert json.loads(capsys.readouterr().out) == told
     assert main(["list", "heads", "--json"]) == 0
     assert {"nested", "flat", "cascade"} <= {head["name"] for head in json.loads(capsys.readouterr().out)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from ...utils.errors import NestKALAError
+from ..backend_flag import BackendFlag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,8 @@ class Classify:
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
 
+    backend: BackendFlag = "torch"
+
     json: bool = False
     """print {image: [{"class": ..., "probability": ...}, ...]} as JSON, likeliest first; null for none of the classes.
     With --bits {image: class}"""
@@ -62,7 +65,7 @@ class Classify:
         if not images:
             raise NestKALAError(f"there is no image in {', '.join(map(str, self.images))}")
         workers = decoding_workers(self.workers)
-        hasher = Hasher.from_pretrained(self.model)
+        hasher = Hasher.from_pretrained(self.model, backend=self.backend)
         answers: dict[str, list[tuple[str | None, float | None]]] = {}
         broken = list[str]()
         for start in range(0, len(images), _CHUNK):

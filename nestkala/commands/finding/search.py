@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from ...utils.errors import NestKALAError
+from ..backend_flag import BackendFlag
 
 if TYPE_CHECKING:
     from ...index import Hits, SearchIndex
@@ -55,6 +56,8 @@ class Search:
     model: str | None = None
     """where the index's model is, if it has moved"""
 
+    backend: BackendFlag = "torch"
+
     html: Path | None = None
     """write a page of thumbnails, which open the images, to this file"""
 
@@ -74,7 +77,7 @@ class Search:
         self._check()
         where = index_called(self.index)
         index = open_index(where)
-        hasher = hasher_of(index, self.model, where)
+        hasher = hasher_of(index, self.model, where, self.backend)
         folder = folder_of(index) if "folder" in index.about else None
         asked = [as_query(said, index, hasher, folder) for said in self.queries]
         if self.text is not None:

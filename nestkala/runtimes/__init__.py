@@ -1,0 +1,1 @@
+"""Encoding by other libraries than PyTorch: a model's tower is exported once, and they compute it."""

@@ -1,0 +1,145 @@
+"""Which backend computes a model's features."""
+
+import json
+import logging
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..backbones import Backbone
+from ..backbones.features import FeatureBackbone
+from ..codes import pack
+from ..modeling.model import HashModel
+from ..modeling.saved_model import ModelSpec
+from ..utils.errors import NestKALAError
+from ..utils.files import write_text
+from .agreement import MAX_DIFFERING, differing_bits, sample_images
+from .cache import ExportCache
+from .export import FeatureEncoder, to_onnx
+from .libraries import load
+from .names import FASTEST_FIRST, Backend, check_backend, check_installed, missing_packages
+from .tower import RuntimeTower
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("nestkala", "torch", "timm", "open_clip_torch", "onnx", "onnxscript")
+"""What an export depends on beside the network."""
+
+
+def set_backend(backend: str, spec: ModelSpec, frozen: Backbone, model: HashModel, fingerprint: str) -> Backend:
+    """Let a backend compute a model's features from now on, in place of its tower and adapter.
+
+    The exported tower is kept in `ExportCache`. What follows the features, a class layer and the head, stays in torch:
+    it takes microseconds.
+
+    Args:
+        backend: one of `Backend`. "auto" compares codes with torch's on `sample_images`, once for each model, and stays
+            with torch, with a warning, where no other backend is installed, can run the model, or agrees with it.
+        spec: of the model.
+        frozen: its backbone, whose tower is replaced, too.
+        model: in evaluation mode.
+        fingerprint: of the whole model.
+
+    Returns:
+        The backend that computes now.
+
+    Raises:
+        NestKALAError: an unknown backend, or one that is not installed or cannot run this model.
+    """
+    check_backend(backend)
+    if backend == "torch":
+        return "torch"
+    refusal = _refusal(spec, frozen)
+    if backend != "auto":
+        if refusal:
+            raise NestKALAError(f"backend {backend} cannot run this model: {refusal}; use backend torch")
+        check_installed(backend)
+        _replace_tower(_exported(backend, spec, frozen, model, fingerprint), frozen, model)
+        return backend  # type: ignore[return-value]
+    installed = [name for name in FASTEST_FIRST if not missing_packages(name)]
+    reasons = [refusal] if refusal else [] if installed else [f"neither {' nor '.join(FASTEST_FIRST)} is installed"]
+    for name in () if refusal else installed:
+        try:
+            tower = _exported(name, spec, frozen, model, fingerprint)
+            differing = _differing(name, tower, spec, frozen, model, fingerprint)
+        except NestKALAError as error:
+            reasons.append(str(error))
+            continue
+        if differing <= MAX_DIFFERING:
+            _replace_tower(tower, frozen, model)
+            return name  # type: ignore[return-value]
+        reasons.append(f"{name} changes {differing:.2%} of the bits, more than {MAX_DIFFERING:.1%}")
+    logger.warning("backend auto stays with torch: %s", "; ".join(reasons))
+    return "torch"
+
+
+def _refusal(spec: ModelSpec, frozen: Backbone) -> str:
+    """Why no backend but torch can run a model; empty where others can."""
+    if isinstance(frozen, FeatureBackbone):
+        return "it takes features, and has no tower"
+    if spec.precision != "fp32":
+        return f"it computes in {spec.precision}, and other backends in fp32"
+    if frozen.tower.device.type != "cpu":
+        return f"it is on the device {frozen.tower.device}, and other backends use the processor"
+    return ""
+
+
+def _exported(backend: str, spec: ModelSpec, frozen: Backbone, model: HashModel, fingerprint: str) -> RuntimeTower:
+    example = torch.stack([frozen.preprocess(Image.new("RGB", (64, 64)))] * 2)
+
+    def export() -> bytes:
+        proto = to_onnx(FeatureEncoder(model).eval(), example, ["features"])
+        try:
+            exported: bytes = proto.SerializeToString()
+        except Exception as error:  # protobuf's own, beyond 2 GB
+            raise NestKALAError(f"the exported model is too large: {error}") from error
+        return exported
+
+    exported = ExportCache().get(_made_of(spec, frozen, fingerprint) | {"shape": str(tuple(example.shape[1:]))}, export)
+    return RuntimeTower(load(backend, exported), frozen.tower.feature_dim)
+
+
+def _made_of(spec: ModelSpec, frozen: Backbone, fingerprint: str) -> dict[str, str]:
+    """What an exported tower depends on. Without an adapter it is the same for all models of a backbone."""
+    network = frozen.fingerprint if spec.adapter == "none" else fingerprint
+    return {"network": network} | {package: _version(package) for package in _PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+@torch.no_grad()
+def _differing(
+    backend: str, tower: RuntimeTower, spec: ModelSpec, frozen: Backbone, model: HashModel, fingerprint: str
+) -> float:
+    """The share of bits in which codes of `sample_images` differ from torch's, measured once and then remembered."""
+    library = {"onnx": "onnxruntime"}.get(backend, backend)
+    made_of = _made_of(spec, frozen, fingerprint) | {"model": fingerprint, library: _version(library)}
+    path = ExportCache().path(made_of).with_suffix(".json")
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return float(json.loads(path.read_text(encoding="utf-8"))["differing_bits"])
+    images = torch.stack([frozen.preprocess(image) for image in sample_images()])
+    codes, others = (_codes(model, features) for features in (FeatureEncoder(model)(images), tower.embed(images)))
+    differing = differing_bits(codes, others, model.head.width)
+    with suppress(OSError):
+        write_text(path, json.dumps({"differing_bits": differing} | made_of, indent=2) + "\n")
+    return differing
+
+
+def _codes(model: HashModel, features: Tensor) -> NDArray[np.uint8]:
+    return pack(model.head(features if model.class_layer is None else model.class_layer(features)))
+
+
+def _replace_tower(tower: RuntimeTower, frozen: Backbone, model: HashModel) -> None:
+    _ = frozen.fingerprint  # which is of the weights, and known from here on
+    frozen.tower = model.tower = tower
+    model.adapter = None

@@ -1,0 +1,24 @@
+"""A tower that another library computes."""
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.tower import FixedTower
+from .libraries import Compute
+
+IMAGES_A_CALL = 8
+"""Activations of so few images stay in the processor's cache: larger calls are slower, and take more memory."""
+
+
+class RuntimeTower(FixedTower):
+    """All of a model from images (B, 3, H, W) to adapted features (B, feature_dim), which are not rounded."""
+
+    def __init__(self, compute: Compute, feature_dim: int) -> None:
+        super().__init__(nn.Identity(), feature_dim)
+        self._compute = compute
+
+    def unchecked_trunk(self, images: Tensor) -> Tensor:
+        return self.embed(images)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return torch.cat([self._compute(part) for part in images.split(IMAGES_A_CALL)])
