@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import einsum
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..backbones import BlockAdapter, Projection
@@ -71,8 +71,9 @@ class CLoRA(ProjectionAdapter):
 
     def _update(self, q: Tensor, directions: Tensor, places: list[int], x: Tensor, projected: Tensor) -> Tensor:
         picked = self._pick(projected, directions)  # (B, r, d')
-        along = einsum(x, q[places], "b t d, p r d -> p b t r")
-        return einsum(along, self.scale * picked, "p b t r, b r d -> p b t d")
+        along = F.linear(x, torch.cat([q[place] for place in places]))  # (B, t, p * r)
+        along = rearrange(along, "b t (p r) -> b (p t) r", r=self.rank)
+        return rearrange(torch.bmm(along, self.scale * picked), "b (p t) d -> p b t d", p=len(places))
 
     def _pick(self, projected: Tensor, directions: Tensor) -> Tensor:
         with torch.no_grad():

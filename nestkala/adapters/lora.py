@@ -49,5 +49,6 @@ class LoRA(ProjectionAdapter):
         return [partial(self.deltas, partial(self._update, *pair)) for pair in zip(self.down, self.up, strict=True)]
 
     def _update(self, down: Tensor, up: Tensor, places: list[int], x: Tensor, _: Tensor) -> Tensor:
-        low = einsum(x, down[places], "b t d, p r d -> p b t r")
-        return einsum(low, self.scale * up[places], "p b t r, p d r -> p b t d")
+        down, up = (torch.stack([each[place] for place in places]) for each in (down, up))
+        low = einsum(x, down, "b t d, p r d -> p b t r")
+        return einsum(low, self.scale * up, "p b t r, p d r -> p b t d")
