@@ -2,6 +2,8 @@
 
 import math
 
+from torch import Tensor
+
 LARGEST_SEED = 2**31 - 1
 
 
@@ -29,3 +31,8 @@ def whole(name: str, value: float, least: int, most: float = math.inf) -> int:
         limits = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number {limits}, not {value}")
     return int(value)
+
+
+def can_be_looked_at(x: Tensor) -> bool:
+    """Whether a step may check the values of x: on a GPU each look would make it wait."""
+    return x.device.type == "cpu"

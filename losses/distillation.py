@@ -4,19 +4,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def distill(shorter: Tensor, longer: Tensor) -> Tensor:
-    """|S_b - stopgrad(S_b')|_F^2 / B^2, S being the rows of H H^T scaled to unit norm.
+def distill(codes: Tensor) -> Tensor:
+    """|S_b - stopgrad(S_b')|_F^2 / B^2 for each length b and the next longer b', S the rows of H H^T of unit norm.
 
     Source: Nested Hash Layer (arXiv 2412.08922), long-short cascade self-distillation.
 
     Args:
-        shorter: relaxed codes (B, b).
-        longer: the next longer length's (B, b'); no gradient reaches them.
+        codes: relaxed codes of m lengths, ascending, (m, B, L), 0 in the columns that are not a length's.
 
     Returns:
-        A scalar in [0, 4 / B].
+        (m - 1,), each in [0, 4 / B]. No gradient reaches the longer code of a pair.
     """
-    teacher = longer.detach()
-    student_similarity = F.normalize(shorter @ shorter.T, dim=1)  # (B, B)
-    teacher_similarity = F.normalize(teacher @ teacher.T, dim=1)  # (B, B)
-    return F.mse_loss(student_similarity, teacher_similarity)
+    similarities = F.normalize(codes @ codes.mT, dim=2)  # (m, B, B)
+    return (similarities[:-1] - similarities[1:].detach()).square().mean(dim=(1, 2))

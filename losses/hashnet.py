@@ -63,8 +63,6 @@ class HashNet(HashLoss):
         self.epoch += 1
 
     def _continued(self, h: Tensor) -> Tensor:
-        beta = self.beta
-        if beta == 1:
-            return h
+        beta = (1 + self.epoch // self.continuation).to(h).sqrt()  # on h's device: to read it would wait for that
         limit = 1 - torch.finfo(h.dtype).eps  # the largest h of which atanh is finite
-        return torch.tanh(beta * torch.atanh(h.clamp(-limit, limit)))
+        return torch.where(beta == 1, h, torch.tanh(beta * torch.atanh(h.clamp(-limit, limit))))

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from .arguments import can_be_looked_at
 from .contract import HashLoss
 
 
@@ -41,13 +42,15 @@ class MemoryLoss(HashLoss):
         return written
 
     def _check_batch(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Indices must be 0 to N - 1: negative ones would count from the end."""
+        """Indices must be 0 to N - 1: negative ones would count from the end. They are looked at on the CPU alone."""
         if not len(h) == len(targets) == len(indices):
             raise ValueError(f"{len(h)} rows of h do not fit {len(targets)} rows of targets and {len(indices)} indices")
         if h.shape[1] != self.memory.shape[1]:
             raise ValueError(f"h has {h.shape[1]} columns, the loss is for {self.memory.shape[1]} bits")
         if targets.shape[1] != self.targets.shape[1]:
             raise ValueError(f"targets of {targets.shape[1]} classes, the training set has {self.targets.shape[1]}")
+        if not can_be_looked_at(indices):
+            return
         outside = (indices < 0) | (indices >= len(self.memory))
         if outside.any():
             raise ValueError(f"indices must be 0 to {len(self.memory) - 1}, and hold {indices[outside][0].item()}")

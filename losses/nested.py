@@ -86,9 +86,15 @@ class NestedLoss(nn.Module):
                 "take uniform or halving"
             )
         self.width: int = max(where.stop for where in self.columns.values())
+        masks = torch.zeros(len(self.lengths), 1, self.width)
+        for mask, where in zip(masks, self.columns.values(), strict=True):
+            mask[:, where] = 1
+        self.register_buffer("_masks", masks, persistent=False)
         self.losses: Sequence[HashLoss] = nn.ModuleList(make_loss(bits) for bits in self.lengths)  # type: ignore[assignment]
         self.weighting = weighting
         self.distillation = not_negative("distillation", distillation)
+
+    _masks: Tensor  # (m, 1, L), 1 where a length's code stands
 
     def forward(
         self,
@@ -129,28 +135,37 @@ class NestedLoss(nn.Module):
             raise ValueError(f"h has {h.shape[1]} columns, codes of {list(self.lengths)} bits need {self.width}")
         h, targets, indices, anchors = checked(Inputs(h, targets, indices, anchors), self.num_classes)
         terms: dict[int, dict[str, Tensor]] = {}
-        codes = {bits: h[:, where] for bits, where in self.columns.items()}
-        for bits, loss in zip(self.lengths, self.losses, strict=True):
-            terms[bits] = terms_of(loss, Inputs(codes[bits], targets, indices, self._at(anchors, bits)))
+        # A copy of h for each length: one backward pass then gives the gradients of all lengths, each by its own copy.
+        copies = h.expand(len(self.lengths), -1, -1)  # (m, B, L)
+        for (bits, where), loss, copy in zip(self.columns.items(), self.losses, copies.unbind(), strict=True):
+            terms[bits] = terms_of(loss, Inputs(copy[:, where], targets, indices, self._at(anchors, bits)))
             if "distillation" in terms[bits]:
                 raise TermsError(f"{type(loss).__name__}.terms: 'distillation' is the nested loss's own: rename it")
         if self.distillation:
-            for shorter, longer in pairwise(self.lengths):
-                terms[shorter]["distillation"] = self.distillation * distill(codes[shorter], codes[longer])
-        # Kept apart until the weights are there: through one stack each length's gradient would visit all lengths.
-        sums = [torch.stack(list(of_length.values())).sum() for of_length in terms.values()]
-        weights = self._weights(sums, weight)
-        stacked = torch.stack(sums)  # (m,)
-        return NestedTerms((weights.to(stacked.dtype) * stacked).sum(), terms, stacked.detach(), weights)
+            distilled = self.distillation * distill(copies * self._masks.to(h))  # (m - 1,)
+            for bits, value in zip(self.lengths, distilled.unbind(), strict=False):
+                terms[bits]["distillation"] = value
+        values = torch.stack([value for of_length in terms.values() for value in of_length.values()])
+        counts = [len(of_length) for of_length in terms.values()]
+        weights = self._weights(values.sum(), copies, h, weight)
+        by_value = torch.cat([w.expand(count) for w, count in zip(weights.unbind(), counts, strict=True)])
+        sums = torch.stack([part.sum() for part in values.detach().split(counts)])
+        return NestedTerms((by_value.to(values.dtype) * values).sum(), terms, sums, weights)
 
-    def _weights(self, sums: list[Tensor], weight: Tensor | None) -> Tensor:
+    def _weights(self, unweighted: Tensor, copies: Tensor, h: Tensor, weight: Tensor | None) -> Tensor:
+        """Of the lengths (m,), given the sum of their losses, each computed from its copy of h."""
         if self.weighting == "halving":
-            return sums[0].new_tensor(halving_weights(len(sums)))
-        if self.weighting == "uniform" or len(self.lengths) == 1 or not torch.is_grad_enabled():
-            return sums[0].new_ones(len(sums))
+            return h.new_tensor(halving_weights(len(copies)))
+        if self.weighting == "uniform" or len(copies) == 1 or not torch.is_grad_enabled():
+            return h.new_ones(len(copies))
         if weight is None:
             raise ValueError("adaptive weighting needs weight, the hash layer's: weight=head.weight")
-        gradients = [torch.autograd.grad(s, weight, retain_graph=True)[0] for s in sums]
+        (by_code,) = torch.autograd.grad(unweighted, copies, retain_graph=True)  # (m, B, L)
+        by_weight = [torch.autograd.grad(h, weight, of_length, retain_graph=True)[0] for of_length in by_code.unbind()]
+        return self._balanced(by_weight)
+
+    def _balanced(self, gradients: list[Tensor]) -> Tensor:
+        """Weights (m,) for gradients by the hash layer's weight, (L, d) each."""
         return dominance_weights(gradients, self.lengths)
 
     def _at(self, anchors: Tensor | None, bits: int) -> Tensor | None:

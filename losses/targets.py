@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import can_be_looked_at
+
 MOST_CLASSES = 100_000
 
 
@@ -17,7 +19,8 @@ def multi_hot(targets: Tensor, num_classes: int | None = None) -> Tensor:
 
     Raises:
         ValueError: another shape, dtype or number of classes, a single column where `num_classes` is not 1, entries
-            other than 0 and 1, or indices out of their range (below 100,000 where C is not known).
+            other than 0 and 1 (looked at on the CPU alone), or indices out of their range (below 100,000 where C is not
+            known).
     """
     if targets.ndim == 1:
         return _from_indices(targets, num_classes)
@@ -31,7 +34,7 @@ def multi_hot(targets: Tensor, num_classes: int | None = None) -> Tensor:
         raise ValueError(f"targets {tuple(targets.shape)} have a single column: give class indices as {rows}")
     if num_classes is not None and columns != num_classes:
         raise ValueError(f"targets of {columns} classes do not fit {num_classes} classes")
-    if targets.dtype != torch.bool:
+    if targets.dtype != torch.bool and can_be_looked_at(targets):
         wrong = (targets != 0) & (targets != 1)
         if wrong.any():
             raise ValueError(f"multi-hot targets must be 0 or 1, and hold {targets[wrong][0].item():g}")

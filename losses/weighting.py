@@ -34,19 +34,13 @@ def dominance_weights(gradients: Sequence[Tensor], lengths: Sequence[int]) -> Te
     m = len(lengths)
     stacked = at_least_single(torch.stack(list(gradients)))  # (m, L, d)
     by_row = torch.einsum("krd,jrd->rkj", stacked, stacked)  # (L, m, m)
-    own_rows = torch.tensor([b - 1 for b in lengths], device=stacked.device)
-    dots = by_row.cumsum(0)[own_rows].double().tolist()  # [k][k'][j]: over k's own rows
-
-    weights = [1.0] * m
-    for k in range(m - 1):
-        norm, scale = dots[k][k][k], 1.0
-        for j in range(k + 1, m):
-            against = -dots[k][k][j]
-            if against > norm / (m - 1):
-                scale = min(scale, norm / ((m - 1) * against))
-            weights[j] *= scale
-    total = sum(weights)
-    return stacked.new_tensor([w * m / total for w in weights])
+    running = by_row.double().cumsum(0)
+    dots = torch.stack([running[bits - 1, k] for k, bits in enumerate(lengths)])  # (m, m): [k][j], over k's own rows
+    bounds = dots.diagonal()[:, None] / (m - 1)  # (m, 1)
+    reverses = (-dots > bounds).triu(1)  # above the diagonal, where j > k
+    factors = torch.where(reverses, bounds / -dots, 1.0).cummin(dim=1).values
+    weights = factors.prod(dim=0)
+    return (weights * m / weights.sum()).to(stacked.dtype)
 
 
 def halving_weights(num_lengths: int) -> list[float]:

@@ -248,10 +248,8 @@ def plain_sweep(codes: Tensor, linear: Tensor, gram: Tensor) -> Tensor:
 class PublishedWeights(NestedLoss):
     """Weighs lengths by the rule of NHL's published code."""
 
-    def _weights(self, sums: list[Tensor], weight: Tensor | None) -> Tensor:
-        assert weight is not None
-        gradients = [torch.autograd.grad(s, weight, retain_graph=True)[0] for s in sums]
-        m, norm = len(sums), gradients[0][: self.lengths[0]].square().sum().item()
+    def _balanced(self, gradients: list[Tensor]) -> Tensor:
+        m, norm = len(gradients), gradients[0][: self.lengths[0]].square().sum().item()
         weights = [1.0] * m
         for k, bits in enumerate(self.lengths):
             factors: list[float] = []
@@ -260,7 +258,7 @@ class PublishedWeights(NestedLoss):
                 factor = norm / ((m - 1) * against) if against > norm / (m - 1) else 1.0
                 factors.append(min(factor, factors[0]) if factors else factor)
                 weights[j] *= factors[-1]
-        return sums[0].new_tensor([w * m / sum(weights) for w in weights])
+        return gradients[0].new_tensor([w * m / sum(weights) for w in weights])
 
 
 _kiddo = Side(KIDDO, batch_norm=False)

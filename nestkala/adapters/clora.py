@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import einsum
 from torch import Tensor, nn
 
 from ..backbones import BlockAdapter, Projection
@@ -69,10 +68,10 @@ class CLoRA(ProjectionAdapter):
             raise ValueError("CLoRA needs directions: the classes' text anchors as tokens, (C, width)")
         return [partial(self.deltas, partial(self._update, q, directions)) for q in self.q]
 
-    def _update(self, q: Tensor, directions: Tensor, places: list[int], x: Tensor, projected: Tensor) -> Tensor:
-        picked = self._pick(projected, directions)  # (B, r, d')
-        along = einsum(x, q[places], "b t d, p r d -> p b t r")
-        return einsum(along, self.scale * picked, "p b t r, b r d -> p b t d")
+    def _update(self, q: Tensor, directions: Tensor, places: list[int], x: Tensor, projected: Tensor) -> list[Tensor]:
+        picked = self.scale * self._pick(projected, directions)  # (B, r, d')
+        along = F.linear(x, torch.cat([q[place] for place in places]))  # (B, t, p * r)
+        return [torch.bmm(own, picked) for own in along.split(self.rank, dim=2)]
 
     def _pick(self, projected: Tensor, directions: Tensor) -> Tensor:
         with torch.no_grad():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from einops import einsum
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import BlockAdapter, Projection
@@ -48,6 +48,5 @@ class LoRA(ProjectionAdapter):
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:  # noqa: ARG002
         return [partial(self.deltas, partial(self._update, *pair)) for pair in zip(self.down, self.up, strict=True)]
 
-    def _update(self, down: Tensor, up: Tensor, places: list[int], x: Tensor, _: Tensor) -> Tensor:
-        low = einsum(x, down[places], "b t d, p r d -> p b t r")
-        return einsum(low, self.scale * up[places], "p b t r, p d r -> p b t d")
+    def _update(self, down: Tensor, up: Tensor, places: list[int], x: Tensor, _: Tensor) -> list[Tensor]:
+        return [F.linear(F.linear(x, down[place]), self.scale * up[place]) for place in places]

@@ -28,7 +28,7 @@ class ProjectionAdapter(Adapter):
 
     def deltas(
         self,
-        update: Callable[[list[int], Tensor, Tensor], Tensor],
+        update: Callable[[list[int], Tensor, Tensor], Sequence[Tensor]],
         x: Tensor,
         names: Sequence[Projection],
         projected: Tensor | None = None,
@@ -37,7 +37,7 @@ class ProjectionAdapter(Adapter):
         """What to add to those of the named projections that are adapted: a `BlockAdapter`, but for `update`.
 
         `update` takes their places among `projections`, their input (B, t, d), and tokens (B, t, d') in the space of
-        their output, which are `projected`, or else the input; it gives (places, B, t, d').
+        their output, which are `projected`, or else the input; it gives (B, t, d') for each place.
         """
         places = [place for place, name in enumerate(self.projections) if name in names]
         if not places:

@@ -151,7 +151,7 @@ class PhotoTower(Tower):
         return rearrange(maps, "b d h w -> b (h w) d")
 
     def pool(self, tokens: Tensor) -> Tensor:
-        return tokens.mean(dim=1)
+        return tokens.sum(dim=1) / tokens.shape[1]  # a mean, whose backward pass need not write all tokens' gradients
 
 
 class _Head(nn.Module):
@@ -165,7 +165,7 @@ class _Head(nn.Module):
         projected = F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
         if adapter is not None:
             for delta in adapter(x, ("head",), projected).values():
-                projected = projected + delta
+                projected = projected.add_(delta)
         return self.activation(projected)
 
 

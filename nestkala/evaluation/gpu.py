@@ -21,6 +21,19 @@ def rank(
     device: torch.device,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """As `evaluation_cpu.rank`, in torch on a device."""
+    counts, average_precision = rank_there(q_codes, q_labels, gallery, lengths, top_k, device)
+    return counts.cpu().numpy(), average_precision.cpu().numpy()
+
+
+def rank_there(
+    q_codes: Bytes,
+    q_labels: Bytes,
+    gallery: Iterable[tuple[Bytes, Bytes]],
+    lengths: Sequence[int],
+    top_k: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """As `rank`, with results on the device."""
     shape = len(lengths), len(q_codes), lengths[-1] + 1
     counts = torch.zeros(*shape, 2, dtype=torch.int64, device=device)
     for k, rows, distance, relevant in _pairs(q_codes, q_labels, gallery, lengths, device):
@@ -43,7 +56,7 @@ def rank(
         found[k, rows] += counted.sum(dim=1)
         places[k, rows] += here.sum(dim=2)
         hits[k, rows] += here[..., 1]
-    return counts.cpu().numpy(), (precisions / found.clamp(min=1)).cpu().numpy()
+    return counts, precisions / found.clamp(min=1)
 
 
 def _pairs(
@@ -80,7 +93,7 @@ def _bits(packed: Bytes, device: torch.device) -> Tensor:
 
 def _histogram(distance: Tensor, relevant: Tensor, size: int) -> Tensor:
     """Items of each query by distance below `size` and relevance, int64 (q, size, 2)."""
-    rows = len(distance)
-    row = torch.arange(rows, device=distance.device)[:, None]
-    key = (row * size + distance) * 2 + relevant
-    return torch.bincount(key.flatten(), minlength=2 * rows * size).view(rows, size, 2)
+    key = distance * 2 + relevant  # (q, n)
+    counts = torch.zeros(len(distance), 2 * size, dtype=torch.int64, device=distance.device)
+    # not bincount, which waits for the device to learn its size
+    return counts.scatter_add_(1, key, torch.ones_like(key)).view(-1, size, 2)

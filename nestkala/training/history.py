@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple, Self
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -27,40 +29,56 @@ class Epoch:
     weights: dict[int, float]
     objective: dict[int, float] | None
 
+    @classmethod
+    def of(cls, steps: Sequence["StepValues"], objectives: Tensor | None) -> Self:
+        """Means over the steps, one at least, with the lengths' discrete objectives (m,), if any."""
+        lengths = tuple(steps[0].weights)
+        names = {bits: dict.fromkeys(name for step in steps for name in step.terms[bits]) for bits in lengths}
+        terms = {
+            bits: {name: fmean(step.terms[bits].get(name, 0.0) for step in steps) for name in of_length}
+            for bits, of_length in names.items()
+        }
+        weights = {bits: fmean(step.weights[bits] for step in steps) for bits in lengths}
+        values = None if objectives is None else dict(zip(lengths, objectives.tolist(), strict=True))
+        return cls(terms, weights, values)
 
-class EpochMeans:
-    """Takes the steps of one epoch and gives their `Epoch`.
 
-    Values stay on their device until `finish`, so that no step waits for them.
+class StepValues(NamedTuple):
+    """A step at every length.
+
+    Attributes:
+        terms: {bits: {term's name: value}}, before the lengths' weights.
+        weights: {bits: the length's weight}.
     """
 
+    terms: dict[int, dict[str, float]]
+    weights: dict[int, float]
+
+
+class EpochSteps:
+    """Takes the steps of one epoch, and gives their values. These stay on their device until then: no step waits."""
+
     def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths, self._steps = tuple(lengths), 0
-        self._weights: Tensor | float = 0.0
-        self._sums: dict[tuple[tuple[int, str], ...], Tensor | float] = {}
+        self._lengths = tuple(lengths)
+        self._names: list[list[tuple[int, str]]] = []
+        self._kept: list[Tensor] = []
 
     def add(self, step: NestedTerms) -> None:
         """Count a step."""
-        names = tuple((bits, name) for bits, terms in step.terms.items() for name in terms)
-        values = torch.stack([value.detach() for terms in step.terms.values() for value in terms.values()])
-        self._sums[names] = self._sums.get(names, 0.0) + values
-        self._weights = self._weights + step.weights.detach()
-        self._steps += 1
+        self._names.append([(bits, name) for bits, terms in step.terms.items() for name in terms])
+        values = [value.detach() for terms in step.terms.values() for value in terms.values()]
+        self._kept.append(torch.cat([torch.stack(values), step.weights.detach()]))
 
-    def finish(self, objectives: Tensor | None) -> Epoch:
-        """The means over the steps, one at least, with the lengths' discrete objectives (m,), if any."""
-        terms: dict[int, dict[str, float]] = {bits: {} for bits in self._lengths}
-        for names, sums in self._sums.items():
-            for (bits, name), value in zip(names, self._means(sums), strict=True):
-                terms[bits][name] = terms[bits].get(name, 0.0) + value
-        weights = dict(zip(self._lengths, self._means(self._weights), strict=True))
-        if objectives is None:
-            return Epoch(terms, weights, None)
-        return Epoch(terms, weights, dict(zip(self._lengths, objectives.tolist(), strict=True)))
-
-    def _means(self, sums: Tensor | float) -> list[float]:
-        means: list[float] = (torch.as_tensor(sums).double() / self._steps).tolist()
-        return means
+    def values(self) -> list[StepValues]:
+        """Of each step, in order."""
+        flat = iter(torch.cat(self._kept).tolist() if self._kept else ())
+        found = []
+        for names in self._names:
+            terms: dict[int, dict[str, float]] = {bits: {} for bits in self._lengths}
+            for bits, name in names:
+                terms[bits][name] = next(flat)
+            found.append(StepValues(terms, {bits: next(flat) for bits in self._lengths}))
+        return found
 
 
 _JSON = TypeAdapter(list[Epoch])

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..losses import NestedLoss, NestedTerms, NotFiniteError, TermsError
+from ..losses import NestedLoss, NotFiniteError, TermsError
 from ..modeling.model import HashModel
 from ..settings.config import Config
 from ..utils.errors import DivergedError, NestKALAError
 from .checkpoint import load_checkpoint, save_checkpoint
-from .history import Epoch, EpochMeans
+from .history import Epoch, EpochSteps, StepValues
 
 
 class TrainingImages(Dataset[tuple[Tensor, ...]]):
@@ -42,6 +42,11 @@ class TrainingImages(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, place: int) -> tuple[Tensor, ...]:
         index = self.chosen[place]
         return self.tokens[index], self.targets[index], index
+
+    def __getitems__(self, places: list[int]) -> tuple[Tensor, ...]:
+        """A batch at once, which needs no collating."""
+        indices = self.chosen[places]
+        return self.tokens[indices], self.targets[indices], indices
 
 
 class Trainer:
@@ -82,13 +87,13 @@ class Trainer:
         model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
         # The loss's own parameters need no wrapping: every process computes their whole gradient.
         self.trained = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
-        optimizer = torch.optim.SGD(
+        self.optimizer = torch.optim.SGD(
             self.trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.images = TrainingImages(tokens, targets)
         self._choose_images(epoch=0)
-        loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True)
-        self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True, collate_fn=tuple)
+        self.network, self.loader = accelerator.prepare(model, loader)
         self.epoch, self.seconds = 0, 0.0
         self.history: list[Epoch] = []
 
@@ -122,24 +127,18 @@ class Trainer:
         self._choose_images(self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_in(self.epoch)
-        means = EpochMeans(self.loss.lengths)
-        for batch, (tokens, targets, indices) in enumerate(self._batches()):
-            step = self.epoch * self._steps + batch
+        steps = EpochSteps(self.loss.lengths)
+        for tokens, targets, indices in self._batches():
             h, anchors = self.network(tokens, self._gather)
             try:
                 result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
             except TermsError as error:  # a stranger's loss
                 raise NestKALAError(f"loss {self.config.loss}: {error}") from error
-            sums = self._finite(result, step)
-            self.accelerator.backward(result.total)
-            if self.config.max_grad_norm:  # by now the gradients are the processes' mean
-                self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            bar.set_postfix({str(b): f"{s:.3f}" for b, s in zip(self.loss.lengths, sums, strict=True)}, refresh=False)
+            self._descend(result.total)
+            steps.add(result)
             bar.update()
-            self._log(result, step)
-            means.add(result)
+        values = steps.values()  # only now, since this waits for the device
+        self._look_at(values, bar)
         with torch.no_grad():
             anchors = self.model.anchor_to_code(self.model.anchors)
             try:
@@ -147,8 +146,22 @@ class Trainer:
             except NotFiniteError as error:  # the last step diverged
                 raise self._diverged(f"end of epoch {self.epoch}: {error}") from error
         self.epoch += 1
-        self.history.append(means.finish(self.loss.discrete_objectives(anchors)))
+        self.history.append(Epoch.of(values, self.loss.discrete_objectives(anchors)))
         self.seconds += time.perf_counter() - started
+
+    def _descend(self, total: Tensor) -> None:
+        scaler = self.accelerator.scaler  # with precision fp16 alone
+        self.accelerator.backward(total)
+        if self.config.max_grad_norm:  # by now the gradients are the processes' mean
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        self.optimizer.zero_grad()
 
     def _choose_images(self, epoch: int) -> None:
         self.images.choose(self.loss.sample(epoch))
@@ -178,29 +191,29 @@ class Trainer:
         shared = self.accelerator.num_processes > 1 and not self._in_one_batch
         return all_gather_with_gradient if shared else None
 
-    def _finite(self, result: NestedTerms, step: int) -> list[float]:
-        sums: list[float] = result.sums.tolist()
-        if all(map(math.isfinite, sums)):
-            return sums
-        bits, total = next((b, s) for b, s in zip(self.loss.lengths, sums, strict=True) if not math.isfinite(s))
-        terms = {name: term.item() for name, term in result.terms[bits].items()}
-        name, value = next(((n, v) for n, v in terms.items() if not math.isfinite(v)), ("sum", total))
-        raise self._diverged(
-            f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' is {value}"
-        )
+    def _look_at(self, steps: list[StepValues], bar: "tqdm[Any]") -> None:
+        """Show and log what the steps of this epoch gave. Raises DivergedError at the first that is not finite."""
+        for step, values in enumerate(steps, start=self.epoch * self._steps):
+            for bits, of_length in values.terms.items():
+                total = sum(of_length.values())
+                if not math.isfinite(total):
+                    wrong = [(name, value) for name, value in of_length.items() if not math.isfinite(value)]
+                    name, value = wrong[0] if wrong else ("sum", total)
+                    raise self._diverged(
+                        f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' "
+                        f"is {value}"
+                    )
+            if self.accelerator.trackers:
+                logged = {
+                    f"{name}/{bits}": value for bits, terms in values.terms.items() for name, value in terms.items()
+                }
+                self.accelerator.log(logged | {f"weight/{b}": w for b, w in values.weights.items()}, step=step)
+        bar.set_postfix({str(bits): f"{sum(terms.values()):.3f}" for bits, terms in steps[-1].terms.items()})
 
     def _diverged(self, what: str) -> DivergedError:
         there = self.checkpoint.exists()
         last = f"the last good checkpoint is {self.checkpoint}" if there else "there is no checkpoint yet"
         return DivergedError(f"{what}; {last}; a lower --lr (now {self.config.learning_rate:g}) often helps")
-
-    def _log(self, result: NestedTerms, step: int) -> None:
-        if not self.accelerator.trackers:
-            return
-        values = {f"{name}/{bits}": term.item() for bits, terms in result.terms.items() for name, term in terms.items()}
-        for bits, weight in zip(self.loss.lengths, result.weights.tolist(), strict=True):
-            values[f"weight/{bits}"] = weight
-        self.accelerator.log(values, step=step)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

@@ -17,11 +17,11 @@ from nestkala.data import load_dataset
 from nestkala.data.splits import load_split
 from nestkala.heads import CascadeHashHead, FlatHashHead, HashHead, NestedHashHead
 from nestkala.losses import ADSH, DPSH, NestedLoss, WithHSWD, random_codes
-from nestkala.losses.distillation import distill
 from nestkala.losses.weighting import halving_weights
 from nestkala.settings.config import Config
 from nestkala.training.run import train
 from nestkala.utils.errors import NestKALAError
+from tests.losses.test_distillation import distill
 
 FEATURES, LENGTHS = 6, (2, 3, 5)
 WIDTH, CLASSES, PER_CLASS = 12, 4, 30

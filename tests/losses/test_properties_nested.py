@@ -10,9 +10,9 @@ from strategies import HALF_TO_DOUBLE, general, multi_hot, relaxed
 from torch import Tensor
 
 from nestkala.losses import DPSH, NestedLoss
-from nestkala.losses.distillation import distill
 from nestkala.losses.nested import prefix
 from nestkala.losses.weighting import dominance_weights, halving_weights
+from tests.losses.test_distillation import distill
 from tests.losses.test_weighting import slow_weights, worst_margin
 
 some_lengths = st.lists(st.integers(1, 24), min_size=1, max_size=6, unique=True).map(sorted)

@@ -8,7 +8,7 @@ import torch
 
 from nestkala.losses import DPSH, DSDH, KIDDO, HashLoss, NestedLoss, NestedTerms, WithHSWD, random_codes
 from nestkala.settings.config import Config
-from nestkala.training.history import Epoch, EpochMeans, history_as_json, history_from_json, load_history
+from nestkala.training.history import Epoch, EpochSteps, history_as_json, history_from_json, load_history
 from nestkala.training.run import train
 from nestkala.training.trainer import Trainer
 from nestkala.utils.errors import NestKALAError
@@ -77,13 +77,13 @@ def test_the_nested_loss_gives_each_length_its_objective_where_all_have_one() ->
 
 
 def test_means_are_over_the_steps_and_terms_that_come_and_go_count_0() -> None:
-    means = EpochMeans((4, 8))
+    steps = EpochSteps((4, 8))
     for number in range(3):
         terms = {4: {"push": torch.tensor(1.0 + number)}, 8: {"push": torch.tensor(0.5, requires_grad=True)}}
         if number == 2:
             terms[4]["pull"] = torch.tensor(6.0)
-        means.add(NestedTerms(torch.tensor(0.0), terms, torch.zeros(2), torch.tensor([1.5, 0.5 + number])))
-    epoch = means.finish(torch.tensor([3.0, 4.0]))
+        steps.add(NestedTerms(torch.tensor(0.0), terms, torch.zeros(2), torch.tensor([1.5, 0.5 + number])))
+    epoch = Epoch.of(steps.values(), torch.tensor([3.0, 4.0]))
     assert epoch.terms == {4: {"push": 2.0, "pull": 2.0}, 8: {"push": 0.5}}
     assert epoch.weights == {4: 1.5, 8: 1.5}
     assert epoch.objective == {4: 3.0, 8: 4.0}

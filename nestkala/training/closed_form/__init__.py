@@ -16,6 +16,7 @@ from ...utils.seeding import seeded
 from .arrangement import arrange
 from .bits import class_rows, default_class_bits, detail_rows
 from .classes import Classes, fit_classes, fit_kinds
+from .mixture import CHUNK
 from .text import fit_text, scale_to_labels
 
 __all__ = ["Start", "closed_form", "closed_form_of_kinds", "default_class_bits", "replace_layers"]
@@ -106,8 +107,11 @@ def closed_form(
         _check_spread("anchors", texts)
     elif missing := (targets.sum(dim=0) == 0).nonzero().flatten().tolist():
         raise NestKALAError(f"without texts every class needs a labelled image: class number {missing[0]} has none")
-    images, known = (_features(model, anchors, tokens) for tokens in (unlabelled, labelled))
-    everything = torch.cat([images, known])
+    without, with_label = (_features(model, anchors, tokens) for tokens in (unlabelled, labelled))
+    sizes = [sum(map(len, batches)) for batches in (without, with_label)]
+    everything = torch.cat([*without, *with_label])
+    del without, with_label  # or a large archive would be there twice
+    images, known = everything.split(sizes)
     _check_spread("images", everything)
 
     generator = torch.Generator().manual_seed(seed)
@@ -158,10 +162,11 @@ def _layers(
     layer = ClassLayer(images.shape[1], len(classes.prototypes)).to(images)
     for name in ("mean", "basis", "whitening", "prototypes"):
         getattr(layer, name).copy_(getattr(classes, name))
-    units = layer.units(images)
-    probabilities = layer.probabilities(units)
+    units = torch.cat([layer.units(rows) for rows in images.split(CHUNK)])
+    probabilities = torch.cat([layer.probabilities(rows) for rows in units.split(CHUNK)])
     rows = _rows(class_bits, bits, classes, units, probabilities, generator)  # (L, k + C)
-    logits = torch.cat([units, probabilities], dim=1) @ rows.T  # (M, L)
+    chunks = zip(units.split(CHUNK), probabilities.split(CHUNK), strict=True)
+    logits = torch.cat([torch.cat(chunk, dim=1) @ rows.T for chunk in chunks])  # (M, L)
     offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
     if not (deviation > 0).all():
         raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
@@ -204,17 +209,19 @@ def _rows(
     return torch.cat(rows)
 
 
-def _features(model: HashModel, like: Tensor, tokens: Iterable[Tensor]) -> Tensor:
+def _features(model: HashModel, like: Tensor, tokens: Iterable[Tensor]) -> list[Tensor]:
     features = [like.new_empty(0, model.tower.feature_dim), *(model.features(batch.to(like)) for batch in tokens)]
     if wrong := sum(int((~torch.isfinite(batch)).any(dim=1).sum()) for batch in features):
         raise NestKALAError(f"a start in closed form needs finite features, and those of {wrong} images are not")
-    return torch.cat(features)
+    return features
 
 
 def _check_spread(what: str, rows: Tensor) -> None:
     """Raise NestKALAError where the rows (n, d) differ by no more than rounding, or out of floating point's range."""
     if len(rows) > 1:
-        spread = (rows - rows.mean(dim=0)).norm(dim=1).mean() / rows.norm(dim=1).mean()
+        mean = rows.mean(dim=0)
+        apart = torch.cat([(some - mean).norm(dim=1) for some in rows.split(CHUNK)])
+        spread = apart.mean() / rows.norm(dim=1).mean()
         if spread > _LEAST_SPREAD:
             return
     raise NestKALAError(f"a start in closed form needs {what} that differ, and these {len(rows)} do not")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...modeling.class_layer import MAX_WIDTH
 from .bits import eigen
-from .mixture import clusters, likelihood, log_densities, posteriors_of, weighted_sums
+from .mixture import CHUNK, clusters, likelihood, log_densities, posteriors_of, weighted_sums
 from .unnamed import SAMPLE, find_kinds, number_of_kinds
 
 _TEXT_SHARPNESS = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0)
@@ -95,7 +95,7 @@ def fit_classes(
 
     found = evidence(None)
     first = posteriors_of(given.others, found)
-    best = _alternate(given, halved, first, found.said, found)
+    best = _alternate(given, halved, first, found.said, found.staying(given.others))
     certain = found.accuracy is not None and found.accuracy > 1 - _CLEARLY
     if not certain and targets.shape[1] <= min(_MOST_CLUSTERED, len(unlabelled)):
         ways = _clusterings(halved(given.others), first, generator)
@@ -164,13 +164,13 @@ class _Space(NamedTuple):
     @classmethod
     def of(cls, images: Tensor) -> Self:
         mean = images.mean(dim=0)
-        variances, directions = _spectrum(images - mean)
+        variances, directions = _spectrum(images, mean)
         width = min(MAX_WIDTH, images.shape[1])
         return cls(mean, directions[:, :width], variances[:width], variances.mean())
 
     def units(self, features: Tensor) -> Tensor:
         """Features (n, d) -> (n, k), of unit norm."""
-        return F.normalize((features - self.mean) @ self.basis, dim=1)
+        return torch.cat([F.normalize((rows - self.mean) @ self.basis, dim=1) for rows in features.split(CHUNK)])
 
     def halved(self, units: Tensor) -> Tensor:
         """Units (n, k) after half a whitening, regularised, of unit norm again."""
@@ -200,6 +200,10 @@ class _Evidence:
         if self.label_sharpness:
             found += self.label_sharpness * self.halved(units) @ self.shown.T
         return found
+
+    def staying(self, units: Tensor) -> Tensor:
+        """The part (m, C) of it that stays, computed once: every round would cost two products of all images."""
+        return torch.cat([_PRIOR * self(rows) for rows in units.split(CHUNK)])
 
 
 class _Solution(NamedTuple):
@@ -254,7 +258,7 @@ def _with_unnamed(
     first = torch.cat([by_cluster[:, ~free] @ owned, by_cluster[:, free]], dim=1)  # (M, C + U)
     given = _Images(others, known, padded(targets), padded(shares))
     texts = F.pad(evidence.said, (0, 0, 0, int(free.sum())))
-    return _alternate(given, halved, first, texts, lambda rows: padded(evidence(rows)))
+    return _alternate(given, halved, first, texts, padded(evidence.staying(others)))
 
 
 def _alternate(
@@ -262,20 +266,16 @@ def _alternate(
     halved: Callable[[Tensor], Tensor],
     posteriors: Tensor,
     texts: Tensor,
-    evidence: Callable[[Tensor], Tensor] | None,
+    staying: Tensor | None,
 ) -> _Solution:
-    """Prototypes and posteriors by turns, from first posteriors (M, C); a part of the evidence, if given, stays.
+    """Prototypes and posteriors by turns, from first posteriors (M, C); evidence (M, C), if given, stays.
 
     Texts (C, k), 0 where there are none, join the first rounds, and are all that is known of a class without images.
     """
     others, known, targets, shares = images
 
     def updated(space: Callable[[Tensor], Tensor], prototypes: Tensor) -> Tensor:
-        def scores(rows: Tensor) -> Tensor:
-            found = log_densities(prototypes, space(rows))
-            return found if evidence is None else found + _PRIOR * evidence(rows)
-
-        return posteriors_of(others, scores)
+        return posteriors_of(others, lambda rows: log_densities(prototypes, space(rows)), staying)
 
     for _ in range(_FIRST_ROUNDS):
         sums = halved(texts) + targets.T @ halved(known) + weighted_sums(posteriors, others, halved)
@@ -316,9 +316,10 @@ def _clusterings(units: Tensor, first: Tensor, generator: torch.Generator) -> It
         yield posteriors[:, torch.from_numpy(by[classes.argsort()])]
 
 
-def _spectrum(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances (d,), descending, and principal directions (d, d) of rows (n, d) whose mean is 0."""
-    values, vectors = eigen(centred.T @ centred / len(centred))
+def _spectrum(images: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (d,), descending, and principal directions (d, d) of rows (n, d) with this mean."""
+    centred = (rows - mean for rows in images.split(CHUNK))
+    values, vectors = eigen(torch.stack([rows.T @ rows for rows in centred]).sum(dim=0) / len(images))
     return values.flip(0).clamp(min=0), vectors.flip(1)
 
 

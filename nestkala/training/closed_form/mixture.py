@@ -9,8 +9,10 @@ from torch import Tensor
 SHARPNESS = 20.0
 """Of every component, by cosine."""
 
+CHUNK = 8192
+"""Images that are computed with at once, where what comes of them is wider than they are."""
+
 _CLUSTER_ROUNDS, _WEIGHT_ROUNDS = 15, 10
-_CHUNK = 8192
 
 
 def log_densities(prototypes: Tensor, units: Tensor) -> Tensor:
@@ -18,25 +20,29 @@ def log_densities(prototypes: Tensor, units: Tensor) -> Tensor:
     return SHARPNESS * units @ prototypes.T
 
 
-def posteriors_of(units: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+def posteriors_of(units: Tensor, score: Callable[[Tensor], Tensor], added: Tensor | None = None) -> Tensor:
     """Probabilities of the components (M, C), in half precision: of 100,000 images and 1,000 classes they take 200 MB.
 
     Args:
         units: of images, (M, k).
         score: gives the log-densities (m, C) of some of them (m, k).
+        added: to the log-densities, (M, C).
     """
-    return torch.cat([score(rows).softmax(dim=1).half() for rows in units.split(_CHUNK)])
+    if added is None:
+        return torch.cat([score(rows).softmax(dim=1).half() for rows in units.split(CHUNK)])
+    chunks = zip(units.split(CHUNK), added.split(CHUNK), strict=True)
+    return torch.cat([(score(rows) + more).softmax(dim=1).half() for rows, more in chunks])
 
 
 def weighted_sums(weights: Tensor, units: Tensor, space: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
     """Sums (C, d) over images of weight (M, C) times image (M, k), seen in a space of d dimensions."""
-    chunks = zip(weights.split(_CHUNK), units.split(_CHUNK), strict=True)
+    chunks = zip(weights.split(CHUNK), units.split(CHUNK), strict=True)
     return torch.stack([w.to(rows).T @ space(rows) for w, rows in chunks]).sum(dim=0)
 
 
 def likelihood(prototypes: Tensor, units: Tensor, space: Callable[[Tensor], Tensor]) -> float:
     """Log-likelihood of units (M, k), seen in a space, under equally frequent components, up to a constant."""
-    return sum(log_densities(prototypes, space(rows)).logsumexp(dim=1).sum().item() for rows in units.split(_CHUNK))
+    return sum(log_densities(prototypes, space(rows)).logsumexp(dim=1).sum().item() for rows in units.split(CHUNK))
 
 
 def held_out_likelihood(prototypes: Tensor, fitted: Tensor, held_out: Tensor) -> float:

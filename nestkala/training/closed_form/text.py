@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .mixture import CHUNK
+
 _RIDGE = 4.0
 _IMAGES_A_TEXT = 10.0
 
@@ -27,7 +29,9 @@ def fit_text(
     mean = texts.mean(dim=0) if centre is None else centre
     centred = texts - mean
     scale = centred.norm(dim=1).mean().clamp(min=1e-12)  # one for all: the map is linear in the text
-    inputs = torch.cat([F.normalize(centred, dim=1), F.normalize(images - images.mean(dim=0), dim=1)])
+    middle = images.mean(dim=0)
+    directions = [F.normalize(rows - middle, dim=1) for rows in images.split(CHUNK)]
+    inputs = torch.cat([F.normalize(centred, dim=1), *directions])
     counts = inputs.new_ones(len(inputs))
     counts[: len(texts)] = max(_IMAGES_A_TEXT, len(images) / len(texts))
     weight = ridge_regression(inputs, torch.cat([text_codes, image_codes]), counts, _RIDGE) / scale
@@ -36,9 +40,10 @@ def fit_text(
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: float) -> Tensor:
     """W (L, d) that minimises sum_i counts_i |W x_i - y_i|^2 + ridge |W|^2, for inputs (n, d) and outputs (n, L)."""
-    weighted = counts[:, None] * inputs
-    gram = inputs.T @ weighted + ridge * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
-    return torch.linalg.solve(gram, weighted.T @ outputs).T
+    chunks = list(zip(inputs.split(CHUNK), outputs.split(CHUNK), counts[:, None].split(CHUNK), strict=True))
+    gram = torch.stack([x.T @ (count * x) for x, _, count in chunks]).sum(dim=0)
+    wanted = torch.stack([(count * x).T @ y for x, y, count in chunks]).sum(dim=0)
+    return torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), wanted).T
 
 
 def scale_to_labels(codes: Tensor, lengths: tuple[int, ...]) -> float:
