@@ -190,7 +190,8 @@ class Index:
             index = create_index(where, plan.lengths, plan.about, self.partitions)
         elif with_backend(index.about) != with_backend(plan.about):
             raise NestKALAError(
-                f"{shown_address(where)} is an index of other images, or of another model or backend, than {self.folder}"
+                f"{shown_address(where)} is an index of other images, or of another model or backend, than "
+                f"{self.folder}"
             )
         known = {name for name, _ in index.items()}  # which may be newer
         watched = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
