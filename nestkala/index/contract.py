@@ -50,6 +50,9 @@ class SearchIndex(Protocol):
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
 
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:

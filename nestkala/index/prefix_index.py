@@ -168,6 +168,14 @@ class PrefixIndex:
         """The codes at these places, 0 to below N, packed, uint8 (n, bytes)."""
         return packed_bytes(self._words[list(places)], -(-self.bits // 8))
 
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        place = int(self.ids.find([name])[0])
+        if place < 0:
+            return None
+        metadata = parsed_json(self._metadata[place], f"the metadata of {name!r} in the index")
+        return self.codes_at([place]), metadata if isinstance(metadata, dict) else {}
+
     @property
     def ids(self) -> Strings:
         """Of the items, in the index's order."""
