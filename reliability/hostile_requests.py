@@ -16,7 +16,6 @@ from .bombs import bombs, largest_taken
 from .finding import Finding
 from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
 
-
 _ROUTES = ("/thumbnail/", "/photograph/", "/original/", "/about/")
 
 

@@ -75,7 +75,7 @@ def _reported(browser: Browser, run: Path) -> bytes:
 
 
 def _searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:
-    """The web page after a search at 16 bits."""
+    """The web page after a search at `BITS` bits."""
     page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(address)
     page.set_input_files("#file", query)
@@ -83,9 +83,12 @@ def _searched(browser: Browser, address: str, query: Path, width: int, scheme: s
     page.locator("#bits").focus()
     while page.locator("#shown").inner_text() != f"{BITS} bits":
         page.keyboard.press("ArrowLeft")
-    page.locator("#status", has_text=f"nearest by {BITS} bits").wait_for()
-    while not page.evaluate("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)"):
+    page.locator("#status", has_text=f"{BITS} of").wait_for()
+    shown = "[...document.querySelectorAll('#results img')].filter(i => i.getBoundingClientRect().top < innerHeight)"
+    while not page.evaluate(f"{shown}.every(i => i.complete && i.naturalWidth)"):
         page.wait_for_timeout(50)  # polled here: the page's policy forbids the browser's own polling
+    page.locator("#bits").blur()
+    page.wait_for_timeout(3000)  # until the frames of what is new have faded
     return page.screenshot()
 
 

@@ -157,7 +157,7 @@ def make_app(
         data = await shrinking.run(show, named(request))
         if data is None:
             raise HTTPException(404, "the image is gone, or cannot be read any more")
-        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
 
     async def original(request: Request) -> Response:
         found = await shrinking.run(pictures.original, named(request)) if originals else None

@@ -33,8 +33,9 @@ class Classes:
     @property
     def exist(self) -> bool:
         """Whether the model has classes with codes, and the index is one whose codes can be looked through."""
-        spec = self._hasher.spec
-        return isinstance(self._index, PrefixIndex) and bool(self._hasher.class_names) and spec.has_text_codes
+        if not isinstance(self._index, PrefixIndex) or not self._hasher.class_names:
+            return False
+        return self._hasher.spec.has_text_codes
 
     def counts(self) -> dict[str, int]:
         """How many images each class has, most first; classes without any are left out."""

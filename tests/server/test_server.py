@@ -136,9 +136,7 @@ def test_thumbnails_are_of_results_alone(client: TestClient, index: PrefixIndex)
 
 def test_pages_of_results_are_parts_of_one_ranking(client: TestClient) -> None:
     whole = client.get("/search", params={"code": "0f0f0f", "k": 17, "bits": 7}).json()
-    pages = [
-        client.get("/search?code=0f0f0f&bits=7", params={"k": 6, "offset": offset}).json() for offset in (0, 6, 12)
-    ]
+    pages = [client.get(f"/search?code=0f0f0f&bits=7&k=6&offset={offset}").json() for offset in (0, 6, 12)]
     assert [hit for page in pages for hit in page["results"]] == whole["results"]
     assert [page["more"] for page in pages] == [True, True, False]
     assert not whole["more"]
@@ -172,7 +170,7 @@ def test_a_mixture_is_refined_by_whole_codes(client: TestClient) -> None:
 
 
 def test_an_image_of_the_index_is_asked_with_by_name_or_ticket(
-    client: TestClient, index: PrefixIndex, photos: Path, hasher: Hasher
+    client: TestClient, photos: Path, hasher: Hasher
 ) -> None:
     for name in ("3.png", f"sub/{MARKUP}"):
         by_name = client.get("/encode", params={"image": name}).json()
@@ -347,7 +345,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     """The port of a real server of an index with entries that lead out of its folder, and a secret file in it."""
     folder = tmp_path_factory.mktemp("hostile")
     index = open_index(str(web_server.make_index(folder)))
-    with serving(server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"))) as port:
+    with serving(
+        server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"), originals=True)
+    ) as port:
         yield port, folder / "photos" / "secret.txt"
 
 

@@ -11,7 +11,7 @@ function withBreaks(name) {
     if (!text) continue;
     const part = document.createElement("span");
     part.className = kind;
-    text.split(/(?<=[/_])/).forEach((piece, place) => part.append(...(place ? [document.createElement("wbr"), piece] : [piece])));
+    for (const piece of text.split(/(?<=[/_])/)) part.append(piece, /[/_]$/.test(piece) ? document.createElement("wbr") : "");
     parts.push(part);
   }
   return parts;

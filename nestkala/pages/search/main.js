@@ -58,6 +58,7 @@ async function search(kind = "query") {
   if (kind === "query") settled = false;
   const { signal } = searching;
   showQuery();
+  by("results").setAttribute("aria-busy", true);
   const waiting = setTimeout(() => { by("results").classList.add("waiting"); say("Searching …"); }, 250);
   try {
     const found = await answer(kind, signal);
@@ -76,7 +77,10 @@ async function search(kind = "query") {
     if (!(error instanceof Refusal)) throw error;
   } finally {
     clearTimeout(waiting);
-    if (!signal.aborted) by("results").classList.remove("waiting");
+    if (!signal.aborted) {
+      by("results").classList.remove("waiting");
+      by("results").setAttribute("aria-busy", false);
+    }
   }
 }
 
@@ -95,10 +99,10 @@ function nothing() {
 
 function summary(ms, changed) {
   if (!items.length) return [""];
-  const whole = several(known.images, "photograph"), within = query.class ? ` in ${query.class}` : ` of ${whole}`;
-  if (ms === undefined) return [items.length < known.images ? `${whole}, some of them from all over` : whole];
+  const whole = several(known.images, "photograph"), count = items.length.toLocaleString("en");
+  if (ms === undefined) return [items.length < known.images ? `A look across ${whole}` : whole];
   const bits = query.bits < known.bits ? `${query.bits} of ${known.bits} bits` : several(known.bits, "bit");
-  const parts = [`${items.length.toLocaleString("en")} nearest${within}`, `${bits}${refines() ? ", then all" : ""}`, `${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`];
+  const parts = [query.class ? `${count} nearest in ${query.class.replaceAll("_", " ")}` : `${count} nearest of ${known.images.toLocaleString("en")}`, `${bits}${refines() ? ", then all" : ""}`, `${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`];
   return [parts.join(" · "), changed];
 }
 
@@ -161,6 +165,7 @@ function searchFile(file) {
 by("form").onsubmit = event => {
   event.preventDefault();
   Object.assign(query, { text: by("text").value.trim(), not: by("not").value.trim() });
+  if (matchMedia("(pointer: coarse)").matches) document.activeElement.blur();  // and the keyboard on the screen goes
   renewed();
 };
 by("pick").onclick = () => by("file").click();
@@ -230,7 +235,22 @@ async function showClasses() {
   });
   by("classes").replaceChildren(...chips);
   by("classes").hidden = false;
+  chips.find(chip => chip.value === query.class)?.scrollIntoView({ block: "nearest", inline: "center" });
+  fitClasses();
 }
+
+// Where the classes do not fit in their row, its end fades, and a button shows all.
+function fitClasses() {
+  const row = by("classes"), whole = row.classList.contains("whole");
+  const isCut = !whole && row.scrollWidth > row.clientWidth + 1;
+  row.classList.toggle("cut", isCut && row.scrollLeft + row.clientWidth < row.scrollWidth - 1);
+  by("every").hidden = !whole && !isCut;
+  by("every").textContent = whole ? "fewer" : "all classes";
+  by("every").setAttribute("aria-expanded", whole);
+}
+by("classes").onscroll = fitClasses;
+by("every").onclick = () => { by("classes").classList.toggle("whole"); fitClasses(); };
+window.addEventListener("resize", fitClasses);
 
 readAddress();
 by("bits").max = known.lengths.length - 1;  // first, or the value is cut to what the maximum was
