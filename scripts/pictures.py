@@ -30,18 +30,21 @@ from nestkala.utils.files import replacing
 BITS = 16
 
 
-def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"), min_map: float = 0.33) -> None:
-    """Write serve.jpg, serve_dark.jpg, results.jpg, advise.png and report.jpg.
+def main(
+    index: str, query: Path, run: Path | None = None, output: Path = Path("docs/pictures"), min_map: float = 0.33
+) -> None:
+    """Write serve.jpg and serve_dark.jpg and, of a run, results.jpg, advise.png and report.jpg.
 
     Args:
-        run: run folder, for the advice and the report.
         index: of images, for the pages.
         query: image that is searched with.
+        run: run folder, for the advice and the report.
         output: folder to write to.
         min_map: quality that the recommended length is to have.
     """
-    lengths = measure_lengths(run, progress=True)
-    plot_lengths(lengths, recommend(lengths, min_map=min_map), output / "advise.png")
+    if run is not None:
+        lengths = measure_lengths(run, progress=True)
+        plot_lengths(lengths, recommend(lengths, min_map=min_map), output / "advise.png")
     opened = open_index(index)
     hasher = hasher_of(opened)
     hits = opened.search(hasher.encode(query), 20, BITS)
@@ -53,8 +56,9 @@ def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"
     chromium = which("chromium") or which("chromium-browser") or which("google-chrome")
     with sync_playwright() as playwright, _served(index) as address:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        _keep(_results(browser, page), output / "results.jpg")
-        _keep(_reported(browser, run), output / "report.jpg")
+        if run is not None:
+            _keep(_results(browser, page), output / "results.jpg")
+            _keep(_reported(browser, run), output / "report.jpg")
         for name, width, scheme in (("serve", 1000, "light"), ("serve_dark", 390, "dark")):
             _keep(_searched(browser, address, query, width, scheme), output / f"{name}.jpg")
         browser.close()

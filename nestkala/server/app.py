@@ -138,7 +138,9 @@ def make_app(
 
     async def browse(request: Request) -> Response:
         k, offset = _range(request.query_params.get("k"), request.query_params.get("offset"))
-        names = _scattered(index.ids, offset, k) if isinstance(index, PrefixIndex) else []
+        names = list[str]()
+        if isinstance(index, PrefixIndex):
+            names = index.ids.take(_scattered(len(index), offset, k)).as_list()
         more = bool(names) and offset + k < min(len(index), MAX_DEPTH)
         return JSONResponse({"results": [{**described(name), "distance": None} for name in names], "more": more})
 
@@ -211,16 +213,15 @@ def _found(
     return search_mixture(among, mixed, k, MAX_DEPTH, bits)  # of one depth, or pages would not fit together
 
 
-def _scattered(ids: Sequence[str], offset: int, k: int) -> list[str]:
-    """Ids number offset to below offset + k of an order in which any beginning is spread over all of them evenly.
+def _scattered(count: int, offset: int, k: int) -> list[int]:
+    """Numbers offset to below offset + k of an order of 0 to count - 1, whose every beginning is spread evenly.
 
-    Steps of the golden section (Knuth, The Art of Computer Programming, 6.4), which come to each id once.
+    Steps of the golden section (Knuth, The Art of Computer Programming, 6.4), which come to each number once.
     """
-    count = len(ids)
     step = max(1, round(0.6180339887 * count))
     while gcd(step, count) > 1:
         step += 1
-    return [ids[number * step % count] for number in range(offset, min(offset + k, count))]
+    return [number * step % count for number in range(offset, min(offset + k, count))]
 
 
 def _hex(code: NDArray[np.uint8]) -> str:

@@ -73,6 +73,14 @@ def test_both_give_the_same_ids_and_distances(local: PrefixIndex, milvus: Milvus
             assert_same_up_to_ties(ours, theirs, q, distance_of)
 
 
+def test_an_item_is_found_by_its_id(local: PrefixIndex, milvus: MilvusIndex) -> None:
+    for name in list(local.ids)[:3]:
+        (code, metadata), theirs = local.get(name) or pytest.fail(name), milvus.get(name) or pytest.fail(name)
+        assert np.array_equal(theirs[0], code)
+        assert theirs[1] == metadata
+    assert milvus.get("none") is None
+
+
 def test_radius_search_gives_the_same_set(local: PrefixIndex, milvus: MilvusIndex) -> None:
     queries = drawn(4, seed=1)
     for bits, radius in ((8, 0), (16, 2), (64, 9), (64, 0)):
