@@ -80,7 +80,8 @@ def _reported(browser: Browser, run: Path) -> bytes:
 
 def _searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:
     """The web page after a search at `BITS` bits."""
-    page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)  # type: ignore[arg-type]
+    size, is_phone = {"width": width, "height": 760}, width < 500
+    page = browser.new_page(viewport=size, color_scheme=scheme, is_mobile=is_phone)  # type: ignore[arg-type]
     page.goto(address)
     page.set_input_files("#file", query)
     page.locator("#status", has_text="nearest").wait_for()

@@ -1,30 +1,33 @@
 // Searching: from what is asked to what is shown.
 
 const PAGE = 48, MOST = 200, SHORTLIST = 1000;
-let searching = new AbortController(), asked = null;
+let searching = new AbortController();
 let settled = false, since = null;  // whether the query was answered, and the tickets of what was shown before its length changed
 
 const several = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
-const isMixture = () => query.images.length + Boolean(query.text) + Boolean(query.not) > 1;
+const isMixture = () => Boolean(query.not) || query.images.length + Boolean(query.text) > 1;
 
 function distanceInWords(distance) {
   return isMixture() ? `distance ${inWords(distance)}` : `${distance} ${distance === 1 ? "bit differs" : "bits differ"}`;
 }
 
-function say(text, changed = "") {
+// A line, what a phone has no room for, and a mark.
+function say(text, more = "", mark = "") {
   by("status").textContent = text;
-  if (!changed) return;
-  const mark = document.createElement("span");
-  mark.className = "changed";
-  mark.textContent = changed;
-  by("status").append(" ", mark);
+  for (const [kind, part] of [["wide", more], ["changed", mark]]) {
+    if (!part) continue;
+    const element = document.createElement("span");
+    element.className = kind;
+    element.textContent = part;
+    by("status").append(" ", element);
+  }
 }
 
 function notice(text = "", { error = false, again = false } = {}) {
   by("notice").hidden = !text;
   by("notice").classList.toggle("error", error);
   by("message").textContent = text;
-  by("again").hidden = !again;
+  by("again").hidden = again !== true;
 }
 
 async function answer(kind, signal) {
@@ -54,10 +57,10 @@ async function search(kind = "query") {
   searching.abort();
   searching = new AbortController();
   const before = kind === "length" && settled ? since : null;
-  asked = kind;
   if (kind === "query") settled = false;
   const { signal } = searching;
   showQuery();
+  notice();
   by("results").setAttribute("aria-busy", true);
   const waiting = setTimeout(() => { by("results").classList.add("waiting"); say("Searching …"); }, 250);
   try {
@@ -70,10 +73,14 @@ async function search(kind = "query") {
     say(...summary(found.ms, changes(before)));
   } catch (error) {
     if (signal.aborted) return;
-    draw([]);
-    by("more").hidden = true;
-    say("");
-    notice(error instanceof Refusal ? error.message : "Something went wrong in this page.", { error: true, again: Boolean(error.mayPass) });
+    const message = error instanceof Refusal ? error.message : "Something went wrong in this page.";
+    if (kind === "more") say(message);  // what is shown is right as far as it goes
+    else {
+      draw([]);
+      by("more").hidden = true;
+      say("");
+      notice(message, { error: true, again: error.mayPass });
+    }
     if (!(error instanceof Refusal)) throw error;
   } finally {
     clearTimeout(waiting);
@@ -102,8 +109,8 @@ function summary(ms, changed) {
   const whole = several(known.images, "photograph"), count = items.length.toLocaleString("en");
   if (ms === undefined) return [items.length < known.images ? `A look across ${whole}` : whole];
   const bits = query.bits < known.bits ? `${query.bits} of ${known.bits} bits` : several(known.bits, "bit");
-  const parts = [query.class ? `${count} nearest in ${query.class.replaceAll("_", " ")}` : `${count} nearest of ${known.images.toLocaleString("en")}`, `${bits}${refines() ? ", then all" : ""}`, `${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`];
-  return [parts.join(" · "), changed];
+  const found = query.class ? `${count} nearest in ${query.class.replaceAll("_", " ")}` : `${count} nearest of ${known.images.toLocaleString("en")}`;
+  return [`${found} · ${bits}${refines() ? ", then all" : ""}`, `· ${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`, changed];
 }
 
 function showQuery() {
@@ -148,16 +155,14 @@ function searchLike(item, add = false) {
   const image = { name: item.image, ticket: item.ticket, picture: item.thumbnail };
   const others = add ? query.images.filter(one => one.ticket !== image.ticket) : [];
   Object.assign(query, { images: [...others, image].slice(-MOST_IMAGES) }, add ? {} : { text: "", not: "" });
-  const wasOpen = viewer.open;
-  viewed = 0;
-  if (wasOpen) closed();
+  closed();
   by("text").value = query.text;
   renewed();
 }
 
 function searchFile(file) {
   if (!file) return;
-  if (viewer.open) closed();
+  closed();
   query.images = [{ name: file.name || "a pasted image", file, picture: URL.createObjectURL(file) }];
   renewed();
 }
@@ -170,6 +175,8 @@ by("form").onsubmit = event => {
 };
 by("pick").onclick = () => by("file").click();
 by("file").onchange = () => { searchFile(by("file").files[0]); by("file").value = ""; };
+
+// The same query at other bits.
 function changed() {
   since ??= new Set(items.map(item => item.ticket));
   keep("replace");
@@ -184,7 +191,7 @@ by("more").onclick = async () => {
   await search("more");
   if (items.length > place) reach(place, true);
 };
-by("again").onclick = () => search(asked === "more" ? "query" : asked);
+by("again").onclick = () => search();
 by("text").onkeydown = event => {
   if (event.key !== "ArrowDown" || !items.length) return;
   event.preventDefault();

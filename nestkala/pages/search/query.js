@@ -28,6 +28,7 @@ async function encodeImage(image) {
     if (image.file.size > known.upload) throw new Refusal(`the image is larger than ${known.upload / 1e6} MB`);
     image.code = (await ask("encode", {}, { method: "POST", body: image.file })).code;
     uploaded.set(image.code, image);
+    if (uploaded.size > 20) uploaded.delete(uploaded.keys().next().value);
   }
   return image.code;
 }
