@@ -54,7 +54,7 @@ class Classes:
     def _made(self, place: int) -> PrefixIndex:
         assert isinstance(self._index, PrefixIndex)
         places = np.flatnonzero(self._assigned == place)
-        return PrefixIndex.build(self._index.codes_at(places.tolist()), self._index.ids.take(places), self._index.bits)
+        return PrefixIndex.build(self._index.codes[places], self._index.ids.take(places), self._index.bits)
 
     def _place(self, name: str) -> int:
         if not self.exist or name not in self._hasher.class_names:
@@ -69,7 +69,6 @@ class Classes:
     def _assigned(self) -> NDArray[np.int64]:
         """The class of each image, (N,); -1 for none."""
         assert isinstance(self._index, PrefixIndex)
-        index = self._index
-        chunks = (range(start, min(start + _CHUNK, len(index))) for start in range(0, len(index), _CHUNK))
-        assigned = [self._hasher.classes_of_codes(index.codes_at(chunk)) for chunk in chunks]
-        return np.concatenate(assigned) if assigned else np.empty(0, np.int64)
+        codes = self._index.codes
+        chunks = (codes[start : start + _CHUNK] for start in range(0, max(1, len(codes)), _CHUNK))
+        return np.concatenate([self._hasher.classes_of_codes(chunk) for chunk in chunks])

@@ -513,7 +513,8 @@ def test_a_screen_reader_finds_its_way(page: Any) -> None:
 def test_it_fits_a_phone_and_a_desk_in_light_and_dark(
     visit: Callable[..., Any], address: str, photos: Path, width: int, height: int, scheme: str
 ) -> None:
-    page = visit(address, viewport={"width": width, "height": height}, color_scheme=scheme)
+    phone = {"is_mobile": width < 400, "has_touch": width < 400}
+    page = visit(address, viewport={"width": width, "height": height}, color_scheme=scheme, **phone)
     page.set_input_files("#file", photos / "summer_2019/lake_at_night.png")
     said(page, "48 nearest")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

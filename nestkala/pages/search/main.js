@@ -110,7 +110,7 @@ function summary(ms, changed) {
   if (ms === undefined) return [items.length < known.images ? `A look across ${whole}` : whole];
   const bits = query.bits < known.bits ? `${query.bits} of ${known.bits} bits` : several(known.bits, "bit");
   const found = query.class ? `${count} nearest in ${query.class.replaceAll("_", " ")}` : `${count} nearest of ${known.images.toLocaleString("en")}`;
-  return [`${found} · ${bits}${refines() ? ", then all" : ""}`, `· ${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`, changed];
+  return [found, `· ${bits}${refines() ? ", then all" : ""} · ${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`, changed];
 }
 
 function showQuery() {
