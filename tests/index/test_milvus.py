@@ -158,8 +158,11 @@ def test_the_web_page_offers_the_lengths_that_milvus_holds(
     client = TestClient(app, raise_server_exceptions=False)
     page = client.get("/").text
     assert "Search 10,000 images" in page
-    assert f"lengths = {list(LENGTHS)}" in page
+    assert f"&quot;lengths&quot;: {list(LENGTHS)}" in page
+    assert client.get("/browse").json() == {"results": [], "more": False}
+    assert client.get("/classes").json() == {"classes": []}
     code = local.codes[7]
+    assert client.get("/encode", params={"image": local.ids[7]}).json()["code"] == code.tobytes().hex()
     asked = {"code": code.tobytes().hex(), "bits": 16, "k": 5}
     answer = client.get("/search", params=asked)
     expected = local.search(code[None], 5, 16).distances[0].tolist()
