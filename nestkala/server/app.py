@@ -140,7 +140,7 @@ def make_app(
         k, offset = _range(request.query_params.get("k"), request.query_params.get("offset"))
         names = list[str]()
         if isinstance(index, PrefixIndex):
-            names = index.ids.take(_scattered(len(index), offset, k)).as_list()
+            names = (await searching.run(index.ids.take, _scattered(len(index), offset, k))).as_list()
         more = bool(names) and offset + k < min(len(index), MAX_DEPTH)
         return JSONResponse({"results": [{**described(name), "distance": None} for name in names], "more": more})
 

@@ -104,8 +104,11 @@ def answered(page: Any) -> None:
 
 
 def until(page: Any, condition: str) -> None:
-    while not page.evaluate(condition):
-        page.wait_for_timeout(50)  # polled here: the page's policy forbids the browser's own polling
+    for _ in range(6_000):  # polled here: the page's policy forbids the browser's own polling
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"not so for minutes: {condition}")
 
 
 def focused(page: Any) -> str:
@@ -309,13 +312,10 @@ def test_the_enlarged_photograph_says_what_it_is(page: Any) -> None:
     page.go_back()
     until(page, "!document.getElementById('viewer').open")
     assert "q=a+photo" in page.url
-    for _ in range(PAGE):  # beyond those that were shown
-        if not page.locator("#viewer[open]").count():
-            page.locator(".card").nth(PAGE - 1).click()
-        page.keyboard.press("ArrowRight")
-        page.wait_for_timeout(50)
-        if len(names(page)) > PAGE:
-            break
+    page.locator(".card").nth(PAGE - 1).click()
+    viewed(page, names(page)[PAGE - 1])
+    page.keyboard.press("ArrowRight")  # beyond those that were shown
+    until(page, "document.querySelectorAll('.card').length > 48")
     viewed(page, names(page)[PAGE])
 
 

@@ -76,9 +76,15 @@ function dateInWords(date) {
   return isNaN(shown) ? date : shown.toLocaleString([], { dateStyle: "long", timeStyle: time ? "short" : undefined });
 }
 
+let fetching = false;
+
 async function turn(step) {
   const place = viewed + step;
-  if (place >= items.length && !by("more").hidden) await search("more");
+  if (fetching) return;
+  if (place >= items.length && !by("more").hidden) {
+    fetching = true;
+    await search("more").finally(() => { fetching = false; });
+  }
   if (viewer.open && place in items) view(place);
 }
 
