@@ -90,9 +90,10 @@ def _version(path: Path) -> int:
 
 
 def _date(metadata: dict[str, Any]) -> tuple[str | None, bool]:
-    if isinstance(date := metadata.get("date"), str) and date:
-        return date, True
     try:
-        return datetime.fromtimestamp(metadata["mtime_ns"] / 1e9).isoformat(timespec="seconds"), False
+        saved = datetime.fromtimestamp(metadata["mtime_ns"] // 10**9).isoformat()
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None, False
+        saved = None
+    if isinstance(date := metadata.get("date"), str) and date:
+        return date, date != saved  # an index may keep the time of the file where the photograph says none
+    return saved, False
