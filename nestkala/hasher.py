@@ -211,6 +211,25 @@ class Hasher:
         named = len(self.class_names)
         return [self.class_names[best] if best < named else None for best in nearest_classes(relaxed, codes)]
 
+    def classes_of_codes(self, codes: np.ndarray, bits: int | None = None) -> np.ndarray:
+        """The class of each packed code (N, ceil(bits / 8)), by place in `class_names`, int64 (N,); -1 for none.
+
+        As `classify`, of codes that were made before: the nearest class code counts, the first of several.
+
+        Args:
+            codes: of images, as `encode` gives them.
+            bits: how many of their bits to compare, as for `encode`.
+
+        Raises:
+            NestKALAError: as `classify` does.
+        """
+        self._check_classes()
+        compared = self.columns(bits)
+        among = np.concatenate([self.class_codes(bits), self._unnamed_codes(bits)])
+        relaxed = unpack(codes, compared.stop - compared.start).astype(np.float32)
+        best = nearest_classes(relaxed, among)
+        return np.where(best < len(self.class_names), best, -1)
+
     def class_probabilities(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int = 128, workers: int = 0
     ) -> Tensor:

@@ -16,6 +16,8 @@ from .bombs import bombs, largest_taken
 from .finding import Finding
 from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
 
+_ROUTES = ("/thumbnail/", "/photograph/", "/original/", "/about/")
+
 
 def run(folder: Path) -> list[Finding]:
     """Start the server over a small index that is made in `folder`, send everything, and report."""
@@ -60,18 +62,25 @@ def _spellings(port: int, secret: Path) -> list[str]:
     ticket = entries(port)[0]["thumbnail"].removeprefix("thumbnail/")
     others = "Lp0fxa4kCN0fAqSPu3bC42EvMC5wbmc="  # of another server, for a/0.png
     tickets = [ticket[:-4], ticket[:8], f"AAAA{ticket}", f"{ticket}/..", f"{ticket}%2f..%2fsecret.png", others]
-    return [f"{route}{path}" for path in paths for route in ("/", "/thumbnail/")] + [f"/thumbnail/{t}" for t in tickets]
+    return [f"{route}{path}" for path in paths for route in ("/", *_ROUTES)] + [
+        f"{route}{ticket}" for ticket in tickets for route in _ROUTES
+    ]
 
 
 def served_images(port: int) -> Finding:
     """Of the entries of the index, images in its folder are served, and nothing else is."""
     found = entries(port)
-    served = sorted(result["image"] for result in found if ask(port, f"/{result['thumbnail']}").status == 200)
+    tickets = {result["image"]: result["thumbnail"].removeprefix("thumbnail/") for result in found}
+    by_route = [
+        sorted(name for name, ticket in tickets.items() if ask(port, f"{route}{ticket}").status == 200)
+        for route in ("/thumbnail/", "/photograph/", "/original/")
+    ]
+    served = sorted(set().union(*by_route))
     return Finding(
         "entries of the index that lead out of its folder, by name or link, or to no image",
         f"{len(found) - len(served)} of {OUTSIDE} refused; {len(served)} of {len(INSIDE)} images served",
         "no file outside, every image inside",
-        len(found) == len(INSIDE) + OUTSIDE and served == INSIDE,
+        len(found) == len(INSIDE) + OUTSIDE and all(names == INSIDE for names in by_route),
         {"served": served},
     )
 

@@ -30,18 +30,21 @@ from nestkala.utils.files import replacing
 BITS = 16
 
 
-def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"), min_map: float = 0.33) -> None:
-    """Write serve.jpg, serve_dark.jpg, results.jpg, advise.png and report.jpg.
+def main(
+    index: str, query: Path, run: Path | None = None, output: Path = Path("docs/pictures"), min_map: float = 0.33
+) -> None:
+    """Write serve.jpg and serve_dark.jpg and, of a run, results.jpg, advise.png and report.jpg.
 
     Args:
-        run: run folder, for the advice and the report.
         index: of images, for the pages.
         query: image that is searched with.
+        run: run folder, for the advice and the report.
         output: folder to write to.
         min_map: quality that the recommended length is to have.
     """
-    lengths = measure_lengths(run, progress=True)
-    plot_lengths(lengths, recommend(lengths, min_map=min_map), output / "advise.png")
+    if run is not None:
+        lengths = measure_lengths(run, progress=True)
+        plot_lengths(lengths, recommend(lengths, min_map=min_map), output / "advise.png")
     opened = open_index(index)
     hasher = hasher_of(opened)
     hits = opened.search(hasher.encode(query), 20, BITS)
@@ -53,8 +56,9 @@ def main(run: Path, index: str, query: Path, output: Path = Path("docs/pictures"
     chromium = which("chromium") or which("chromium-browser") or which("google-chrome")
     with sync_playwright() as playwright, _served(index) as address:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        _keep(_results(browser, page), output / "results.jpg")
-        _keep(_reported(browser, run), output / "report.jpg")
+        if run is not None:
+            _keep(_results(browser, page), output / "results.jpg")
+            _keep(_reported(browser, run), output / "report.jpg")
         for name, width, scheme in (("serve", 1000, "light"), ("serve_dark", 390, "dark")):
             _keep(_searched(browser, address, query, width, scheme), output / f"{name}.jpg")
         browser.close()
@@ -75,17 +79,21 @@ def _reported(browser: Browser, run: Path) -> bytes:
 
 
 def _searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:
-    """The web page after a search at 16 bits."""
-    page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)  # type: ignore[arg-type]
+    """The web page after a search at `BITS` bits."""
+    size, is_phone = {"width": width, "height": 760}, width < 500
+    page = browser.new_page(viewport=size, color_scheme=scheme, is_mobile=is_phone)  # type: ignore[arg-type]
     page.goto(address)
     page.set_input_files("#file", query)
     page.locator("#status", has_text="nearest").wait_for()
     page.locator("#bits").focus()
     while page.locator("#shown").inner_text() != f"{BITS} bits":
         page.keyboard.press("ArrowLeft")
-    page.locator("#status", has_text=f"nearest by {BITS} bits").wait_for()
-    while not page.evaluate("[...document.querySelectorAll('#results img')].every(i => i.complete && i.naturalWidth)"):
+    page.locator("#status", has_text=f"{BITS} of").wait_for()
+    shown = "[...document.querySelectorAll('#results img')].filter(i => i.getBoundingClientRect().top < innerHeight)"
+    while not page.evaluate(f"{shown}.every(i => i.complete && i.naturalWidth)"):
         page.wait_for_timeout(50)  # polled here: the page's policy forbids the browser's own polling
+    page.locator("#bits").blur()
+    page.wait_for_timeout(3000)  # until the frames of what is new have faded
     return page.screenshot()
 
 

@@ -37,7 +37,7 @@ class Serve:
         try:
             from ..server.app import make_app
             from ..server.connections import make_server
-            from ..server.guard import is_host_name, own_names
+            from ..server.guard import is_host_name, is_loopback, own_names
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
         from ..search.opening import index_called, open_index
@@ -48,9 +48,9 @@ class Serve:
         where = index_called(self.index)
         index = open_index(where)
         folder = folder_of(index)
-        app = make_app(
-            index, hasher_of(index, self.model, where, self.backend), folder, own_names(self.host, self.name)
-        )
+        hasher = hasher_of(index, self.model, where, self.backend)
+        alone = self.name is None and is_loopback(self.host)
+        app = make_app(index, hasher, folder, own_names(self.host, self.name), originals=alone)
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host

@@ -51,8 +51,8 @@ class SearchIndex(Protocol):
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
 
-    def code_of(self, name: str) -> NDArray[np.uint8] | None:
-        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
 
     def local(self) -> "PrefixIndex":
         """The same items as an index in memory."""

@@ -133,12 +133,6 @@ class MilvusIndex:
         """The ids with their metadata, in Milvus's order."""
         return ((row["id"], row["metadata"]) for row in self._rows("id", "metadata"))
 
-    def code_of(self, name: str) -> NDArray[np.uint8] | None:
-        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
-        with _explained(self._collection):
-            rows = self._client.get(self._collection, ids=[_key(name)], output_fields=["code"], timeout=_SECONDS)
-        return np.frombuffer(bytes.fromhex(rows[0]["code"]), np.uint8)[None] if rows else None
-
     def local(self) -> PrefixIndex:
         """The same items as an index in memory."""
         return _as_index(list(self._rows("id", "code", "metadata")), self.bits, self.about)
@@ -153,6 +147,14 @@ class MilvusIndex:
             while rows := found.next():
                 yield from rows
             found.close()
+
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        with _explained(self._collection):
+            rows = self._client.get(
+                self._collection, ids=[_key(name)], output_fields=["code", "metadata"], timeout=_SECONDS
+            )
+        return (np.frombuffer(bytes.fromhex(rows[0]["code"]), np.uint8)[None], rows[0]["metadata"]) if rows else None
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None

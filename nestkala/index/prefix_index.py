@@ -16,6 +16,7 @@ from ..utils.errors import NestKALAError
 from ..utils.errors import nearest as nearest_name
 from ..utils.limits import is_whole_number
 from ..utils.packed_words import ordered_words, packed_bytes
+from ..utils.text_files import parsed_json
 from .contract import Hits
 from .local.index_file import IndexFile
 from .local.searching import checked_bits, search_segments, search_segments_radius
@@ -155,18 +156,20 @@ class PrefixIndex:
         """All codes, packed, uint8 (N, bytes), in the index's order: a copy."""
         return packed_bytes(self._whole.codes.words, -(-self.bits // 8))
 
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        for segment in self._segments:
+            place = segment.find([name])
+            if place[0] >= 0:
+                metadata = parsed_json(segment.metadata[int(place[0])], f"the metadata of {name!r} in the index")
+                code = packed_bytes(segment.codes.words[place], -(-self.bits // 8))
+                return code, metadata if isinstance(metadata, dict) else {}
+        return None
+
     @property
     def ids(self) -> Strings:
         """Of the items, in the index's order."""
         return self._whole.ids
-
-    def code_of(self, name: str) -> NDArray[np.uint8] | None:
-        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
-        for segment in self._segments:
-            place = segment.find([name])
-            if place[0] >= 0:
-                return packed_bytes(segment.codes.words[place], -(-self.bits // 8))
-        return None
 
     @property
     def lengths(self) -> range:

@@ -53,8 +53,8 @@ def as_query(said: str, index: SearchIndex, hasher: Hasher, folder: Path | None)
         raise NestKALAError("a query is empty: name an image, or say what the images should show")
     if _is_file(path):
         return _of_image(path, hasher)
-    if (code := index.code_of(said)) is not None:
-        return Query(folder / said if folder is not None and is_below(said) else said, code)
+    if (item := index.get(said)) is not None:
+        return Query(folder / said if folder is not None and is_below(said) else said, item[0])
     if folder is not None and is_below(said) and looks_like_image(path) and _is_file(folder / path):
         return _of_image(folder / path, hasher)
     if looks_like_image(path):
@@ -81,9 +81,20 @@ def mixture(wanted: Sequence[Query], unwanted: Sequence[Query], bits: int) -> ND
     return mixed
 
 
-def search_mixture(index: SearchIndex, mixed: NDArray[np.float32], k: int, shortlist: int | None) -> Hits:
-    """The k images whose codes have the largest products with a mixture (1, L), among those nearest to its signs."""
-    return index.search(pack(mixed), k, shortlist=shortlist or max(SHORTLIST, 10 * k), rescore=mixed)
+def search_mixture(
+    index: SearchIndex, mixed: NDArray[np.float32], k: int, shortlist: int | None, bits: int | None = None
+) -> Hits:
+    """The k images whose codes have the largest products with a mixture (1, L), among those nearest to its signs.
+
+    Args:
+        index: to search.
+        mixed: of the index's length, as `mixture` gives it.
+        k: how many.
+        shortlist: how many images to rank; None for `SHORTLIST`, or 10 k if that is more.
+        bits: prefix length that is compared, by default all.
+    """
+    compared = np.where(np.arange(mixed.shape[1]) < (bits or mixed.shape[1]), mixed, np.float32(0))
+    return index.search(pack(mixed), k, bits, shortlist=shortlist or max(SHORTLIST, 10 * k), rescore=compared)
 
 
 def _of_image(path: Path, hasher: Hasher) -> Query:

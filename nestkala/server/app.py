@@ -1,15 +1,9 @@
 """A web page that searches an index: an image or a sentence becomes a code once, and any prefix of it is searched."""
 
-import hmac
-import json
-import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Collection
-from functools import lru_cache
-from importlib.resources import files
+from collections.abc import Collection, Sequence
+from math import gcd
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -18,34 +12,56 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from ..codes import pack
 from ..hasher import Hasher
-from ..images.decoding import thumbnail
-from ..index import SearchIndex
+from ..index import Hits, PrefixIndex, SearchIndex
 from ..index.strings import as_text
+from ..search.queries import Query, mixture, search_mixture
 from ..utils.errors import NestKALAError
+from .classes import Classes
 from .guard import Guard
+from .page import Page
+from .pictures import Pictures
+from .tickets import Tickets
 from .turns import Turns
 from .uploads import body, check_upload
 
 MAX_TEXT = 500
 MAX_RESULTS = 200
-MAX_SHORTLIST = 10_000
-_THUMBNAIL = 320
+"""Of one answer; the next ones are asked for by their offset."""
+MAX_DEPTH = 10_000
+"""Results of one query in all, and images on a shortlist."""
+MAX_CODES = 8
+"""Things that one query is like, or unlike."""
 _SHORTEST = 4
 _UPLOADS = 8
+_SEALED = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
-def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection[str] | None = None) -> Starlette:
+def make_app(
+    index: SearchIndex,
+    hasher: Hasher,
+    folder: Path,
+    hosts: Collection[str] | None = None,
+    originals: bool = False,
+) -> Starlette:
     """The application, for any ASGI server.
 
     Routes:
         GET /: the page.
         POST /encode with an image as the body, or GET /encode?text=...: {"code": hexadecimal}.
-        GET /search?code=...&bits=...&k=...&shortlist=...: {"results": [{"image", "distance", "thumbnail"}], "ms"}.
-        GET /thumbnail/TICKET, as a result names it: no file is served that was in no result.
+        GET /encode?image=...: the same of an image of the index, by ticket or name, with its "image" and "thumbnail".
+        GET /search?code=...&not=...&bits=...&k=...&offset=...&shortlist=...&class=...: {"results": [{"image",
+            "distance", "ticket", "thumbnail"}], "more": whether there are, "ms"}. `code` and `not` may be given several
+            times; with a `class` alone its own code is searched for.
+        GET /browse?k=...&offset=...: the same of images from all over the index, without distances.
+        GET /classes: {"classes": [{"name", "images"}]}, for models that have any.
+        GET /thumbnail/TICKET, /photograph/TICKET and /original/TICKET, as a result names it: no file is served that was
+            in no result. The second is as large as a screen, the third the file itself.
+        GET /about/TICKET: {"date", "taken", "width", "height", "bytes"}.
 
     Errors are answered by {"error": a sentence}: 400 for what cannot be asked, 403 and 400 by `Guard`, 404, 405, 408,
     413 and 415 for uploads that are too slow, too large or no images, 503 where many wait.
@@ -55,75 +71,120 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection
         hasher: which made its codes.
         folder: where its images are.
         hosts: names that the server may be called by, as `server_guard.own_names` gives them; None for any.
+        originals: serve the files themselves, too, whose metadata may say where a photograph was taken.
     """
-    root, tickets, images = folder.resolve(), Tickets(), f"{len(index):,}"
-    template = Template(files("nestkala").joinpath("pages/search.html").read_text(encoding="utf-8"))
+    tickets, pictures, classes = Tickets(), Pictures(folder), Classes(index, hasher)
     # One search takes all processors, and not every threading layer of numba bears two; one image takes much memory.
     searching, reading, looking, shrinking, uploading = Turns(1), Turns(1), Turns(1), Turns(1), Turns(_UPLOADS)
-
-    @lru_cache(maxsize=1024)
-    def small(name: str) -> bytes | None:
-        path = _inside(root, name)
-        return None if path is None else thumbnail(path, _THUMBNAIL)
+    lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]
+    html = Page(bits=index.bits, lengths=lengths, images=len(index), classes=classes.exist, originals=originals)
 
     async def page(_: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
-        policy = f"default-src 'none'; img-src 'self' blob:; connect-src 'self'; style-src 'nonce-{nonce}'; "
-        policy += f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]
-        values = {"nonce": nonce, "bits": index.bits, "lengths": json.dumps(lengths), "images": images}
-        return HTMLResponse(template.substitute(values), headers={"Content-Security-Policy": policy})
+        return html.response()
+
+    async def icon(_: Request) -> Response:
+        return Response(html.icon, media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"})
 
     def checked_and_encoded(image: bytes) -> NDArray[np.uint8]:
         check_upload(image)
         return hasher.encode(image)
 
     async def encode(request: Request) -> Response:
-        if request.method == "GET":
-            text = request.query_params.get("text", "")
-            if not 0 < len(text.strip()) <= MAX_TEXT:
-                raise HTTPException(400, f"text must have 1 to {MAX_TEXT} characters")
-            code = await reading.run(hasher.encode_text, text.strip())
-        else:
+        if request.method == "POST":
             async with body(request, uploading) as image:
                 code = await looking.run(checked_and_encoded, image)
-        return JSONResponse({"code": code[0].tobytes().hex()})
+            return JSONResponse({"code": _hex(code)})
+        if (asked := request.query_params.get("image")) is not None:
+            name = tickets.name_of(asked) or asked
+            found = await searching.run(index.get, name)
+            if found is None:
+                raise HTTPException(404, f"{as_text(name)[:100]} is not in the index")
+            return JSONResponse({"code": _hex(found[0]), **described(name)})
+        text = request.query_params.get("text", "").strip()
+        if not 0 < len(text) <= MAX_TEXT:
+            raise HTTPException(400, f"text must have 1 to {MAX_TEXT} characters")
+        return JSONResponse({"code": _hex(await reading.run(hasher.encode_text, text))})
+
+    def described(name: str) -> dict[str, Any]:
+        ticket = tickets.of(name)
+        return {"image": as_text(name), "ticket": ticket, "thumbnail": f"thumbnail/{ticket}"}
 
     async def search(request: Request) -> Response:
         asked = request.query_params
-        code = _code(asked.get("code", ""), index.bits)
-        bits, k = _number(asked.get("bits"), index.bits, "bits"), _number(asked.get("k"), 24, "k")
+        name, bits = asked.get("class") or None, _number(asked.get("bits"), index.bits, "bits")
+        wanted, unwanted = ([_code(text, index.bits) for text in asked.getlist(key)] for key in ("code", "not"))
+        if not wanted and name is None:
+            wanted = [_code("", index.bits)]  # which says what is missing
+        if max(len(wanted), len(unwanted)) > MAX_CODES:
+            raise HTTPException(400, f"a query may be like {MAX_CODES} things at most, and unlike as many")
+        k, offset = _range(asked.get("k"), asked.get("offset"))
         shortlist = _number(asked.get("shortlist"), 0, "shortlist") or None
-        if not 0 < k <= MAX_RESULTS:
-            raise HTTPException(400, f"k must be 1 to {MAX_RESULTS}, not {k}")
-        if shortlist is not None and shortlist > MAX_SHORTLIST:
-            raise HTTPException(400, f"shortlist must be {MAX_SHORTLIST} at most, not {shortlist}")
+        if shortlist is not None and shortlist > MAX_DEPTH:
+            raise HTTPException(400, f"shortlist must be {MAX_DEPTH} at most, not {shortlist}")
 
         def found() -> dict[str, Any]:
             started = time.perf_counter()
-            hits = index.search(code, k, bits, shortlist=shortlist)
+            among = index if name is None else classes.images_of(name)
+            codes = wanted or [classes.code(str(name))]
+            hits = _found(among, codes, unwanted, offset + k, bits, shortlist)
             ms = 1000 * (time.perf_counter() - started)
             results = [
-                {"image": as_text(name), "distance": distance, "thumbnail": f"thumbnail/{tickets.of(name)}"}
-                for name, distance in zip(hits.ids[0], hits.distances[0].tolist(), strict=True)
+                {**described(one), "distance": distance}
+                for one, distance in zip(hits.ids[0][offset:], hits.distances[0][offset:].tolist(), strict=True)
             ]
-            return {"results": results, "ms": ms}
+            return {"results": results, "more": offset + k < min(len(among), shortlist or MAX_DEPTH), "ms": ms}
 
         return JSONResponse(await searching.run(found))
 
-    async def image(request: Request) -> Response:
+    async def browse(request: Request) -> Response:
+        k, offset = _range(request.query_params.get("k"), request.query_params.get("offset"))
+        names = list[str]()
+        if isinstance(index, PrefixIndex):
+            names = (await searching.run(index.ids.take, _scattered(len(index), offset, k))).as_list()
+        more = bool(names) and offset + k < min(len(index), MAX_DEPTH)
+        return JSONResponse({"results": [{**described(name), "distance": None} for name in names], "more": more})
+
+    async def known_classes(_: Request) -> Response:
+        counts = await searching.run(classes.counts) if classes.exist else {}
+        return JSONResponse({"classes": [{"name": name, "images": number} for name, number in counts.items()]})
+
+    def named(request: Request) -> str:
         name = tickets.name_of(request.path_params["ticket"])
-        jpeg = None if name is None else await shrinking.run(small, name)
-        if jpeg is None:
+        if name is None:
             raise HTTPException(404, "there is no such image")
-        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return name
+
+    async def jpeg(request: Request) -> Response:
+        show = pictures.large if request.url.path.startswith("/photograph/") else pictures.small
+        data = await shrinking.run(show, named(request))
+        if data is None:
+            raise HTTPException(404, "the image is gone, or cannot be read any more")
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
+
+    async def original(request: Request) -> Response:
+        found = await shrinking.run(pictures.original, named(request)) if originals else None
+        if found is None:
+            raise HTTPException(404, "there is no such image")
+        path, kind = found
+        return FileResponse(path, media_type=kind, filename=as_text(path.name), headers=_SEALED)
+
+    async def about(request: Request) -> Response:
+        name = named(request)
+        _, metadata = await searching.run(index.get, name) or (None, {})
+        return JSONResponse(await shrinking.run(pictures.facts, name, metadata))
 
     return Starlette(
         routes=[
             Route("/", page),
+            Route("/icon.svg", icon),
             Route("/encode", encode, methods=["GET", "POST"]),
             Route("/search", search),
-            Route("/thumbnail/{ticket}", image),
+            Route("/browse", browse),
+            Route("/classes", known_classes),
+            Route("/thumbnail/{ticket}", jpeg),
+            Route("/photograph/{ticket}", jpeg),
+            Route("/original/{ticket}", original),
+            Route("/about/{ticket}", about),
         ],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={
@@ -135,37 +196,36 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection
     )
 
 
-class Tickets:
-    """Names that were given out come back as they were; others cannot be made up."""
-
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
-
-    def of(self, name: str) -> str:
-        """The ticket of a name, letters that an address may hold."""
-        data = name.encode("utf-8", "surrogateescape")
-        return urlsafe_b64encode(self._seal(data) + data).decode()
-
-    def name_of(self, ticket: str) -> str | None:
-        """The name of a ticket that `of` gave; None for another."""
-        try:
-            content = urlsafe_b64decode(ticket)
-        except ValueError:
-            return None
-        seal, data = content[:16], content[16:]
-        return data.decode("utf-8", "surrogateescape") if hmac.compare_digest(seal, self._seal(data)) else None
-
-    def _seal(self, data: bytes) -> bytes:
-        return hmac.digest(self._secret, data, "sha256")[:16]
+def _found(
+    among: SearchIndex,
+    wanted: Sequence[NDArray[np.uint8]],
+    unwanted: Sequence[NDArray[np.uint8]],
+    k: int,
+    bits: int,
+    shortlist: int | None,
+) -> Hits:
+    """The k nearest to one code, or to a mixture of several; with a shortlist ranked by whole codes."""
+    if len(wanted) == 1 and not unwanted:
+        return among.search(wanted[0], k, bits, shortlist=shortlist)
+    mixed = mixture([Query("", code) for code in wanted], [Query("", code) for code in unwanted], among.bits)
+    if shortlist is not None:
+        return among.search(pack(mixed), k, bits, shortlist=shortlist, rescore=mixed)
+    return search_mixture(among, mixed, k, MAX_DEPTH, bits)  # of one depth, or pages would not fit together
 
 
-def _inside(root: Path, name: str) -> Path | None:
-    """The file of a name in a folder; None for one elsewhere, by whatever name or link, and for what is no file."""
-    try:
-        path = (root / name).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # names that no file can have, links in a circle
-        return None
+def _scattered(count: int, offset: int, k: int) -> list[int]:
+    """Numbers offset to below offset + k of an order of 0 to count - 1, whose every beginning is spread evenly.
+
+    Steps of the golden section (Knuth, The Art of Computer Programming, 6.4), which come to each number once.
+    """
+    step = max(1, round(0.6180339887 * count))
+    while gcd(step, count) > 1:
+        step += 1
+    return [number * step % count for number in range(offset, min(offset + k, count))]
+
+
+def _hex(code: NDArray[np.uint8]) -> str:
+    return code[0].tobytes().hex()
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -193,6 +253,16 @@ def _code(text: str, bits: int) -> np.ndarray:
     if len(code) != -(-bits // 8):
         raise HTTPException(400, f"code must be {-(-bits // 8)} bytes in hexadecimal, as /encode gives them")
     return np.frombuffer(code, np.uint8)[None]
+
+
+def _range(k: str | None, offset: str | None) -> tuple[int, int]:
+    """How many results are asked for, and how many come before them."""
+    count, first = _number(k, 24, "k"), _number(offset, 0, "offset")
+    if not 0 < count <= MAX_RESULTS:
+        raise HTTPException(400, f"k must be 1 to {MAX_RESULTS}, not {count}")
+    if not 0 <= first <= MAX_DEPTH - count:
+        raise HTTPException(400, f"offset must be 0 to {MAX_DEPTH - count}, not {first}")
+    return count, first
 
 
 def _number(text: str | None, default: int, name: str) -> int:

@@ -19,13 +19,17 @@ _HEADERS = {
 
 def own_names(host: str, other: str | None = None) -> Collection[str] | None:
     """What a server at `host` is called, and by an `other` name; None for any, at no loopback and without another."""
-    try:
-        alone = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        alone = False
-    if other is None and not alone:
+    if other is None and not is_loopback(host):
         return None
     return sorted({"localhost", "127.0.0.1", "::1", host.lower(), (other or host).lower()})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server at `host` can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_host_name(name: str) -> bool:

@@ -106,6 +106,18 @@ def test_the_number_of_distinct_prefixes_is_counted_at_every_length(bits: int) -
         assert index.num_prefixes(length) == len(np.unique(prefix(codes, length), axis=0))
 
 
+def test_an_item_is_found_by_its_id() -> None:
+    codes, names = np.random.default_rng(0).integers(0, 256, (50, 3), dtype=np.uint8), [f"{n}.jpg" for n in range(50)]
+    index = PrefixIndex.build(codes, names, metadata=[{"number": n} for n in range(50)])
+    for n, name in enumerate(names):
+        found = index.get(name)
+        assert found is not None
+        assert found[0].tolist() == [codes[n].tolist()]
+        assert found[1] == {"number": n}
+    assert index.get("50.jpg") is None
+    assert PrefixIndex.empty(8).get("0.jpg") is None
+
+
 def test_adding_and_removing_is_the_same_as_building_from_what_is_left() -> None:
     index, codes, ids = built(60, 20)
     gone = set(ids[5:50:3])

@@ -73,6 +73,14 @@ def test_both_give_the_same_ids_and_distances(local: PrefixIndex, milvus: Milvus
             assert_same_up_to_ties(ours, theirs, q, distance_of)
 
 
+def test_an_item_is_found_by_its_id(local: PrefixIndex, milvus: MilvusIndex) -> None:
+    for name in list(local.ids)[:3]:
+        (code, metadata), theirs = local.get(name) or pytest.fail(name), milvus.get(name) or pytest.fail(name)
+        assert np.array_equal(theirs[0], code)
+        assert theirs[1] == metadata
+    assert milvus.get("none") is None
+
+
 def test_radius_search_gives_the_same_set(local: PrefixIndex, milvus: MilvusIndex) -> None:
     queries = drawn(4, seed=1)
     for bits, radius in ((8, 0), (16, 2), (64, 9), (64, 0)):
@@ -129,11 +137,11 @@ def test_items_are_added_replaced_and_removed(tmp_path: Path) -> None:
     index.remove(names[:2_498])
     assert sorted(index.items()) == [("2498.jpg", {"size": 2498}), (ODD, {"size": -1})]
     assert index.search(codes[:1], 5).ids == [[ODD, "2498.jpg"]]
-    np.testing.assert_array_equal(index.code_of(ODD), codes[:1])
-    assert index.code_of("2.jpg") is None
+    np.testing.assert_array_equal(index.get(ODD)[0], codes[:1])
+    assert index.get("2.jpg") is None
     copy = index.local()
     assert (sorted(copy.items()), copy.about) == (sorted(index.items()), {"model": "ä"})
-    np.testing.assert_array_equal(copy.code_of("2498.jpg"), codes[2498:2499])
+    np.testing.assert_array_equal(copy.get("2498.jpg")[0], codes[2498:2499])
     index.close()
     again = MilvusIndex.open(address)
     assert again is not None
@@ -177,8 +185,11 @@ def test_the_web_page_offers_the_lengths_that_milvus_holds(
     client = TestClient(app, raise_server_exceptions=False)
     page = client.get("/").text
     assert "Search 10,000 images" in page
-    assert f"lengths = {list(LENGTHS)}" in page
+    assert f"&quot;lengths&quot;: {list(LENGTHS)}" in page
+    assert client.get("/browse").json() == {"results": [], "more": False}
+    assert client.get("/classes").json() == {"classes": []}
     code = local.codes[7]
+    assert client.get("/encode", params={"image": local.ids[7]}).json()["code"] == code.tobytes().hex()
     asked = {"code": code.tobytes().hex(), "bits": 16, "k": 5}
     answer = client.get("/search", params=asked)
     expected = local.search(code[None], 5, 16).distances[0].tolist()

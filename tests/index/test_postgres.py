@@ -89,8 +89,8 @@ def test_ids_distances_and_order_are_those_of_the_local_index(address: str, bits
     copy = again.local()
     assert (list(copy.ids), copy.about, list(copy.items())) == (list(local.ids), local.about, list(local.items()))
     np.testing.assert_array_equal(copy.codes, local.codes)
-    np.testing.assert_array_equal(again.code_of(ODD), codes[-1:])
-    assert again.code_of("absent.jpg") is again.code_of("\0") is again.code_of("\udcff") is None
+    np.testing.assert_array_equal(again.get(ODD)[0], codes[-1:])
+    assert again.get("absent.jpg") is again.get("\0") is again.get("\udcff") is None
     assert_same(local.search(queries[:0], 3), again.search(queries[:0], 3))
     index.close()
     again.close()

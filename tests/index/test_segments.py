@@ -298,8 +298,8 @@ def test_joined_indexes_name_images_by_the_folder_above() -> None:
             joined.search_radius(codes[:5], 20, where=where).ids == whole.search_radius(codes[:5], 20, where=where).ids
         )
     for n in (3, 40, 80):
-        assert joined.code_of(names[n]).tolist() == codes[n : n + 1].tolist()  # type: ignore[union-attr]
-    assert joined.code_of("3.jpg") is None
+        assert joined.get(names[n])[0].tolist() == codes[n : n + 1].tolist()  # type: ignore[union-attr]
+    assert joined.get("3.jpg")[0] is None
     assert parts[0].search(codes[:1], 1).ids[0][0] in numbered(0, 30)  # which stays as it was
 
 

@@ -95,10 +95,18 @@ def test_a_page_of_results_shows_them(page: Any, photos: Path, tmp_path: Path) -
 def test_the_served_page_shows_them(page: Any, address: str, photos: Path) -> None:
     page.goto(address)
     page.set_input_files("#file", photos / f"{NAMES[0]}.png")
-    page.locator("#status", has_text="nearest by 20 bits").wait_for(timeout=300_000)
+    page.locator("#status", has_text="nearest of").wait_for(timeout=300_000)
     assert nothing_ran(page, scripts=1)
-    shown = page.locator("#results figcaption").evaluate_all("all => all.map(one => one.firstChild.data)")
-    assert sorted(shown) == sorted(f"{name}.png " for name in NAMES)
+    shown = page.locator("#results .name").all_text_contents()
+    assert sorted(shown) == sorted(f"{name}.png" for name in NAMES)
+    page.locator("#results .card").first.click()
+    for name in shown:
+        page.locator("#place", has_text=f"{shown.index(name) + 1} of").wait_for()
+        assert page.locator("#viewed").text_content() == name
+        page.keyboard.press("ArrowRight")
+    page.locator("#like").click()
+    page.locator(".chip").wait_for()
+    assert nothing_ran(page, scripts=1)
 
 
 def test_a_report_shows_class_names_and_run_names(page: Any, tmp_path: Path) -> None:

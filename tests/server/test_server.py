@@ -1,10 +1,14 @@
 """The web page's server: what it answers, and what it refuses."""
 
 import asyncio
+import json
+import os
 import socket
 import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +24,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from nestkala import Hasher
-from nestkala.codes import hamming
+from nestkala.codes import hamming, unpack
 from nestkala.index import PrefixIndex
 from nestkala.search.folder import update_from_folder
 from nestkala.search.opening import open_index
@@ -130,6 +134,147 @@ def test_thumbnails_are_of_results_alone(client: TestClient, index: PrefixIndex)
         assert client.get(path).status_code == 404
 
 
+def test_pages_of_results_are_parts_of_one_ranking(client: TestClient) -> None:
+    whole = client.get("/search", params={"code": "0f0f0f", "k": 17, "bits": 7}).json()
+    pages = [client.get(f"/search?code=0f0f0f&bits=7&k=6&offset={offset}").json() for offset in (0, 6, 12)]
+    assert [hit for page in pages for hit in page["results"]] == whole["results"]
+    assert [page["more"] for page in pages] == [True, True, False]
+    assert not whole["more"]
+    beyond = client.get("/search", params={"code": "0f0f0f", "offset": 40}).json()
+    assert (beyond["results"], beyond["more"]) == ([], False)
+
+
+@pytest.mark.parametrize("bits", [5, 20])
+def test_mixtures_rank_by_products_with_all_that_is_asked(
+    client: TestClient, photos: Path, hasher: Hasher, bits: int
+) -> None:
+    wanted, unwanted = ["0ff0a0", "3c3c30"], ["a5a5a0"]
+    parameters = (
+        [("code", code) for code in wanted] + [("not", code) for code in unwanted] + [("bits", bits), ("k", 17)]
+    )
+    hits = client.get("/search", params=parameters).json()["results"]
+    vectors = {code: unpack(np.frombuffer(bytes.fromhex(code), np.uint8)[None], 20)[0] for code in wanted + unwanted}
+    mixed = (sum(vectors[code] for code in wanted) - 0.5 * vectors[unwanted[0]])[:bits]
+    found = unpack(hasher.encode([photos / hit["image"] for hit in hits]), 20)[:, :bits]
+    assert len(hits) == 17
+    costs = [float(np.abs(mixed)[np.sign(code) != np.sign(mixed)].sum()) for code in found]
+    assert [hit["distance"] for hit in hits] == costs == sorted(costs)
+    pages = [client.get("/search", params=[*parameters[:-1], ("k", 6), ("offset", n)]).json() for n in (0, 6, 12)]
+    assert [hit for page in pages for hit in page["results"]] == hits
+
+
+def test_a_mixture_is_refined_by_whole_codes(client: TestClient) -> None:
+    asked = "/search?code=0ff0a0&code=3c3c30&k=17"
+    fine = client.get(f"{asked}&bits=5&shortlist=17").json()["results"]
+    assert [hit["distance"] for hit in fine] == [hit["distance"] for hit in client.get(asked).json()["results"]]
+
+
+def test_an_image_of_the_index_is_asked_with_by_name_or_ticket(
+    client: TestClient, photos: Path, hasher: Hasher
+) -> None:
+    for name in ("3.png", f"sub/{MARKUP}"):
+        by_name = client.get("/encode", params={"image": name}).json()
+        assert by_name["code"] == hasher.encode(photos / name)[0].tobytes().hex()
+        assert by_name["image"] == name
+        assert client.get("/encode", params={"image": by_name["ticket"]}).json() == by_name
+        assert client.get(by_name["thumbnail"]).status_code == 200
+    for stranger in ("secret.txt", "../secret.png", str(photos / "3.png"), "", "4.PNG"):
+        answer = client.get("/encode", params={"image": stranger})
+        assert answer.status_code == 404
+        assert "is not in the index" in answer.json()["error"]
+
+
+def test_browsing_comes_to_every_image_once(client: TestClient, index: PrefixIndex) -> None:
+    pages = [client.get("/browse", params={"k": 5, "offset": offset}).json() for offset in (0, 5, 10, 15)]
+    assert sorted(hit["image"] for page in pages for hit in page["results"]) == sorted(index.ids)
+    assert [page["more"] for page in pages] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 100, 997])
+def test_what_is_browsed_first_is_spread_over_the_index(count: int) -> None:
+    assert sorted(server._scattered(count, 0, count)) == list(range(count))
+    some = sorted(server._scattered(count, 0, 20))
+    gaps = np.diff([-1, *some, count])
+    assert gaps.max() <= 3 * max(1, count / 21)
+
+
+def test_photographs_are_enlarged_and_described(hasher: Hasher, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}  # where it was taken
+    wide = Image.new("RGB", (2000, 1000), "red")
+    wide.paste("blue", (0, 0, 1000, 1000))
+    wide.save(tmp_path / "a.jpg", exif=exif)
+    os.utime(tmp_path / "a.jpg", ns=(0, 10**18))
+    saved = datetime.fromtimestamp(10**9).isoformat()
+    dates = [{"date": "2019-05-04T12:00:00"}, {}, {"date": saved}]
+    metadata = [{**date, "mtime_ns": 10**18} for date in dates] + [{}]
+    for name in ("b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
+    names = ["a.jpg", "b.jpg", "c.jpg", "gone.jpg"]
+    index = PrefixIndex.build(np.zeros((4, 3), np.uint8), names, 20, metadata)
+    client = TestClient(server.make_app(index, hasher, tmp_path))
+    first, *others, gone = (client.get("/encode", params={"image": name}).json()["ticket"] for name in names)
+    large = Image.open(BytesIO(client.get(f"/photograph/{first}").content))
+    assert large.size == (800, 1600)
+    assert not large.getexif()
+    assert large.convert("RGB").getpixel((400, 400))[2] > 200  # the left half has become the upper one
+    facts = client.get(f"/about/{first}").json()
+    size = (tmp_path / "a.jpg").stat().st_size
+    assert facts == {"date": "2019-05-04T12:00:00", "taken": True, "width": 1000, "height": 2000, "bytes": size}
+    for ticket in others:
+        facts = client.get(f"/about/{ticket}").json()
+        assert (facts["date"], facts["taken"]) == (saved, False)
+    nothing = {"date": None, "taken": False, "width": None, "height": None, "bytes": None}
+    assert client.get(f"/about/{gone}").json() == nothing
+    for route in ("thumbnail", "photograph", "original"):
+        assert client.get(f"/{route}/{gone}").status_code == 404
+
+
+def test_a_file_that_is_replaced_is_shown_as_it_is_now(hasher: Hasher, tmp_path: Path) -> None:
+    client = TestClient(server.make_app(PrefixIndex.build(np.zeros((1, 3), np.uint8), ["a.png"], 20), hasher, tmp_path))
+    ticket = client.get("/encode?image=a.png").json()["ticket"]
+    assert client.get(f"/thumbnail/{ticket}").status_code == 404
+    for number, color in enumerate([(255, 0, 0), (0, 0, 255)]):
+        Image.new("RGB", (8, 8), color).save(tmp_path / "a.png")
+        os.utime(tmp_path / "a.png", ns=(0, number * 10**9))
+        shown = Image.open(BytesIO(client.get(f"/thumbnail/{ticket}").content)).getpixel((4, 4))
+        assert np.abs(np.subtract(shown, color)).max() < 8
+
+
+def test_originals_are_served_only_where_they_may_be(index: PrefixIndex, hasher: Hasher, photos: Path) -> None:
+    for allowed in (False, True):
+        client = TestClient(server.make_app(index, hasher, photos, originals=allowed))
+        for result in client.get("/search?code=000000&k=17").json()["results"]:
+            answer = client.get(f"/original/{result['ticket']}")
+            if not allowed or result["image"] == "out.png":
+                assert answer.status_code == 404
+                continue
+            assert answer.content == (photos / result["image"]).read_bytes()
+            assert answer.headers["content-type"] == "image/png"
+            assert answer.headers["content-disposition"].startswith("attachment")
+            assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_classes_hold_the_images_whose_codes_are_nearest_to_theirs(
+    client: TestClient, index: PrefixIndex, hasher: Hasher
+) -> None:
+    names = list(index.ids)
+    nearest = (unpack(index.codes, 20) @ unpack(hasher.class_codes(), 20).T).argmax(axis=1)
+    of_class = {kind: {names[n] for n in np.flatnonzero(nearest == place)} for place, kind in enumerate("ab")}
+    counted = {one["name"]: one["images"] for one in client.get("/classes").json()["classes"]}
+    assert counted == {kind: len(members) for kind, members in of_class.items() if members}
+    for kind in counted:
+        hits = client.get("/search", params={"class": kind, "k": 17}).json()["results"]
+        assert {hit["image"] for hit in hits} == of_class[kind]
+        codes = np.concatenate([index.get(hit["image"])[0] for hit in hits])  # type: ignore[index]
+        distances = hamming(hasher.class_codes()[["ab".index(kind)]], codes, 20)[0].tolist()
+        assert [hit["distance"] for hit in hits] == distances
+        hits = client.get("/search", params={"class": kind, "code": "0f0f0f", "k": 17}).json()["results"]
+        assert {hit["image"] for hit in hits} == of_class[kind]
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     answer = client.get("/")
     policy = answer.headers["content-security-policy"]
@@ -138,8 +283,12 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     assert f'<script nonce="{nonce}">' in answer.text
     assert nonce not in client.get("/").text
     assert "://" not in answer.text
-    assert f"lengths = {list(range(4, 21))}" in answer.text
-    assert "${results.length}" in answer.text
+    known = json.loads(unescape(answer.text.partition('data-known="')[2].partition('"')[0]))
+    assert known["lengths"] == list(range(4, 21))
+    assert (known["bits"], known["images"], known["originals"]) == (20, 17, False)
+    icon = client.get("/icon.svg")
+    assert icon.headers["content-type"] == "image/svg+xml"
+    assert b"<script" not in icon.content
 
 
 def png(width: int, height: int) -> bytes:
@@ -179,6 +328,13 @@ def test_what_is_no_image_to_search_with_is_refused(client: TestClient, data: by
         ("/search?code=000000&k=9&shortlist=8", "shortlist must be k, 9, or more, not 8"),
         ("/search?code=000000&k=9&shortlist=-8", "shortlist must be"),
         ("/search?code=000000&shortlist=10001", "shortlist must be 10000 at most, not 10001"),
+        ("/search?code=000000&offset=-1", "offset must be 0 to 9976, not -1"),
+        ("/search?code=000000&k=100&offset=9901", "offset must be 0 to 9900, not 9901"),
+        ("/search?code=000000&class=none", "the model has no class 'none'"),
+        ("/search?not=000000", "code must be 3 bytes"),
+        ("/search?code=000000&not=00", "code must be 3 bytes"),
+        ("/search?" + 9 * "code=000000&", "a query may be like 8 things at most"),
+        ("/browse?k=201", "k must be 1 to 200, not 201"),
     ],
 )
 def test_what_cannot_be_asked_is_told(client: TestClient, path: str, said: str) -> None:
@@ -192,7 +348,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     """The port of a real server of an index with entries that lead out of its folder, and a secret file in it."""
     folder = tmp_path_factory.mktemp("hostile")
     index = open_index(str(web_server.make_index(folder)))
-    with serving(server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"))) as port:
+    with serving(
+        server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"), originals=True)
+    ) as port:
         yield port, folder / "photos" / "secret.txt"
 
 
@@ -324,7 +482,7 @@ def test_a_failure_tells_nothing_of_the_server(index: PrefixIndex, photos: Path)
     def fail(*_: object) -> None:
         raise RuntimeError("a path of the server")
 
-    app = server.make_app(index, SimpleNamespace(encode_text=fail), photos)  # type: ignore[arg-type]
+    app = server.make_app(index, SimpleNamespace(encode_text=fail, class_names=()), photos)  # type: ignore[arg-type]
     answer = TestClient(app, raise_server_exceptions=False).get("/encode?text=a")
     assert answer.status_code == 500
     assert answer.json() == {"error": "the server failed at this; what it printed says why"}
@@ -347,7 +505,7 @@ def test_one_image_is_decoded_at_a_time_and_sentences_need_not_wait(index: Prefi
         text_was_encoded.set()
         return np.zeros((1, 3), np.uint8)
 
-    app = server.make_app(index, SimpleNamespace(encode=encode, encode_text=encode_text), photos)  # type: ignore[arg-type]
+    app = server.make_app(index, SimpleNamespace(encode=encode, encode_text=encode_text, class_names=()), photos)  # type: ignore[arg-type]
     data = (photos / "3.png").read_bytes()
 
     async def ask_all() -> list[int]:

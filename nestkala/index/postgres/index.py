@@ -175,14 +175,18 @@ class PostgresIndex:
         index.extend(parts)
         return index
 
-    def code_of(self, name: str) -> NDArray[np.uint8] | None:
-        """The code of the item of this id, packed, uint8 (1, bytes); None where there is none."""
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
         if not is_text(name):
             return None
+        query = sql.SQL("SELECT bit_send(code), metadata::text FROM {} WHERE id = %s").format(self._table)
         with self._transaction() as cursor:
-            cursor.execute(sql.SQL("SELECT bit_send(code) FROM {} WHERE id = %s").format(self._table), [name])
+            cursor.execute(query, [name])
             row = cursor.fetchone()
-        return None if row is None else packed(row)
+        if row is None:
+            return None
+        metadata = parsed_json(row[1], f"the metadata of {name!r} in the index")
+        return packed(row[:1]), metadata if isinstance(metadata, dict) else {}
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
