@@ -245,7 +245,7 @@ def append_to_index(path: Path) -> None:
     index = PrefixIndex.load(path) if path.exists() else PrefixIndex.empty(64)
     for begin in range(0, 60_000, 3_000):
         names = [str(number) for number in range(begin, begin + 3_000)]
-        if index.code_of(names[1]) is not None:  # which is never removed
+        if index.get(names[1]) is not None:  # which is never removed
             continue
         index.add(np.random.default_rng(begin).integers(0, 256, (3_000, 8), dtype=np.uint8), names)
         index.remove(names[::10])

@@ -36,6 +36,7 @@ MAX_DEPTH = 10_000
 """Results of one query in all, and images on a shortlist."""
 MAX_CODES = 8
 """Things that one query is like, or unlike."""
+MAX_CONDITIONS = 8
 _SHORTEST = 4
 _UPLOADS = 8
 _SEALED = {"Content-Security-Policy": "default-src 'none'; sandbox"}
@@ -54,10 +55,10 @@ def make_app(
         GET /: the page.
         POST /encode with an image as the body, or GET /encode?text=...: {"code": hexadecimal}.
         GET /encode?image=...: the same of an image of the index, by ticket or name, with its "image" and "thumbnail".
-        GET /search?code=...&not=...&bits=...&k=...&offset=...&shortlist=...&class=...: {"results": [{"image",
-            "distance", "ticket", "thumbnail"}], "more": whether there are, "ms"}. `code` and `not` may be given several
-            times; with a `class` alone its own code is searched for.
-        GET /browse?k=...&offset=...: the same of images from all over the index, without distances.
+        GET /search?code=...&not=...&bits=...&k=...&offset=...&shortlist=...&class=...&where=...: {"results": [{"image",
+            "distance", "ticket", "thumbnail"}], "more": whether there may be, "ms"}. `code`, `not` and `where` may be
+            given several times; with a `class` alone its own code is searched for.
+        GET /browse?k=...&offset=...&where=...: the same of images from all over the index, without distances.
         GET /classes: {"classes": [{"name", "images"}]}, for models that have any.
         GET /thumbnail/TICKET, /photograph/TICKET and /original/TICKET, as a result names it: no file is served that was
             in no result. The second is as large as a screen, the third the file itself.
@@ -122,26 +123,33 @@ def make_app(
         if shortlist is not None and shortlist > MAX_DEPTH:
             raise HTTPException(400, f"shortlist must be {MAX_DEPTH} at most, not {shortlist}")
 
+        where = _conditions(asked.getlist("where"))
+
         def found() -> dict[str, Any]:
             started = time.perf_counter()
-            among = index if name is None else classes.images_of(name)
+            among = index if name is None else classes.images_of(name, with_metadata=bool(where))
             codes = wanted or [classes.code(str(name))]
-            hits = _found(among, codes, unwanted, offset + k, bits, shortlist)
+            hits = _found(among, codes, unwanted, offset + k, bits, shortlist, where)
             ms = 1000 * (time.perf_counter() - started)
             results = [
                 {**described(one), "distance": distance}
                 for one, distance in zip(hits.ids[0][offset:], hits.distances[0][offset:].tolist(), strict=True)
             ]
-            return {"results": results, "more": offset + k < min(len(among), shortlist or MAX_DEPTH), "ms": ms}
+            more = len(results) == k and offset + k < min(len(among), shortlist or MAX_DEPTH)
+            return {"results": results, "more": more, "ms": ms}
 
         return JSONResponse(await searching.run(found))
 
     async def browse(request: Request) -> Response:
         k, offset = _range(request.query_params.get("k"), request.query_params.get("offset"))
-        names = list[str]()
-        if isinstance(index, PrefixIndex):
+        names, where = list[str](), _conditions(request.query_params.getlist("where"))
+        if where:
+            anything = np.zeros((1, -(-index.bits // 8)), np.uint8)
+            hits = await searching.run(lambda: index.search(anything, offset + k, where=where))
+            names = hits.ids[0][offset:]
+        elif isinstance(index, PrefixIndex):
             names = (await searching.run(index.ids.take, _scattered(len(index), offset, k))).as_list()
-        more = bool(names) and offset + k < min(len(index), MAX_DEPTH)
+        more = len(names) == k and offset + k < min(len(index), MAX_DEPTH)
         return JSONResponse({"results": [{**described(name), "distance": None} for name in names], "more": more})
 
     async def known_classes(_: Request) -> Response:
@@ -203,14 +211,15 @@ def _found(
     k: int,
     bits: int,
     shortlist: int | None,
+    where: Sequence[str],
 ) -> Hits:
     """The k nearest to one code, or to a mixture of several; with a shortlist ranked by whole codes."""
     if len(wanted) == 1 and not unwanted:
-        return among.search(wanted[0], k, bits, shortlist=shortlist)
+        return among.search(wanted[0], k, bits, shortlist=shortlist, where=where)
     mixed = mixture([Query("", code) for code in wanted], [Query("", code) for code in unwanted], among.bits)
     if shortlist is not None:
-        return among.search(pack(mixed), k, bits, shortlist=shortlist, rescore=mixed)
-    return search_mixture(among, mixed, k, MAX_DEPTH, bits)  # of one depth, or pages would not fit together
+        return among.search(pack(mixed), k, bits, shortlist=shortlist, rescore=mixed, where=where)
+    return search_mixture(among, mixed, k, MAX_DEPTH, bits, where)  # of one depth, or pages would not fit together
 
 
 def _scattered(count: int, offset: int, k: int) -> list[int]:
@@ -253,6 +262,13 @@ def _code(text: str, bits: int) -> np.ndarray:
     if len(code) != -(-bits // 8):
         raise HTTPException(400, f"code must be {-(-bits // 8)} bytes in hexadecimal, as /encode gives them")
     return np.frombuffer(code, np.uint8)[None]
+
+
+def _conditions(texts: Sequence[str]) -> Sequence[str]:
+    """These, unless they are too many, or too long."""
+    if len(texts) > MAX_CONDITIONS or any(len(text) > MAX_TEXT for text in texts):
+        raise HTTPException(400, f"a filter has {MAX_CONDITIONS} conditions of {MAX_TEXT} characters at most")
+    return texts
 
 
 def _range(k: str | None, offset: str | None) -> tuple[int, int]:

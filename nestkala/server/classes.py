@@ -47,14 +47,18 @@ class Classes:
         """The code of a class, packed, (1, bytes)."""
         return self._codes[[self._place(name)]]
 
-    def images_of(self, name: str) -> PrefixIndex:
+    def images_of(self, name: str, with_metadata: bool = False) -> PrefixIndex:
         """The images of a class as an index. Raises NestKALAError where the model has no such class."""
-        return self._part(self._place(name))
+        return self._part(self._place(name), with_metadata)
 
-    def _made(self, place: int) -> PrefixIndex:
-        assert isinstance(self._index, PrefixIndex)
-        places = np.flatnonzero(self._assigned == place)
-        return PrefixIndex.build(self._index.codes[places], self._index.ids.take(places), self._index.bits)
+    def _made(self, place: int, with_metadata: bool) -> PrefixIndex:
+        index = self._index
+        assert isinstance(index, PrefixIndex)
+        members = self._assigned == place
+        metadata = None
+        if with_metadata:
+            metadata = [one for is_member, (_, one) in zip(members, index.items(), strict=True) if is_member]
+        return PrefixIndex.build(index.codes[members], index.ids.take(np.flatnonzero(members)), index.bits, metadata)
 
     def _place(self, name: str) -> int:
         if not self.exist or name not in self._hasher.class_names:

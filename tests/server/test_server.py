@@ -275,6 +275,28 @@ def test_classes_hold_the_images_whose_codes_are_nearest_to_theirs(
         assert {hit["image"] for hit in hits} == of_class[kind]
 
 
+def test_conditions_narrow_searches_classes_and_browsing(hasher: Hasher, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (40, 3), dtype=np.uint8)
+    names = [f"{'ab'[n % 2]}/{n}.jpg" for n in range(40)]
+    index = PrefixIndex.build(codes, names, 20, [{"date": f"20{n:02}-05-01"} for n in range(40)])
+    client = TestClient(server.make_app(index, hasher, tmp_path))
+    asked = "where=folder%3Db&where=date%3E%3D2020"
+    rightful = {name for n, name in enumerate(names) if n % 2 and n >= 20}
+    for path in ("search?code=0f0f0f", "search?code=0f0f0f&not=aaaaaa", "search?code=0f0f0f&bits=3", "browse?"):
+        found = client.get(f"/{path}&k=40&{asked}").json()
+        assert {hit["image"] for hit in found["results"]} == rightful
+        assert not found["more"]
+        pages = [client.get(f"/{path}&k=4&offset={offset}&{asked}").json()["results"] for offset in (0, 4, 8)]
+        assert [hit for page in pages for hit in page] == found["results"]
+    of_class = client.get("/search?class=a&k=40").json()["results"]
+    narrowed = client.get(f"/search?class=a&k=40&{asked}").json()["results"]
+    assert narrowed == [hit for hit in of_class if hit["image"] in rightful]
+    for path in ("search?code=0f0f0f&where=nonsense", "browse?where=folder%3C3"):
+        assert client.get(f"/{path}").status_code == 400
+    assert "8 conditions" in client.get("/browse?" + 9 * "where=a%3D1&").json()["error"]
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     answer = client.get("/")
     policy = answer.headers["content-security-policy"]

@@ -480,6 +480,23 @@ def test_a_class_shows_its_images_alone(page: Any, photos: Path, hasher: Hasher)
     assert "class" not in page.url
 
 
+def test_a_filter_narrows_what_is_found(page: Any) -> None:
+    page.fill("#where", "folder=summer_2019 and size>=1")
+    page.keyboard.press("Enter")
+    said(page, "1 photograph, filtered")
+    page.fill("#text", "a photo of a dog.")
+    page.keyboard.press("Enter")
+    said(page, "1 nearest of 62, filtered")
+    assert names(page) == ["summer_2019/lake_at_night.png"]
+    assert "where=folder%3Dsummer_2019+and+size%3E%3D1" in page.url
+    page.fill("#where", "folder=none")
+    page.keyboard.press("Enter")
+    noticed(page, "No photograph satisfies the filter.")
+    page.fill("#where", "summer")
+    page.keyboard.press("Enter")
+    noticed(page, "A condition is like folder=2019")
+
+
 def test_markup_in_a_file_name_stays_text(page: Any, photos: Path) -> None:
     page.set_input_files("#file", photos / MARKUP)
     said(page, "48 nearest")

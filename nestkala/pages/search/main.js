@@ -38,7 +38,7 @@ async function answer(kind, signal) {
   const unwanted = query.not ? [codeOfText(query.not)] : [];
   if (!wanted.length && !query.class) {
     if (query.not) throw new Refusal("Say what the photographs should show, too: “but not” only takes away");
-    return ask("browse", { k, offset }, { signal });
+    return ask("browse", [["k", k], ["offset", offset], ...conditions()], { signal });
   }
   const [like, unlike] = await Promise.all([Promise.all(wanted), Promise.all(unwanted)]);
   signal.throwIfAborted();
@@ -47,9 +47,11 @@ async function answer(kind, signal) {
   const parameters = [["bits", query.bits], ["k", k], ["offset", offset], ...like.map(code => ["code", code]), ...unlike.map(code => ["not", code])];
   if (refines()) parameters.push(["shortlist", SHORTLIST]);
   if (query.class) parameters.push(["class", query.class]);
+  parameters.push(...conditions());
   return ask("search", parameters, { signal });
 }
 
+const conditions = () => query.where.split(/\s+and\s+/).filter(Boolean).map(condition => ["where", condition]);
 const refines = () => query.fine && query.bits < known.bits;
 
 // kind: "query" for another one, "length" for the same at other bits, "more" for what comes after it.
@@ -100,6 +102,7 @@ function changes(before) {
 
 function nothing() {
   if (!known.images) return "There are no photographs in this index yet.\nnestkala index FOLDER adds those of a folder.";
+  if (query.where) return "No photograph satisfies the filter.";
   if (query.class) return "The model finds no photograph of this class.";
   return "Say what you are looking for, or drop a photograph here.";
 }
@@ -107,15 +110,17 @@ function nothing() {
 function summary(ms, changed) {
   if (!items.length) return [""];
   const whole = several(known.images, "photograph"), count = items.length.toLocaleString("en");
-  if (ms === undefined) return [items.length < known.images ? `A look across ${whole}` : whole];
+  const isFiltered = query.where ? ", filtered" : "";
+  if (ms === undefined) return isFiltered ? [`${several(items.length, "photograph")}${isFiltered}`] : [items.length < known.images ? `A look across ${whole}` : whole];
   const bits = query.bits < known.bits ? `${query.bits} of ${known.bits} bits` : several(known.bits, "bit");
   const found = query.class ? `${count} nearest in ${query.class.replaceAll("_", " ")}` : `${count} nearest of ${known.images.toLocaleString("en")}`;
-  return [found, `· ${bits}${refines() ? ", then all" : ""} · ${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`, changed];
+  return [found + isFiltered, `· ${bits}${refines() ? ", then all" : ""} · ${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`, changed];
 }
 
 function showQuery() {
   by("text").placeholder = query.images.length ? "and what it should show" : "Search your photographs";
   if (document.activeElement !== by("text")) by("text").value = query.text;
+  if (document.activeElement !== by("where")) by("where").value = query.where;
   if (document.activeElement !== by("not")) by("not").value = query.not;
   by("images").hidden = !query.images.length;
   by("images").replaceChildren(...query.images.map(image => {
@@ -169,7 +174,7 @@ function searchFile(file) {
 
 by("form").onsubmit = event => {
   event.preventDefault();
-  Object.assign(query, { text: by("text").value.trim(), not: by("not").value.trim() });
+  Object.assign(query, { text: by("text").value.trim(), not: by("not").value.trim(), where: by("where").value.trim() });
   if (matchMedia("(pointer: coarse)").matches) document.activeElement.blur();  // and the keyboard on the screen goes
   renewed();
 };
@@ -224,6 +229,7 @@ window.addEventListener("popstate", () => {
   readAddress();
   by("text").value = query.text;
   by("not").value = query.not;
+  by("where").value = query.where;
   search();
 });
 

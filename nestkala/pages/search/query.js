@@ -1,7 +1,7 @@
 // What is searched for: it lives in the page's address, so that it can be kept, sent and gone back to.
 
 const MOST_IMAGES = 4;
-const query = { text: "", not: "", images: [], class: "", bits: known.bits, fine: false };
+const query = { text: "", not: "", images: [], class: "", where: "", bits: known.bits, fine: false };
 const uploaded = new Map();  // by code: what an address cannot hold of an image that was uploaded
 const sentences = new Map();
 
@@ -42,6 +42,7 @@ function address() {
     else if (image.code) asked.append("code", image.code);
   }
   if (query.class) asked.set("class", query.class);
+  if (query.where) asked.set("where", query.where);
   if (query.bits !== known.bits) asked.set("bits", query.bits);
   if (query.fine) asked.set("refine", 1);
   return asked.size ? `?${asked}` : location.pathname;
@@ -57,6 +58,7 @@ function readAddress() {
       ...asked.getAll("code").map(code => uploaded.get(code) ?? { name: "an image", code }),
     ].slice(-MOST_IMAGES),
     class: asked.get("class") ?? "",
+    where: asked.get("where") ?? "",
     bits: known.lengths.includes(bits) ? bits : known.bits,
     fine: asked.has("refine"),
   });
