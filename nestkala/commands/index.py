@@ -1,38 +1,61 @@
 """`nestkala index`."""
 
 import json
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from ..utils.errors import NestKALAError
 
 if TYPE_CHECKING:
     from ..hasher import Hasher
     from ..index import SearchIndex
+    from ..search.folder import Changes
+    from ..search.places import ImageFolders
 
 
 @dataclass(frozen=True)
 class Index:
-    """Index a folder of images, or bring its index up to date: only new, changed and deleted files are touched.
+    """Index folders of images, or bring their index up to date: only new, changed and deleted files are touched.
 
-    Without --model nothing needs to be trained or named: codes are fitted to the folder itself, and the model is kept
-    in INDEX.model beside the index. Of a folder that `nestkala encode` wrote, the images are added that the index does
-    not have.
+    Without --model nothing needs to be trained or named: codes are fitted to the images themselves, and the model is
+    kept in INDEX.model beside the index. Of a folder that `nestkala encode` wrote, the images are added that the index
+    does not have.
     """
 
-    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
-    """of images, with all its subfolders; or one that `nestkala encode` wrote"""
+    paths: Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER")]]
+    """of images, with all its subfolders; several make one index, in which images are called FOLDER/PATH. Or a folder
+    that `nestkala encode` wrote. The index may come last: nestkala index photos photos.index. An index alone is brought
+    up to date with the folders that it has"""
 
-    index: Positional[Annotated[str | None, arg(metavar="INDEX")]] = None
+    index: str | None = None
     """file to write, or to bring up to date, by default FOLDER.index; or where Milvus keeps it: http://HOST:PORT, or a
     file of Milvus Lite that ends in .db, with #COLLECTION behind it if need be"""
 
     model: str | None = None
     """run folder, or "owner/name" on the Hugging Face hub; an index that is there knows its own, and a new one gets a
-    model that is fitted to the folder"""
+    model that is fitted to the images. If it is another model than that of an index that is there, all images are
+    encoded anew, and the index is replaced once that is done"""
+
+    exclude: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="PATTERN")]] = ()
+    """files and folders to leave out, in .gitignore's syntax, such as "*.png" or /private/; may be repeated. The index
+    remembers them; new ones replace them, and --exclude "" drops them. A file .nestkalaignore in a folder, of a pattern
+    a line, works as well"""
+
+    root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
+    """where the folder of the index is now, if it was moved; of several NAME=FOLDER, may be repeated"""
+
+    watch: bool = False
+    """go on, and bring the index up to date when files change, until Ctrl-C"""
+
+    watch_every: float | None = None
+    """seconds between two looks at the folders, by default 5; more where looking takes long"""
 
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
@@ -44,62 +67,125 @@ class Index:
     """remove images from the index also where most are gone, or all of a subfolder that is still there"""
 
     json: bool = False
-    """print what changed as JSON"""
+    """print what changed as JSON; with --watch a line for each time"""
 
     def run(self) -> None:
         from ..index.milvus import is_address
-        from ..search.opening import find_index, index_beside
+        from ..search.opening import find_index
         from ..search.shards import is_encoded
         from ..utils.files import check_writable
 
-        where = self.index or index_beside(self.folder)
+        folders, where = self._named()
+        self._check()
         if not is_address(where):
             check_writable(Path(where))
         index = find_index(where)
-        if is_encoded(self.folder):
-            if self.model is not None:
-                raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
-            if self.workers is not None or self.save_every is not None:
-                raise NestKALAError(f"{self.folder} holds codes already: leave out --workers and --save-every")
-            self._put_together(index, where)
+        if len(folders) == 1 and is_encoded(folders[0]):
+            self._check_shards(folders[0])
+            self._put_together(index, folders[0], where)
         else:
-            self._update(index, where)
+            self._update(index, folders, where)
 
-    def _update(self, index: "SearchIndex | None", where: str) -> None:
+    def _named(self) -> tuple[list[Path], str]:
+        """The folders, and the index, that are meant."""
+        from ..index.milvus import is_address
+        from ..search.opening import index_beside
+
+        if self.index is not None:
+            return list(map(Path, self.paths)), self.index
+        if not self.paths:
+            raise NestKALAError("name a folder of images, or an index to bring up to date")
+        *others, last = self.paths
+        if is_address(last) or Path(last).is_file() or (others and not Path(last).is_dir()):
+            return list(map(Path, others)), last
+        if others:
+            raise NestKALAError(f"{' and '.join(self.paths)} are folders: name the file of their index, --index FILE")
+        return [Path(last)], index_beside(Path(last))
+
+    def _check(self) -> None:
         if self.save_every is not None and self.save_every < 1:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
-        from ..hasher import Hasher
+        if self.watch_every is not None and not self.watch:
+            raise NestKALAError("--watch-every says how often --watch looks: add --watch")
+        if self.watch_every is not None and not 0 < self.watch_every < threading.TIMEOUT_MAX:
+            raise NestKALAError(f"--watch-every must be more than 0 seconds, not {self.watch_every:g}")
+
+    def _check_shards(self, folder: Path) -> None:
+        if self.model is not None:
+            raise NestKALAError(f"{folder} knows which model made its codes: leave out --model")
+        if self.workers is not None or self.save_every is not None:
+            raise NestKALAError(f"{folder} holds codes already: leave out --workers and --save-every")
+        if self.exclude or self.root or self.watch:
+            raise NestKALAError(f"{folder} holds codes, and no images: leave out --exclude, --root and --watch")
+
+    def _update(self, index: "SearchIndex | None", folders: list[Path], where: str) -> None:
         from ..search.folder import update_from_folder
+        from ..search.following.conversion import converted
+        from ..search.following.membership import joined, note, notes_on, patterns_of
         from ..search.opening import create_index, save_index
+        from ..search.places import ImageFolders
         from ..search.provenance import about_model, hasher_of
         from ..utils.machine import decoding_workers
 
-        folder = str(self.folder.resolve())
+        exclude, workers = patterns_of(index, self.exclude), decoding_workers(self.workers)
         fitted: list[str] = []
-        if index is not None:
-            hasher = hasher_of(index, self.model, where)
-            if index.about.get("folder") != folder:
-                raise NestKALAError(f"{where} is the index of {index.about.get('folder')}, not of {self.folder}")
-        elif self.model is None:
-            index, hasher, fitted = self._fitted(where, folder)
+        keep_every, progress = self.save_every or 10_000, not self.json
+        other = None
+        if index is None:
+            if not folders:
+                raise NestKALAError(f"there is no index {where}: name the folders that it should be of")
+            if self.root:
+                raise NestKALAError(f"--root says where the folder of an index is, and there is no index {where} yet")
+            together = asked = ImageFolders.of(folders)
+            if self.model is None:
+                index, hasher, fitted = self._fitted(where, together, exclude)
+            else:
+                hasher = _loaded(self.model)
+                about = about_model(hasher, self.model) | notes_on(together, exclude, where)
+                index = create_index(where, hasher.lengths, about)
         else:
-            hasher = Hasher.from_pretrained(self.model)
-            index = create_index(where, hasher.lengths, about_model(hasher, self.model) | {"folder": folder})
-        changes = update_from_folder(
-            index,
-            self.folder,
-            hasher,
-            allow_removal=self.allow_removal,
-            workers=decoding_workers(self.workers),
-            progress=not self.json,
-            keep=lambda: save_index(index, where),
-            keep_every=self.save_every or 10_000,
-        )
+            index, together, asked = joined(index, folders, where, self.root)
+            other = _other_model(index, self.model)
+            hasher = other or hasher_of(index, self.model, where)
+            note(index, together, exclude, where)
+        if other is not None:
+            about = index.about | about_model(other, str(self.model))
+            index, changes = converted(
+                index,
+                where,
+                about,
+                together.check_there(where),
+                other,
+                exclude=exclude,
+                allow_removal=self.allow_removal,
+                workers=workers,
+                progress=progress,
+                keep_every=keep_every,
+            )
+        else:
+            changes = update_from_folder(
+                index,
+                asked,
+                hasher,
+                exclude=exclude,
+                allow_removal=self.allow_removal,
+                workers=workers,
+                progress=progress,
+                keep=lambda: save_index(index, where),
+                keep_every=keep_every,
+            )
         changes.added = sorted([*fitted, *changes.added])
         changes.unchanged -= len(fitted)
-        doubts = _doubts(index, hasher)
+        if other is not None and not self.json:
+            print(f"{where}: encoded anew by {self.model}")
+        self._tell(index, where, changes, _doubts(index, hasher))
+        if self.watch:
+            self._watch(where, together, hasher, exclude, changes.broken)
+
+    def _tell(self, index: "SearchIndex", where: str, changes: "Changes", doubts: Sequence[str] = ()) -> None:
         if self.json:
-            print(json.dumps({"index": where, "images": len(index), **asdict(changes), "warnings": doubts}))
+            told = {"index": where, "images": len(index), **asdict(changes), "warnings": list(doubts)}
+            print(json.dumps(told), flush=True)
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
@@ -111,49 +197,70 @@ class Index:
             print(line)
         print(
             f"{where}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
-            f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
+            f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable",
+            flush=True,
         )
         tell_of_tables(index)
 
-    def _fitted(self, where: str, folder: str) -> "tuple[SearchIndex, Hasher, list[str]]":
-        """A new index with a model that is fitted to the folder, and the images that it holds already."""
-        from ..hasher import Hasher
-        from ..images.listing import LeftOut, images_below
+    def _watch(
+        self, where: str, folders: "ImageFolders", hasher: "Hasher", exclude: list[str], unreadable: list[str]
+    ) -> None:
+        from ..search.following.watch import Watch, ending_on_sigterm
+        from ..utils.machine import decoding_workers
+
+        watch = Watch(where, folders, hasher, exclude, unreadable, decoding_workers(self.workers))
+        print(f"watching {folders} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        with ending_on_sigterm(), suppress(KeyboardInterrupt):
+            watch.run(
+                self.watch_every or 5,
+                tell=lambda index, changes: self._tell(index, where, changes),
+                warn=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+        print(f"not watching any more; {where} is saved", file=sys.stderr)
+
+    def _fitted(
+        self, where: str, folders: "ImageFolders", exclude: list[str]
+    ) -> "tuple[SearchIndex, Hasher, list[str]]":
+        """A new index with a model that is fitted to the folders, and the images that it holds already."""
+        from ..images.listing import LeftOut
         from ..index.milvus import is_address
         from ..search.fitted import fit_to_folder
+        from ..search.folder import dated, images_in
+        from ..search.following.membership import notes_on
         from ..search.opening import create_index, index_beside
         from ..search.provenance import about_model, model_beside
         from ..utils.files import link_target
         from ..utils.machine import decoding_workers
 
-        here = dict(images_below(self.folder, left_out := LeftOut()))
+        here = images_in(folders, exclude, left_out := LeftOut())
         if not here:
             others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
-            raise NestKALAError(f"{self.folder} holds no image{others}: there is nothing to fit codes to")
-        beside = f"{index_beside(self.folder)}.milvus" if is_address(where) else str(link_target(Path(where)))
-        if Path(beside).is_dir():
-            raise NestKALAError(f"{where} is a folder: name a file")
+            holds = "hold" if folders.are_several else "holds"
+            raise NestKALAError(f"{folders} {holds} no image{others}: there is nothing to fit codes to")
+        first = next(iter(folders.paths.values()))
+        beside = f"{index_beside(first)}.milvus" if is_address(where) else str(link_target(Path(where)))
         output, workers = model_beside(beside), decoding_workers(self.workers)
-        found = fit_to_folder(self.folder, list(here), output, workers, progress=not self.json)
-        hasher = Hasher.from_pretrained(output)
+        found = fit_to_folder(folders, list(here), output, workers, progress=not self.json)
+        hasher = _loaded(str(output))
         if not self.json:
             how = f"fitted to {len(found.names)} images" if found.is_own else "as shipped, for want of images to fit to"
             print(f"{output}: codes {how}")
-        index = create_index(where, hasher.lengths, about_model(hasher, str(output)) | {"folder": folder})
-        index.add(found.codes, found.names, [here[name] for name in found.names])
+        about = about_model(hasher, str(output)) | notes_on(folders, exclude, where)
+        index = create_index(where, hasher.lengths, about)
+        index.add(found.codes, found.names, dated(folders, found.names, here))
         return index, hasher, found.names
 
-    def _put_together(self, index: "SearchIndex | None", where: str) -> None:
+    def _put_together(self, index: "SearchIndex | None", folder: Path, where: str) -> None:
         from tqdm import tqdm
 
         from ..search.opening import create_index, save_index
         from ..search.shards import read_plan, read_shards
 
-        plan, shards = read_plan(self.folder), read_shards(self.folder)
+        plan, shards = read_plan(folder), read_shards(folder)
         if index is None:
             index = create_index(where, plan.lengths, plan.about)
-        elif index.about != plan.about:
-            raise NestKALAError(f"{where} is an index of other images or of another model than {self.folder}")
+        elif any(index.about.get(key) != plan.about.get(key) for key in ("model_fingerprint", "folder")):
+            raise NestKALAError(f"{where} is an index of other images or of another model than {folder}")
         known = {name for name, _ in index.items()}  # which may be newer
         shown = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
         index.extend(shard.without(known) if known else shard for shard in shown)
@@ -182,3 +289,17 @@ def _doubts(index: "SearchIndex", hasher: "Hasher") -> list[str]:
 
     found = Collapse.of(index.codes, index.bits).warnings() if isinstance(index, PrefixIndex) else []
     return found + (names_in_doubt(hasher.class_names) if hasher.spec.has_text_codes else [])
+
+
+def _loaded(model: str) -> "Hasher":
+    from ..hasher import Hasher
+
+    return Hasher.from_pretrained(model)
+
+
+def _other_model(index: "SearchIndex", model: str | None) -> "Hasher | None":
+    """The model that is named, if it is another than the index's."""
+    if model is None:
+        return None
+    hasher = _loaded(model)
+    return None if index.about.get("model_fingerprint") in (None, hasher.fingerprint) else hasher

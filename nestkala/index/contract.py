@@ -50,6 +50,9 @@ class SearchIndex(Protocol):
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
 
+    def metadata_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The metadata of the items of these ids; empty for an id that is not there."""
+
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:

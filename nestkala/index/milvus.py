@@ -140,6 +140,17 @@ class MilvusIndex:
                 yield from ((row["id"], row["metadata"]) for row in rows)
             found.close()
 
+    def metadata_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The metadata of the items of these ids; empty for an id that is not there."""
+        if not ids:
+            return []
+        with _explained(self._collection):
+            rows = self._client.get(
+                self._collection, ids=[_key(name) for name in ids], output_fields=["id", "metadata"], timeout=_SECONDS
+            )
+        found = {row["id"]: row["metadata"] for row in rows}
+        return [dict(found.get(name, {})) for name in ids]
+
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:

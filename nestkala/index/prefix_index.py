@@ -184,10 +184,15 @@ class PrefixIndex:
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in the index's order. Raises NestKALAError for metadata that is no mapping."""
         for name, text in zip(self._ids, self._metadata, strict=True):
-            metadata = parsed_json(text, f"the metadata of {name!r} in the index")
-            if not isinstance(metadata, dict):
-                raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
-            yield name, metadata
+            yield name, _parsed_metadata(name, text)
+
+    def metadata_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The metadata of the items of these ids; empty for an id that is not there. Raises as `items` does."""
+        places = self._ids.find(ids).tolist()
+        return [
+            {} if place < 0 else _parsed_metadata(name, self._metadata[place])
+            for name, place in zip(ids, places, strict=True)
+        ]
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
@@ -425,6 +430,13 @@ class PrefixIndex:
         """How many distinct prefixes of 0, 1, ... bits there are."""
         shared = shared_prefixes(self._words, 8 * self._words.dtype.itemsize)
         return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
+
+
+def _parsed_metadata(name: str, text: str) -> dict[str, Any]:
+    metadata = parsed_json(text, f"the metadata of {name!r} in the index")
+    if not isinstance(metadata, dict):
+        raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
+    return metadata
 
 
 def _checked_ids(ids: Iterable[str]) -> Strings:

@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from ..hasher import Hasher
+from ..images.dates import with_date
 from ..images.decoding import is_below
 from ..images.listing import LeftOut, images_below
 from ..index import PrefixIndex
@@ -273,7 +274,7 @@ def _encode_shard(
     hasher: Hasher, folder: Path, images: dict[str, Any], about: dict[str, str], workers: int, bar: "tqdm[Any]"
 ) -> PrefixIndex:
     names, codes, broken = list[str](), [hasher.encode([])], list[str]()
-    for some, theirs, unread in encoded(hasher, folder, list(images), workers):
+    for some, theirs, unread in encoded(hasher, lambda name: folder / name, list(images), workers):
         names += some
         codes.append(theirs)
         broken += unread
@@ -285,5 +286,9 @@ def _encode_shard(
         )
     about = about | {"unreadable": json.dumps(broken)}
     return PrefixIndex.build(
-        np.concatenate(codes), names, hasher.lengths[-1], [images[name] for name in names], about=about
+        np.concatenate(codes),
+        names,
+        hasher.lengths[-1],
+        [with_date(folder / name, images[name]) for name in names],
+        about=about,
     )

@@ -25,6 +25,7 @@ from ..hasher import Hasher
 from ..images.decoding import thumbnail
 from ..index import SearchIndex
 from ..index.strings import as_text
+from ..search.places import ImageFolders
 from ..utils.errors import NestKALAError
 from .guard import Guard
 from .turns import Turns
@@ -38,7 +39,9 @@ _SHORTEST = 4
 _UPLOADS = 8
 
 
-def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection[str] | None = None) -> Starlette:
+def make_app(
+    index: SearchIndex, hasher: Hasher, folder: Path | ImageFolders, hosts: Collection[str] | None = None
+) -> Starlette:
     """The application, for any ASGI server.
 
     Routes:
@@ -53,17 +56,18 @@ def make_app(index: SearchIndex, hasher: Hasher, folder: Path, hosts: Collection
     Args:
         index: that is searched, and stays as it is.
         hasher: which made its codes.
-        folder: where its images are.
+        folder: where its images are; of several folders in the index `search.places.folders_of` gives it.
         hosts: names that the server may be called by, as `server_guard.own_names` gives them; None for any.
     """
-    root, tickets, images = folder.resolve(), Tickets(), f"{len(index):,}"
+    folders, tickets, images = ImageFolders.of(folder), Tickets(), f"{len(index):,}"
+    roots = [path.resolve() for path in folders.paths.values()]
     template = Template(files("nestkala").joinpath("pages/search.html").read_text(encoding="utf-8"))
     # One search takes all processors, and not every threading layer of numba bears two; one image takes much memory.
     searching, reading, looking, shrinking, uploading = Turns(1), Turns(1), Turns(1), Turns(1), Turns(_UPLOADS)
 
     @lru_cache(maxsize=1024)
     def small(name: str) -> bytes | None:
-        path = _inside(root, name)
+        path = _inside(roots, folders.file(name))
         return None if path is None else thumbnail(path, _THUMBNAIL)
 
     async def page(_: Request) -> Response:
@@ -159,11 +163,11 @@ class Tickets:
         return hmac.digest(self._secret, data, "sha256")[:16]
 
 
-def _inside(root: Path, name: str) -> Path | None:
-    """The file of a name in a folder; None for one elsewhere, by whatever name or link, and for what is no file."""
+def _inside(roots: list[Path], file: Path | None) -> Path | None:
+    """The file where it is in one of the folders; None for one elsewhere, by a link, and for what is no file."""
     try:
-        path = (root / name).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
+        path = None if file is None else file.resolve()
+        return path if path is not None and any(map(path.is_relative_to, roots)) and path.is_file() else None
     except (OSError, ValueError, RuntimeError):  # names that no file can have, links in a circle
         return None
 
