@@ -2,12 +2,13 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..utils.errors import NestKALAError
+from ..utils.errors import NestKALAError, nearest
 
+_MOST_LISTED = 20
 _FORM = re.compile(r"\s*([^<>=!\s][^<>=!]*?)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -78,4 +79,26 @@ class Condition:
 
 def parse_conditions(texts: Iterable[str]) -> list[Condition]:
     """The conditions that these texts state, as for `Condition.parse`; all of them must hold."""
-    return [Condition.parse(text) for text in texts]
+    return [Condition.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
+
+
+def items_that_satisfy(
+    items: Iterable[tuple[str, Mapping[str, Any]]], conditions: Sequence[Condition]
+) -> tuple[list[int], set[str]]:
+    """The places of the items, ids with metadata, for which all conditions hold; and the keys that any item has."""
+    places, keys = [], set[str]()
+    for place, (name, metadata) in enumerate(items):
+        keys.update(metadata)
+        if all(condition.holds(name, metadata) for condition in conditions):
+            places.append(place)
+    return places, keys
+
+
+def check_keys(conditions: Sequence[Condition], keys: Iterable[str]) -> None:
+    """Raise NestKALAError for a condition on a key that no item has; `keys` are those that any has."""
+    known = {"folder", *keys}
+    for condition in conditions:
+        if condition.key not in known:
+            listed = ", ".join(sorted(known)[:_MOST_LISTED])
+            suggestion = nearest(condition.key, known)
+            raise NestKALAError(f"no item has the key {condition.key!r}{suggestion} (keys: {listed})")

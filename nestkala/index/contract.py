@@ -72,11 +72,14 @@ class SearchIndex(Protocol):
         *,
         shortlist: int | None = None,
         rescore: NDArray[np.floating] | None = None,
+        where: Sequence[str] = (),
     ) -> Hits:
-        """The k nearest items to each query."""
+        """The k nearest items to each query, of those for which the conditions `where` hold (`Condition`)."""
 
-    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> Hits:
-        """All items within a distance of each query."""
+    def search_radius(
+        self, codes: NDArray[np.uint8], radius: int, bits: int | None = None, *, where: Sequence[str] = ()
+    ) -> Hits:
+        """All items within a distance of each query, of those for which the conditions `where` hold."""
 
 
 def checked_shortlist(k: int, shortlist: int | None, rescored: bool) -> int:

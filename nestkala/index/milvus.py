@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..codes import prefix
 from ..utils.errors import NestKALAError, one_line
 from ..utils.versions import check_version
+from .conditions import check_keys, items_that_satisfy, parse_conditions
 from .contract import Hits, check_queries, check_radius, checked_shortlist
 from .prefix_index import PrefixIndex
 from .strings import as_text
@@ -203,8 +204,12 @@ class MilvusIndex:
         *,
         shortlist: int | None = None,
         rescore: NDArray[np.floating] | None = None,
+        where: Sequence[str] = (),
     ) -> Hits:
         """The k nearest items to each query; arguments as for `PrefixIndex.search`.
+
+        With `where`, every search reads the ids and the metadata of all items, and gives Milvus the keys of those for
+        which the conditions hold.
 
         Raises:
             NestKALAError: as there, more than Milvus gives, or a length that it does not hold.
@@ -212,7 +217,7 @@ class MilvusIndex:
         shortlist = checked_shortlist(k, shortlist, rescore is not None)
         if shortlist > _MOST:
             raise NestKALAError(f"Milvus gives {_MOST:,} results at most, not {shortlist:,}")
-        found = self._found(codes, bits, shortlist)
+        found = self._found(codes, bits, shortlist, where=where)
         if shortlist == k and rescore is None:
             return Hits([[row["id"] for row in rows] for rows in found], _distances(found))
         # Re-ranked here, as a local index does it.
@@ -224,39 +229,64 @@ class MilvusIndex:
         ]
         return Hits([hit.ids[0] for hit in hits], np.stack([hit.distances[0] for hit in hits]))
 
-    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> Hits:
+    def search_radius(
+        self, codes: NDArray[np.uint8], radius: int, bits: int | None = None, *, where: Sequence[str] = ()
+    ) -> Hits:
         """All items within a distance; arguments as for `PrefixIndex.search_radius`.
 
         Raises:
             NestKALAError: as there, a length that Milvus does not hold, or as many items as it gives at most.
         """
         check_radius(radius)
-        found = self._found(codes, bits, _MOST, {"radius": radius + 1})  # which Milvus leaves out itself
+        found = self._found(codes, bits, _MOST, {"radius": radius + 1}, where)  # which Milvus leaves out itself
         if any(len(rows) == _MOST for rows in found):
             raise NestKALAError(f"more than {_MOST:,} images are within {radius} bits, which Milvus does not give")
         return Hits([[row["id"] for row in rows] for rows in found], [_distances([rows])[0] for rows in found])
 
     def _found(
-        self, codes: NDArray[np.uint8], bits: int | None, limit: int, params: dict[str, Any] | None = None
+        self,
+        codes: NDArray[np.uint8],
+        bits: int | None,
+        limit: int,
+        params: dict[str, Any] | None = None,
+        where: Sequence[str] = (),
     ) -> list[list[dict[str, Any]]]:
         bits = self.bits if bits is None else bits
         if bits not in self.lengths:
             known = ", ".join(map(str, self.lengths))
             raise NestKALAError(f"bits must be one of {known}, the lengths that Milvus holds, not {bits!r}")
         check_queries(codes, bits)
+        found: list[list[dict[str, Any]]] = [[] for _ in codes]
         if not len(codes) or not len(self):
-            return [[] for _ in codes]
-        with _explained(self._collection):
-            found = self._client.search(
-                self._collection,
-                data=[code.tobytes() for code in prefix(codes, bits)],
-                anns_field=_field(bits),
-                limit=limit,
-                search_params={"metric_type": "HAMMING", "params": params or {}},
-                output_fields=["id", "code"],
-                timeout=_SECONDS,
-            )
-        return [[{"distance": hit["distance"], **hit["entity"]} for hit in hits] for hits in found]
+            return found
+        for keys in self._selected(where):
+            with _explained(self._collection):
+                some = self._client.search(
+                    self._collection,
+                    data=[code.tobytes() for code in prefix(codes, bits)],
+                    anns_field=_field(bits),
+                    limit=limit,
+                    filter=keys,
+                    search_params={"metric_type": "HAMMING", "params": params or {}},
+                    output_fields=["id", "code"],
+                    timeout=_SECONDS,
+                )
+            for rows, hits in zip(found, some, strict=True):
+                rows += [{"distance": hit["distance"], **hit["entity"]} for hit in hits]
+        return [sorted(rows, key=lambda row: row["distance"])[:limit] for rows in found]
+
+    def _selected(self, where: Sequence[str]) -> Iterator[str]:
+        """Milvus's expressions for the items for which conditions hold, some of them each."""
+        conditions = parse_conditions(where)
+        if not conditions:
+            yield ""
+            return
+        items = list(self.items())
+        places, keys = items_that_satisfy(items, conditions)
+        check_keys(conditions, keys)
+        chosen = (_key(items[place][0]) for place in places)
+        while some := list(islice(chosen, _ROWS)):
+            yield f"key in {json.dumps(some)}"
 
 
 def is_address(where: str) -> bool:

@@ -2,51 +2,33 @@
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import count, repeat
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..codes import check_packed, pack, prefix
+from ..utils.compiled import one_at_a_time
 from ..utils.errors import NestKALAError
 from ..utils.errors import nearest as nearest_name
 from ..utils.limits import is_whole_number
 from ..utils.packed_words import Words, ordered_words, packed_bytes
 from ..utils.text_files import parsed_json
+from .conditions import Condition, check_keys, items_that_satisfy, parse_conditions
 from .contract import Hits, check_queries, check_radius, checked_shortlist
-from .scan import scan_prefixes
-from .slices import (
-    Positions,
-    Slices,
-    best,
-    count_within,
-    distances_to,
-    nearest,
-    prefix_words,
-    shared_prefixes,
-    soft_distances_to,
-)
+from .local.sorted_codes import Method, SortedCodes
+from .slices import Positions, best, distances_to, soft_distances_to
 from .storage import MAX_BITS, read_index, write_index
 from .strings import Strings
-from .tables import MOST_CODES, Tables, num_tables_of
+from .tables import num_tables_of
 
-Method = Literal["auto", "slices", "tables", "scan"]
-_FEW = 8
-"""Slices serve where there are this many times fewer of them than codes."""
-_SHORT = 12
-"""Bits up to which there are always few slices beside the codes that tables would look at."""
 _LARGE = 2**18
 """Codes from which tables are kept on the disk: fewer are scanned in a tenth of a millisecond."""
-_WORTH = 64
-"""Tables serve where k is this many times smaller than the collection."""
-_ROOM = 256
-"""Items that a search within a radius has room for at first."""
-_PAYS = 100
-"""Queries after which tables are made that were not kept: making them takes as long as so many scans."""
+_MOST_NARROWED = 8
+"""Conditions whose items are remembered."""
 
 
 class PrefixIndex:
@@ -73,11 +55,8 @@ class PrefixIndex:
     def __init__(
         self, words: Words, bits: int, ids: Strings, metadata: Strings, about: Mapping[str, str] | None = None
     ) -> None:
-        self._words, self.bits, self._ids, self._metadata = words, bits, ids, metadata
-        self.about = dict(about or {})
-        self._slices: dict[int, Slices] = {}
-        self._tables: Tables | None = None
-        self._asked = 0
+        self.bits, self.about = bits, dict(about or {})
+        self._set(SortedCodes(words, bits), ids, metadata)
 
     @classmethod
     def build(
@@ -130,7 +109,7 @@ class PrefixIndex:
         """
         bits, about, (words, *strings), tables = read_index(Path(path), verify)
         index = cls(words, bits, Strings(*strings[:2]), Strings(*strings[2:]), about)
-        index._tables = tables
+        index._codes = SortedCodes(words, bits, tables)
         return index
 
     def save(self, path: Path | str, tables: bool = True) -> None:
@@ -145,28 +124,29 @@ class PrefixIndex:
             OSError: it cannot be written, for want of room as a rule.
         """
         strings = (self._ids.text, self._ids.ends, self._metadata.text, self._metadata.ends)
-        kept = self._all_tables() if tables and len(self) >= _LARGE and self._num_tables > 1 else None
-        write_index(Path(path), self.bits, self.about, (self._words, *strings), kept)
+        kept = self._codes.all_tables() if tables and len(self) >= _LARGE and num_tables_of(self.bits) > 1 else None
+        write_index(Path(path), self.bits, self.about, (self._codes.words, *strings), kept)
 
     @property
     def tables_bytes(self) -> int:
         """What `save` adds to the file, or to memory, for tables."""
-        return self._tables.num_bytes if self._tables is not None and len(self._tables.starts) > 1 else 0
+        tables = self._codes.tables
+        return tables.num_bytes if tables is not None and len(tables.starts) > 1 else 0
 
     def __repr__(self) -> str:
         return f"PrefixIndex({len(self):,} codes of {self.bits} bits)"
 
     def __len__(self) -> int:
-        return len(self._words)
+        return len(self._codes)
 
     @property
     def codes(self) -> NDArray[np.uint8]:
         """All codes, packed, uint8 (N, bytes), in the index's order: a copy."""
-        return packed_bytes(self._words, -(-self.bits // 8))
+        return packed_bytes(self._codes.words, -(-self.bits // 8))
 
     def codes_at(self, places: Sequence[int]) -> NDArray[np.uint8]:
         """The codes at these places, 0 to below N, packed, uint8 (n, bytes)."""
-        return packed_bytes(self._words[list(places)], -(-self.bits // 8))
+        return packed_bytes(self._codes.words[list(places)], -(-self.bits // 8))
 
     @property
     def ids(self) -> Strings:
@@ -227,7 +207,7 @@ class PrefixIndex:
         for other in others:
             if other.bits != self.bits:
                 raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
-            parts.append((other._words, other._ids, other._metadata))
+            parts.append((other._codes.words, other._ids, other._metadata))
         self._insert(parts)
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -245,13 +225,13 @@ class PrefixIndex:
         kept = np.ones(len(self), bool)
         kept[gone] = False
         left = np.flatnonzero(kept)
-        self._set(self._words[left], self._ids.take(left), self._metadata.take(left))
+        self._set(self._codes.chosen(left), self._ids.take(left), self._metadata.take(left))
 
     def without(self, ids: Container[str]) -> Self:
         """The items of other ids, as an index of their own."""
         left = np.array([n for n, name in enumerate(self._ids) if name not in ids], np.int64)
         kept = self._ids.take(left), self._metadata.take(left)
-        return type(self)(self._words[left], self.bits, *kept, self.about)
+        return type(self)(self._codes.words[left], self.bits, *kept, self.about)
 
     def search(
         self,
@@ -262,6 +242,7 @@ class PrefixIndex:
         shortlist: int | None = None,
         rescore: NDArray[np.floating] | torch.Tensor | None = None,
         method: Method = "auto",
+        where: Sequence[str] = (),
     ) -> Hits:
         """The k nearest items to each query.
 
@@ -274,43 +255,54 @@ class PrefixIndex:
                 re-ranked by what the bits that differ cost, each the size of the query's relaxed bit. That parts the
                 many ties of short codes.
             method: "auto", which chooses by cost, or one of "slices", "tables" (made if need be) and "scan".
+            where: conditions on ids and metadata, such as "folder=2019/italy" or "date>=2024-05", as for
+                `nestkala.index.conditions.Condition`. Only items for which all hold are searched. Which those are is
+                found out once, by reading all metadata, and remembered for the latest few `where`.
 
         Raises:
-            NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
+            NestKALAError: an argument out of its range, queries that are shorter than `bits`, or a condition on a key
+                that no item has.
         """
         bits = self.checked_bits(bits)
         shortlist = checked_shortlist(k, shortlist, rescore is not None)
         if method not in get_args(Method):
             raise NestKALAError(f"method must be auto, slices, tables or scan, not '{method}'")
         queries = self._queries(codes, bits)
-        near, ranking = self._nearest(queries, min(shortlist, len(self)), bits, method)
+        searched, places = self._narrowed(where)
+        near, ranking = searched.nearest(queries, min(shortlist, len(searched)), bits, method)
+        near = near if places is None else places[near]
         if rescore is not None:
             ranking = self._soft_distances(rescore, near)
         elif shortlist > k:
-            ranking = distances_to(self._words, self._queries(codes, self.bits), near)
+            ranking = distances_to(self._codes.words, self._queries(codes, self.bits), near)
         if shortlist > k or rescore is not None:
             near, ranking = best(near, ranking, k)
         return Hits(self._ids_at(near), ranking)
 
-    def search_radius(self, codes: NDArray[np.uint8], radius: int, bits: int | None = None) -> Hits:
+    def search_radius(
+        self, codes: NDArray[np.uint8], radius: int, bits: int | None = None, *, where: Sequence[str] = ()
+    ) -> Hits:
         """All items whose first `bits` bits differ from a query's in at most `radius`, by distance.
 
         Args:
             codes: packed queries, uint8 (Q, bytes), of `bits` bits or more.
             radius: 0 or more.
             bits: prefix length that is compared, 1 to the index's, which is the default.
+            where: conditions on the items, as for `search`.
 
         Raises:
-            NestKALAError: an argument out of its range, or queries that are shorter than `bits`.
+            NestKALAError: an argument out of its range, queries that are shorter than `bits`, or a condition on a key
+                that no item has.
         """
         bits = self.checked_bits(bits)
         check_radius(radius)
         queries = self._queries(codes, bits)
+        searched, places = self._narrowed(where)
         ids, distances = [], []
         for n in range(len(queries)):
-            near, apart = self._within(queries[n : n + 1], min(radius, bits), bits)
-            ids += self._ids_at(near)
-            distances += [*apart]
+            near, apart = searched.within(queries[n : n + 1], min(radius, bits), bits)
+            ids.append(self._ids.take(near if places is None else places[near]).as_list())
+            distances.append(apart)
         return Hits(ids, distances)
 
     def num_prefixes(self, bits: int) -> int:
@@ -319,79 +311,40 @@ class PrefixIndex:
         Raises:
             NestKALAError: bits out of range.
         """
-        return int(self._num_distinct[self.checked_bits(bits)])
+        return self._codes.num_prefixes(self.checked_bits(bits))
 
-    def _nearest(self, queries: Words, k: int, bits: int, method: Method) -> tuple[Positions, NDArray[Any]]:
-        if method == "tables" and len(self) < MOST_CODES:
-            return self._all_tables().search(self._words, queries, bits, k, patient=True)[:2]
-        if method == "auto" and self._tables_serve(k, bits):
-            near, distances, answered = self._ready_tables(len(queries)).search(self._words, queries, bits, k)
-            if not answered.all():
-                others = ~answered
-                near[others], distances[others] = self._without_tables(queries[others], k, bits)
-            return near, distances
-        return self._without_tables(queries, k, bits, method)
-
-    def _without_tables(
-        self, queries: Words, k: int, bits: int, method: Method = "auto"
-    ) -> tuple[Positions, NDArray[Any]]:
-        if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
-            slices = self._slices_at(bits)
-            return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
-        return scan_prefixes(self._words, queries, bits, k)
-
-    def _within(self, query: Words, radius: int, bits: int) -> tuple[Positions, NDArray[Any]]:
-        """All within a radius of one query (1, W), by distance, then by position: (1, n) each."""
-        for k in (_ROOM, len(self) // _WORTH):
-            if k and self._tables_serve(k, bits):
-                near, distances, answered = self._ready_tables(1).search(self._words, query, bits, k, radius=radius)
-                within = int((distances[0] <= radius).sum())
-                if answered[0] and within < k:
-                    return near[:, :within], distances[:, :within]
-        slices, short = self._slices_at(bits), prefix_words(query, bits).astype(np.uint64)
-        within = int(count_within(slices.prefixes, slices.starts, short, bits, radius)[0])
-        return nearest(slices.prefixes, slices.starts, short, bits, within)
-
-    def _tables_serve(self, k: int, bits: int) -> bool:
-        return bits > _SHORT and _WORTH * k <= len(self) < MOST_CODES
-
-    @property
-    def _num_tables(self) -> int:
-        return num_tables_of(self.bits)
-
-    def _ready_tables(self, num_queries: int) -> Tables:
-        """Tables that were kept, or the first one alone, which needs no positions, until the others pay."""
-        self._asked += num_queries
-        if self._tables is None and self._asked <= _PAYS:
-            self._tables = Tables.of(self._words, 1)
-        if self._asked > _PAYS:
-            return self._all_tables()
-        assert self._tables is not None
-        return self._tables
-
-    def _all_tables(self) -> Tables:
-        if self._tables is None or len(self._tables.starts) < self._num_tables:
-            self._tables = Tables.of(self._words, self._num_tables)
-        return self._tables
+    def _narrowed(self, where: Sequence[str]) -> tuple[SortedCodes, Positions | None]:
+        """The codes of the items for which these conditions hold, and their places; None for all."""
+        conditions = tuple(parse_conditions(where))
+        if not conditions:
+            return self._codes, None
+        with one_at_a_time():
+            found = self._selected.pop(conditions, None)
+            if found is None:
+                needed = any(condition.key != "folder" for condition in conditions)
+                items = self.items() if needed else ((name, {}) for name in self._ids)
+                places, keys = items_that_satisfy(items, conditions)
+                if len(self):
+                    check_keys(conditions, keys)
+                found = self._codes.chosen(np.array(places, np.int64)), np.array(places, np.int64)
+            self._selected[conditions] = found  # the latest last
+            for oldest in list(self._selected)[:-_MOST_NARROWED]:
+                del self._selected[oldest]
+        return found
 
     def _soft_distances(self, relaxed: NDArray[np.floating] | torch.Tensor, near: Positions) -> NDArray[np.float32]:
         h = np.asarray(relaxed.detach().cpu().float() if isinstance(relaxed, torch.Tensor) else relaxed)
         if h.shape != (len(near), self.bits):
             raise NestKALAError(f"rescore must be relaxed codes ({len(near)}, {self.bits}), not {h.shape}")
-        width = 8 * self._words.dtype.itemsize
+        words = self._codes.words
         return soft_distances_to(
-            self._words, width, self._queries(pack(h), self.bits), near, np.abs(h, dtype=np.float32)
+            words, 8 * words.dtype.itemsize, self._queries(pack(h), self.bits), near, np.abs(h, dtype=np.float32)
         )
 
     def _ids_at(self, positions: Positions) -> list[list[str]]:
         names = self._ids.take(positions.ravel()).as_list()
         k = positions.shape[1]
         return [names[k * q : k * (q + 1)] for q in range(len(positions))]
-
-    def _slices_at(self, bits: int) -> Slices:
-        if bits not in self._slices:
-            self._slices[bits] = Slices.of(self._words, bits)
-        return self._slices[bits]
 
     def checked_bits(self, bits: int | None) -> int:
         """This prefix length, by default the whole one. Raises NestKALAError out of 1 to the index's."""
@@ -404,32 +357,24 @@ class PrefixIndex:
     def _queries(self, codes: NDArray[np.uint8], bits: int) -> Words:
         """The first `bits` bits of packed codes as words of the index's form, the others 0."""
         check_queries(codes, bits)
-        size, num_bytes = self._words.itemsize, -(-bits // 8)
-        whole = np.zeros((len(codes), size * self._words.shape[1]), np.uint8)
+        size, num_bytes = self._codes.words.itemsize, -(-bits // 8)
+        whole = np.zeros((len(codes), size * self._codes.words.shape[1]), np.uint8)
         whole[:, :num_bytes] = codes[:, :num_bytes]
         whole[:, num_bytes - 1] &= 0xFF << -bits % 8 & 0xFF
         return whole.view(f">u{size}").astype(f"u{size}")
 
     def _insert(self, parts: Sequence[tuple[Words, Strings, Strings]]) -> None:
-        words = np.concatenate([self._words, *(words for words, _, _ in parts)])
+        words = np.concatenate([self._codes.words, *(words for words, _, _ in parts)])
         ids = Strings.concatenated([self._ids, *(ids for _, ids, _ in parts)])
         metadata = Strings.concatenated([self._metadata, *(metadata for _, _, metadata in parts)])
         if (twice := ids.duplicate()) is not None:
             raise NestKALAError(f"id {twice!r} is given twice: ids must all be different")
         order = np.lexsort(words.T[::-1])  # stable
-        self._set(words[order], ids.take(order), metadata.take(order))
+        self._set(SortedCodes(words[order], self.bits), ids.take(order), metadata.take(order))
 
-    def _set(self, words: Words, ids: Strings, metadata: Strings) -> None:
-        self._words, self._ids, self._metadata = words, ids, metadata
-        self._slices.clear()
-        self._tables, self._asked = None, 0
-        self.__dict__.pop("_num_distinct", None)
-
-    @cached_property
-    def _num_distinct(self) -> NDArray[np.int64]:
-        """How many distinct prefixes of 0, 1, ... bits there are."""
-        shared = shared_prefixes(self._words, 8 * self._words.dtype.itemsize)
-        return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
+    def _set(self, codes: SortedCodes, ids: Strings, metadata: Strings) -> None:
+        self._codes, self._ids, self._metadata = codes, ids, metadata
+        self._selected: dict[tuple[Condition, ...], tuple[SortedCodes, Positions]] = {}
 
 
 def _parsed_metadata(name: str, text: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ child or waits for ever.
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
@@ -46,6 +46,16 @@ def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
             return result
 
     return in_turn
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """A lock for what only one thread may make, such as a cache: the one by which compiled threads take turns.
+
+    A lock of one's own would stay locked in a process that is forked while another thread holds it.
+    """
+    with _threads.turn:
+        yield
 
 
 def threads_are_lost() -> bool:

@@ -96,6 +96,28 @@ def test_coarse_to_fine_and_rescoring_are_those_of_the_local_index(local: Prefix
     np.testing.assert_array_equal(theirs.distances, ours.distances)
 
 
+def test_conditions_leave_what_they_leave_of_the_local_index(tmp_path: Path) -> None:
+    codes = drawn(4_000)
+    metadata = [{"stars": n % 5, "date": f"2024-0{1 + n % 9}"} if n % 7 else {} for n in range(4_000)]
+    local = PrefixIndex.build(codes, [f"{n % 3}/{n}.jpg" for n in range(4_000)], 64, metadata)
+    milvus = MilvusIndex.create(str(tmp_path / "photos.db"), (16, 64))
+    milvus.extend([local])
+    queries = drawn(3, seed=1)
+    for where in (["stars>2"], ["folder=1", "date<=2024-03"], ["stars>9"]):
+        everything = local.search(queries, 4_000, where=where)
+        ours, theirs = (index.search(queries, 200, where=where) for index in (local, milvus))
+        for q in range(3):
+            all_at = dict(zip(everything.ids[q], everything.distances[q].tolist(), strict=True))
+            if all_at:
+                assert_same_up_to_ties(ours, theirs, q, all_at)
+        near, nearby = (index.search_radius(queries, 12, where=where) for index in (local, milvus))
+        assert [*map(set, near.ids)] == [*map(set, nearby.ids)]
+    assert milvus.search(queries, 5, where=["stars>9"]).ids == [[], [], []]
+    with pytest.raises(NestKALAError, match="no item has the key 'star'; did you mean 'stars'"):
+        milvus.search(queries, 5, where=["star=1"])
+    milvus.close()
+
+
 def test_items_are_added_replaced_and_removed(tmp_path: Path) -> None:
     codes, address = drawn(2_500), str(tmp_path / "some.db#photos")
     index = MilvusIndex.create(address, (16, 64), {"model": "ä"})

@@ -1,0 +1,1 @@
+"""What an index in memory or in a file is made of."""

@@ -1,0 +1,133 @@
+"""Sorted codes, with what makes searching them fast: made when it pays, once, whichever thread asks first."""
+
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...utils.compiled import one_at_a_time
+from ...utils.packed_words import Words
+from ..scan import scan_prefixes
+from ..slices import Positions, Slices, count_within, nearest, prefix_words, shared_prefixes
+from ..tables import MOST_CODES, Tables, num_tables_of
+
+Method = Literal["auto", "slices", "tables", "scan"]
+_FEW = 8
+"""Slices serve where there are this many times fewer of them than codes."""
+_SHORT = 12
+"""Bits up to which there are always few slices beside the codes that tables would look at."""
+_WORTH = 64
+"""Tables serve where k is this many times smaller than the collection."""
+_ROOM = 256
+"""Items that a search within a radius has room for at first."""
+_PAYS = 100
+"""Queries after which tables are made that were not kept: making them takes as long as so many scans."""
+
+
+class SortedCodes:
+    """Codes in ascending order, searched at any prefix length; they do not change.
+
+    Attributes:
+        words: the codes (N, W), as `ordered_words` gives them.
+        bits: their length.
+    """
+
+    def __init__(self, words: Words, bits: int, tables: Tables | None = None) -> None:
+        self.words, self.bits = words, bits
+        self._tables, self._asked = tables, 0
+        self._slices: dict[int, Slices] = {}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def chosen(self, places: NDArray[np.int64]) -> "SortedCodes":
+        """Those at these places, which ascend."""
+        return SortedCodes(self.words[places], self.bits)
+
+    def nearest(
+        self, queries: Words, k: int, bits: int, method: Method = "auto"
+    ) -> tuple[Positions, NDArray[np.int32]]:
+        """The k nearest codes to each query by their first `bits` bits, by distance, then by position: (Q, k) each.
+
+        Args:
+            queries: (Q, W), bits beyond the first `bits` 0.
+            k: at most N.
+            bits: length of the prefix that is compared.
+            method: as for `PrefixIndex.search`.
+        """
+        if method == "tables" and len(self) < MOST_CODES:
+            return self.all_tables().search(self.words, queries, bits, k, patient=True)[:2]
+        if method == "auto" and self._tables_serve(k, bits):
+            near, distances, answered = self._ready_tables(len(queries)).search(self.words, queries, bits, k)
+            if not answered.all():
+                others = ~answered
+                near[others], distances[others] = self._without_tables(queries[others], k, bits)
+            return near, distances
+        return self._without_tables(queries, k, bits, method)
+
+    def within(self, query: Words, radius: int, bits: int) -> tuple[Positions, NDArray[np.int32]]:
+        """All within a radius of one query (1, W), by distance, then by position: (n,) each."""
+        for k in (_ROOM, len(self) // _WORTH):
+            if k and self._tables_serve(k, bits):
+                near, distances, answered = self._ready_tables(1).search(self.words, query, bits, k, radius=radius)
+                within = int((distances[0] <= radius).sum())
+                if answered[0] and within < k:
+                    return near[0, :within], distances[0, :within]
+        slices, short = self._slices_at(bits), prefix_words(query, bits).astype(np.uint64)
+        within = int(count_within(slices.prefixes, slices.starts, short, bits, radius)[0])
+        near, distances = nearest(slices.prefixes, slices.starts, short, bits, within)
+        return near[0], distances[0]
+
+    def num_prefixes(self, bits: int) -> int:
+        """How many distinct prefixes of this length there are."""
+        return int(self._num_distinct[bits])
+
+    @property
+    def tables(self) -> Tables | None:
+        """Those that there are."""
+        return self._tables
+
+    def all_tables(self) -> Tables:
+        """As many as serve codes of this length, made if need be."""
+        tables = self._tables
+        if tables is None or len(tables.starts) < num_tables_of(self.bits):
+            with one_at_a_time():
+                tables = self._tables
+                if tables is None or len(tables.starts) < num_tables_of(self.bits):
+                    tables = self._tables = Tables.of(self.words, num_tables_of(self.bits))
+        return tables
+
+    def _without_tables(
+        self, queries: Words, k: int, bits: int, method: Method = "auto"
+    ) -> tuple[Positions, NDArray[Any]]:
+        if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
+            slices = self._slices_at(bits)
+            return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
+        return scan_prefixes(self.words, queries, bits, k)
+
+    def _tables_serve(self, k: int, bits: int) -> bool:
+        return bits > _SHORT and _WORTH * k <= len(self) < MOST_CODES
+
+    def _ready_tables(self, num_queries: int) -> Tables:
+        """Tables that were kept, or the first one alone, which needs no positions, until the others pay."""
+        with one_at_a_time():
+            self._asked += num_queries
+            if self._asked > _PAYS:
+                return self.all_tables()
+            if self._tables is None:
+                self._tables = Tables.of(self.words, 1)
+            return self._tables
+
+    def _slices_at(self, bits: int) -> Slices:
+        if bits not in self._slices:
+            with one_at_a_time():
+                if bits not in self._slices:
+                    self._slices[bits] = Slices.of(self.words, bits)
+        return self._slices[bits]
+
+    @cached_property
+    def _num_distinct(self) -> NDArray[np.int64]:
+        """How many distinct prefixes of 0, 1, ... bits there are."""
+        shared = shared_prefixes(self.words, 8 * self.words.dtype.itemsize)
+        return np.minimum(1, len(self)) + np.concatenate([[0], shared.cumsum()])
