@@ -100,9 +100,7 @@ def test_a_narrowed_search_is_brute_force_over_what_is_left(
 
 def test_a_key_that_no_item_has_is_an_error_and_not_an_empty_answer() -> None:
     index, codes, _ = filled(40, 16)
-    with pytest.raises(
-        NestKALAError, match="no item has the key .star.; did you mean .stars.. .keys: folder, stars."
-    ):
+    with pytest.raises(NestKALAError, match=r"no item has the key .star.; did you mean .stars.. .keys: folder, stars."):
         index.search(codes[:1], where=["folder=2019", "star>2"])
     with pytest.raises(NestKALAError, match="no item has the key 'date'"):
         index.search_radius(codes[:1], 3, where=["date>=2024-05"])
