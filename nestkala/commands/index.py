@@ -124,7 +124,7 @@ class Index:
         from ..search.following.membership import joined, note, notes_on, patterns_of
         from ..search.opening import create_index, save_index
         from ..search.places import ImageFolders
-        from ..search.provenance import about_model, hasher_of
+        from ..search.provenance import about_model, hasher_of, model_beside
         from ..utils.machine import decoding_workers
 
         exclude, workers = patterns_of(index, self.exclude), decoding_workers(self.workers)
@@ -178,6 +178,9 @@ class Index:
         changes.unchanged -= len(fitted)
         if other is not None and not self.json:
             print(f"{where}: encoded anew by {self.model}")
+            unused = model_beside(where)
+            if unused.is_dir() and index.about["model"] != str(unused.resolve()):
+                print(f"note: {unused} is not needed any more")
         self._tell(index, where, changes, _doubts(index, hasher))
         if self.watch:
             self._watch(where, together, hasher, exclude, changes.broken)
