@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nestkala.codes import hamming, pack, unpack
+from nestkala.codes import hamming, pack
 from nestkala.index import PrefixIndex
 from nestkala.search.chance import Chance, chance_of_pairs, chance_of_query
 
@@ -40,7 +40,6 @@ def test_a_mixture_is_compared_by_what_its_bits_cost() -> None:
     codes, mixed = pack(centers(400, rng)), rng.normal(size=(1, 128)).astype(np.float32)
     index = PrefixIndex.build(codes)
     found = index.search(pack(mixed), 400, shortlist=400, rescore=mixed).distances
-    assert np.asarray(found) is not None
     similarity = chance_of_query(index, mixed).similarity(np.asarray(found)[0])
     assert similarity == pytest.approx(100 * (1 - np.arange(1, 401) / 400), abs=0.3)
 
@@ -92,4 +91,9 @@ def test_of_two_images_nothing_can_be_said() -> None:
         assert chance.is_relevant(np.array([0, 8])).all()
         assert chance.similarity(np.array([0, 8])).tolist() == [100, 100]
     assert not Chance(np.arange(3.0), -0.5).is_relevant(np.array([0])).any()
-    assert unpack(index.codes, 8).shape == (2, 8)
+
+
+def test_where_all_codes_are_the_same_nothing_is_nearer_than_chance() -> None:
+    index = PrefixIndex.build(np.zeros((50, 4), np.uint8))
+    assert not chance_of_pairs(index).is_relevant(np.array([0])).any()
+    assert not chance_of_query(index, np.zeros((1, 4), np.uint8)).is_relevant(np.array([0])).any()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -121,28 +121,22 @@ class Index:
     def _update(self, index: "SearchIndex | None", folders: list[Path], where: str) -> None:
         from ..search.folder import update_from_folder
         from ..search.following.conversion import converted
-        from ..search.following.membership import joined, note, notes_on, patterns_of
-        from ..search.opening import create_index, save_index
-        from ..search.places import ImageFolders
-        from ..search.provenance import about_model, hasher_of, model_beside
+        from ..search.following.membership import joined, note, patterns_of
+        from ..search.opening import save_index
+        from ..search.provenance import about_model, hasher_of
         from ..utils.machine import decoding_workers
 
-        exclude, workers = patterns_of(index, self.exclude), decoding_workers(self.workers)
-        fitted: list[str] = []
-        keep_every, progress = self.save_every or 10_000, not self.json
-        other = None
+        exclude = patterns_of(index, self.exclude)
+        options: dict[str, Any] = {
+            "exclude": exclude,
+            "allow_removal": self.allow_removal,
+            "workers": decoding_workers(self.workers),
+            "progress": not self.json,
+            "keep_every": self.save_every or 10_000,
+        }
+        fitted, other = list[str](), None
         if index is None:
-            if not folders:
-                raise NestKALAError(f"there is no index {where}: name the folders that it should be of")
-            if self.root:
-                raise NestKALAError(f"--root says where the folder of an index is, and there is no index {where} yet")
-            together = asked = ImageFolders.of(folders)
-            if self.model is None:
-                index, hasher, fitted = self._fitted(where, together, exclude)
-            else:
-                hasher = _loaded(self.model)
-                about = about_model(hasher, self.model) | notes_on(together, exclude, where)
-                index = create_index(where, hasher.lengths, about)
+            index, hasher, asked, fitted = self._made(folders, where, exclude)
         else:
             index, together, asked = joined(index, folders, where, self.root)
             other = _other_model(index, self.model)
@@ -150,40 +144,37 @@ class Index:
             note(index, together, exclude, where)
         if other is not None:
             about = index.about | about_model(other, str(self.model))
-            index, changes = converted(
-                index,
-                where,
-                about,
-                together.check_there(where),
-                other,
-                exclude=exclude,
-                allow_removal=self.allow_removal,
-                workers=workers,
-                progress=progress,
-                keep_every=keep_every,
-            )
+            index, changes = converted(index, where, about, together.check_there(where), other, **options)
+            if not self.json:
+                print(f"{where}: encoded anew by {self.model}")
         else:
-            changes = update_from_folder(
-                index,
-                asked,
-                hasher,
-                exclude=exclude,
-                allow_removal=self.allow_removal,
-                workers=workers,
-                progress=progress,
-                keep=lambda: save_index(index, where),
-                keep_every=keep_every,
-            )
+            changes = update_from_folder(index, asked, hasher, keep=lambda: save_index(index, where), **options)
         changes.added = sorted([*fitted, *changes.added])
         changes.unchanged -= len(fitted)
-        if other is not None and not self.json:
-            print(f"{where}: encoded anew by {self.model}")
-            unused = model_beside(where)
-            if unused.is_dir() and index.about["model"] != str(unused.resolve()):
-                print(f"note: {unused} is not needed any more")
         self._tell(index, where, changes, _doubts(index, hasher))
         if self.watch:
-            self._watch(where, together, hasher, exclude, changes.broken)
+            self._watch(where, asked, hasher, exclude, changes.broken)
+
+    def _made(
+        self, folders: list[Path], where: str, exclude: list[str]
+    ) -> "tuple[SearchIndex, Hasher, ImageFolders, list[str]]":
+        """A new index, its model and folders, and the images that it holds already."""
+        from ..search.following.membership import notes_on
+        from ..search.opening import create_index
+        from ..search.places import ImageFolders
+        from ..search.provenance import about_model
+
+        if not folders:
+            raise NestKALAError(f"there is no index {where}: name the folders that it should be of")
+        if self.root:
+            raise NestKALAError(f"--root says where the folder of an index is, and there is no index {where} yet")
+        places = ImageFolders.of(folders)
+        if self.model is None:
+            index, hasher, fitted = self._fitted(where, places, exclude)
+            return index, hasher, places, fitted
+        hasher = _loaded(self.model)
+        about = about_model(hasher, self.model) | notes_on(places, exclude, where)
+        return create_index(where, hasher.lengths, about), hasher, places, []
 
     def _tell(self, index: "SearchIndex", where: str, changes: "Changes", doubts: Sequence[str] = ()) -> None:
         if self.json:

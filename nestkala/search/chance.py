@@ -6,11 +6,11 @@ images, and of images to their nearest neighbors.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from ..codes import hamming, prefix, unpack
 from ..index.prefix_index import PrefixIndex
@@ -24,7 +24,7 @@ _RARE = 0.001
 Both were chosen on half of Caltech-101's draws; docs/searching.md says what they give on the others."""
 _ROUNDING = 1e-3
 """Of sums of float32."""
-_UPPER = float(norm.cdf(1))
+_UPPER = NormalDist().cdf(1)
 """A normal distribution has one deviation between its median and this quantile."""
 
 
@@ -116,4 +116,5 @@ def chance_of_query(index: PrefixIndex, query: NDArray[Any], bits: int | None = 
 def _by_chance(distances: NDArray[Any], share: float) -> float:
     """The distance that this share of unrelated things is below, estimated from the upper half of all distances."""
     middle, upper = np.quantile(distances, (0.5, _UPPER))
-    return float(middle + (upper - middle) * norm.ppf(share))
+    spread = max(1.0, upper - middle)  # of codes that are all the same, none is nearer than others
+    return float(middle + spread * NormalDist().inv_cdf(share))
