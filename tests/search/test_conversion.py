@@ -129,17 +129,14 @@ def test_what_another_model_has_begun_is_not_taken(noise_model: Path, other_mode
 
 @pytest.mark.slow
 def test_labels_improve_an_index_of_real_photographs(
-    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, flowers5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Index as it is, train with labels, index again: codes of a class come nearer to one another."""
-    from conftest import _extracted
-
-    flowers = _extracted(shared_data / "flowers5.tar.xz", tmp_path_factory)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NESTKALA_CACHE", str(tmp_path / "cache"))
     kinds = ("daisy", "roses", "tulips")
     for kind in kinds:
-        files = sorted((flowers / kind).iterdir())
+        files = sorted((flowers5 / kind).iterdir())
         for number, file in enumerate(files[:30]):
             folder = Path("labeled" if number < 6 else "photos", kind)
             folder.mkdir(parents=True, exist_ok=True)
