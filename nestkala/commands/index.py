@@ -29,10 +29,10 @@ class Index:
     does not have.
     """
 
-    paths: Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER")]]
+    paths: Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER [FOLDER ...] [INDEX]")]]
     """of images, with all its subfolders; several make one index, in which images are called FOLDER/PATH. Or a folder
-    that `nestkala encode` wrote. The index may come last: nestkala index photos photos.index. An index alone is brought
-    up to date with the folders that it has"""
+    that `nestkala encode` wrote. The file of the index may come last: nestkala index photos photos.index. If it is
+    given alone, it is brought up to date with the folders that it has"""
 
     index: str | None = None
     """file to write, or to bring up to date, by default FOLDER.index; or where Milvus keeps it: http://HOST:PORT, or a
@@ -44,12 +44,12 @@ class Index:
     encoded anew, and the index is replaced once that is done"""
 
     exclude: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="PATTERN")]] = ()
-    """files and folders to leave out, in .gitignore's syntax, such as "*.png" or /private/; may be repeated. The index
-    remembers them; new ones replace them, and --exclude "" drops them. A file .nestkalaignore in a folder, of a pattern
+    """files and folders to leave out, in .gitignore's syntax, such as "*.png" or /private/. The index remembers
+    them; new ones replace them, and --exclude "" drops them. A file .nestkalaignore in a folder, of a pattern
     a line, works as well"""
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the folder of the index is now, if it was moved; of several NAME=FOLDER, may be repeated"""
+    """where the folder of the index is now, if it was moved; of several folders, NAME=FOLDER"""
 
     watch: bool = False
     """go on, and bring the index up to date when files change, until Ctrl-C"""

@@ -29,7 +29,7 @@ class Serve:
     """where the index's model is, if it has moved"""
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the images' folder is now, if it was moved; of an index of several NAME=FOLDER, may be repeated"""
+    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
 
     def run(self) -> None:
         if not 0 <= self.port <= 65_535:

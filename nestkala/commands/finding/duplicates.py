@@ -32,7 +32,7 @@ class Duplicates:
     """write a page of the groups as thumbnails, which open the images, to this file"""
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the images' folder is now, if it was moved; of an index of several NAME=FOLDER, may be repeated"""
+    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
 
     json: bool = False
     """print the groups as JSON"""

@@ -49,8 +49,8 @@ class Search:
     """in place of --k: all that differ in so many of the bits at most"""
 
     where: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="CONDITION")]] = ()
-    """search only images for which this holds, such as folder=2019/italy, date>=2024-05 or date<2020; may be repeated,
-    and all must hold. Quote it, since < and > mean something to a shell"""
+    """search only images for which this holds, such as folder=2019/italy, date>=2024-05 or date<2020; all of
+    several must hold. Quote it, since < and > mean something to a shell"""
 
     relevant: bool = False
     """show only results that are nearer than chance explains, and none if there are none such"""
@@ -65,7 +65,7 @@ class Search:
     """where the index's model is, if it has moved"""
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the images' folder is now, if it was moved; of an index of several NAME=FOLDER, may be repeated"""
+    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
 
     html: Path | None = None
     """write a page of thumbnails, which open the images, to this file"""
