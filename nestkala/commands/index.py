@@ -176,16 +176,18 @@ class Index:
         about = about_model(hasher, self.model) | notes_on(places, exclude, where)
         return create_index(where, hasher.lengths, about), hasher, places, []
 
-    def _tell(self, index: "SearchIndex", where: str, changes: "Changes", doubts: Sequence[str] = ()) -> None:
+    def _tell(
+        self, index: "SearchIndex", where: str, changes: "Changes", doubts: Sequence[str] = (), again: bool = False
+    ) -> None:
         if self.json:
             told = {"index": where, "images": len(index), **asdict(changes), "warnings": list(doubts)}
             print(json.dumps(told), flush=True)
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
-        for line in changes.left_out.in_words():
+        for line in [] if again else changes.left_out.in_words():
             print(line)
-        if changes.left_out.unlisted:
+        if not again and changes.left_out.unlisted:
             print("note: what the index holds of images that cannot be listed stays in it")
         for line in doubts:
             print(line)
@@ -207,7 +209,7 @@ class Index:
         with ending_on_sigterm(), suppress(KeyboardInterrupt):
             watch.run(
                 self.watch_every or 5,
-                tell=lambda index, changes: self._tell(index, where, changes),
+                tell=lambda index, changes: self._tell(index, where, changes, again=True),
                 warn=lambda line: print(line, file=sys.stderr, flush=True),
             )
         print(f"not watching any more; {where} is saved", file=sys.stderr)

@@ -69,18 +69,19 @@ def chance_of_pairs(index: PrefixIndex, bits: int | None = None, with_limit: boo
         with_limit: find the limit as well, which takes 1,000 searches; otherwise everything is relevant.
         seed: draws pairs and images.
     """
-    bits, number = index.checked_bits(bits), len(index)
+    bits, number = index.bits if bits is None else bits, len(index)
     if number < 3:
         return Chance(np.zeros(0), float(bits))
     rng = np.random.default_rng(seed)
     first, other = rng.integers(0, number, _PAIRS), rng.integers(0, number - 1, _PAIRS)
     other += other >= first
-    ones, others = (prefix(index.codes_at(places.tolist()), bits) for places in (first, other))
+    codes = index.codes
+    ones, others = prefix(codes[first], bits), prefix(codes[other], bits)
     pairs = np.sort(np.bitwise_count(ones ^ others).sum(axis=1, dtype=np.int64))
     if not with_limit:
         return Chance(pairs, float(bits))
     drawn = rng.permutation(number)[:_IMAGES]
-    near = index.search(index.codes_at(drawn.tolist()), 2, bits).distances
+    near = index.search(codes[drawn], 2, bits).distances
     # An image itself is at distance 0, and so it is its second neighbor that counts.
     usual = float(np.quantile(np.asarray(near)[:, 1], _USUAL, method="inverted_cdf"))
     return Chance(pairs, min(usual, _by_chance(pairs, 1 / number)))
@@ -100,11 +101,11 @@ def chance_of_query(index: PrefixIndex, query: NDArray[Any], bits: int | None = 
         bits: as for `chance_of_pairs`.
         seed: draws images.
     """
-    bits, number = index.checked_bits(bits), len(index)
+    number = len(index)
     if number < 3:
         return Chance(np.zeros(0), np.inf)
     drawn = np.random.default_rng(seed).permutation(number)[: 10 * _IMAGES]
-    codes = index.codes_at(drawn.tolist())
+    codes = index.codes[drawn]
     if query.dtype == np.uint8:
         found = hamming(query, codes, bits)[0].astype(float)
     else:

@@ -243,7 +243,7 @@ def dated(
 def _fill_in_dates(index: SearchIndex, folders: ImageFolders, undated: Metadata) -> None:
     """Give images of an index that was made without dates theirs; their codes stay."""
     if undated and isinstance(index, PrefixIndex):
-        names = [name for name in index.ids if name in undated]
-        codes = index.codes_at(index.ids.find(names).tolist())
+        places = [place for place, name in enumerate(index.ids) if name in undated]
+        names, codes = [index.ids[place] for place in places], index.codes[places]
         index.remove(names)
         index.add(codes, names, dated(folders, names, undated))
