@@ -50,8 +50,8 @@ class SearchIndex(Protocol):
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata."""
 
-    def metadata_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The metadata of the items of these ids; empty for an id that is not there."""
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None

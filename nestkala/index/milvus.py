@@ -141,16 +141,13 @@ class MilvusIndex:
                 yield from ((row["id"], row["metadata"]) for row in rows)
             found.close()
 
-    def metadata_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The metadata of the items of these ids; empty for an id that is not there."""
-        if not ids:
-            return []
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
         with _explained(self._collection):
             rows = self._client.get(
-                self._collection, ids=[_key(name) for name in ids], output_fields=["id", "metadata"], timeout=_SECONDS
+                self._collection, ids=[_key(name)], output_fields=["code", "metadata"], timeout=_SECONDS
             )
-        found = {row["id"]: row["metadata"] for row in rows}
-        return [dict(found.get(name, {})) for name in ids]
+        return (np.frombuffer(bytes.fromhex(rows[0]["code"]), np.uint8)[None], rows[0]["metadata"]) if rows else None
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None

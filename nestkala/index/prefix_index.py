@@ -148,6 +148,14 @@ class PrefixIndex:
         """The codes at these places, 0 to below N, packed, uint8 (n, bytes)."""
         return packed_bytes(self._codes.words[list(places)], -(-self.bits // 8))
 
+    def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        place = int(self.ids.find([name])[0])
+        if place < 0:
+            return None
+        metadata = parsed_json(self._metadata[place], f"the metadata of {name!r} in the index")
+        return self.codes_at([place]), metadata if isinstance(metadata, dict) else {}
+
     @property
     def ids(self) -> Strings:
         """Of the items, in the index's order."""
@@ -164,15 +172,10 @@ class PrefixIndex:
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in the index's order. Raises NestKALAError for metadata that is no mapping."""
         for name, text in zip(self._ids, self._metadata, strict=True):
-            yield name, _parsed_metadata(name, text)
-
-    def metadata_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The metadata of the items of these ids; empty for an id that is not there. Raises as `items` does."""
-        places = self._ids.find(ids).tolist()
-        return [
-            {} if place < 0 else _parsed_metadata(name, self._metadata[place])
-            for name, place in zip(ids, places, strict=True)
-        ]
+            metadata = parsed_json(text, f"the metadata of {name!r} in the index")
+            if not isinstance(metadata, dict):
+                raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
+            yield name, metadata
 
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
@@ -375,13 +378,6 @@ class PrefixIndex:
     def _set(self, codes: SortedCodes, ids: Strings, metadata: Strings) -> None:
         self._codes, self._ids, self._metadata = codes, ids, metadata
         self._selected: dict[tuple[Condition, ...], tuple[SortedCodes, Positions]] = {}
-
-
-def _parsed_metadata(name: str, text: str) -> dict[str, Any]:
-    metadata = parsed_json(text, f"the metadata of {name!r} in the index")
-    if not isinstance(metadata, dict):
-        raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
-    return metadata
 
 
 def _checked_ids(ids: Iterable[str]) -> Strings:

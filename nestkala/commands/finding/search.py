@@ -174,7 +174,8 @@ class Search:
             if self.relevant:
                 kept = chance.is_relevant(distances)
                 columns = {name: list(compress(values, kept)) for name, values in columns.items()}
-        columns["date"] = [metadata.get("date") for metadata in index.metadata_of(columns["image"])]
+        items = map(index.get, columns["image"])
+        columns["date"] = [None if item is None else item[1].get("date") for item in items]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _compared(self, longest: int) -> str:
