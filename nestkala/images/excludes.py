@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from pathspec import GitIgnoreSpec
+from pathspec import GitIgnoreSpec, PathSpec
 
 from ..utils.errors import NestKALAError, one_line
 
@@ -25,7 +25,9 @@ class Excludes:
     def __init__(self, patterns: Iterable[str]) -> None:
         lines = list(patterns)
         try:
-            self._spec = GitIgnoreSpec.from_lines(lines)
+            self._files = GitIgnoreSpec.from_lines(lines)
+            # In which a later pattern for folders alone overrides an earlier one for all, as in "*" and "!*/".
+            self._folders = PathSpec.from_lines("gitignore", lines)
         except ValueError:
             raise NestKALAError(f"not a pattern of .gitignore's syntax: {_first_invalid(lines)!r}") from None
 
@@ -45,7 +47,7 @@ class Excludes:
 
     def leaves_out(self, name: str, is_folder: bool = False) -> bool:
         """Whether a file, or a folder, of this path is left out; what is in it is left out with it."""
-        return self._spec.match_file(f"{name}/" if is_folder else name)
+        return self._folders.match_file(f"{name}/") if is_folder else self._files.match_file(name)
 
     def covers(self, name: str) -> bool:
         """Whether a file is left out, by itself or with a folder that it is in."""

@@ -21,7 +21,7 @@ def photograph(path: Path, taken: str | None, tag: int = 0x9003) -> Path:
     if taken is not None:
         exif.get_ifd(0x8769)[tag] = taken
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), "green").save(path, exif=exif)
+    Image.new("RGB", (40, 30), "green").save(path, exif=exif.tobytes())
     return path
 
 
