@@ -24,9 +24,8 @@ def with_date(file: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
 def date_taken(file: Path) -> str | None:
     """The date of exposure that an image file's EXIF data states; None if there is none, or none that can be read."""
     with contextlib.suppress(Exception), open_header(file) as image:  # Pillow raises nearly every type
-        if (
-            image.format == "PNG" and "exif" not in image.info
-        ):  # Pillow would decode all of it to look behind the pixels
+        # Of a PNG Pillow would decode everything, to look behind the pixels as well.
+        if image.format == "PNG" and "exif" not in image.info:
             return None
         text = str(image.getexif().get_ifd(_EXIF).get(_DATE_TIME_ORIGINAL, ""))
         return datetime.strptime(text.strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S").isoformat()
