@@ -23,7 +23,8 @@ from nestkala.analysis.advice import measure_lengths, recommend
 from nestkala.analysis.plots import plot_lengths
 from nestkala.report import write_report
 from nestkala.search.opening import open_index
-from nestkala.search.provenance import folder_of, hasher_of
+from nestkala.search.places import folders_of
+from nestkala.search.provenance import hasher_of
 from nestkala.search.result_page import Section, result_page
 from nestkala.utils.files import replacing
 
@@ -50,7 +51,7 @@ def main(
     hits = opened.search(hasher.encode(query), 20, BITS)
     page = result_page(
         [Section(query, zip(hits.ids[0], hits.distances[0].tolist(), strict=True))],
-        folder_of(opened),
+        folders_of(opened, index),
         f"the first {BITS} of {opened.bits} bits",
     )
     chromium = which("chromium") or which("chromium-browser") or which("google-chrome")

@@ -65,6 +65,12 @@ def caltech101(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return _extracted(shared_data / "caltech101.tar.xz", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def flowers5(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of five kinds of flowers in folders, 400 of each."""
+    return _extracted(shared_data / "flowers5.tar.xz", tmp_path_factory)
+
+
 def _extracted(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not archive.is_file():
         pytest.skip(f"no {archive}")

@@ -43,8 +43,10 @@ class Encode:
     def run(self) -> None:
         from accelerate import PartialState
 
-        from ..search.shards import encode_folder, read_shards, unreadable
+        from ..search.shards import PLAN, encode_folder, read_shards, unreadable
+        from ..utils.files import check_writable
 
+        check_writable(self.output / PLAN)
         plan = encode_folder(
             self.folder,
             self.output,

@@ -1,12 +1,16 @@
 """`nestkala index`."""
 
 import json
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from ..utils.errors import NestKALAError
 from .backend_flag import BackendFlag
@@ -14,28 +18,48 @@ from .backend_flag import BackendFlag
 if TYPE_CHECKING:
     from ..hasher import Hasher
     from ..index import SearchIndex
+    from ..search.folder import Changes
+    from ..search.following.watch import Watch
+    from ..search.places import ImageFolders
 
 
 @dataclass(frozen=True)
 class Index:
-    """Index a folder of images, or bring its index up to date: only new, changed and deleted files are touched.
+    """Index folders of images, or bring their index up to date: only new, changed and deleted files are touched.
 
-    Without --model nothing needs to be trained or named: codes are fitted to the folder itself, and the model is kept
-    in INDEX.model beside the index. Of a folder that `nestkala encode` wrote, the images are added that the index does
-    not have.
+    Without --model nothing needs to be trained or named: codes are fitted to the images themselves, and the model is
+    kept in INDEX.model beside the index. Of a folder that `nestkala encode` wrote, the images are added that the index
+    does not have.
     """
 
-    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
-    """of images, with all its subfolders; or one that `nestkala encode` wrote"""
+    paths: Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER [FOLDER ...] [INDEX]")]]
+    """of images, with all its subfolders; several make one index, in which images are called FOLDER/PATH. Or a folder
+    that `nestkala encode` wrote. The file of the index may come last: nestkala index photos photos.index. If it is
+    given alone, it is brought up to date with the folders that it has"""
 
-    index: Positional[Annotated[str | None, arg(metavar="INDEX")]] = None
+    index: str | None = None
     """file to write, or to bring up to date, by default FOLDER.index; or where PostgreSQL keeps it,
     postgresql://USER@HOST:PORT/DATABASE, with #TABLE behind it if need be; or where Milvus does: http://HOST:PORT, or a
     file of Milvus Lite that ends in .db, with #COLLECTION behind it if need be"""
 
     model: str | None = None
     """run folder, or "owner/name" on the Hugging Face hub; an index that is there knows its own, and a new one gets a
-    model that is fitted to the folder"""
+    model that is fitted to the images. If it is another model than that of an index that is there, all images are
+    encoded anew, and the index is replaced once that is done"""
+
+    exclude: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="PATTERN")]] = ()
+    """files and folders to leave out, in .gitignore's syntax, such as "*.png" or /private/. The index remembers
+    them; new ones replace them, and --exclude "" drops them. A file .nestkalaignore in a folder, of a pattern
+    a line, works as well"""
+
+    root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
+    """where the folder of the index is now, if it was moved; of several folders, NAME=FOLDER"""
+
+    watch: bool = False
+    """go on, and bring the index up to date when files change, until Ctrl-C"""
+
+    watch_every: float | None = None
+    """seconds between two looks at the folders, by default 5; more where looking takes long"""
 
     workers: int | None = None
     """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
@@ -52,157 +76,243 @@ class Index:
     """remove images from the index also where most are gone, or all of a subfolder that is still there"""
 
     json: bool = False
-    """print what changed as JSON"""
+    """print what changed as JSON; with --watch a line for each time"""
 
     def run(self) -> None:
         from ..index.local.index_file import writing_alone
-        from ..search.opening import index_beside, is_address, is_in_postgres
+        from ..search.opening import is_address
         from ..utils.files import check_writable
 
-        where = self.index or index_beside(self.folder)
-        if self.partitions is not None and not is_in_postgres(where):
-            raise NestKALAError("--partitions divides a table of PostgreSQL: leave it out")
-        if is_address(where):
-            self._run(where)
-            return
-        check_writable(Path(where))
-        with writing_alone(Path(where)):
-            self._run(where)
+        folders, where = self._named()
+        self._check(where)
+        if not is_address(where):
+            check_writable(Path(where))
+        with nullcontext() if is_address(where) else writing_alone(Path(where)):
+            watch = self._run(folders, where)
+        if watch is not None and self.watch:
+            self._watch(watch, where)
 
-    def _run(self, where: str) -> None:
+    def _run(self, folders: list[Path], where: str) -> "Watch | None":
+        """Do all but watching, which what is returned may go on with."""
         from ..search.opening import find_index
         from ..search.shards import is_encoded
 
         index = find_index(where)
+        if self.partitions is not None and index is not None:
+            raise NestKALAError("the index is there already: --partitions divides a new one")
+        if len(folders) == 1 and is_encoded(folders[0]):
+            self._check_shards(folders[0])
+            self._put_together(index, folders[0], where)
+            return None
+        return self._update(index, folders, where)
+
+    def _named(self) -> tuple[list[Path], str]:
+        """The folders, and the index, that are meant."""
+        from ..search.opening import index_beside, is_address
+
+        if self.index is not None:
+            return list(map(Path, self.paths)), self.index
+        if not self.paths:
+            raise NestKALAError("name a folder of images, or an index to bring up to date")
+        *others, last = self.paths
+        if is_address(last) or Path(last).is_file() or (others and not Path(last).is_dir()):
+            return list(map(Path, others)), last
+        if others:
+            raise NestKALAError(f"{' and '.join(self.paths)} are folders: name the file of their index, --index FILE")
+        return [Path(last)], index_beside(Path(last))
+
+    def _check(self, where: str) -> None:
+        from ..search.opening import is_in_postgres
+
         if self.partitions is not None:
+            if not is_in_postgres(where):
+                raise NestKALAError("--partitions divides a table of PostgreSQL: leave it out")
             from ..index.postgres.table import check_partitions
 
-            if index is not None:
-                raise NestKALAError("the index is there already: --partitions divides a new one")
             check_partitions(self.partitions)
-        if is_encoded(self.folder):
-            if self.model is not None:
-                raise NestKALAError(f"{self.folder} knows which model made its codes: leave out --model")
-            if self.workers is not None or self.save_every is not None or self.backend != "torch":
-                raise NestKALAError(
-                    f"{self.folder} holds codes already: leave out --workers, --save-every and --backend"
-                )
-            self._put_together(index, where)
-        else:
-            self._update(index, where)
-
-    def _update(self, index: "SearchIndex | None", where: str) -> None:
         if self.save_every is not None and self.save_every < 1:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
-        from ..hasher import Hasher
+        if self.watch_every is not None and not self.watch:
+            raise NestKALAError("--watch-every says how often --watch looks: add --watch")
+        if self.watch_every is not None and not 0 < self.watch_every < threading.TIMEOUT_MAX:
+            raise NestKALAError(f"--watch-every must be more than 0 seconds, not {self.watch_every:g}")
+
+    def _check_shards(self, folder: Path) -> None:
+        if self.model is not None:
+            raise NestKALAError(f"{folder} knows which model made its codes: leave out --model")
+        if self.workers is not None or self.save_every is not None or self.backend != "torch":
+            raise NestKALAError(f"{folder} holds codes already: leave out --workers, --save-every and --backend")
+        if self.exclude or self.root or self.watch:
+            raise NestKALAError(f"{folder} holds codes, and no images: leave out --exclude, --root and --watch")
+
+    def _update(self, index: "SearchIndex | None", folders: list[Path], where: str) -> "Watch":
         from ..search.folder import update_from_folder
-        from ..search.mixing import check_mixing
-        from ..search.opening import create_index, save_index, shown_address
+        from ..search.following.conversion import converted
+        from ..search.following.membership import joined, note, patterns_of
+        from ..search.following.mixing import check_mixing
+        from ..search.following.watch import Watch
+        from ..search.opening import save_index, shown_address
         from ..search.provenance import about_model, hasher_of
         from ..utils.machine import decoding_workers
 
-        folder = str(self.folder.resolve())
-        fitted: list[str] = []
-        notes: list[str] = []
-        if index is not None:
-            hasher = hasher_of(index, self.model, where, self.backend)
-            if index.about.get("folder") != folder:
-                raise NestKALAError(
-                    f"{shown_address(where)} is the index of {index.about.get('folder')}, not of {self.folder}"
-                )
-            notes = check_mixing(index, hasher, self.folder, partial(hasher_of, index, self.model, where))
-        elif self.model is None:
-            index, hasher, fitted = self._fitted(where, folder)
+        exclude = patterns_of(index, self.exclude)
+        options: dict[str, Any] = {
+            "exclude": exclude,
+            "allow_removal": self.allow_removal,
+            "workers": decoding_workers(self.workers),
+            "progress": not self.json,
+            "keep_every": self.save_every or 10_000,
+        }
+        fitted, notes, other = list[str](), list[str](), None
+        if index is None:
+            index, hasher, asked, fitted = self._made(folders, where, exclude)
         else:
-            hasher = Hasher.from_pretrained(self.model, backend=self.backend)
-            about = about_model(hasher, self.model) | {"folder": folder}
-            index = create_index(where, hasher.lengths, about, self.partitions)
-        changes = update_from_folder(
-            index,
-            self.folder,
-            hasher,
-            allow_removal=self.allow_removal,
-            workers=decoding_workers(self.workers),
-            progress=not self.json,
-            keep=lambda: save_index(index, where),
-            keep_every=self.save_every or 10_000,
-        )
+            index, together, asked = joined(index, folders, where, self.root)
+            other = self._other_model(index)
+            hasher = other or hasher_of(index, self.model, where, self.backend)
+            if other is None:
+                notes = check_mixing(index, hasher, asked, exclude, partial(hasher_of, index, self.model, where))
+            note(index, together, exclude, where)
+        if other is not None:
+            about = index.about | about_model(other, str(self.model))
+            index, changes = converted(index, where, about, together.check_there(where), other, **options)
+            if not self.json:
+                print(f"{shown_address(where)}: all images encoded again with {self.model}")
+        else:
+            changes = update_from_folder(index, asked, hasher, keep=lambda: save_index(index, where), **options)
         changes.added = sorted([*fitted, *changes.added])
         changes.unchanged -= len(fitted)
-        doubts = notes + _doubts(index, hasher)
+        self._tell(index, where, changes, notes + _doubts(index, hasher))
+        return Watch(where, asked, hasher, exclude, changes.broken, decoding_workers(self.workers))
+
+    def _made(
+        self, folders: list[Path], where: str, exclude: list[str]
+    ) -> "tuple[SearchIndex, Hasher, ImageFolders, list[str]]":
+        """A new index, its model and folders, and the images that it holds already."""
+        from ..search.following.membership import notes_on
+        from ..search.opening import create_index
+        from ..search.places import ImageFolders
+        from ..search.provenance import about_model
+
+        if not folders:
+            raise NestKALAError(f"there is no index {where}: name the folders that it should be of")
+        if self.root:
+            raise NestKALAError(f"--root says where the folder of an index is, and there is no index {where} yet")
+        places = ImageFolders.of(folders)
+        if self.model is None:
+            index, hasher, fitted = self._fitted(where, places, exclude)
+            return index, hasher, places, fitted
+        hasher = self._loaded(self.model)
+        about = about_model(hasher, self.model) | notes_on(places, exclude, where)
+        return create_index(where, hasher.lengths, about, self.partitions), hasher, places, []
+
+    def _tell(
+        self, index: "SearchIndex", where: str, changes: "Changes", doubts: Sequence[str] = (), again: bool = False
+    ) -> None:
+        from ..search.opening import shown_address
+
+        shown = shown_address(where)
         if self.json:
-            answer = {"index": shown_address(where), "images": len(index), **asdict(changes), "warnings": doubts}
-            print(json.dumps(answer))
+            answer = {"index": shown, "images": len(index), **asdict(changes), "warnings": list(doubts)}
+            print(json.dumps(answer), flush=True)
             return
         for name in changes.broken:
             print(f"warning: cannot read {name!r}")
-        for line in changes.left_out.in_words():
+        for line in [] if again else changes.left_out.in_words():
             print(line)
-        if changes.left_out.unlisted:
+        if not again and changes.left_out.unlisted:
             print("note: what the index holds of images that cannot be listed stays in it")
         for line in doubts:
             print(line)
         print(
-            f"{shown_address(where)}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
-            f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable"
+            f"{shown}: {len(index)} images, {index.bits} bits each; {len(changes.added)} added, "
+            f"{len(changes.changed)} changed, {len(changes.removed)} removed, {len(changes.broken)} unreadable",
+            flush=True,
         )
         tell_of_tables(index)
 
-    def _fitted(self, where: str, folder: str) -> "tuple[SearchIndex, Hasher, list[str]]":
-        """A new index with a model that is fitted to the folder, and the images that it holds already."""
-        from ..hasher import Hasher
-        from ..images.listing import LeftOut, images_below
+    def _watch(self, watch: "Watch", where: str) -> None:
+        from ..search.following.watch import ending_on_sigterm
+
+        print(f"watching {watch.folders} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        with ending_on_sigterm(), suppress(KeyboardInterrupt):
+            watch.run(
+                self.watch_every or 5,
+                tell=lambda index, changes: self._tell(index, where, changes, again=True),
+                warn=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+        print(f"stopped watching; {where} is saved", file=sys.stderr)
+
+    def _fitted(
+        self, where: str, folders: "ImageFolders", exclude: list[str]
+    ) -> "tuple[SearchIndex, Hasher, list[str]]":
+        """A new index with a model that is fitted to the folders, and the images that it holds already."""
+        from ..images.listing import LeftOut
         from ..search.fitted import fit_to_folder
+        from ..search.folder import dated, images_in
+        from ..search.following.membership import notes_on
         from ..search.opening import create_index, index_beside, is_address, is_in_postgres
         from ..search.provenance import about_model, model_beside
         from ..utils.files import link_target
         from ..utils.machine import decoding_workers
 
-        here = dict(images_below(self.folder, left_out := LeftOut()))
+        here = images_in(folders, exclude, left_out := LeftOut())
         if not here:
             others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
-            raise NestKALAError(f"{self.folder} holds no image{others}: there is nothing to fit codes to")
+            holds = "hold" if folders.are_several else "holds"
+            raise NestKALAError(f"{folders} {holds} no image{others}: there is nothing to fit codes to")
+        first = next(iter(folders.paths.values()))
         beside = str(link_target(Path(where)))
         if is_address(where):
-            beside = f"{index_beside(self.folder)}.{'postgresql' if is_in_postgres(where) else 'milvus'}"
+            beside = f"{index_beside(first)}.{'postgresql' if is_in_postgres(where) else 'milvus'}"
         if Path(beside).is_dir():
             raise NestKALAError(f"{where} is a folder: name a file")
         output, workers = model_beside(beside), decoding_workers(self.workers)
-        found = fit_to_folder(self.folder, list(here), output, workers, not self.json, backend=self.backend)
-        hasher = Hasher.from_pretrained(output, backend=self.backend)
+        found = fit_to_folder(folders, list(here), output, workers, not self.json, backend=self.backend)
+        hasher = self._loaded(str(output))
         if not self.json:
             how = f"fitted to {len(found.names)} images" if found.is_own else "as shipped, for want of images to fit to"
             print(f"{output}: codes {how}")
-        about = about_model(hasher, str(output)) | {"folder": folder}
+        about = about_model(hasher, str(output)) | notes_on(folders, exclude, where)
         index = create_index(where, hasher.lengths, about, self.partitions)
-        index.add(found.codes, found.names, [here[name] for name in found.names])
+        index.add(found.codes, found.names, dated(folders, found.names, here))
         return index, hasher, found.names
 
-    def _put_together(self, index: "SearchIndex | None", where: str) -> None:
+    def _put_together(self, index: "SearchIndex | None", folder: Path, where: str) -> None:
         from tqdm import tqdm
 
         from ..search.opening import create_index, save_index, shown_address
         from ..search.provenance import with_backend
         from ..search.shards import read_plan, read_shards
 
-        plan, shards = read_plan(self.folder), read_shards(self.folder)
+        plan, shards = read_plan(folder), read_shards(folder)
+        shown = shown_address(where)
         if index is None:
             index = create_index(where, plan.lengths, plan.about, self.partitions)
-        elif with_backend(index.about) != with_backend(plan.about):
-            raise NestKALAError(
-                f"{shown_address(where)} is an index of other images, or of another model or backend, than "
-                f"{self.folder}"
-            )
+        elif _identity(with_backend(index.about)) != _identity(with_backend(plan.about)):
+            raise NestKALAError(f"{shown} is an index of other images, or of another model or backend, than {folder}")
         known = {name for name, _ in index.items()}  # which may be newer
         watched = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
         index.extend(shard.without(known) if known else shard for shard in watched)
         save_index(index, where)
-        shown, added = shown_address(where), len(index) - len(known)
+        added = len(index) - len(known)
         if self.json:
             print(json.dumps({"index": shown, "images": len(index), "added": added}))
         else:
             print(f"{shown}: {len(index)} images, {index.bits} bits each; {added} added")
             tell_of_tables(index)
+
+    def _loaded(self, model: str) -> "Hasher":
+        from ..hasher import Hasher
+
+        return Hasher.from_pretrained(model, backend=self.backend)
+
+    def _other_model(self, index: "SearchIndex") -> "Hasher | None":
+        """The model that is named, if it is another than the index's."""
+        if self.model is None:
+            return None
+        hasher = self._loaded(self.model)
+        return None if index.about.get("model_fingerprint") in (None, hasher.fingerprint) else hasher
 
 
 def tell_of_tables(index: "SearchIndex") -> None:
@@ -222,3 +332,8 @@ def _doubts(index: "SearchIndex", hasher: "Hasher") -> list[str]:
 
     found = Collapse.of(index.codes, index.bits).warnings() if isinstance(index, PrefixIndex) else []
     return found + (names_in_doubt(hasher.class_names) if hasher.spec.has_text_codes else [])
+
+
+def _identity(about: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What two sets of codes must have in common to be searched together."""
+    return tuple(about.get(key) for key in ("model_fingerprint", "folder", "backend"))

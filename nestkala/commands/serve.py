@@ -4,7 +4,7 @@ import socket
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from ..utils.errors import NestKALAError
 from .backend_flag import BackendFlag
@@ -31,6 +31,9 @@ class Serve:
 
     backend: BackendFlag = "torch"
 
+    root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
+    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
+
     def run(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise NestKALAError(f"port must be 0 (any that is free) to 65535, not {self.port}")
@@ -41,19 +44,20 @@ class Serve:
         except ImportError as error:
             raise NestKALAError('the web page needs starlette and uvicorn: pip install "nestkala[serve]"') from error
         from ..search.opening import index_called, open_index
-        from ..search.provenance import folder_of, hasher_of
+        from ..search.places import folders_of
+        from ..search.provenance import hasher_of
 
         if self.name is not None and not is_host_name(self.name):
             raise NestKALAError(f"name must be a host name alone, such as photos.example, not {self.name!r}")
         where = index_called(self.index)
         index = open_index(where)
-        folder = folder_of(index)
+        folders = folders_of(index, where, self.root).check_there(where)
         hasher = hasher_of(index, self.model, where, self.backend)
         alone = self.name is None and is_loopback(self.host)
-        app = make_app(index, hasher, folder, own_names(self.host, self.name), originals=alone)
+        app = make_app(index, hasher, folders, own_names(self.host, self.name), originals=alone)
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
         address = f"http://{host}:{listening.getsockname()[1]}"
-        print(f"{len(index)} images of {folder}: {address} (Ctrl-C ends it)", flush=True)
+        print(f"{len(index)} images of {folders}: {address} (Ctrl-C ends it)", flush=True)
         make_server(app).run(sockets=[listening])

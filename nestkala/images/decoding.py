@@ -90,6 +90,12 @@ def open_image(data: bytes) -> Image.Image:
             raise
 
 
+def open_header(file: Path) -> Image.Image:
+    """As `open_image`, for a file, of which no more than the header is read. Raises what Pillow and the system do."""
+    with _muted:
+        return Image.open(file, formats=FORMATS)
+
+
 def _decoded(data: bytes | Image.Image) -> Image.Image:
     with _muted, contextlib.ExitStack() as stack:
         opened = stack.enter_context(Image.open(BytesIO(data), formats=FORMATS)) if isinstance(data, bytes) else data

@@ -3,13 +3,14 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..utils.errors import NestKALAError
 from .decoding import IMAGE_SUFFIXES, looks_like_image
+from .excludes import Excludes
 
 _MOST_NAMED = 10
 _RAW = (
@@ -47,11 +48,13 @@ class LeftOut:
             images that cannot be looked at, such as a link to nothing. "." is the folder itself.
         other_formats: {kind: number}, of photographs and videos in formats that are not read here.
         linked_folders: number of links to folders, which are not followed.
+        excluded: {"images": number, "folders": number} that patterns exclude; images in such folders are not counted.
     """
 
     unlisted: dict[str, str] = field(default_factory=dict)
     other_formats: dict[str, int] = field(default_factory=dict)
     linked_folders: int = 0
+    excluded: dict[str, int] = field(default_factory=dict)
 
     def covers(self, name: str) -> bool:
         """Whether an image of this name may be there for all that was seen."""
@@ -64,6 +67,19 @@ class LeftOut:
         if (kind := other_kind(name)) is not None:
             self.other_formats[kind] = self.other_formats.get(kind, 0) + 1
 
+    def count_excluded(self, kind: str) -> None:
+        """Take notice of something excluded, of "images" or "folders"."""
+        self.excluded[kind] = self.excluded.get(kind, 0) + 1
+
+    def add(self, other: "LeftOut", name: str = "") -> None:
+        """Take in what was left out below another folder, whose images are called NAME/... here."""
+        for path, why in other.unlisted.items():
+            self.unlisted[str(PurePosixPath(name) / path)] = why
+        for total, more in ((self.other_formats, other.other_formats), (self.excluded, other.excluded)):
+            for kind, number in more.items():
+                total[kind] = total.get(kind, 0) + number
+        self.linked_folders += other.linked_folders
+
     def in_words(self) -> list[str]:
         """A line for each kind of thing; none where nothing was left out."""
         named = list(self.unlisted.items())[:_MOST_NAMED]
@@ -74,6 +90,11 @@ class LeftOut:
             lines.append(f"note: left out {self.formats_in_words()}")
         if self.linked_folders:
             lines.append(f"note: left out {_counted(self.linked_folders, 'link')} to folders, which are not followed")
+        if self.excluded:
+            kinds = (
+                _counted(self.excluded[kind], kind[:-1]) for kind in ("images", "folders") if kind in self.excluded
+            )
+            lines.append(f"note: left out {' and '.join(kinds)} that patterns exclude")
         return lines
 
     def formats_in_words(self) -> str:
@@ -88,20 +109,22 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def images_below(folder: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, Any]]]:
+def images_below(folder: Path, left_out: LeftOut, exclude: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """The images below a folder by path relative to it, with size and time of modification, in a stable order.
 
-    Left out without a word are hidden files and folders, pipes and devices, and files without a photograph's suffix.
+    Hidden files and folders, pipes, devices, and files without a photograph's suffix are left out and not counted.
 
     Args:
-        folder: to look through.
+        folder: to look through. What the patterns of a file .nestkalaignore in it match is left out.
         left_out: takes what else is left out, as far as the walk has come.
+        exclude: further patterns of files and folders to leave out, as for `Excludes`.
 
     Raises:
-        NestKALAError: no such folder, or one that cannot be listed.
+        NestKALAError: no such folder, one that cannot be listed, or patterns that `Excludes` refuses.
     """
     if not folder.is_dir():
         raise NestKALAError(f"{folder} is no folder")
+    excludes = Excludes.of(folder, exclude)
     waiting = ["."]
     while waiting:
         parent = waiting.pop()
@@ -109,7 +132,7 @@ def images_below(folder: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[st
         try:
             with os.scandir(folder / parent) as entries:
                 for entry in entries:
-                    found.take(entry, parent, left_out)
+                    found.take(entry, parent, left_out, excludes)
         except OSError as error:
             if parent == "." and not found.images and not found.folders:
                 raise NestKALAError(f"cannot list {folder}: {error.strerror}") from error
@@ -126,19 +149,25 @@ class _Found:
     images: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
 
-    def take(self, entry: "os.DirEntry[str]", parent: str, left_out: LeftOut) -> None:
+    def take(self, entry: "os.DirEntry[str]", parent: str, left_out: LeftOut, excludes: Excludes) -> None:
         if entry.name.startswith("."):
             return
         name = entry.name if parent == "." else f"{parent}/{entry.name}"
         try:
             if entry.is_dir(follow_symlinks=False):
-                self.folders.append(name)
+                if excludes.leaves_out(name, is_folder=True):
+                    left_out.count_excluded("folders")
+                else:
+                    self.folders.append(name)
                 return
             if entry.is_symlink() and entry.is_dir():
                 left_out.linked_folders += 1
                 return
             if not looks_like_image(Path(entry.name)):
                 left_out.count(entry.name)
+                return
+            if excludes.leaves_out(name):
+                left_out.count_excluded("images")
                 return
             status = entry.stat()
         except OSError as error:

@@ -22,6 +22,7 @@ from ..tokens.source import TokenSource
 from ..training.closed_form import closed_form_of_kinds, replace_layers
 from ..utils.errors import NestKALAError
 from ..utils.seeding import seeded
+from .places import ImageFolders
 
 SAMPLE = 8000
 """Images that a model is fitted to; of a larger folder so many are drawn."""
@@ -53,7 +54,7 @@ class Fitted:
 
 
 def fit_to_folder(
-    folder: Path,
+    folder: Path | ImageFolders,
     names: Sequence[str],
     output: Path,
     workers: int = 0,
@@ -61,14 +62,14 @@ def fit_to_folder(
     seed: int = 0,
     backend: str = "torch",
 ) -> Fitted:
-    """Fit a model to the images of a folder, without a label or a name, and save it.
+    """Fit a model to the images of a folder, or several, without a label or a name, and save it.
 
     Of fewer than 32 images, and of ones that are all alike, codes cannot be learned: they get the shipped start's,
     which was fitted to Caltech-101.
 
     Args:
         folder: of the images.
-        names: of all its images, relative to it.
+        names: of all its images, as `ImageFolders` calls them.
         output: folder to write model.json and model.safetensors to.
         workers: processes that decode; 0 decodes in this one.
         progress: show a bar.
@@ -81,7 +82,8 @@ def fit_to_folder(
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(names), generator=generator)[:SAMPLE].sort().values.tolist()
     chosen = [names[place] for place in drawn]
-    images = GivenImages([folder / name for name in chosen])
+    files = ImageFolders.of(folder)
+    images = GivenImages([files.file(name) or "" for name in chosen])
     backbone = load_backbone(_BACKBONE, num_adapted=0)
     spec, model = model_without_names(backbone)
     set_shipped(model)  # codes that "auto" compares

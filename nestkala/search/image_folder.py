@@ -1,6 +1,6 @@
-"""The codes of images in a folder, a chunk at a time."""
+"""The codes of images in folders, a chunk at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +14,28 @@ CHUNK = 1024
 
 
 def encoded(
-    hasher: Hasher, folder: Path, names: Sequence[str], workers: int, chunk_size: int = CHUNK
+    hasher: Hasher, file_of: Callable[[str], Path | None], names: Sequence[str], workers: int, chunk_size: int = CHUNK
 ) -> Iterator[tuple[Sequence[str], NDArray[np.uint8], list[str]]]:
-    """Names, their packed codes, and the names of those that cannot be read, a chunk at a time."""
+    """Names, their packed codes, and the names of those that cannot be read, a chunk at a time.
+
+    `file_of` gives the file of each name; one without a file cannot be read.
+    """
     for start in range(0, len(names), chunk_size):
         chunk, broken = names[start : start + chunk_size], list[str]()
+        files = {name: file_of(name) for name in chunk}
         try:
-            codes = hasher.encode([folder / name for name in chunk], workers=workers)
+            codes = hasher.encode([file or "" for file in files.values()], workers=workers)
         except NestKALAError:  # which is rare: only then is each tried by itself
-            broken = [name for name in chunk if not _is_readable(hasher, folder / name)]
+            broken = [name for name in chunk if not _is_readable(hasher, files[name])]
             unread = set(broken)
             chunk = [name for name in chunk if name not in unread]
-            codes = hasher.encode([folder / name for name in chunk], workers=workers)
+            codes = hasher.encode([files[name] or "" for name in chunk], workers=workers)
         yield chunk, codes, broken
 
 
-def _is_readable(hasher: Hasher, path: Path) -> bool:
+def _is_readable(hasher: Hasher, path: Path | None) -> bool:
+    if path is None:
+        return False
     try:
         hasher.backbone.prepare(path.read_bytes(), str(path))
     except (NestKALAError, OSError):

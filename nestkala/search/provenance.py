@@ -25,17 +25,6 @@ def with_backend(about: Mapping[str, str]) -> dict[str, str]:
     return {"backend": "torch"} | dict(about)
 
 
-def folder_of(index: SearchIndex) -> Path:
-    """Where the images of an index are.
-
-    Raises:
-        NestKALAError: it was not made of a folder.
-    """
-    if "folder" not in index.about:
-        raise NestKALAError("the index does not say where its images are: it was not made of a folder")
-    return Path(index.about["folder"])
-
-
 def model_beside(where: str) -> Path:
     """The folder beside an index file where a model that was fitted to the index's own folder is kept."""
     return Path(f"{where}.model")

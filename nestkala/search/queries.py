@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ..codes import pack, unpack
 from ..hasher import Hasher
-from ..images.decoding import is_below, looks_like_image
+from ..images.decoding import looks_like_image
 from ..index.contract import Hits, SearchIndex
 from ..utils.errors import NestKALAError
+from .places import ImageFolders
 
 SHORTLIST = 1000
 """Images that a mixture ranks, at least: those nearest to its signs."""
@@ -29,34 +30,36 @@ class Query:
         asked: the image, or the sentence.
         code: packed, uint8 (1, bytes).
         relaxed: real-valued code (1, L) of an image that was encoded; None of all else.
+        is_image: whether it is an image, and no sentence.
     """
 
     asked: Path | str
     code: NDArray[np.uint8]
     relaxed: NDArray[np.floating[Any]] | None = None
+    is_image: bool = True
 
 
-def as_query(said: str, index: SearchIndex, hasher: Hasher, folder: Path | None) -> Query:
+def as_query(said: str, index: SearchIndex, hasher: Hasher, folders: ImageFolders | None) -> Query:
     """What is meant: an image file, an image of the index by its name in it, or else a sentence.
 
     Args:
         said: by the user.
         index: that is asked.
         hasher: that made its codes.
-        folder: of the index's images, if it knows.
+        folders: of the index's images, if it knows.
 
     Raises:
         NestKALAError: what is called like an image and is not there, a folder, nothing but spaces, or as `Hasher` does.
     """
-    path = Path(said)
+    path, in_index = Path(said), None if folders is None else folders.file(said)
     if not said.strip():
         raise NestKALAError("a query is empty: name an image, or say what the images should show")
     if _is_file(path):
         return _of_image(path, hasher)
     if (item := index.get(said)) is not None:
-        return Query(folder / said if folder is not None and is_below(said) else said, item[0])
-    if folder is not None and is_below(said) and looks_like_image(path) and _is_file(folder / path):
-        return _of_image(folder / path, hasher)
+        return Query(in_index or said, item[0])
+    if in_index is not None and looks_like_image(path) and _is_file(in_index):
+        return _of_image(in_index, hasher)
     if looks_like_image(path):
         return _of_image(path, hasher)  # which says why it cannot be read
     if _is_folder(path):
@@ -66,7 +69,7 @@ def as_query(said: str, index: SearchIndex, hasher: Hasher, folder: Path | None)
 
 def of_text(sentence: str, hasher: Hasher) -> Query:
     """Raises NestKALAError as `Hasher.encode_text` does."""
-    return Query(sentence, hasher.encode_text(sentence))
+    return Query(sentence, hasher.encode_text(sentence), is_image=False)
 
 
 def mixture(wanted: Sequence[Query], unwanted: Sequence[Query], bits: int) -> NDArray[np.float32]:
@@ -82,7 +85,12 @@ def mixture(wanted: Sequence[Query], unwanted: Sequence[Query], bits: int) -> ND
 
 
 def search_mixture(
-    index: SearchIndex, mixed: NDArray[np.float32], k: int, shortlist: int | None, bits: int | None = None
+    index: SearchIndex,
+    mixed: NDArray[np.float32],
+    k: int,
+    shortlist: int | None,
+    bits: int | None = None,
+    where: Sequence[str] = (),
 ) -> Hits:
     """The k images whose codes have the largest products with a mixture (1, L), among those nearest to its signs.
 
@@ -92,9 +100,11 @@ def search_mixture(
         k: how many.
         shortlist: how many images to rank; None for `SHORTLIST`, or 10 k if that is more.
         bits: prefix length that is compared, by default all.
+        where: conditions, as for `PrefixIndex.search`.
     """
     compared = np.where(np.arange(mixed.shape[1]) < (bits or mixed.shape[1]), mixed, np.float32(0))
-    return index.search(pack(mixed), k, bits, shortlist=shortlist or max(SHORTLIST, 10 * k), rescore=compared)
+    ranked = shortlist or max(SHORTLIST, 10 * k)
+    return index.search(pack(mixed), k, bits, shortlist=ranked, rescore=compared, where=where)
 
 
 def _of_image(path: Path, hasher: Hasher) -> Query:

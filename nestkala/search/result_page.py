@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images.decoding import data_url, is_below, thumbnail
+from ..images.decoding import data_url, thumbnail
 from ..pages import render
+from .places import ImageFolders
 
 _SIZE = 288
 
@@ -23,7 +24,7 @@ class Section:
     results: Iterable[tuple[str, float | None]]
 
 
-def result_page(sections: Sequence[Section], folder: Path, compared: str) -> str:
+def result_page(sections: Sequence[Section], folder: Path | ImageFolders, compared: str) -> str:
     """The page of what queries found, nearest first.
 
     Args:
@@ -35,31 +36,28 @@ def result_page(sections: Sequence[Section], folder: Path, compared: str) -> str
     return page_of(title, f"nearest images first, with their distances: {compared}", sections, folder)
 
 
-def page_of(title: str, subtitle: str, sections: Sequence[Section], folder: Path) -> str:
+def page_of(title: str, subtitle: str, sections: Sequence[Section], folder: Path | ImageFolders) -> str:
     """A page of images in sections."""
+    folders = ImageFolders.of(folder)
     shown = [
         {
             "title": _title(section),
             "picture": data_url(thumbnail(section.title, _SIZE)) if isinstance(section.title, Path) else None,
-            "results": [_item(folder, name, number) for name, number in section.results],
+            "results": [_item(folders.file(name), name, number) for name, number in section.results],
         }
         for section in sections
     ]
     return render("results.html", title=title, subtitle=subtitle, sections=shown)
 
 
-def _item(folder: Path, name: str, number: float | None) -> dict[str, str | None]:
+def _item(file: Path | None, name: str, number: float | None) -> dict[str, str | None]:
     return {
         "name": name,
-        "image": data_url(_found(folder, name)),
-        "link": (folder.absolute() / name).as_uri() if is_below(name) else None,
+        "image": data_url(None if file is None else thumbnail(file, _SIZE)),
+        "link": None if file is None else file.absolute().as_uri(),
         "number": None if number is None else f"{number:g}",
     }
 
 
 def _title(section: Section) -> str:
     return section.title.name if isinstance(section.title, Path) else section.title
-
-
-def _found(folder: Path, name: str) -> bytes | None:
-    return thumbnail(folder / name, _SIZE) if is_below(name) else None

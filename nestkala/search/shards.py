@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from ..hasher import Hasher
+from ..images.dates import with_date
 from ..images.decoding import is_below
 from ..images.listing import LeftOut, images_below
 from ..index import PrefixIndex
@@ -34,7 +35,7 @@ from ..utils.versions import check_version
 from .image_folder import encoded
 from .provenance import about_model, with_backend
 
-_PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
+PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
 _A_HANDFUL = 5
 """Images of a shard that are not there any more, all of them, are no accident of one or another."""
@@ -132,7 +133,7 @@ def _device(accelerator: Accelerator, backend: str) -> torch.device:
 
 def is_encoded(folder: Path) -> bool:
     """Whether a folder is one that `encode_folder` wrote, or began."""
-    return (folder / _PLAN).is_file()
+    return (folder / PLAN).is_file()
 
 
 def read_plan(output: Path) -> Plan:
@@ -142,12 +143,12 @@ def read_plan(output: Path) -> Plan:
         NestKALAError: it is none, is damaged, or of another version.
     """
     try:
-        found = read_json(output / _PLAN)
+        found = read_json(output / PLAN)
         if isinstance(found, dict) and "version" in found:
-            check_version(str(output / _PLAN), found["version"], _VERSION)
+            check_version(str(output / PLAN), found["version"], _VERSION)
         plan = TypeAdapter(Plan).validate_python(found)
     except ValidationError as error:
-        raise NestKALAError(f"{output} holds no encoded images: {_PLAN}: {first_in_words(error)}") from None
+        raise NestKALAError(f"{output} holds no encoded images: {PLAN}: {first_in_words(error)}") from None
     listed = (output / _LIST).stat().st_size if (output / _LIST).is_file() else 0
     if plan.images > listed:  # a line an image: else a number that is wrong could keep us busy for ever
         raise NestKALAError(f"{output / _LIST} is damaged: {plan.images} images make a longer list")
@@ -221,7 +222,7 @@ def _planned(
         raise
     left_out.unlisted = {as_line(path): why for path, why in left_out.unlisted.items()}  # they need not be text
     plan = Plan(about, lengths, count, shard_size, left_out=left_out)
-    write_text(output / _PLAN, json.dumps(asdict(plan), indent=2) + "\n")
+    write_text(output / PLAN, json.dumps(asdict(plan), indent=2) + "\n")
     return plan
 
 
@@ -279,7 +280,7 @@ def _encode_shard(
     hasher: Hasher, folder: Path, images: dict[str, Any], about: dict[str, str], workers: int, bar: "tqdm[Any]"
 ) -> PrefixIndex:
     names, codes, broken = list[str](), [hasher.encode([])], list[str]()
-    for some, theirs, unread in encoded(hasher, folder, list(images), workers):
+    for some, theirs, unread in encoded(hasher, lambda name: folder / name, list(images), workers):
         names += some
         codes.append(theirs)
         broken += unread
@@ -291,5 +292,9 @@ def _encode_shard(
         )
     about = about | {"unreadable": json.dumps(broken)}
     return PrefixIndex.build(
-        np.concatenate(codes), names, hasher.lengths[-1], [images[name] for name in names], about=about
+        np.concatenate(codes),
+        names,
+        hasher.lengths[-1],
+        [with_date(folder / name, images[name]) for name in names],
+        about=about,
     )

@@ -19,6 +19,7 @@ from ..codes import pack
 from ..hasher import Hasher
 from ..index import Hits, PrefixIndex, SearchIndex
 from ..index.strings import as_text
+from ..search.places import ImageFolders
 from ..search.queries import Query, mixture, search_mixture
 from ..utils.errors import NestKALAError
 from .classes import Classes
@@ -45,7 +46,7 @@ _SEALED = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 def make_app(
     index: SearchIndex,
     hasher: Hasher,
-    folder: Path,
+    folder: Path | ImageFolders,
     hosts: Collection[str] | None = None,
     originals: bool = False,
 ) -> Starlette:
@@ -70,11 +71,11 @@ def make_app(
     Args:
         index: that is searched, and stays as it is.
         hasher: which made its codes.
-        folder: where its images are.
+        folder: where its images are; of several folders in the index `search.places.folders_of` gives it.
         hosts: names that the server may be called by, as `server_guard.own_names` gives them; None for any.
         originals: serve the files themselves, too, whose metadata may say where a photograph was taken.
     """
-    tickets, pictures, classes = Tickets(), Pictures(folder), Classes(index, hasher)
+    tickets, pictures, classes = Tickets(), Pictures(ImageFolders.of(folder)), Classes(index, hasher)
     # One search takes all processors, and not every threading layer of numba bears two; one image takes much memory.
     searching, reading, looking, shrinking, uploading = Turns(1), Turns(1), Turns(1), Turns(1), Turns(_UPLOADS)
     lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]

@@ -1,4 +1,4 @@
-"""The images of a folder as the page shows them: small, large, as they are, and described."""
+"""The images of an index as the page shows them: small, large, as they are, and described."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from ..images.decoding import open_image, thumbnail
+from ..search.places import ImageFolders
 
 SMALL, LARGE = 320, 1600
 """Pixels of a thumbnail and of an enlarged image, wide and high at most."""
@@ -16,10 +17,10 @@ _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
 class Pictures:
-    """Images of a folder by name. Whatever leads out of the folder, or is no image, is None."""
+    """Images by name. Whatever leads out of the folders, or is no image, is None."""
 
-    def __init__(self, folder: Path) -> None:
-        self._root = folder.resolve()
+    def __init__(self, folders: ImageFolders) -> None:
+        self._folders, self._roots = folders, [path.resolve() for path in folders.paths.values()]
         self._small, self._large = (lru_cache(maxsize=kept)(_rendition) for kept in (1024, 16))
 
     def small(self, name: str) -> bytes | None:
@@ -69,10 +70,11 @@ class Pictures:
         return {"date": date, "taken": taken, "width": width, "height": height, "bytes": size}
 
     def _inside(self, name: str) -> Path | None:
-        """The file of a name; None for one outside the folder, by whatever name or link, and for what is no file."""
+        """The file of a name; None for one outside the folders, by whatever name or link, and for what is no file."""
         try:
-            path = (self._root / name).resolve()
-            return path if path.is_relative_to(self._root) and path.is_file() else None
+            file = self._folders.file(name)
+            path = None if file is None else file.resolve()
+            return path if path is not None and any(map(path.is_relative_to, self._roots)) and path.is_file() else None
         except (OSError, ValueError, RuntimeError):  # names that no file can have, links in a circle
             return None
 

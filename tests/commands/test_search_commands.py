@@ -1,5 +1,6 @@
 """`nestkala index` and `nestkala search`, from a folder of images to rankings and a page of thumbnails."""
 
+import io
 import json
 import os
 import re
@@ -66,7 +67,7 @@ def test_coarse_to_fine_and_rescoring_reach_the_index(
     whole = searched(capsys, index, photos / "3.png", "-k", 4)
     assert searched(capsys, index, photos / "3.png", "-k", 4, "--bits", 2, "--shortlist", 16) == whole
     rescored = searched(capsys, index, photos / "3.png", "-k", 4, "--rescore")
-    assert rescored[0] == {"distance": 0.0, "image": "3.png"}
+    assert (rescored[0]["distance"], rescored[0]["image"]) == (0.0, "3.png")
     assert all(found["distance"] < 20 and found["distance"] % 1 for found in rescored[1:])
 
 
@@ -83,7 +84,10 @@ def test_the_table_shows_place_distance_and_image(
     results = searched(capsys, index, photos / "0.png", "-k", 3)
     assert main(["search", str(index), str(photos / "0.png"), "-k", "3"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert rows == [[str(n), str(r["distance"]), *str(r["image"]).split()] for n, r in enumerate(results, start=1)]
+    for row, (n, result) in zip(rows, enumerate(results, start=1), strict=True):
+        date = str(result["date"]).replace("T", " ")[:16].split()
+        similarity = f"{result['similarity']:.2f}", "%"
+        assert row == [str(n), str(result["distance"]), *similarity, *date, *str(result["image"]).split()]
 
 
 class Page(HTMLParser):
@@ -138,7 +142,7 @@ def test_an_index_is_brought_up_to_date_by_the_model_that_it_knows(
     assert said == {
         **{"index": str(index), "images": 15, "added": [], "changed": [], "removed": ["1.png"]},
         **{"unchanged": 15, "broken": ["broken.jpg"]},
-        "left_out": {"unlisted": {}, "other_formats": {}, "linked_folders": 0},
+        "left_out": {"unlisted": {}, "other_formats": {}, "linked_folders": 0, "excluded": {}},
     }
     assert "1.png" not in set(PrefixIndex.load(index).ids)
 
@@ -306,7 +310,8 @@ def test_an_image_of_the_index_asks_by_its_code_when_its_file_is_gone(
     expected = searched(capsys, index, photos / "3.png")
     (photos / "3.png").unlink()
     assert searched(capsys, index, "3.png") == expected
-    assert searched(capsys, index, f"sub/{MARKUP}", "-k", 1) == [{"distance": 0, "image": f"sub/{MARKUP}"}]
+    (found,) = searched(capsys, index, f"sub/{MARKUP}", "-k", 1)
+    assert (found["distance"], found["image"]) == (0, f"sub/{MARKUP}")
 
 
 def test_like_this_and_that_but_not_that(
@@ -333,7 +338,7 @@ def test_duplicates_are_grouped(index: Path, photos: Path, tmp_path: Path, capsy
     assert main(["duplicates", str(index), "--max-distance", "0", "--json", "--html", str(page_file)]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == {
-        **{"bits": 20, "max_distance": 0},
+        **{"bits": 20, "max_distance": 0, "html": str(page_file)},
         "groups": [["3.png", "copy.png", "sub/copy.png"], ["4 again.png", "4.png"]],
     }
     page = Page(page_file.read_text(encoding="utf-8"))
@@ -367,3 +372,59 @@ def test_an_update_says_what_it_left_out(index: Path, photos: Path, capsys: pyte
     assert "warning: cannot list 'far.png': No such file or directory" in said
     assert "note: what the index holds of images that cannot be listed stays in it" in said
     assert "note: left out 1 file of formats that are not read (1 raw)" in said
+
+
+def test_searches_are_narrowed_by_folder_and_date(
+    index: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.utime(photos / "4.png", ns=(0, 1_715_949_000 * 10**9))  # in May 2024, everywhere on Earth
+    assert main(["index", str(photos), str(index)]) == 0
+    capsys.readouterr()
+    everything = searched(capsys, index, photos / "3.png", "-k", 16)
+    in_may = searched(capsys, index, photos / "3.png", "--where", "date>=2024-05", "--where", "date<=2024-05")
+    assert [each["image"] for each in in_may] == ["4.png"]
+    assert str(in_may[0]["date"]).startswith("2024-05-17T")
+    assert in_may == [each for each in everything if each["image"] == "4.png"]
+    in_sub = ["--where", "folder=sub"]
+    assert [each["image"] for each in searched(capsys, index, photos / "3.png", *in_sub)] == [f"sub/{MARKUP}"]
+    assert [each["image"] for each in searched(capsys, index, "3.png", "--not", "4.png", *in_sub)] == [f"sub/{MARKUP}"]
+    assert [each["image"] for each in searched(capsys, index, "3.png", "--radius", 20, *in_sub)] == [f"sub/{MARKUP}"]
+    assert searched(capsys, index, "a photo of a dog.", "--where", "date<2024") == []
+    assert main(["search", str(index), "3.png", "--where", "date<2024"]) == 0
+    assert capsys.readouterr().out == "nothing matches\n"
+
+
+def test_only_what_is_nearer_than_chance(index: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for copy in ("copy.png", "sub/copy.png"):
+        shutil.copy(photos / "3.png", photos / copy)
+    assert main(["index", str(photos), str(index)]) == 0
+    capsys.readouterr()
+    everything = searched(capsys, index, photos / "3.png", "-k", 18)
+    relevant = searched(capsys, index, photos / "3.png", "-k", 18, "--relevant")
+    assert relevant == everything[: len(relevant)]
+    assert {"3.png", "copy.png", "sub/copy.png"} <= {each["image"] for each in relevant}
+    assert len(relevant) < 18
+    similarities = [float(str(each["similarity"])) for each in everything]
+    assert similarities == sorted(similarities, reverse=True)
+    assert main(["search", str(index), "a photo of a dog.", "--relevant"]) == 0
+    assert capsys.readouterr().out == "nothing matches\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", ""), ("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_names_open_their_files_in_a_terminal(
+    index: Path, photos: Path, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert main(["search", str(index), "3.png", "-k", "1"]) == 0
+    shown = sys.stdout.getvalue().splitlines()[2]  # type: ignore[attr-defined]
+    link = f"\x1b]8;;{(photos / '3.png').as_uri()}\x1b\\3.png\x1b]8;;\x1b\\"
+    assert shown.endswith("3.png" if value else link)
+    assert ("\x1b" in shown) == (not value)

@@ -28,7 +28,8 @@ from nestkala.codes import hamming, unpack
 from nestkala.index import PrefixIndex
 from nestkala.search.folder import update_from_folder
 from nestkala.search.opening import open_index
-from nestkala.search.provenance import about_model, folder_of, hasher_of
+from nestkala.search.places import folders_of
+from nestkala.search.provenance import about_model, hasher_of
 from nestkala.server import app as server
 from nestkala.server import connections as server_connections
 from nestkala.server import turns as server_turns
@@ -371,7 +372,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     folder = tmp_path_factory.mktemp("hostile")
     index = open_index(str(web_server.make_index(folder)))
     with serving(
-        server.make_app(index, hasher_of(index), folder_of(index), own_names("127.0.0.1"), originals=True)
+        server.make_app(index, hasher_of(index), folders_of(index), own_names("127.0.0.1"), originals=True)
     ) as port:
         yield port, folder / "photos" / "secret.txt"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from ...utils.console import linked
 from ...utils.errors import NestKALAError
 from ..backend_flag import BackendFlag
 
@@ -92,7 +93,13 @@ class Classify:
         for image, ranked in answers.items():
             for place, (name, probability) in enumerate(ranked):
                 shown = "" if probability is None else f"{probability:.2f}"
-                rows.append(("" if place else as_line(image), as_line(name or "(none of the classes)"), shown))
+                rows.append(
+                    (
+                        "" if place else linked(as_line(image), Path(image)),
+                        as_line(name or "(none of the classes)"),
+                        shown,
+                    )
+                )
         headers = ("image", "class", "probability")
         if self.bits is not None:
             rows, headers = [row[:2] for row in rows], headers[:2]  # type: ignore[misc, assignment]

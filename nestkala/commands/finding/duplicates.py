@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
-from ...utils.errors import NestKALAError
+from ...utils.console import linked
+from ...utils.errors import NestKALAError, as_line
 
 DEFAULT_DISTANCE = 9
 """Of 128 bits. It finds photographs that were saved again, and most of those that were cut a little."""
@@ -30,31 +31,45 @@ class Duplicates:
     html: Path | None = None
     """write a page of the groups as thumbnails, which open the images, to this file"""
 
+    root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
+    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
+
     json: bool = False
     """print the groups as JSON"""
 
     def run(self) -> None:
         from ...search.duplicates import find_duplicates
         from ...search.opening import index_called, open_index
-        from ...search.provenance import folder_of
+        from ...search.places import folders_of
         from ...search.result_page import Section, page_of
-        from ...utils.errors import as_line
-        from ...utils.files import write_text
+        from ...utils.files import check_writable, write_text
 
-        index = open_index(index_called(self.index)).local()
+        if self.html is not None:
+            check_writable(self.html)
+        where = index_called(self.index)
+        index = open_index(where).local()
         radius = round(DEFAULT_DISTANCE * index.bits / 128) if self.max_distance is None else self.max_distance
         if not 0 <= radius < index.bits:
             raise NestKALAError(f"--max-distance must be 0 to {index.bits - 1}, not {radius}")
+        known = {"folder", "folders"} & index.about.keys() or self.root or self.html is not None
+        folders = folders_of(index, where, self.root) if known else None
+        if folders is not None and self.html is not None:
+            folders.check_there(where)
         groups = find_duplicates(index, radius)
         images = sum(len(group) for group in groups)
         count = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
         said = f"{images} of {len(index)} images in {count}, within {radius} of {index.bits} bits"
         if self.html is not None:
             sections = [Section(f"{len(group)} images", [(name, None) for name in group]) for group in groups]
-            write_text(self.html, page_of("Near-duplicates", said, sections, folder_of(index)))
+            assert folders is not None
+            write_text(self.html, page_of("Near-duplicates", said, sections, folders))
         if self.json:
-            print(json.dumps({"bits": index.bits, "max_distance": radius, "groups": groups}))
+            page = {} if self.html is None else {"html": str(self.html)}
+            print(json.dumps({"bits": index.bits, "max_distance": radius, "groups": groups} | page))
             return
         for group in groups:
-            print("\n".join(as_line(name) for name in group), end="\n\n")
+            files = ((name, None if folders is None else folders.file(name)) for name in group)
+            print("\n".join(linked(as_line(name), file) for name, file in files), end="\n\n")
         print(said)
+        if self.html is not None:
+            print(f"page: {self.html}")

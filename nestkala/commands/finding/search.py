@@ -2,16 +2,19 @@
 
 import json
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from ...utils.errors import NestKALAError
+from ...utils.console import linked
+from ...utils.errors import NestKALAError, as_line
 from ..backend_flag import BackendFlag
 
 if TYPE_CHECKING:
-    from ...index import Hits, SearchIndex
+    from ...index import SearchIndex
+    from ...search.places import ImageFolders
     from ...search.queries import Query
 
 
@@ -47,6 +50,13 @@ class Search:
     radius: int | None = None
     """in place of --k: all that differ in so many of the bits at most"""
 
+    where: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="CONDITION")]] = ()
+    """search only images for which this holds, such as folder=2019/italy, date>=2024-05 or date<2020; all of
+    several must hold. Quote it, since < and > mean something to a shell"""
+
+    relevant: bool = False
+    """show only results that are nearer than chance explains, and none if there are none such"""
+
     shortlist: int | None = None
     """coarse to fine: so many are found at --bits, and re-ranked by the whole code, or by --rescore"""
 
@@ -58,6 +68,9 @@ class Search:
 
     backend: BackendFlag = "torch"
 
+    root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
+    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
+
     html: Path | None = None
     """write a page of thumbnails, which open the images, to this file"""
 
@@ -65,45 +78,56 @@ class Search:
     """print the results as JSON: of one query an object, of several a list of them"""
 
     def run(self) -> None:
-        from tabulate import tabulate
-
+        from ...index.prefix_index import PrefixIndex
         from ...search.opening import index_called, open_index
-        from ...search.provenance import folder_of, hasher_of
+        from ...search.places import folders_of
+        from ...search.provenance import hasher_of
         from ...search.queries import as_query, of_text
         from ...search.result_page import Section, result_page
-        from ...utils.errors import as_line
-        from ...utils.files import write_text
+        from ...utils.files import check_writable, write_text
 
         self._check()
+        if self.html is not None:
+            check_writable(self.html)
         where = index_called(self.index)
         index = open_index(where)
+        if self.relevant and not isinstance(index, PrefixIndex):
+            raise NestKALAError(f"--relevant compares with the images of an index file, and {self.index} is none")
+        known = {"folder", "folders"} & index.about.keys() or self.root or self.html is not None
+        folders = folders_of(index, where, self.root) if known else None
+        if folders is not None and self.html is not None:
+            folders.check_there(where)
         hasher = hasher_of(index, self.model, where, self.backend)
-        folder = folder_of(index) if "folder" in index.about else None
-        asked = [as_query(said, index, hasher, folder) for said in self.queries]
+        asked = [as_query(said, index, hasher, folders) for said in self.queries]
         if self.text is not None:
             asked.append(of_text(self.text, hasher))
         if self.rescore and any(query.relaxed is None for query in asked):
             raise NestKALAError("--rescore takes the real-valued output of an image file: leave it out with sentences")
-        also, unlike = ([as_query(said, index, hasher, folder) for said in given] for given in (self.also, self.unlike))
+        also, unlike = (
+            [as_query(said, index, hasher, folders) for said in given] for given in (self.also, self.unlike)
+        )
         found = [self._found(index, query, also, unlike) for query in asked]
-        if self.html is not None:
-            sections = [
-                Section(query.asked, zip(hits.ids[0], hits.distances[0].tolist(), strict=True))
-                for query, hits in zip(asked, found, strict=True)
-            ]
-            write_text(self.html, result_page(sections, folder_of(index), self._compared(index.bits)))
         answers = [
-            {"query": str(query.asked), "bits": self.bits or index.bits, "results": _results(hits)}
-            for query, hits in zip(asked, found, strict=True)
+            {"query": str(query.asked), "bits": self.bits or index.bits, "results": results}
+            for query, results in zip(asked, found, strict=True)
         ]
+        if self.html is not None:
+            assert folders is not None
+            sections = [
+                Section(query.asked, [(result["image"], result["distance"]) for result in results])
+                for query, results in zip(asked, found, strict=True)
+            ]
+            write_text(self.html, result_page(sections, folders, self._compared(index.bits)))
         if self.json:
-            print(json.dumps(answers[0] if len(answers) == 1 else answers))
+            page = {} if self.html is None else {"html": str(self.html)}
+            print(json.dumps(answers[0] | page if len(answers) == 1 else [answer | page for answer in answers]))
             return
-        for place, (query, hits) in enumerate(zip(asked, found, strict=True)):
+        for place, (query, results) in enumerate(zip(asked, found, strict=True)):
             if len(asked) > 1:
                 print(f"{chr(10) if place else ''}{as_line(str(query.asked))}")
-            rows = [(n, r["distance"], as_line(str(r["image"]))) for n, r in enumerate(_results(hits), start=1)]
-            print(tabulate(rows, ("", "distance", "image"), tablefmt="simple"))
+            _print_table(results, folders)
+        if self.html is not None:
+            print(f"page: {self.html}")
 
     def _check(self) -> None:
         """Raise NestKALAError for flags that do not go together."""
@@ -115,22 +139,48 @@ class Search:
             raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
         if self.radius is not None and (self.k is not None or self.shortlist is not None or self.rescore):
             raise NestKALAError("--radius finds all within a distance: leave out --k, --shortlist and --rescore")
+        if self.relevant and self.rescore:
+            raise NestKALAError("--relevant compares whole bits: leave out --rescore")
         if self.also or self.unlike:
             if self.radius is not None or self.rescore or self.bits is not None:
                 raise NestKALAError("--also and --not rank by whole codes: leave out --bits, --radius and --rescore")
         elif self.shortlist is not None and self.bits is None and not self.rescore:
             raise NestKALAError("--shortlist is found by the first bits of the code: say how many, --bits")
 
-    def _found(self, index: "SearchIndex", query: "Query", also: "list[Query]", unlike: "list[Query]") -> "Hits":
+    def _found(
+        self, index: "SearchIndex", query: "Query", also: "list[Query]", unlike: "list[Query]"
+    ) -> list[dict[str, Any]]:
+        """The results of one query, nearest first, each with what is known of it."""
+        from ...index.prefix_index import PrefixIndex
+        from ...search.chance import chance_of_pairs, chance_of_query
         from ...search.queries import mixture, search_mixture
 
-        k = 20 if self.k is None else self.k
-        if also or unlike:
-            return search_mixture(index, mixture([query, *also], unlike, index.bits), k, self.shortlist)
-        if self.radius is not None:
-            return index.search_radius(query.code, self.radius, self.bits)
+        k, bits = 20 if self.k is None else self.k, self.bits
         soft = query.relaxed if self.rescore else None
-        return index.search(query.code, k, self.bits, shortlist=self.shortlist, rescore=soft)
+        if also or unlike:
+            soft = mixture([query, *also], unlike, index.bits)
+            hits = search_mixture(index, soft, k, self.shortlist, where=self.where)
+        elif self.radius is not None:
+            hits = index.search_radius(query.code, self.radius, bits, where=self.where)
+        else:
+            hits = index.search(query.code, k, bits, shortlist=self.shortlist, rescore=soft, where=self.where)
+        names, distances = hits.ids[0], hits.distances[0]
+        columns: dict[str, list[Any]] = {"distance": distances.tolist(), "image": names}
+        if isinstance(index, PrefixIndex):
+            compared = index.bits if self.shortlist is not None else bits  # in the end by all bits
+            if soft is not None:
+                chance = chance_of_query(index, soft)
+            elif query.is_image:
+                chance = chance_of_pairs(index, compared, with_limit=self.relevant)
+            else:
+                chance = chance_of_query(index, query.code, compared)
+            columns["similarity"] = chance.similarity(distances).round(2).tolist()
+            if self.relevant:
+                kept = chance.is_relevant(distances)
+                columns = {name: list(compress(values, kept)) for name, values in columns.items()}
+        items = map(index.get, columns["image"])
+        columns["date"] = [None if item is None else item[1].get("date") for item in items]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _compared(self, longest: int) -> str:
         if self.also or self.unlike:
@@ -142,6 +192,17 @@ class Search:
         return f"{first}, then all of {self.shortlist} images" if self.shortlist else first
 
 
-def _results(hits: "Hits") -> list[dict[str, object]]:
-    ranked = zip(hits.distances[0].tolist(), hits.ids[0], strict=True)
-    return [{"distance": distance, "image": name} for distance, name in ranked]
+def _print_table(results: list[dict[str, Any]], folders: "ImageFolders | None") -> None:
+    """The results for people: dates without seconds, and names that open the images."""
+    from tabulate import tabulate
+
+    if not results:
+        print("nothing matches")
+        return
+    rows = []
+    for place, result in enumerate(results, start=1):
+        similarity = f"{result['similarity']:.2f} %" if "similarity" in result else ""
+        date = str(result["date"] or "").replace("T", " ")[:16]
+        file = None if folders is None else folders.file(result["image"])
+        rows.append((place, result["distance"], similarity, date, linked(as_line(result["image"]), file)))
+    print(tabulate(rows, ("", "distance", "similarity", "date", "image"), tablefmt="simple"))

@@ -45,9 +45,9 @@ class JoinedIndex(PrefixIndex):
         super().__init__([], first.bits, first.about)
         folders = [index.about.get("folder") for index in indexes]
         above = _common([folder for folder in folders if folder is not None]) if None not in folders else None
-        if above is None:
-            self.about.pop("folder", None)
-        else:
+        for key in ("folder", "near", "folders"):
+            self.about.pop(key, None)
+        if above is not None:
             self.about["folder"] = str(above)
         self._segments = tuple(
             replace(segment, folder=_below(above, folder)) if above is not None and folder is not None else segment

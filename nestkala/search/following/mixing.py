@@ -1,16 +1,17 @@
 """Codes of several backends in one index."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 
-from ..hasher import Hasher
-from ..images.listing import LeftOut, images_below
-from ..index.contract import SearchIndex
-from ..runtimes.agreement import differing_bits
-from ..runtimes.names import missing_packages
-from ..utils.errors import NestKALAError
-from .image_folder import encoded
+from ...hasher import Hasher
+from ...images.listing import LeftOut
+from ...index.contract import SearchIndex
+from ...runtimes.agreement import differing_bits
+from ...runtimes.names import missing_packages
+from ...utils.errors import NestKALAError
+from ..folder import images_in
+from ..image_folder import encoded
+from ..places import ImageFolders
 
 MAX_MIXED = 0.01
 """Share of bits in which the codes of two backends may differ where both go into one index."""
@@ -19,7 +20,13 @@ _COMPARED = 32
 """Images of the folder that are encoded by both."""
 
 
-def check_mixing(index: SearchIndex, hasher: Hasher, folder: Path, load: Callable[[str], Hasher]) -> list[str]:
+def check_mixing(
+    index: SearchIndex,
+    hasher: Hasher,
+    folders: ImageFolders,
+    exclude: Sequence[str],
+    load: Callable[[str], Hasher],
+) -> list[str]:
     """Compare a backend with the one that made an index, before its codes are added.
 
     The index then keeps the names of both, joined by "+".
@@ -27,7 +34,8 @@ def check_mixing(index: SearchIndex, hasher: Hasher, folder: Path, load: Callabl
     Args:
         index: to add to.
         hasher: whose codes will be added.
-        folder: of images, the first of which are encoded by both backends.
+        folders: of images, the first of which are encoded by both backends.
+        exclude: patterns of images that are left out.
         load: gives the same model with a backend, by name.
 
     Returns:
@@ -43,9 +51,9 @@ def check_mixing(index: SearchIndex, hasher: Hasher, folder: Path, load: Callabl
     if missing_packages(before[0]):
         index.about["backend"] = "+".join([*before, hasher.backend])
         return [f"note: {both}: how far their codes differ is unknown, since {before[0]} is not installed here"]
-    names = [name for name, _ in islice(images_below(folder, LeftOut()), _COMPARED)]
-    for readable, codes, _ in encoded(hasher, folder, names, workers=0):
-        others = load(before[0]).encode([folder / name for name in readable])
+    names = list(islice(images_in(folders, exclude, LeftOut()), _COMPARED))
+    for readable, codes, _ in encoded(hasher, folders.file, names, workers=0):
+        others = load(before[0]).encode([folders.file(name) or "" for name in readable])
         differing = differing_bits(codes, others, index.bits)
         if differing > MAX_MIXED:
             raise NestKALAError(
