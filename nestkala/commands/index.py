@@ -35,7 +35,7 @@ class Index:
     model that is fitted to the folder"""
 
     workers: int | None = None
-    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
 
     save_every: int | None = None
     """images encoded between saves, by default 10,000: so many are lost at most by an interruption"""

@@ -63,7 +63,7 @@ def fit_to_folder(
         folder: of the images.
         names: of all its images, relative to it.
         output: folder to write model.json and model.safetensors to.
-        workers: processes that decode; 0 decodes in this one.
+        workers: threads that decode; 0 decodes in the calling one.
         progress: show a bar.
         seed: draws the sample and all that starts at random.
 

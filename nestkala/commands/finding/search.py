@@ -67,9 +67,7 @@ class Search:
         from ...search.opening import index_called, open_index
         from ...search.provenance import folder_of, hasher_of
         from ...search.queries import as_query, of_text
-        from ...search.result_page import Section, result_page
         from ...utils.errors import as_line
-        from ...utils.files import write_text
 
         self._check()
         where = index_called(self.index)
@@ -84,6 +82,9 @@ class Search:
         also, unlike = ([as_query(said, index, hasher, folder) for said in given] for given in (self.also, self.unlike))
         found = [self._found(index, query, also, unlike) for query in asked]
         if self.html is not None:
+            from ...search.result_page import Section, result_page
+            from ...utils.files import write_text
+
             sections = [
                 Section(query.asked, zip(hits.ids[0], hits.distances[0].tolist(), strict=True))
                 for query, hits in zip(asked, found, strict=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ...utils.compiled import one_at_a_time
 from ...utils.packed_words import Words
-from ..scan import scan_prefixes
+from ..scan import SMALL, scan_prefixes
 from ..slices import Positions, Slices, count_within, nearest, prefix_words, shared_prefixes
 from ..tables import MOST_CODES, Tables, num_tables_of
 
@@ -103,7 +103,9 @@ class SortedCodes:
     def _without_tables(
         self, queries: Words, k: int, bits: int, method: Method = "auto"
     ) -> tuple[Positions, NDArray[Any]]:
-        if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
+        if method == "slices" or (
+            method == "auto" and len(self) * len(queries) > SMALL and _FEW * self.num_prefixes(bits) <= len(self)
+        ):
             slices = self._slices_at(bits)
             return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
         return scan_prefixes(self.words, queries, bits, k)
