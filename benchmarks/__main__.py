@@ -14,16 +14,27 @@ from tyro.conf import Positional, arg
 from nestkala.cli import guarded
 from nestkala.utils.errors import NestKALAError
 
-from . import clora_update, cost_growth, dcc, evaluation, first_encoding, five_lengths, index_update, search, trunk_cut
+from . import (
+    clora_update,
+    cost_growth,
+    dcc,
+    decoding,
+    evaluation,
+    first_encoding,
+    five_lengths,
+    index_update,
+    search,
+    trunk_cut,
+)
 from .comparison import Row
 from .ledger import Rows, measure, table
 
 PAGE = """# Against plain baselines
 
-`python -m benchmarks --cifar10 cifar10`. Each number is a ratio within one run: the plain way and ours in turn on the
-same cores, as medians with their range. The plain ways are in `benchmarks/`, written as in published code, and give the
-same results. CIFAR-10 is a folder of its images, {{train,test}}/CLASS. The figure needs
-`pip install "nestkala[plots]"`.
+`python -m benchmarks --cifar10 cifar10 --photographs caltech101`. Each number is a ratio within one run: the plain way
+and ours in turn on the same cores, as medians with their range. The plain ways are in `benchmarks/`, written as in
+published code, and give the same results. CIFAR-10 is a folder of its images, {{train,test}}/CLASS, and the photographs
+are those of Caltech-101 in class folders. The figure needs `pip install "nestkala[plots]"`.
 
 On {machine}.
 
@@ -38,10 +49,12 @@ class Benchmarks:
     """Measure some of the comparisons, or all, and write their table; rows of others in it stay."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
-    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, cost_growth, search, index_update; by
-    default all"""
+    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, cost_growth, search,
+    index_update; by default all"""
     cifar10: Path = Path("cifar10")
     """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
+    photographs: Path = Path("caltech101")
+    """folder of class folders of photographs, for decoding"""
     items: int = 10_000_000
     """codes that are searched in, for search, and added to, for index_update"""
     output: Path = Path("docs/benchmarks")
@@ -58,12 +71,15 @@ def main(given: Benchmarks) -> None:
         "trunk_cut": partial(trunk_cut.run, given.cifar10),
         "five_lengths": five_lengths.run,
         "first_encoding": partial(first_encoding.run, given.cifar10),
+        "decoding": partial(decoding.run, given.photographs),
         "cost_growth": partial(cost_growth.run, plot),
         "search": partial(search.run, given.items),
         "index_update": partial(index_update.run, given.items),
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")
+    if not given.photographs.is_dir() and "decoding" in (given.names or known):
+        raise NestKALAError(f"{given.photographs} is no folder: name that of photographs with --photographs")
     measure("benchmark", known, given.names, given.output, page)
 
 

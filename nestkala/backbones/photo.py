@@ -117,7 +117,7 @@ def load(weights: str | None, num_adapted: int) -> Backbone:
     """
     chosen = WEIGHTS[weights]
     network = load_network(chosen)
-    classifier = network.classifier.weight.detach()
+    classifier = network.classifier.get_parameter("weight").detach()
     network.classifier = nn.Identity()
     fold_batch_norms(network)
     return Backbone(

@@ -15,4 +15,4 @@ MAX_PROMPT_LENGTH = 1000
 
 def is_whole_number(value: Any, least: int, most: float = math.inf) -> TypeGuard[int]:
     """Whether it is an int, Python's or numpy's, within these limits; True and 2.0 are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and bool(least <= value <= most)
+    return type(value) is not bool and isinstance(value, Integral) and bool(least <= int(value) <= most)

@@ -56,6 +56,8 @@ class SortedCodes:
             bits: length of the prefix that is compared.
             method: as for `PrefixIndex.search`.
         """
+        if method == "auto" and len(self) * len(queries) <= SMALL:
+            return scan_prefixes(self.words, queries, bits, k)
         if method == "tables" and len(self) < MOST_CODES:
             return self.all_tables().search(self.words, queries, bits, k, patient=True)[:2]
         if method == "auto" and self._tables_serve(k, bits):
@@ -103,9 +105,7 @@ class SortedCodes:
     def _without_tables(
         self, queries: Words, k: int, bits: int, method: Method = "auto"
     ) -> tuple[Positions, NDArray[Any]]:
-        if method == "slices" or (
-            method == "auto" and len(self) * len(queries) > SMALL and _FEW * self.num_prefixes(bits) <= len(self)
-        ):
+        if method == "slices" or (method == "auto" and _FEW * self.num_prefixes(bits) <= len(self)):
             slices = self._slices_at(bits)
             return nearest(slices.prefixes, slices.starts, prefix_words(queries, bits).astype(np.uint64), bits, k)
         return scan_prefixes(self.words, queries, bits, k)
