@@ -15,7 +15,7 @@ from nestkala.utils.machine import decoding_workers
 
 from .comparison import Row, in_turn
 
-COUNT, PIXELS, BATCH = 200, (4000, 3000), 32
+COUNT, PIXELS, BATCH = 100, (4000, 3000), 32
 
 
 def run(photographs: Path) -> list[Row]:
