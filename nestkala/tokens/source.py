@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from ..backbones import Backbone
 from ..utils.errors import NestKALAError
-from ..utils.ordered import in_order
 from .cache import TokenCache, image_key
+from .ordered import in_order
 
 TRUNK_PRECISION = {
     "fp32": torch.float32,

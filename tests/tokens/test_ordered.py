@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nestkala.utils.ordered import in_order
+from nestkala.tokens.ordered import in_order
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
