@@ -19,6 +19,7 @@ from . import (
     clora_update,
     cost_growth,
     dcc,
+    decoding,
     evaluation,
     first_encoding,
     five_lengths,
@@ -49,12 +50,12 @@ class Benchmarks:
     """Measure some of the comparisons, or all, and write their table; rows of others in it stay."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
-    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, backends, networks, cost_growth, search,
-    index_update; by default all"""
+    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, backends, networks,
+    cost_growth, search, index_update; by default all"""
     cifar10: Path = Path("cifar10")
     """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
     photographs: Path = Path("caltech101")
-    """folder of class folders of photographs, for backends"""
+    """folder of class folders of photographs, for decoding and backends"""
     items: int = 10_000_000
     """codes that are searched in, for search, and added to, for index_update"""
     output: Path = Path("docs/benchmarks")
@@ -71,6 +72,7 @@ def main(given: Benchmarks) -> None:
         "trunk_cut": partial(trunk_cut.run, given.cifar10),
         "five_lengths": five_lengths.run,
         "first_encoding": partial(first_encoding.run, given.cifar10),
+        "decoding": partial(decoding.run, given.photographs),
         "backends": partial(backends.run_files, given.photographs),
         "networks": backends.run_networks,
         "cost_growth": partial(cost_growth.run, plot),
@@ -79,7 +81,7 @@ def main(given: Benchmarks) -> None:
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")
-    if not given.photographs.is_dir() and "backends" in (given.names or known):
+    if not given.photographs.is_dir() and {"decoding", "backends"} & set(given.names or known):
         raise NestKALAError(f"{given.photographs} is no folder: name that of photographs with --photographs")
     measure("benchmark", known, given.names, given.output, page)
 

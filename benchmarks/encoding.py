@@ -28,7 +28,7 @@ def main(
         backbone: any that `--backbone` of train.py takes.
         count: images, at most; best a multiple of batch_size.
         batch_size: images a pass.
-        workers: processes that decode.
+        workers: threads that decode.
         repeats: of each kind, after one that does not count.
     """
     dataset = load_dataset(str(images.absolute()), Path())

@@ -23,8 +23,6 @@ from .modeling.saved_model import MODEL_FILES, ModelSpec, load_model
 from .runtimes.choice import set_backend
 from .runtimes.names import Backend
 from .tokens.source import TokenSource
-from .training.anchors import ALL_SORTS
-from .training.metrics_file import load_metrics
 from .utils.errors import NestKALAError, one_line
 from .utils.seeding import seeded
 
@@ -113,7 +111,7 @@ class Hasher:
             bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
                 exactly the prefix of a longer one. Of heads that do not nest, a trained length.
             batch_size: images per pass.
-            workers: processes that decode images; 0 decodes in this one.
+            workers: threads that decode images ahead of the network; 0 decodes in the calling one.
             progress: show a bar.
 
         Raises:
@@ -294,6 +292,8 @@ class Hasher:
 
     @cached_property
     def _text_centre(self) -> Tensor:
+        from .training.anchors import ALL_SORTS  # here, since a search with an image needs none of the data's formats
+
         return self._embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)
 
     @cached_property
@@ -356,6 +356,8 @@ class Hasher:
             yield given, source
 
     def _card(self) -> str:
+        from .training.metrics_file import load_metrics
+
         lengths = ", ".join(map(str, self.lengths))
         prefixes = ", each a prefix of the longest," if self.model.head.nested else ""
         lines = [

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from PIL.Image import Image
 from torch import Tensor
 
-from .preparation import Preparation
+from ..images.preparation import Preparation
 from .tower import Tower
 
 

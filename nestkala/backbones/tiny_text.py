@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from ..utils.errors import NestKALAError, one_line
@@ -69,6 +68,8 @@ def load_encoder() -> Any:
 
         folder = str(get_model_path())
     except ImportError:
+        from huggingface_hub import snapshot_download
+
         # Given the hub's name instead, sentence-transformers tries for a minute where there is no network.
         folder = snapshot_download(_HUB_NAME, allow_patterns=["*.json", "*.txt", "model.safetensors"])
     with _without_progress_bars():

@@ -30,7 +30,7 @@ class Encode:
     """images a shard: so many are lost at most by an interruption"""
 
     workers: int | None = None
-    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
 
     backend: BackendFlag = "torch"
 

@@ -62,7 +62,7 @@ class Index:
     """seconds between two looks at the folders, by default 5; more where looking takes long"""
 
     workers: int | None = None
-    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
 
     backend: BackendFlag = "torch"
 

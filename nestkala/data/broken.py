@@ -21,7 +21,7 @@ def without_broken(dataset: Dataset) -> tuple[Dataset, list[str]]:
 
     def readable(index: int) -> bool:
         try:
-            decode_image(dataset.read(index), dataset.names[index])
+            decode_image(dataset.read(index), dataset.names[index], side=1)
         except NestKALAError:
             return False
         return True

@@ -19,7 +19,7 @@ ARCHIVE = "archive"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageDataset(ABC):
-    """N encoded images with labels from C classes. Holds no open file, so that workers can share it.
+    """N encoded images with labels from C classes. Holds no open file; `read` is called by several threads at once.
 
     names: N unique names, the same wherever the collection lies.
     targets: bool (N, C), a 1 for every class that the image shows; rows may be empty.

@@ -5,10 +5,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numba import config, prange, set_num_threads
 from numpy.typing import NDArray
 
-from ..utils.compiled import compiled, compiled_parallel
+from ..utils.compiled import compiled, compiled_parallel, prange
 from ..utils.packed_words import popcount
 
 Bytes = NDArray[np.uint8]
@@ -52,6 +51,8 @@ def rank(
 
 @contextmanager
 def _as_many_threads_as_torch() -> Iterator[None]:
+    from numba import config, set_num_threads
+
     threads = torch.get_num_threads()
     set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
     try:

@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ..utils.errors import NestKALAError, one_line
 from .metadata import less_metadata
@@ -39,6 +40,8 @@ IMAGE_SUFFIXES = (
 
 _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"))
 """How HEIC files begin, behind four bytes."""
+_MARGIN = 2
+"""How many times what is needed a JPEG that is decoded at a reduced scale keeps of its shorter side, at least."""
 _BAND = 1 << 20
 """Pixels of more than 8 bits that are scaled at a time."""
 _NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
@@ -55,7 +58,7 @@ def is_below(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
-def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
+def decode_image(data: bytes | Image.Image, name: str, side: int | None = None) -> Image.Image:
     """Decode the bytes of an image file, in one of `FORMATS`, to an 8-bit RGB image.
 
     An image that Pillow has opened already is treated by the same rules, and left as it is.
@@ -66,15 +69,22 @@ def decode_image(data: bytes | Image.Image, name: str) -> Image.Image:
     own minimum and maximum. Metadata that is broken, or longer than Pillow takes, is left aside, as libpng and libjpeg
     do. Safe to call from several threads.
 
+    Args:
+        data: of the file, or an image of Pillow.
+        name: to call it by in errors.
+        side: pixels that the shorter side is going to be scaled to, or less. A JPEG that is large enough is then
+            decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time, with at least twice as many pixels left
+            of its shorter side. None decodes all images in full.
+
     Raises NestKALAError, which gives `name` and the reason, for data that is empty, truncated, no image, or
     of no pixels or more than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
-        return _decoded(data)
+        return _decoded(data, side)
     except Exception as error:  # Pillow's decoders raise nearly every type on broken files
         for rest in less_metadata(data) if isinstance(data, bytes) else ():
             with contextlib.suppress(Exception):
-                return _decoded(rest)
+                return _decoded(rest, side)
         raise NestKALAError(f"cannot decode image {name!r}: {_reason(data, error)}") from error
 
 
@@ -96,11 +106,13 @@ def open_header(file: Path) -> Image.Image:
         return Image.open(file, formats=FORMATS)
 
 
-def _decoded(data: bytes | Image.Image) -> Image.Image:
+def _decoded(data: bytes | Image.Image, side: int | None) -> Image.Image:
     with _muted, contextlib.ExitStack() as stack:
         opened = stack.enter_context(Image.open(BytesIO(data), formats=FORMATS)) if isinstance(data, bytes) else data
         values = _Values.of(opened)
         image = opened if isinstance(data, bytes) else opened.copy()
+        if side is not None:
+            _reduce(image, side)
         image.load()
         if 0 in image.size:
             raise ValueError("it has no pixels")
@@ -109,6 +121,14 @@ def _decoded(data: bytes | Image.Image) -> Image.Image:
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image, values)
+
+
+def _reduce(image: Image.Image, side: int) -> None:
+    """Let a JPEG that was opened be decoded at the smallest scale that keeps `_MARGIN` times the side."""
+    width, height = image.size
+    if isinstance(image, JpegImageFile):
+        scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * _MARGIN * side), 1)
+        image.draft(None, (width // scale, height // scale))
 
 
 @dataclass(frozen=True)
@@ -217,7 +237,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
 def thumbnail(file: Path | bytes, size: int) -> bytes | None:
     """A JPEG of an image file, or of its bytes, `size` pixels wide and high at most; None for what cannot be read."""
     try:
-        image = decode_image(file if isinstance(file, bytes) else file.read_bytes(), "image")
+        image = decode_image(file if isinstance(file, bytes) else file.read_bytes(), "image", size)
     except (OSError, ValueError):  # ValueError: names that no file can have, and NestKALAError
         return None
     image.thumbnail((size, size))

@@ -1,13 +1,14 @@
 """A scan of all codes, at a prefix length in place."""
 
 import numpy as np
-from numba import get_num_threads, prange
 from numpy.typing import NDArray
 
-from ..utils.compiled import compiled, compiled_parallel
+from ..utils.compiled import compiled, compiled_parallel, prange
 from ..utils.packed_words import Words, popcount
 from .slices import Distances, Positions, best
 
+SMALL = 2**14
+"""Products of codes and queries up to which numpy does: loading numba would take longer than such a search."""
 _BLOCK = 1024
 _FEW_QUERIES = 8
 
@@ -17,6 +18,10 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
 
     Codes (N, W) and queries (Q, W) as `ordered_words` gives them, k at most N.
     """
+    if len(words) * len(queries) <= SMALL:
+        return _scan_small(words, queries, bits, k)
+    from numba import get_num_threads
+
     masks = prefix_masks(words, bits)
     # Few queries share the processors by parts of the collection, many by queries.
     parts = get_num_threads() if len(queries) < _FEW_QUERIES else 1
@@ -33,6 +38,13 @@ def prefix_masks(words: Words, bits: int) -> NDArray[np.uint64]:
     width = 8 * words.dtype.itemsize
     masks = [(1 << width) - (1 << max(0, width * (w + 1) - bits)) for w in range(-(-bits // width))]
     return np.array(masks, np.uint64)
+
+
+def _scan_small(words: Words, queries: Words, bits: int, k: int) -> tuple[Positions, Distances]:
+    masks = prefix_masks(words, bits)
+    differing = (words[:, : len(masks)] ^ queries[:, None, : len(masks)]) & masks.astype(words.dtype)  # (Q, N, w)
+    distances = np.bitwise_count(differing).sum(axis=2, dtype=np.int32)
+    return best(np.broadcast_to(np.arange(len(words)), distances.shape), distances, k)
 
 
 @compiled_parallel

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ..utils.compiled import compiled, compiled_parallel
+from ..utils.compiled import compiled, compiled_parallel, prange
 from ..utils.packed_words import Words, popcount
 
 Positions = NDArray[np.int64]

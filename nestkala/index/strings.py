@@ -13,6 +13,8 @@ from ..utils.compiled import compiled
 
 _BLOCK = 2**20
 """Strings that are Python's own at a time: those are ten times larger."""
+_FEW = 2**12
+"""Strings up to which Python is quick: loading numba would take longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,9 @@ class Strings:
     def find(self, names: Sequence[str]) -> NDArray[np.int64]:
         """The place of each name, (n,); -1 for one that is not there."""
         asked = Strings.of(names)
+        if len(self) <= _FEW:
+            places = {name: place for place, name in enumerate(self.as_list())}
+            return np.array([places.get(name, -1) for name in names], np.int64)
         if not len(asked) or not len(self):
             return np.full(len(asked), -1, np.int64)
         # A table of the asked hashes' last bits passes over nearly all that are not asked for, without sorting them.
@@ -94,6 +99,9 @@ class Strings:
         starts = np.where(chosen > 0, self.ends[chosen - 1], 0) if len(chosen) else np.empty(0, np.int64)
         lengths = self.ends[chosen] - starts
         ends = lengths.cumsum()
+        if len(chosen) <= _FEW:
+            pieces = [self.text[begin : begin + length] for begin, length in zip(starts, lengths, strict=True)]
+            return Strings(np.concatenate([self.text[:0], *pieces]), ends)
         return Strings(_gathered(self.text, starts, ends), ends)
 
     @classmethod

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ..utils.compiled import compiled, compiled_parallel
+from ..utils.compiled import compiled, compiled_parallel, prange
 from ..utils.packed_words import Words, popcount, prefetch
 from .scan import prefix_masks
 from .slices import Distances, Positions

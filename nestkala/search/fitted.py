@@ -71,7 +71,7 @@ def fit_to_folder(
         folder: of the images.
         names: of all its images, as `ImageFolders` calls them.
         output: folder to write model.json and model.safetensors to.
-        workers: processes that decode; 0 decodes in this one.
+        workers: threads that decode; 0 decodes in the calling one.
         progress: show a bar.
         seed: draws the sample and all that starts at random.
         backend: that computes, as for `Hasher.from_pretrained`.

@@ -95,7 +95,7 @@ def update_from_folder(
         exclude: patterns of files to leave out, as for `Excludes`. Those that the index holds are removed from it.
         allow_removal: remove images also where most of a folder's are gone, or all of a subfolder that is still there,
             as in the folder of a disk that is not mounted.
-        workers: processes that decode; 0 decodes in this one.
+        workers: threads that decode; 0 decodes in the calling one.
         progress: show a bar.
         keep: called after every `keep_every` images that were encoded, and at the end: to save the index.
 

@@ -89,7 +89,7 @@ def encode_folder(
         output: folder to write, which all processes see.
         model: run folder, or "owner/name" on the hub.
         shard_size: images a shard, 1 to `MAX_SHARD_SIZE`.
-        workers: processes that decode, for each process; 0 for none, None for one every two cores.
+        workers: threads that decode, in each process; 0 for none, None for one for every core, 8 at most.
         progress: show a bar, of the first process's share.
         skip_unlisted: leave out what cannot be listed, for good.
         backend: that computes, as for `Hasher.from_pretrained`.

@@ -1,6 +1,7 @@
 """Images through the frozen trunk, each computed once and then read from the cache."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -8,12 +9,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..backbones import Backbone
 from ..utils.errors import NestKALAError
 from .cache import TokenCache, image_key
+from .ordered import in_order
 
 TRUNK_PRECISION = {
     "fp32": torch.float32,
@@ -46,30 +47,6 @@ class Recognised(Images, Protocol):
         """What tells one image from others of other pixels: its file, or bytes."""
 
 
-class Decoded(Dataset[Tensor | NestKALAError]):
-    """Images ready for the trunk, or why they are not. Workers are handed it whole: it holds no tower."""
-
-    def __init__(self, images: Images, indices: Sequence[int], backbone: Backbone) -> None:
-        self.images, self.indices, self.prepare = images, indices, backbone.preparation
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Tensor | NestKALAError:
-        try:
-            index = self.indices[place]
-            return self.prepare(self.images.read(index), self.images.names[index])
-        except NestKALAError as error:  # given, not raised: from a worker it would come wrapped in a traceback
-            return error
-
-
-def _collate(images: Sequence[Tensor | NestKALAError]) -> tuple[Tensor | None, list[NestKALAError | None]]:
-    """The images that could be decoded, stacked, and of each what was wrong with it."""
-    intact = [image for image in images if isinstance(image, Tensor)]
-    errors = [image if isinstance(image, NestKALAError) else None for image in images]
-    return torch.stack(intact) if intact else None, errors
-
-
 class TokenSource:
     """Gives the tokens of images, in batches, from the cache where they are there.
 
@@ -80,7 +57,7 @@ class TokenSource:
         backbone: on the device that is to compute.
         precision: "fp32", "bf16", "fp16" or "fp64".
         batch_size: images a pass.
-        workers: processes that decode; 0 decodes in this one.
+        workers: threads that decode; 0 decodes in the calling one.
         cache: None keeps nothing.
     """
 
@@ -179,15 +156,19 @@ class TokenSource:
 
     def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor | NestKALAError]:
         """The tokens of each image, or why there are none."""
-        loader = DataLoader(
-            Decoded(images, indices, self.backbone),
-            batch_size=self.batch_size,
-            num_workers=self.workers if len(indices) > 2 * self.batch_size else 0,
-            collate_fn=_collate,
-        )
-        for intact, errors in loader:
-            rows = iter(()) if intact is None else iter(self.trunk(intact))
-            yield from (next(rows) if error is None else error for error in errors)
+        prepare = self.backbone.preparation
+
+        def prepared(index: int) -> Tensor | NestKALAError:
+            try:
+                return prepare(images.read(index), images.names[index])
+            except NestKALAError as error:  # given, not raised: those before it come first
+                return error
+
+        waiting = in_order(prepared, indices, self.workers, 2 * self.batch_size)
+        while batch := list(islice(waiting, self.batch_size)):
+            intact = [image for image in batch if isinstance(image, Tensor)]
+            rows = iter(self.trunk(torch.stack(intact)) if intact else ())
+            yield from (next(rows) if isinstance(image, Tensor) else image for image in batch)
 
     @torch.no_grad()
     def trunk(self, batch: Tensor) -> Tensor:

@@ -3,19 +3,18 @@
 numba's simplest threading layer, all that pip installs on macOS, aborts the process when two threads enter parallel
 functions at once. Its threads, as those of OpenMP, do not survive a fork, so that the next parallel function ends the
 child or waits for ever.
+
+Importing numba takes half a second and more, so it waits for the first call of such a function.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cached_property, wraps
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
-
-from numba import njit, threading_layer
-from numba.core.caching import FunctionCache
-from numba.core.compiler_lock import global_compiler_lock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +26,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Machine code is kept where numba finds room for it: beside the source, in the user's cache folder, or in
     NUMBA_CACHE_DIR. Where there is none, as in an installation that may only be read, every process compiles anew.
     """
-    return _kept(njit(function))
+    return _Deferred(lambda: _kept(function))
 
 
 def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
@@ -36,8 +35,9 @@ def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
     Threads take turns. A process that was forked when threads had been started computes the same without them. A fork
     waits for the call that is going on.
     """
-    parallel = _kept(njit(parallel=True)(function))
-    serial = _kept(njit(_renamed(function)))  # numba keeps code by name: else it would take the one for the other
+    parallel = _Deferred(lambda: _kept(function, parallel=True))
+    # numba keeps code by name: else it would take the one for the other
+    serial = _Deferred(lambda: _kept(function, f"{function.__qualname__}_without_threads"))
 
     @wraps(function)
     def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -58,6 +58,17 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """As `numba.extending.intrinsic`."""
+
+    def made() -> Any:
+        from numba.extending import intrinsic as numba_intrinsic
+
+        return numba_intrinsic(function)
+
+    return _Deferred(made)
+
+
 def threads_are_lost() -> bool:
     """Whether this process was forked from one that computed with threads, which it does not have."""
     return _threads.lost
@@ -68,49 +79,83 @@ class _Threads:
 
     def __init__(self) -> None:
         self.turn, self.lost = threading.RLock(), False
+        self._held: Any = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
 
     def _hold(self) -> None:
         self.turn.acquire()
-        global_compiler_lock.acquire()  # which nobody would release in the child
+        self._held = sys.modules.get("numba.core.compiler_lock")
+        if self._held is not None:
+            self._held.global_compiler_lock.acquire()  # which nobody would release in the child
 
     def _release(self) -> None:
-        global_compiler_lock.release()
+        if self._held is not None:
+            self._held.global_compiler_lock.release()
         self.turn.release()
 
     def _begin_anew(self) -> None:
         self._release()
-        with suppress(ValueError):  # no threads had been started
-            threading_layer()
-            self.lost = True
+        if self._held is not None:
+            from numba import threading_layer
+
+            with suppress(ValueError):  # no threads had been started
+                threading_layer()
+                self.lost = True
 
 
 _threads = _Threads()
 
 
-class _Cache(FunctionCache):
-    """Machine code on disk. What cannot be read is compiled anew, what cannot be written is not kept."""
+class _Deferred:
+    """Something of numba's that is made when it is first called, or when a function that calls it is compiled."""
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with suppress(Exception):  # unpickling raises nearly every type on what a crash has left
-            return super().load_overload(sig, target_context)
-        return None
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(Exception):  # likewise: it reads what is there before
-            super().save_overload(sig, data)
+    @cached_property
+    def made(self) -> Any:
+        """The thing itself."""
+        with _threads.turn:
+            return self._make()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.made(*args, **kwargs)
 
 
-def _renamed(function: Callable[P, R]) -> Callable[P, R]:
+def _numba_prange() -> Any:
+    from numba import prange
+
+    return prange
+
+
+prange: Any = _Deferred(_numba_prange)
+"""As `numba.prange`, in functions that are `compiled_parallel`."""
+
+
+def _kept(function: Callable[..., Any], name: str | None = None, **options: bool) -> Any:
+    """The function compiled under a name, by default its own, which its machine code is kept by."""
+    from numba import njit
+    from numba.core.caching import FunctionCache
+
+    class Cache(FunctionCache):
+        """Machine code on disk. What cannot be read is compiled anew, what cannot be written is not kept."""
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            with suppress(Exception):  # unpickling raises nearly every type on what a crash has left
+                return super().load_overload(sig, target_context)
+            return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            with suppress(Exception):  # likewise: it reads what is there before
+                super().save_overload(sig, data)
+
     assert isinstance(function, FunctionType)
-    name = f"{function.__qualname__}_without_threads"
-    renamed = FunctionType(function.__code__, function.__globals__, name)
-    renamed.__qualname__ = name
-    return renamed
-
-
-def _kept(dispatcher: Any) -> Any:
+    called = {key: function.__globals__.get(key) for key in function.__code__.co_names}
+    made = {key: value.made for key, value in called.items() if isinstance(value, _Deferred)}
+    copy = FunctionType(function.__code__, function.__globals__ | made, name or function.__name__)
+    copy.__qualname__ = name or function.__qualname__
+    dispatcher = njit(copy, **options)
     with suppress(RuntimeError):  # no folder that can be written to
-        dispatcher._cache = _Cache(dispatcher.py_func)
+        dispatcher._cache = Cache(dispatcher.py_func)
     return dispatcher

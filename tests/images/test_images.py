@@ -338,6 +338,49 @@ def test_broken_pixels_stay_broken_beside_odd_metadata(data: bytes) -> None:
         decode_image(data, "it")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["RGB", "L", "CMYK", "progressive"])
+def test_a_reduced_jpeg_shows_what_the_whole_one_does(orientation: int, kind: str) -> None:
+    stored = np.kron(np.arange(0, 240, 40).reshape(2, 3), np.ones((160, 160), dtype=int))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(stored.astype(np.uint8)).convert("RGB" if kind == "progressive" else kind)
+    data = encoded(picture, "JPEG", quality=95, exif=exif, progressive=kind == "progressive")
+    whole, reduced = decode_image(data, "it"), decode_image(data, "it", 40)
+    assert (reduced.width, reduced.height) == (whole.width // 4, whole.height // 4)  # 80 pixels are twice 40
+    assert np.abs(np.asarray(reduced, int) - np.asarray(whole.reduce(4), int)).mean() < 1
+    assert np.abs(np.asarray(reduced, int)[:, :, 0] - UPRIGHT[orientation](stored)[::4, ::4]).mean() < 2
+
+
+def test_what_is_needed_in_full_is_decoded_in_full() -> None:
+    picture = Image.effect_noise((320, 480), 50)
+    jpeg, lossless = encoded(picture, "JPEG"), encoded(picture)
+    assert decode_image(jpeg, "it", 81).tobytes() == decode_image(jpeg, "it").tobytes()
+    assert decode_image(jpeg, "it", 80).size == (160, 240)
+    assert decode_image(lossless, "it", 10).tobytes() == decode_image(lossless, "it").tobytes()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_is_refused_at_a_reduced_scale_too(progressive: bool) -> None:
+    data = encoded(Image.effect_noise((640, 640), 50), "JPEG", progressive=progressive)
+    for length in (len(data) // 2, len(data) - 700):
+        with pytest.raises(NestKALAError, match="truncated"):
+            decode_image(data[:length], "it", 16)
+
+
+def test_pixels_are_counted_before_a_jpeg_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.new("L", (640, 640)), "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 640 * 640 // 2 - 1)
+    with pytest.raises(NestKALAError, match="409600 pixels"):
+        decode_image(data, "it", 16)
+
+
+def test_a_reduced_jpeg_may_have_odd_metadata() -> None:
+    data = encoded(Image.effect_noise((640, 640), 50), "JPEG")
+    odd = data[:2] + segment(0xE2, b"ICC_PROFILE\0") + data[2:]
+    assert decode_image(odd, "it", 40).tobytes() == decode_image(data, "it", 40).tobytes()
+
+
 def segment(marker: int, content: bytes, length: int | None = None) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2 if length is None else length) + content
 

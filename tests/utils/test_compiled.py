@@ -190,9 +190,10 @@ def test_nothing_needs_to_be_written_but_results() -> None:
 @pytest.mark.slow
 def test_code_that_cannot_be_kept_or_read_is_compiled_anew(installation: Path, tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(installation), "PYTHONSAFEPATH": "1", "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
-    script = "from nestkala.index.strings import Strings; print(Strings.of('hello').find('lo').tolist())"
+    hashing = "of = Strings.of(['', 'a']); print(fnv1a(of.text, of.ends).tolist())"
+    script = f"from nestkala.index.strings import Strings, fnv1a; {hashing}"
     (expected,) = printed(script, **environment)
-    assert expected in ("[2, 4]", "[3, 4]")
+    assert expected == str([0xCBF29CE484222325, 0xAF63DC4C8601EC8C])  # as Fowler, Noll and Vo give them
     kept = sorted((tmp_path / "kept").rglob("*.nb?"))
     assert kept
     for place in (0, -1):  # as a crash or a full disk leaves them

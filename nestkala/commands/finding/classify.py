@@ -46,7 +46,7 @@ class Classify:
     """compare codes of this length in place of the classes' probabilities"""
 
     workers: int | None = None
-    """processes that decode images, 0 for none; by default one for every two cores, 8 at most"""
+    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
 
     backend: BackendFlag = "torch"
 

@@ -83,8 +83,7 @@ class Search:
         from ...search.places import folders_of
         from ...search.provenance import hasher_of
         from ...search.queries import as_query, of_text
-        from ...search.result_page import Section, result_page
-        from ...utils.files import check_writable, write_text
+        from ...utils.files import check_writable
 
         self._check()
         if self.html is not None:
@@ -112,6 +111,9 @@ class Search:
             for query, results in zip(asked, found, strict=True)
         ]
         if self.html is not None:
+            from ...search.result_page import Section, result_page
+            from ...utils.files import write_text
+
             assert folders is not None
             sections = [
                 Section(query.asked, [(result["image"], result["distance"]) for result in results])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ...utils.compiled import one_at_a_time
 from ...utils.packed_words import Words
-from ..scan import scan_prefixes
+from ..scan import SMALL, scan_prefixes
 from ..slices import Positions, Slices, count_within, nearest, prefix_words, shared_prefixes
 from ..tables import MOST_CODES, Tables, num_tables_of
 
@@ -56,6 +56,8 @@ class SortedCodes:
             bits: length of the prefix that is compared.
             method: as for `PrefixIndex.search`.
         """
+        if method == "auto" and len(self) * len(queries) <= SMALL:
+            return scan_prefixes(self.words, queries, bits, k)
         if method == "tables" and len(self) < MOST_CODES:
             return self.all_tables().search(self.words, queries, bits, k, patient=True)[:2]
         if method == "auto" and self._tables_serve(k, bits):

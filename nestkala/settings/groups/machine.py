@@ -25,7 +25,7 @@ class MachineSettings(Settings):
         "processes",
     )
     workers: int | None = Field(
-        None, ge=0, description="number of processes that decode images; by default one per two cores, at most 8"
+        None, ge=0, description="number of threads that decode images; by default one per core, at most 8"
     )
     encode_batch_size: int = Field(128, ge=1, description="images per forward pass of the frozen backbone")
     cache: Path | None = Field(
