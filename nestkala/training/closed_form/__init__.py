@@ -14,7 +14,7 @@ from ...settings.groups import StartSettings
 from ...utils.errors import NestKALAError
 from ...utils.seeding import seeded
 from .arrangement import arrange
-from .bits import class_rows, default_class_bits, detail_rows
+from .bits import class_places, class_rows, default_class_bits, detail_rows
 from .classes import Classes, fit_classes, fit_kinds
 from .mixture import CHUNK
 from .text import fit_text, scale_to_labels
@@ -71,8 +71,8 @@ def closed_form(
     """Where a model starts; the model is left as it is.
 
     Classes are learned from texts, labels and unlabelled images together (`fit_classes`); for kinds of things that have
-    no name class layer and head are wider. The first bits of the code are for the class (`class_rows`), the rest for
-    the image itself (`detail_rows`), each scaled to unit deviation.
+    no name class layer and head are wider. Some bits of the code are for the class (`class_rows`), the others for
+    the image itself (`detail_rows`; `class_places` says which), each scaled to unit deviation.
     `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
     products of codes and anchors at all lengths to be nearest to the labels, which is what KIDDO asks.
 
@@ -197,16 +197,18 @@ def _rows(
     generator: torch.Generator,
 ) -> Tensor:
     """The hash layer's weight (bits, k + C) on unit features and class probabilities."""
-    for_class = min(bits, class_bits or default_class_bits(bits))
+    few_images = len(units) < len(classes.mean)
+    for_class = class_places(bits, class_bits, few_images).to(units.device)
     overlap = probabilities.T @ probabilities
     size = overlap.diagonal().clamp(min=1e-12).rsqrt()
-    centres = nested_centres(probabilities.shape[1], for_class, generator).to(units)
+    centres = nested_centres(probabilities.shape[1], int(for_class.sum()), generator).to(units)
     centres = arrange(centres, overlap * size[:, None] * size)
-    rows = [class_rows(units, classes.whitening, centres, generator)]
-    if bits > for_class:
-        variances = classes.variances, classes.mean_variance
-        rows.append(detail_rows(units, probabilities, *variances, bits - for_class, generator))
-    return torch.cat(rows)
+    rows = units.new_empty(bits, units.shape[1] + probabilities.shape[1])
+    rows[for_class] = class_rows(units, classes.whitening, centres, generator)
+    if not for_class.all():
+        variances, for_image = (classes.variances, classes.mean_variance), int((~for_class).sum())
+        rows[~for_class] = detail_rows(units, probabilities, *variances, for_image, generator, few_images)
+    return rows
 
 
 def _features(model: HashModel, like: Tensor, tokens: Iterable[Tensor]) -> list[Tensor]:

@@ -16,6 +16,25 @@ def default_class_bits(bits: int) -> int:
     return min(bits, max(16, min(32, bits // 2)))
 
 
+def class_places(bits: int, class_bits: int | None, few_images: bool) -> Tensor:
+    """Which bits of a code are for the class, bool (bits,); the others are for the image itself.
+
+    By default the first ones. Few images do not tell classes apart reliably: then each doubling of the length, from 8
+    bits on, adds as many bits for the image as for the class, so that no length depends on the classes alone. On sets
+    of 126 to 900 photographs, with queries held out, that was better at nearly every length from 16 bits on.
+
+    Args:
+        bits: length of the code.
+        class_bits: how many of the first bits are for the class; None for the default.
+        few_images: whether there are fewer images than features have dimensions.
+    """
+    places = torch.arange(bits)
+    if class_bits is not None or not few_images:
+        return places < (class_bits or default_class_bits(bits))
+    doubling = 2 ** places.clamp(min=8).log2().floor().long()  # the length at which a bit's doubling begins
+    return (places < 8) | ((places >= 16) & (places < doubling + doubling // 2))
+
+
 def class_rows(units: Tensor, whitening: Tensor, centres: Tensor, generator: torch.Generator) -> Tensor:
     """Rows (L, k + C) on unit features and class probabilities, whose signs are codes near the class's centre.
 
@@ -47,17 +66,23 @@ def detail_rows(
     mean_variance: Tensor,
     bits: int,
     generator: torch.Generator,
+    few_images: bool = False,
 ) -> Tensor:
     """Rows (bits, k + C) that tell images of one class apart: principal components, half whitened, rotated by ITQ.
 
-    Three tenths of what tells classes apart is taken out first.
+    Three tenths of what tells classes apart is taken out first. With few images the components stay as they are: small
+    variances are not known then, and neither are the classes.
 
     Args:
         units, probabilities: of images, (M, k) and (M, C).
         variances: along the k principal directions, and `mean_variance` over all.
         bits: how many rows.
         generator: draws the rotation's start.
+        few_images: as for `class_places`.
     """
+    if few_images:
+        rows = rotated_components(units - units.mean(dim=0), bits, generator).T
+        return torch.cat([rows, rows.new_zeros(bits, probabilities.shape[1])], dim=1)
     half = (variances + _DETAIL_REGULARISATION * mean_variance).pow(-0.25)  # (k,)
     images = (units - units.mean(dim=0)) * half
     means = probabilities.T @ images / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, k)
