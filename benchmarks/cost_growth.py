@@ -94,11 +94,11 @@ def _draw(training: dict[int, float], evaluation: dict[int, float], search: dict
 
 
 def _lines(axes: "Axes", found: dict[str, dict[int, float]], label: str) -> None:
-    for (name, took), colour, marker in zip(found.items(), (BLUE, ORANGE), "os", strict=False):
-        axes.loglog(list(took), list(took.values()), marker=marker, color=colour, label=name)
+    for (name, took), color, marker in zip(found.items(), (BLUE, ORANGE), "os", strict=False):
+        axes.loglog(list(took), list(took.values()), marker=marker, color=color, label=name)
         sizes = list(took)
-        axes.loglog(sizes, [took[sizes[0]] * size / sizes[0] for size in sizes], "--", color="grey", linewidth=1)
-    axes.plot([], [], "--", color="grey", linewidth=1, label="linear")
+        axes.loglog(sizes, [took[sizes[0]] * size / sizes[0] for size in sizes], "--", color="gray", linewidth=1)
+    axes.plot([], [], "--", color="gray", linewidth=1, label="linear")
     axes.set(xlabel=label, ylabel="seconds")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -20,11 +20,11 @@ Labels = NDArray[np.bool_]
 def run() -> list[Row]:
     """Against a query and a length at a time: matrix product, argsort, loop; in torch, on the same cores."""
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((CLASSES, LENGTHS[-1]))
+    centers = rng.standard_normal((CLASSES, LENGTHS[-1]))
 
     def drawn(num: int) -> tuple[Codes, Labels]:
         classes = rng.integers(CLASSES, size=num)
-        codes = pack(centres[classes] + 1.5 * rng.standard_normal((num, LENGTHS[-1])))
+        codes = pack(centers[classes] + 1.5 * rng.standard_normal((num, LENGTHS[-1])))
         return codes, np.eye(CLASSES, dtype=bool)[classes]
 
     queries, gallery = drawn(QUERIES), drawn(GALLERY)

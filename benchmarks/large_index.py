@@ -52,7 +52,7 @@ def _measured(size: int, repeats: int) -> list[object]:
 
 
 def _codes(items: int) -> NDArray[np.uint8]:
-    """Packed codes of 64 bits (items, 8): cluster centres with each bit flipped at one in 16."""
+    """Packed codes of 64 bits (items, 8): cluster centers with each bit flipped at one in 16."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (CLUSTERS, 8), dtype=np.uint8)[rng.integers(CLUSTERS, size=items)]
     for start in range(0, items, 2**20):

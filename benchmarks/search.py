@@ -26,7 +26,7 @@ from nestkala.utils.packed_words import ordered_words
 from .comparison import Row
 
 Codes = NDArray[np.uint8]
-K, BITS, CENTRES, BATCH = 10, 64, 10_000, 200
+K, BITS, CENTERS, BATCH = 10, 64, 10_000, 200
 _BLOCK = 500_000
 
 
@@ -52,12 +52,12 @@ class Case:
 def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
     """Every case: the faiss scan, the counting variant that earlier versions used, ours, one query at a time."""
     rng = np.random.default_rng(0)
-    centres = rng.integers(0, 256, (CENTRES, BITS // 8), dtype=np.uint8)
-    one = centres[:1]
-    at_ten = partial(_flipped, rng, centres, 0.10)
+    centers = rng.integers(0, 256, (CENTERS, BITS // 8), dtype=np.uint8)
+    one = centers[:1]
+    at_ten = partial(_flipped, rng, centers, 0.10)
     cases = (
         Case("10,000 clusters, 10 % of bits flipped", at_ten, {64: 100, 48: 0, 32: 150, 24: 0, 16: 0, 8: 0}),
-        Case("10,000 clusters, 15 % flipped", partial(_flipped, rng, centres, 0.15), {64: 30, 48: 0, 32: 0}),
+        Case("10,000 clusters, 15 % flipped", partial(_flipped, rng, centers, 0.15), {64: 30, 48: 0, 32: 0}),
         Case("uniform", partial(_uniform, rng), {64: 8, 48: 0, 32: 100, 24: 0}),
         Case("identical", partial(_flipped, rng, one, 0.0), {64: 1 / 1.1}),
         Case("one tight cluster, 5 % flipped", partial(_flipped, rng, one, 0.05), {64: 1 / 1.1}),
@@ -230,8 +230,8 @@ def _half(rng: np.random.Generator, constant: slice, num: int) -> Codes:
     return codes
 
 
-def _flipped(rng: np.random.Generator, centres: Codes, rate: float, num: int) -> Codes:
-    codes = centres[rng.integers(len(centres), size=num)]
+def _flipped(rng: np.random.Generator, centers: Codes, rate: float, num: int) -> Codes:
+    codes = centers[rng.integers(len(centers), size=num)]
     for start in range(0, num, _BLOCK) if rate else ():
         block = codes[start : start + _BLOCK]
         block ^= np.packbits(rng.random((len(block), BITS), np.float32) < rate, axis=1)

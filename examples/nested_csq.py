@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from nestkala.codes import pack
 from nestkala.evaluation import evaluate
 from nestkala.heads import NestedHashHead
-from nestkala.losses import CSQ, NestedLoss, nested_centres
+from nestkala.losses import CSQ, NestedLoss, nested_centers
 
 LENGTHS = (8, 16, 32)
 
@@ -28,7 +28,7 @@ order = torch.randperm(len(features))
 train, query, gallery = order[:500], order[500:600], order[600:]
 
 # Prefixes of these centers separate the classes well, so every length takes the first bits of one set.
-centers = nested_centres(10, LENGTHS[-1], torch.Generator().manual_seed(0))  # (10, 32)
+centers = nested_centers(10, LENGTHS[-1], torch.Generator().manual_seed(0))  # (10, 32)
 head = NestedHashHead(64, LENGTHS, batch_norm=True)
 nested = NestedLoss(LENGTHS, make_loss=lambda bits: CSQ(centers[:, :bits]))
 optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)

@@ -38,7 +38,7 @@ class HashHead(nn.Module, ABC):
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending.
-        batch_norm: normalize every bit over the batch before tanh. Centre-based losses need it; in training it
+        batch_norm: normalize every bit over the batch before tanh. Center-based losses need it; in training it
             refuses a batch of one.
 
     Attributes:

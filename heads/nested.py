@@ -18,7 +18,7 @@ class NestedHashHead(HashHead):
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending; the last one, L, is the width of the output.
-        batch_norm: normalize every bit over the batch before tanh. Centre-based losses need it; in
+        batch_norm: normalize every bit over the batch before tanh. Center-based losses need it; in
             training it refuses a batch of one.
 
     Raises:

@@ -4,7 +4,7 @@ They need torch alone. The contract that all of them keep is `HashLoss`.
 """
 
 from .adsh import ADSH
-from .centres import majority_centres, nested_centres
+from .centers import majority_centers, nested_centers
 from .contract import HashLoss, TermsError, TrainingSet
 from .csq import CSQ
 from .dbdh import DBDH
@@ -17,7 +17,7 @@ from .dsdh import DSDH
 from .dsh import DSH
 from .dtsh import DTSH
 from .greedyhash import GreedyHash
-from .hash_centres import gilbert_varshamov, hash_centres, minimum_distance
+from .hash_centers import gilbert_varshamov, hash_centers, minimum_distance
 from .hashnet import HashNet
 from .hswd import WithHSWD, hswd
 from .kiddo import KIDDO
@@ -55,12 +55,12 @@ __all__ = [
     "WithHSWD",
     "dcc",
     "gilbert_varshamov",
-    "hash_centres",
+    "hash_centers",
     "hswd",
-    "majority_centres",
+    "majority_centers",
     "minimum_distance",
     "multi_hot",
-    "nested_centres",
+    "nested_centers",
     "random_codes",
     "shares_label",
 ]

@@ -1,11 +1,11 @@
-"""What losses that know one fixed hash centre per class have in common."""
+"""What losses that know one fixed hash center per class have in common."""
 
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from .centres import majority_centres
+from .centers import majority_centers
 from .contract import HashLoss, TrainingSet
 
 
@@ -16,41 +16,41 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 class CentralLoss(HashLoss):
-    """A `HashLoss` that keeps the hash centres of its length in a buffer.
+    """A `HashLoss` that keeps the hash centers of its length in a buffer.
 
     Args:
-        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
+        centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
 
     Raises:
-        ValueError: on call, h, targets and centres of sizes that do not fit together.
+        ValueError: on call, h, targets and centers of sizes that do not fit together.
     """
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.centres(bits), **options)
+        return cls(training.centers(bits), **options)
 
-    def __init__(self, centres: Tensor) -> None:
+    def __init__(self, centers: Tensor) -> None:
         super().__init__()
-        self.num_classes = len(centres)
-        self.register_buffer("centres", centres.clone())
+        self.num_classes = len(centers)
+        self.register_buffer("centers", centers.clone())
 
-    centres: Tensor  # (C, b)
+    centers: Tensor  # (C, b)
 
-    def own_centres(self, h: Tensor, targets: Tensor) -> Tensor:
-        """The centre of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""
+    def own_centers(self, h: Tensor, targets: Tensor) -> Tensor:
+        """The center of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""
         self._check_sizes(h, targets)
-        return majority_centres(targets, self.centres.to(h.dtype))
+        return majority_centers(targets, self.centers.to(h.dtype))
 
     def cosines(self, h: Tensor, targets: Tensor) -> Tensor:
-        """Cosine of every image's h to every class's centre (B, C), 0 where h is."""
+        """Cosine of every image's h to every class's center (B, C), 0 where h is."""
         self._check_sizes(h, targets)
-        return unit_rows(h) @ unit_rows(self.centres.to(h.dtype)).T
+        return unit_rows(h) @ unit_rows(self.centers.to(h.dtype)).T
 
     def _check_sizes(self, h: Tensor, targets: Tensor) -> None:
-        """Raise ValueError where h (B, b), targets (B, C) and the centres do not fit together."""
-        classes, bits = self.centres.shape
+        """Raise ValueError where h (B, b), targets (B, C) and the centers do not fit together."""
+        classes, bits = self.centers.shape
         if h.shape[1] != bits or targets.shape != (len(h), classes):
             raise ValueError(
-                f"centres of {classes} classes at {bits} bits do not fit h {tuple(h.shape)} "
+                f"centers of {classes} classes at {bits} bits do not fit h {tuple(h.shape)} "
                 f"and targets {tuple(targets.shape)}"
             )

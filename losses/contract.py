@@ -23,13 +23,13 @@ class TrainingSet:
     Attributes:
         targets: labels of all training images, multi-hot (N, C); class indices (N,) are made so.
         codes: where discrete codes start (N, L), entries -1 or +1; every length takes its prefix.
-        centres: length -> hash centres (C, length), entries -1 or +1, made when asked for.
+        centers: length -> hash centers (C, length), entries -1 or +1, made when asked for.
         seed: for what a loss draws itself.
     """
 
     targets: Tensor
     codes: Tensor
-    centres: Callable[[int], Tensor]
+    centers: Callable[[int], Tensor]
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,36 +11,36 @@ from .pairwise import masked_mean
 
 
 class CSQ(CentralLoss):
-    """Binary cross-entropy of every bit to the image's hash centre, and a smooth distance of |H| from 1.
+    """Binary cross-entropy of every bit to the image's hash center, and a smooth distance of |H| from 1.
 
         mean BCE((h + 1) / 2, (c + 1) / 2)  +  quantization * mean log cosh(|h| - 1)
 
-    c is the centre of the image's class; of several labels, bit by bit, what most of their centres have. The first
+    c is the center of the image's class; of several labels, bit by bit, what most of their centers have. The first
     mean leaves out the bits at which these tie, and images without labels. (The paper draws such bits at random,
     which on average pulls h to 0 there.)
 
     Source: CSQ (Yuan et al., CVPR 2020) section 3.3, central similarity and quantization loss, as means over entries.
 
     Args:
-        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
+        centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, h, targets and centres of sizes that do not fit together.
+        ValueError: a number out of its range; on call, h, targets and centers of sizes that do not fit together.
 
     Example:
-        >>> loss = CSQ(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> loss = CSQ(hash_centers(10, 16, torch.Generator().manual_seed(0)))
         >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
     """
 
     paper = "CSQ (Yuan et al., CVPR 2020)"
 
-    def __init__(self, centres: Tensor, quantization: float = 1e-4) -> None:
-        super().__init__(centres)
+    def __init__(self, centers: Tensor, quantization: float = 1e-4) -> None:
+        super().__init__(centers)
         self.quantization = not_negative("quantization", quantization)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        own = self.own_centres(h, targets)  # (B, b)
+        own = self.own_centers(h, targets)  # (B, b)
         # A bit costs -log((1 + h c) / 2). The bound keeps an h that is wrong altogether finite.
         agreement = (h * own).clamp(min=torch.finfo(h.dtype).eps - 1)
         return {

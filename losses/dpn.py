@@ -10,34 +10,34 @@ from .pairwise import masked_mean
 
 
 class DPN(CentralLoss):
-    """Polarization: every output at least `margin` from 0, to the side of its image's hash centre.
+    """Polarization: every output at least `margin` from 0, to the side of its image's hash center.
 
         mean max(margin - h * c, 0)
 
-    c is the centre of the image's class; of several labels, bit by bit, what most of their centres have. The mean
+    c is the center of the image's class; of several labels, bit by bit, what most of their centers have. The mean
     leaves out the bits at which these tie, and images without labels.
 
     Source: DPN (Fan et al., IJCAI 2020), polarization loss, as a mean over entries. There it sees outputs before tanh,
     and its margin is 1; the default here is where tanh takes that.
 
     Args:
-        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
+        centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
         margin: above 0; from 1 on no output is ever far enough.
 
     Raises:
-        ValueError: a number out of its range; on call, h, targets and centres of sizes that do not fit together.
+        ValueError: a number out of its range; on call, h, targets and centers of sizes that do not fit together.
 
     Example:
-        >>> loss = DPN(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> loss = DPN(hash_centers(10, 16, torch.Generator().manual_seed(0)))
         >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
     """
 
     paper = "DPN (Fan et al., IJCAI 2020)"
 
-    def __init__(self, centres: Tensor, margin: float = math.tanh(1.0)) -> None:
-        super().__init__(centres)
+    def __init__(self, centers: Tensor, margin: float = math.tanh(1.0)) -> None:
+        super().__init__(centers)
         self.margin = positive("margin", margin)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
-        own = self.own_centres(h, targets)  # (B, b)
+        own = self.own_centers(h, targets)  # (B, b)
         return {"polarization": masked_mean((self.margin - h * own).relu(), own.abs())}

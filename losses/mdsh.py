@@ -1,4 +1,4 @@
-"""MDSH: deep hashing with minimal-distance-separated hash centres."""
+"""MDSH: deep hashing with minimal-distance-separated hash centers."""
 
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from .targets import multi_hot
 
 
 class MDSH(CentralLoss, MemoryLoss):
-    """Cross-entropy to the classes' hash centres, the angle between similar images, and the distance of |H| from 1.
+    """Cross-entropy to the classes' hash centers, the angle between similar images, and the distance of |H| from 1.
 
         -mean[y log p + (1 - y) log(1 - p)]  +  beta * mean_{i ~ j} softplus((1 - cos(h_i, u_j)) / 2)
         +  quantization * mean (|h| - 1)^2,    p_i = softmax_k(sqrt(b) * cos(h_i, c_k))
@@ -28,17 +28,17 @@ class MDSH(CentralLoss, MemoryLoss):
     pairs' weight a plain 1.
 
     Args:
-        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
+        centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
         beta, quantization: the weights above, 0 or more.
 
     Raises:
-        ValueError: centres and targets of different numbers of classes, or a number out of its range; on call, sizes
+        ValueError: centers and targets of different numbers of classes, or a number out of its range; on call, sizes
             that do not fit together.
 
     Example:
-        >>> centres = hash_centres(targets.shape[1], 16, torch.Generator().manual_seed(0))
-        >>> loss = MDSH(centres, targets)
+        >>> centers = hash_centers(targets.shape[1], 16, torch.Generator().manual_seed(0))
+        >>> loss = MDSH(centers, targets)
         >>> value = loss(h, targets[indices], indices)  # h (B, 16)
     """
 
@@ -46,13 +46,13 @@ class MDSH(CentralLoss, MemoryLoss):
 
     @classmethod
     def for_training(cls, bits: int, training: TrainingSet, **options: Any) -> Self:
-        return cls(training.centres(bits), training.targets, **options)
+        return cls(training.centers(bits), training.targets, **options)
 
-    def __init__(self, centres: Tensor, targets: Tensor, beta: float = 1.0, quantization: float = 1e-4) -> None:
-        super().__init__(centres)
-        targets = multi_hot(targets, len(centres))
+    def __init__(self, centers: Tensor, targets: Tensor, beta: float = 1.0, quantization: float = 1e-4) -> None:
+        super().__init__(centers)
+        targets = multi_hot(targets, len(centers))
         self.beta, self.quantization = not_negative("beta", beta), not_negative("quantization", quantization)
-        self.start_memory(targets, centres.new_zeros(len(targets), centres.shape[1]))
+        self.start_memory(targets, centers.new_zeros(len(targets), centers.shape[1]))
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         cosines = self.cosines(h, targets)  # (B, C)

@@ -12,7 +12,7 @@ from .central import CentralLoss
 
 
 class OrthoHash(CentralLoss):
-    """Cross-entropy of scaled cosines to the classes' hash centres, the image's own ones made harder by a margin.
+    """Cross-entropy of scaled cosines to the classes' hash centers, the image's own ones made harder by a margin.
 
         mean_i -sum_k y_ik / |y_i| * log softmax_k(scale * margined(cos(h_i, c_k), y_ik))
 
@@ -22,19 +22,19 @@ class OrthoHash(CentralLoss):
     Source: OrthoHash (Hoe et al., NeurIPS 2021), cross-entropy with margin and, for several labels, label smoothing.
 
     Args:
-        centres: one per class (C, b), entries -1 or +1 (`hash_centres`).
+        centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
         margin: 0 or more.
         scale: of the cosines, above 0; None for sqrt(2) log(C - 1) as in the paper, C counted as 3 at least, below
             which that would be nothing.
 
     Raises:
-        ValueError: a number out of its range; on call, h, targets and centres of sizes that do not fit together.
+        ValueError: a number out of its range; on call, h, targets and centers of sizes that do not fit together.
     """
 
-    def __init__(self, centres: Tensor, margin: float = 0.2, scale: float | None = None) -> None:
-        super().__init__(centres)
+    def __init__(self, centers: Tensor, margin: float = 0.2, scale: float | None = None) -> None:
+        super().__init__(centers)
         self.margin = not_negative("margin", margin)
-        usual = math.sqrt(2) * math.log(max(len(centres), 3) - 1)
+        usual = math.sqrt(2) * math.log(max(len(centers), 3) - 1)
         self.scale = usual if scale is None else positive("scale", scale)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ class OrthoHashCos(OrthoHash):
     """`OrthoHash` with the margin on the cosine: cos(h_i, c_k) - margin * y_ik.
 
     Example:
-        >>> loss = OrthoHashCos(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> loss = OrthoHashCos(hash_centers(10, 16, torch.Generator().manual_seed(0)))
         >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
     """
 
@@ -65,11 +65,11 @@ class OrthoHashCos(OrthoHash):
 class OrthoHashArc(OrthoHash):
     """`OrthoHash` with the margin on the angle: cos(theta_ik + margin * y_ik), cos theta_ik = cos(h_i, c_k).
 
-    Nothing is done about angles that exceed pi with the margin. An h in its centre's very direction, or the opposite
+    Nothing is done about angles that exceed pi with the margin. An h in its center's very direction, or the opposite
     one, where the angle has a kink, gets no gradient from the angle's sine.
 
     Example:
-        >>> loss = OrthoHashArc(hash_centres(10, 16, torch.Generator().manual_seed(0)))
+        >>> loss = OrthoHashArc(hash_centers(10, 16, torch.Generator().manual_seed(0)))
         >>> value = loss(h, targets, indices)  # h (B, 16), targets (B, 10)
     """
 

@@ -1,4 +1,4 @@
-"""NestKALA: binary image codes of every length from one training run and a few labelled images per class."""
+"""NestKALA: binary image codes of every length from one training run and a few labeled images per class."""
 
 from typing import TYPE_CHECKING, Any
 

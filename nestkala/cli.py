@@ -72,7 +72,7 @@ def _command(args: list[str]) -> None:
         commands,
         config=(OmitArgPrefixes,),
         prog="nestkala",
-        description="Binary image codes of every length from one training run and a few labelled images per class. "
+        description="Binary image codes of every length from one training run and a few labeled images per class. "
         "nestkala --version prints the version.",
         args=args,
     )

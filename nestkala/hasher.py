@@ -287,11 +287,11 @@ class Hasher:
         """Packed codes of images that lie where texts point, seen from the midst of all sorts of texts."""
         layer = self.model.class_layer
         assert layer is not None  # a model without classes is made with one
-        directions = (embedded - self._text_centre).to(layer.mean)
+        directions = (embedded - self._text_center).to(layer.mean)
         return pack(self.model.head(layer.towards(directions))[:, where])
 
     @cached_property
-    def _text_centre(self) -> Tensor:
+    def _text_center(self) -> Tensor:
         from .training.anchors import ALL_SORTS  # here, since a search with an image needs none of the data's formats
 
         return self._embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)

@@ -33,7 +33,7 @@ OWN: dict[Kind, dict[str, str]] = {
 }
 """{name: class} of the package's own."""
 WITH_HSWD = "-hswd"
-"""Ending of a loss's name that puts HSWD in the place of its quantisation term."""
+"""Ending of a loss's name that puts HSWD in the place of its quantization term."""
 
 _CONTRACT: dict[Kind, str] = {"losses": "HashLoss", "heads": "HashHead"}
 

@@ -34,8 +34,8 @@ def bombs() -> dict[str, bytes]:
 def largest_taken() -> dict[str, bytes]:
     """Images just below the server's limit of 50 million pixels, that cost the most memory for their bytes."""
     return {
-        "PNG of 16-bit grey": _png(7_071, 7_071, depth=16, colour=0),
-        "PNG with transparency": _png(7_071, 7_071, depth=8, colour=6),
+        "PNG of 16-bit gray": _png(7_071, 7_071, depth=16, color=0),
+        "PNG with transparency": _png(7_071, 7_071, depth=8, color=6),
         "PNG, 1,000,000 x 1": _png(1_000_000, 1, depth=8),
         "PNG, 50,000,000 x 1": _png(50_000_000, 1, depth=8),
         "PNG, a text of 200 MB": _png(
@@ -48,14 +48,14 @@ def largest_taken() -> dict[str, bytes]:
     }
 
 
-def _png(width: int, height: int, before: bytes = b"", depth: int = 1, colour: int = 0) -> bytes:
+def _png(width: int, height: int, before: bytes = b"", depth: int = 1, color: int = 0) -> bytes:
     """Black; of large ones, whose size is told in the header, the first rows alone where they would not be decoded."""
-    channels = {0: 1, 6: 4}[colour]
+    channels = {0: 1, 6: 4}[color]
     row = 1 + -(-width * depth * channels // 8)
     packer = zlib.compressobj(9)
     rows = height if width * height <= 50_000_000 else 1
     packed = b"".join(packer.compress(bytes(min(row, 50_000_001))) for _ in range(rows)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     chunks = _chunk(b"IHDR", header) + before + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 

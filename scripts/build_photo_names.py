@@ -51,7 +51,7 @@ def read_wordnet(path: Path) -> dict[str, Synset]:
     """Synsets by ImageNet's ids, "n" and the offset, from data.noun (format: man page wndb)."""
     synsets = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("  "):  # the licence
+        if line.startswith("  "):  # the license
             continue
         data, gloss = line.split("|", 1)
         fields = data.split()

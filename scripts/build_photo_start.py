@@ -40,9 +40,9 @@ class Settings:
 def within(features: Tensor, directions: int) -> Tensor:
     """Features (n, d) without what lies beyond their first principal directions."""
     mean = features.mean(dim=0)
-    centred = (features - mean).double()
-    kept = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -directions:]
-    return (mean + centred @ kept @ kept.T).float()
+    centered = (features - mean).double()
+    kept = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -directions:]
+    return (mean + centered @ kept @ kept.T).float()
 
 
 def main(settings: Settings) -> None:

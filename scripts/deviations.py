@@ -5,8 +5,8 @@
 
 Every comparison trains hash layers for 8, 16 and 32 bits, apart from each other, on the features of scikit-learn's
 digits that the built-in backbone gives, as it is here and as published, and prints the difference in tie-aware mAP x
-100, mean over the lengths, as mean and standard deviation over 3 seeds. 8 labelled images a class, 100 epochs of
-batches of 8, momentum 0.9. Each side has the learning rate that is best for it on one half of the images; labelled
+100, mean over the lengths, as mean and standard deviation over 3 seeds. 8 labeled images a class, 100 epochs of
+batches of 8, momentum 0.9. Each side has the learning rate that is best for it on one half of the images; labeled
 images, queries and gallery are of the other half. docs/deviations.json keeps what was found.
 """
 
@@ -48,7 +48,7 @@ from nestkala.losses import (
     HashNet,
     NestedLoss,
     TrainingSet,
-    nested_centres,
+    nested_centers,
     random_codes,
     shares_label,
 )
@@ -131,7 +131,7 @@ class BalancedByImage(DBDH):
 
 
 class CommonDSH(CommonMemory):
-    """Pairs with all images; its regulariser is of the signs, and has no gradient."""
+    """Pairs with all images; its regularizer is of the signs, and has no gradient."""
 
     def of_pairs(self, h: Tensor, memory: Tensor, similar: Tensor) -> dict[str, Tensor]:
         distances = (h[:, None] - memory).square().sum(dim=2)
@@ -178,8 +178,8 @@ class TwiceHashNet(HashNet):
 class CommonMDSH(MDSH):
     """Images not seen yet count, with a random output."""
 
-    def __init__(self, centres: Tensor, targets: Tensor) -> None:
-        super().__init__(centres, targets)
+    def __init__(self, centers: Tensor, targets: Tensor) -> None:
+        super().__init__(centers, targets)
         generator = torch.Generator().manual_seed(1)
         self.memory.copy_(torch.randn(self.memory.shape, generator=generator))
 
@@ -320,9 +320,9 @@ def score(side: Side, images: Images, rate: float, seed: int) -> float:
     order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(1))
     queries, gallery = order[:QUERIES], order[QUERIES:]
     drawn = gallery[torch.randperm(len(gallery), generator=generator)]
-    labelled = torch.cat([drawn[images.labels[drawn] == label][:SHOTS] for label in range(10)])
+    labeled = torch.cat([drawn[images.labels[drawn] == label][:SHOTS] for label in range(10)])
     with seeded(seed):
-        head = trained(side, images.features[labelled], images.labels[labelled], images.texts, rate, generator)
+        head = trained(side, images.features[labeled], images.labels[labeled], images.texts, rate, generator)
     if head is None:
         return 0.0
     with torch.no_grad():
@@ -349,9 +349,9 @@ def trained(
             nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
     if not side.linear_biases:
         nn.init.zeros_(to_code.bias)
-    centres = nested_centres(classes, LENGTHS[-1], generator)
+    centers = nested_centers(classes, LENGTHS[-1], generator)
     codes = random_codes(len(labels), LENGTHS[-1], generator)
-    training = TrainingSet(F.one_hot(labels, classes).float(), codes, lambda bits: centres[:, :bits])
+    training = TrainingSet(F.one_hot(labels, classes).float(), codes, lambda bits: centers[:, :bits])
     kind = PublishedWeights if side.published_weights else NestedLoss
     loss = kind(
         LENGTHS,

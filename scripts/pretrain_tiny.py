@@ -84,7 +84,7 @@ class Settings:
 
 
 class Texts:
-    """What the images are drawn to: unit, centred text embeddings, and each class's share in them.
+    """What the images are drawn to: unit, centered text embeddings, and each class's share in them.
 
     Attributes:
         embeddings: (M, 384); row c < C is class c's name.
@@ -135,9 +135,9 @@ def loss(features: Tensor, labels: Tensor, embeddings: Tensor, shares: Tensor, s
 
 
 def augment(images: Tensor, min_crop: float) -> Tensor:
-    """uint8 images (B, 3, 32, 32) -> random crops, flips, brightness, contrast, tint and greys, normalised."""
+    """uint8 images (B, 3, 32, 32) -> random crops, flips, brightness, contrast, tint and grays, normalized."""
     batch, device = len(images), images.device
-    x = normalised(images)
+    x = normalized(images)
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(batch, device=device).uniform_(low, high)
@@ -157,7 +157,7 @@ def augment(images: Tensor, min_crop: float) -> Tensor:
     return torch.where(uniform(0, 1)[:, None, None, None] < 0.1, x.mean(dim=1, keepdim=True), x)
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     """uint8 images as the backbone's preprocessing gives them."""
     mean, std = (torch.tensor(PREPROCESSING[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
     return (images.float() / 255 - mean) / std
@@ -167,13 +167,13 @@ def normalised(images: Tensor) -> Tensor:
 def embed(net: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """Embeddings (N, 384) of uint8 images."""
     net.eval()
-    found = [net(normalised(batch.to(device))).float().cpu() for batch in images.split(500)]
+    found = [net(normalized(batch.to(device))).float().cpu() for batch in images.split(500)]
     net.train()
     return torch.cat(found)
 
 
 def accuracy(features: Tensor, labels: Tensor, embeddings: Tensor) -> float:
-    """Share of images whose nearest text, both centred by their own mean, is their class's."""
+    """Share of images whose nearest text, both centered by their own mean, is their class's."""
     return (zero_shot_labels(features, embeddings) == labels).float().mean().item()
 
 
@@ -313,7 +313,7 @@ def export(settings: Settings, average: nn.Module, norm: float) -> None:
     """Write the weights in half precision, with the settings they come from, and print their SHA-256.
 
     Training knows directions alone. The projection is scaled for features to have the mean norm that CLIP's have, so
-    that learning rates and initialisations published for CLIP fit.
+    that learning rates and initializations published for CLIP fit.
     """
     path = settings.output / "tiny.safetensors"
     state = dict(average.state_dict())

@@ -29,7 +29,7 @@ SHA256 = {
 
 FOLDS = 5
 BLOCK = 25
-"""Neighbours in ImageNet's order are relatives: left out together, they leave no near relative to learn from."""
+"""Neighbors in ImageNet's order are relatives: left out together, they leave no near relative to learn from."""
 
 
 def without(names: Names, left_out: Tensor) -> Names:

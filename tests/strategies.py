@@ -49,8 +49,8 @@ def general(num: int, bits: int, seed: int = 0) -> Tensor:
 
 
 def training_set(targets: Tensor, bits: int, seed: int = 0) -> TrainingSet:
-    """Of these labels (N, C), with codes and hash centres drawn by the seed, in the labels' dtype."""
+    """Of these labels (N, C), with codes and hash centers drawn by the seed, in the labels' dtype."""
     generator = torch.Generator().manual_seed(seed)
     codes = random_codes(len(targets), bits, generator).to(targets)
-    centres = random_codes(targets.shape[1], bits, generator).to(targets)
-    return TrainingSet(targets, codes, {bits: centres}.__getitem__, seed)
+    centers = random_codes(targets.shape[1], bits, generator).to(targets)
+    return TrainingSet(targets, codes, {bits: centers}.__getitem__, seed)

@@ -199,13 +199,13 @@ def closed_form_parts(units: Tensor, layer: ClassLayer, generator: torch.Generat
     whitening = classes._inverse_root(units.T @ units)
     yield whitening
     yield from classes._Space.of(units)
-    centres = torch.ones(CLASSES, 8, device=units.device)
+    centers = torch.ones(CLASSES, 8, device=units.device)
     probabilities = posteriors.to(units)
-    yield bits.class_rows(units, whitening, centres, generator)
+    yield bits.class_rows(units, whitening, centers, generator)
     yield bits.rotated_components(units, 8, generator)
-    similarity = centres @ centres.T
+    similarity = centers @ centers.T
     yield arrangement._gains(similarity, similarity)
-    yield from text.fit_text(prototypes, centres, units, probabilities @ centres)
+    yield from text.fit_text(prototypes, centers, units, probabilities @ centers)
     yield layer(units)
     yield layer.typical()
 

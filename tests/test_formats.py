@@ -117,7 +117,7 @@ def test_settings_that_are_gone_are_dropped_and_the_rest_is_read(
     config = load_config(str(formats / run / "config.yaml"))
     assert (config.lengths, config.data) == ((4, 8), "own")
     assert config.starts_in_closed_form == (run == "run-3-text")
-    assert config.unlabelled == (1000 if config.starts_in_closed_form else 100_000)  # of a random start it says nothing
+    assert config.unlabeled == (1000 if config.starts_in_closed_form else 100_000)  # of a random start it says nothing
     said = [record.getMessage() for record in caplog.records]
     assert [message.split()[1] for message in said] == ["ridge", "text_weight", "unlabelled_weight"]
     assert all("finds out by itself how far to trust names, labels and images" in message for message in said)

@@ -295,7 +295,7 @@ def edited(model: Path) -> Callable[..., Path]:
     [
         ({"version": 5}, ["version 5", "known is 4"]),
         ({"format": "other"}, ["format", "'other'"]),
-        ({"colour": "red"}, ["colour", "'red'"]),
+        ({"color": "red"}, ["color", "'red'"]),
         ({"precision": "fp8"}, ["precision", "'fp8'"]),
         ({"projections": ["k", "z"]}, ["projections", "'z'"]),
         ({"lengths": "many"}, ["lengths", "'many'"]),

@@ -25,7 +25,7 @@ def images(noise_model: Path) -> Path:
 
 
 def trained(images: Path, folder: Path, **changes: object) -> Path:
-    few = {} if "head_init" in changes else {"unlabelled": 20}
+    few = {} if "head_init" in changes else {"unlabeled": 20}
     small = {"queries": 2, "lengths": (4, 20), "workers": 0, "cache_gb": 0, "shots": 0} | few
     return train(Config(**(small | {"data": str(images), "output": folder / "run"} | changes)))
 

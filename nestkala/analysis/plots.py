@@ -1,4 +1,4 @@
-"""Plots with matplotlib, an extra: pip install "nestkala[plots]"; as PNG, and as SVG in the page's text colour."""
+"""Plots with matplotlib, an extra: pip install "nestkala[plots]"; as PNG, and as SVG in the page's text color."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by the colour-blind (Okabe and Ito, Color Universal Design, 2008)
-COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")  # all of theirs
-_VISIBLE = COLOURS[:6]  # on white and on black
+BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by the color-blind (Okabe and Ito, Color Universal Design, 2008)
+COLORS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")  # all of theirs
+_VISIBLE = COLORS[:6]  # on white and on black
 _INK = "#14181d"
-_GREY = "#8a94a0"
+_GRAY = "#8a94a0"
 _LONGEST = 28  # letters of a name in a legend
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -119,7 +119,7 @@ def check_drawable(path: Path) -> None:
 def line_chart(
     lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False, size: tuple[float, float] = (5.2, 4.0)
 ) -> "Figure":
-    """Lines told apart by colour, dashes and, with `markers`, markers; the size is in inches."""
+    """Lines told apart by color, dashes and, with `markers`, markers; the size is in inches."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(*size)
@@ -157,15 +157,15 @@ def line_chart(
 
 @_style()
 def scatter_chart(places: NDArray[np.float64], names: Sequence[str], numbers: NDArray[np.int64]) -> "Figure":
-    """Points (n, 2), each of the group of its number (n,), -1 for none, told apart by colour and marker."""
+    """Points (n, 2), each of the group of its number (n,), -1 for none, told apart by color and marker."""
     figure, axes = _figure(5.2, 5.2)
     rest = places[numbers == -1]
-    axes.scatter(rest[:, 0], rest[:, 1], s=10, color=_GREY, alpha=0.5, linewidths=0)
+    axes.scatter(rest[:, 0], rest[:, 1], s=10, color=_GRAY, alpha=0.5, linewidths=0)
     shown = []
     for number in range(len(names)):
         x, y = places[numbers == number].T
-        colour, marker = _VISIBLE[number % len(_VISIBLE)], _MARKERS[number % len(_MARKERS)]
-        shown.append(axes.scatter(x, y, s=20, color=colour, marker=marker, alpha=0.85, linewidths=0))
+        color, marker = _VISIBLE[number % len(_VISIBLE)], _MARKERS[number % len(_MARKERS)]
+        shown.append(axes.scatter(x, y, s=20, color=color, marker=marker, alpha=0.85, linewidths=0))
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(False)
     if names:
@@ -187,11 +187,11 @@ def balance_chart(shares: Sequence[float]) -> "Figure":
 
 @_style()
 def heat_map(values: NDArray[np.float64], label: str) -> "Figure":
-    """Values (b, b) in 0..1 of any two bits; NaN is grey."""
+    """Values (b, b) in 0..1 of any two bits; NaN is gray."""
     figure, axes = _figure(5.2, 4.3)
     from matplotlib import colormaps
 
-    shown = axes.imshow(values, vmin=0, vmax=1, cmap=colormaps["cividis"].with_extremes(bad=_GREY), aspect="equal")
+    shown = axes.imshow(values, vmin=0, vmax=1, cmap=colormaps["cividis"].with_extremes(bad=_GRAY), aspect="equal")
     axes.set(xlabel="bit", ylabel="bit")
     bar = figure.colorbar(shown, label=label)
     bar.outline.set_visible(False)
@@ -200,7 +200,7 @@ def heat_map(values: NDArray[np.float64], label: str) -> "Figure":
 
 @_style()
 def as_svg(figure: "Figure") -> str:
-    """An <svg> element in which what is drawn in ink has the colour of the text around it."""
+    """An <svg> element in which what is drawn in ink has the color of the text around it."""
     text = StringIO()
     nothing_said = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(text, format="svg", transparent=True, metadata=nothing_said)

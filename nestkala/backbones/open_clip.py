@@ -156,7 +156,7 @@ def _check_activation(model: str, tag: str, tag_is_quick: bool, file: str | None
 
 
 class _TextTower:
-    """Sentences -> embeddings, not normalised."""
+    """Sentences -> embeddings, not normalized."""
 
     def __init__(self, clip: Any, tokenizer: Any) -> None:
         self.clip, self.tokenizer = clip, tokenizer
@@ -167,7 +167,7 @@ class _TextTower:
 
 
 class OpenCLIPTower(Tower):
-    """open_clip's VisionTransformer, ending in its projected embedding, not normalised."""
+    """open_clip's VisionTransformer, ending in its projected embedding, not normalized."""
 
     def __init__(self, visual: Any, num_adapted: int) -> None:
         super().__init__(

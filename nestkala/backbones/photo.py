@@ -23,7 +23,7 @@ from .folding import fold_batch_norms
 from .photo_text import text_embedder
 from .tower import BlockAdapter, Projection, Tower
 
-_GREY = 0.5
+_GRAY = 0.5
 """Mean and standard deviation by which every channel is normalized."""
 
 
@@ -50,7 +50,7 @@ class Weights:
     @property
     def preprocess(self) -> CentralSquare:
         """What an image goes through."""
-        return CentralSquare(int(self.size / self.crop), self.size, _GREY, _GREY)
+        return CentralSquare(int(self.size / self.crop), self.size, _GRAY, _GRAY)
 
     @property
     def preprocessing(self) -> str:
@@ -60,8 +60,8 @@ class Weights:
             "crop_pct": self.crop,
             "crop_mode": "center",
             "interpolation": "bicubic",
-            "mean": [_GREY] * 3,
-            "std": [_GREY] * 3,
+            "mean": [_GRAY] * 3,
+            "std": [_GRAY] * 3,
         }
         return json.dumps(words, sort_keys=True)
 

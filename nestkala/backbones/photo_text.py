@@ -36,8 +36,8 @@ class Names(NamedTuple):
 def text_embedder(classifier: Tensor) -> Callable[[list[str]], Tensor]:
     """What turns sentences into directions (n, d), float32, among the features that a classifier reads.
 
-    A direction is a row's like: features are scored by products with it, both centred. Known classes have norms near 1,
-    what resembles none of them has less. The regression, a fraction of a second, waits for the first call, which raises
+    A direction is like a row: features are scored by products with it, both centered. Known classes have norms near 1,
+    what resembles none of them has less. The regression takes a fraction of a second, at the first call, which raises
     NestKALAError where `embed_text` does, and where the file of names is absent or altered.
 
     Args:
@@ -78,23 +78,23 @@ def regress(names: Names, rows: Tensor) -> Callable[[Tensor], Tensor]:
     """Kernel ridge regression from embeddings (n, 384), unit norm, to directions (n, d).
 
     The kernel is exp(5 (cosine - 1)), an RBF on the sphere, of embeddings less their mean. Targets are rows less their
-    mean, normalised; a group's is the mean of its members', and it counts a tenth of a class.
+    mean, normalized; a group's is the mean of its members', and it counts a tenth of a class.
 
     Args:
         names: of the classes, in any number, and of groups of them.
         rows: classifier's (classes, d).
     """
-    centre = names.embeddings[: len(rows)].mean(dim=0)
-    known = F.normalize(names.embeddings - centre, dim=1)
+    center = names.embeddings[: len(rows)].mean(dim=0)
+    known = F.normalize(names.embeddings - center, dim=1)
     targets = F.normalize(names.members @ (rows - rows.mean(dim=0)), dim=1)
     weights = torch.full((len(known),), _GROUP_WEIGHT)
     weights[: len(rows)] = 1
     gram = _kernel(known, known) + torch.diag(_RIDGE / weights)
-    return partial(_direction, centre, known, torch.linalg.cholesky(gram), targets)
+    return partial(_direction, center, known, torch.linalg.cholesky(gram), targets)
 
 
-def _direction(centre: Tensor, known: Tensor, factor: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
-    near = _kernel(known, F.normalize(embeddings - centre, dim=1))  # (known, n)
+def _direction(center: Tensor, known: Tensor, factor: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
+    near = _kernel(known, F.normalize(embeddings - center, dim=1))  # (known, n)
     return torch.cholesky_solve(near, factor).T @ targets  # n right sides, where the targets would be d
 
 

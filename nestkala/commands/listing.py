@@ -33,4 +33,4 @@ class List:
             return
         print(tabulate([list(row.values())[:3] for row in rows], ("name", "paper", "origin"), tablefmt="simple"))
         if losses:
-            print(f"\nNAME{WITH_HSWD}: any of them with HSWD (Doan et al., CVPR 2022) for its quantisation term")
+            print(f"\nNAME{WITH_HSWD}: any of them with HSWD (Doan et al., CVPR 2022) for its quantization term")

@@ -59,5 +59,5 @@ class Serve:
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
         address = f"http://{host}:{listening.getsockname()[1]}"
-        print(f"{len(index)} images of {folders}: {address} (Ctrl-C ends it)", flush=True)
+        print(f"{len(index)} images of {folders}: {address} (Ctrl-C stops it)", flush=True)
         make_server(app).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""Labelled image collections: built-in sets, folders, lists, manifests, and features in place of images."""
+"""Labeled image collections: built-in sets, folders, lists, manifests, and features in place of images."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Images without labels beside labelled ones: the archive that is going to be searched."""
+"""Images without labels beside labeled ones: the archive that is going to be searched."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _LABELS = re.compile(r"(\s+[01])+\s*$")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _WithArchive(FileDataset):
-    """Labelled images below `root`, and images below `archive`, which are told by how their names begin."""
+    """Labeled images below `root`, and images below `archive`, which are told by how their names begin."""
 
     archive: Path
 
@@ -34,25 +34,25 @@ def no_images(class_names: tuple[str, ...]) -> FileDataset:
     return FileDataset(names=[], targets=np.zeros((0, len(class_names)), bool), class_names=class_names, root=Path())
 
 
-def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
-    """The labelled images and, as the part `ARCHIVE`, those of an archive, less the files that are labelled.
+def with_archive(labeled: ImageDataset, archive: Path) -> FileDataset:
+    """The labeled images and, as the part `ARCHIVE`, those of an archive, less the files that are labeled.
 
     Args:
-        labelled: images, which must be in files.
+        labeled: images, which must be in files.
         archive: a folder of images at any depth, one with lists (see `lists`; their labels are not used), a manifest or
             COCO annotations (see `formats`; likewise), or a text file with the path of an image a line, relative to the
             file's folder, labels after it as in lists or none.
             That its images are there, and can be read, is not checked.
 
     Raises:
-        NestKALAError: labelled images that are not in files; no such folder or file of an archive, a malformed one, or
-            one without any image that is not labelled.
+        NestKALAError: labeled images that are not in files; no such folder or file of an archive, a malformed one, or
+            one without any image that is not labeled.
     """
-    if not isinstance(labelled, FileDataset):
-        raise NestKALAError("an archive goes with labelled images in files: set data to a folder of such, or to none")
+    if not isinstance(labeled, FileDataset):
+        raise NestKALAError("an archive goes with labeled images in files: set data to a folder of such, or to none")
     left_out = LeftOut()
     root, names = _listed(archive.expanduser(), left_out)
-    files = {os.path.realpath(labelled.path(index)) for index in range(len(labelled))}
+    files = {os.path.realpath(labeled.path(index)) for index in range(len(labeled))}
     added = []
     for name in names:
         file = os.path.realpath(root / name)
@@ -63,16 +63,16 @@ def with_archive(labelled: ImageDataset, archive: Path) -> FileDataset:
         others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
         raise NestKALAError(f"the archive {archive} holds no image{others}")
     if not added:
-        raise NestKALAError(f"the archive {archive} holds no image besides those that are labelled")
-    targets = np.zeros((len(labelled) + len(added), len(labelled.class_names)), bool)
-    targets[: len(labelled)] = labelled.targets
+        raise NestKALAError(f"the archive {archive} holds no image besides those that are labeled")
+    targets = np.zeros((len(labeled) + len(added), len(labeled.class_names)), bool)
+    targets[: len(labeled)] = labeled.targets
     return _WithArchive(
-        names=[*labelled.names, *added],
+        names=[*labeled.names, *added],
         targets=targets,
-        class_names=labelled.class_names,
-        parts={**labelled.parts, ARCHIVE: np.arange(len(labelled), len(targets))},
-        notes=(*labelled.notes, *(f"{line} (archive)" for line in left_out.in_words())),
-        root=labelled.root,
+        class_names=labeled.class_names,
+        parts={**labeled.parts, ARCHIVE: np.arange(len(labeled), len(targets))},
+        notes=(*labeled.notes, *(f"{line} (archive)" for line in left_out.in_words())),
+        root=labeled.root,
         archive=root,
     )
 

@@ -1,4 +1,4 @@
-"""What every labelled image collection offers, whatever it is read from."""
+"""What every labeled image collection offers, whatever it is read from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class FileDataset(ImageDataset):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ArrayDataset(ImageDataset):
-    """Images in memory: uint8, (N, height, width) for grey or (N, height, width, 3); read as PNG files."""
+    """Images in memory: uint8, (N, height, width) for gray or (N, height, width, 3); read as PNG files."""
 
     images: npt.NDArray[np.uint8]
 

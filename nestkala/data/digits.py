@@ -8,7 +8,7 @@ _CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 def load_digits() -> ArrayDataset:
-    """1,797 handwritten digits, 8 x 8 pixels, grey; the names are their numbers in scikit-learn's order."""
+    """1,797 handwritten digits, 8 x 8 pixels, gray; the names are their numbers in scikit-learn's order."""
     import sklearn.datasets  # the import takes a second, which no other source needs
 
     digits = sklearn.datasets.load_digits()

@@ -50,7 +50,7 @@ def _joined(folders: Iterable[Path]) -> list[str]:
     for folder in folders:
         spellings.setdefault(one_form(folder.name), set()).add(folder.name)
     return [
-        f"note: {len(names)} spellings of the class {name!r} differ in Unicode's normalisation alone, and are one class"
+        f"note: {len(names)} spellings of the class {name!r} differ in Unicode's normalization alone, and are one class"
         for name, names in spellings.items()
         if len(names) > 1
     ]

@@ -36,7 +36,7 @@ class Split:
     archive: Indices | None = None
 
     @property
-    def unlabelled(self) -> Indices:
+    def unlabeled(self) -> Indices:
         """Images whose labels are not looked at: the archive, or else the gallery that is going to be searched."""
         return self.gallery if self.archive is None else self.archive
 
@@ -178,12 +178,12 @@ def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rn
             [rng.choice(np.flatnonzero(members), per_class, replace=False) for members in dataset.targets.T]
         )
     # A query without a label has nothing relevant to find.
-    labelled = np.flatnonzero(dataset.targets.any(axis=1))
+    labeled = np.flatnonzero(dataset.targets.any(axis=1))
     if total is None:
-        total = max(1, len(labelled) // 10) if ARCHIVE not in dataset.parts else 0
-    if total > len(labelled):
-        raise NestKALAError(f"queries is {total}, but only {len(labelled)} images have a label")
-    return rng.choice(labelled, total, replace=False)
+        total = max(1, len(labeled) // 10) if ARCHIVE not in dataset.parts else 0
+    if total > len(labeled):
+        raise NestKALAError(f"queries is {total}, but only {len(labeled)} images have a label")
+    return rng.choice(labeled, total, replace=False)
 
 
 def _without_queries(dataset: ImageDataset, part: str, query: Indices) -> Indices:

@@ -26,12 +26,12 @@ def chance_level(query_labels: Labels, gallery_labels: Labels) -> float:
 def features_map(
     queries: Tensor, query_labels: Labels, gallery: Tensor, gallery_labels: Labels, top_k: int | None = None
 ) -> float:
-    """mAP of a search by cosine among centred features, in [0, 1]: what codes of any length can be compared with.
+    """mAP of a search by cosine among centered features, in [0, 1]: what codes of any length can be compared with.
 
     Args:
         queries: features (Q, d).
         query_labels: multi-hot (Q, C).
-        gallery: features (G, d), by whose mean all are centred.
+        gallery: features (G, d), by whose mean all are centered.
         gallery_labels: multi-hot (G, C).
         top_k: score the first K results; by default all.
     """

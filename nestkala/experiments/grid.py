@@ -32,7 +32,7 @@ class Trial:
 
     Attributes:
         data: name of the data set.
-        shots: labelled images a class.
+        shots: labeled images a class.
         row: of the tables.
         seed: of the runs.
         runs: one for all lengths, or one a length.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..analysis.plots import COLOURS, save_figure
+from ..analysis.plots import COLORS, save_figure
 from .grid import Grid
 from .schema import Row
 from .tables import MEASURES
@@ -53,10 +53,10 @@ def _draw(axes: "Axes", grid: Grid, data: str, shots: int, rows: list[Row], sett
     scores = 100 * np.stack([grid.scores(data, shots, row, measure) for row in rows])  # (values, seeds, lengths)
     spread = scores.std(axis=1, ddof=1 if experiment.seeds > 1 else 0)
     mean, places = scores.mean(axis=1), np.arange(len(rows))
-    for place, (bits, colour) in enumerate(zip(experiment.lengths, cycle(COLOURS), strict=False)):
+    for place, (bits, color) in enumerate(zip(experiment.lengths, cycle(COLORS), strict=False)):
         middle, reach = mean[:, place], spread[:, place]
-        axes.plot(places, middle, "o-", color=colour, linewidth=2, markersize=4, label=f"{bits} bits")
-        axes.fill_between(places, middle - reach, middle + reach, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(places, middle, "o-", color=color, linewidth=2, markersize=4, label=f"{bits} bits")
+        axes.fill_between(places, middle - reach, middle + reach, color=color, alpha=0.15, linewidth=0)
     axes.set_xticks(places, [f"{row.value:g}" for row in rows])
     title = f"{rows[0].method}, {data}, {shots} shot{'s' * (shots != 1)}"
     axes.set(title=title, xlabel=setting, ylabel=f"{MEASURES[measure]} x 100")

@@ -49,7 +49,7 @@ class Tune(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sweep: dict[str, tuple[Any, ...]] = Field(description="{setting: values}, one setting")
-    shots: Shots = Field(description="labelled images a class to tune with")
+    shots: Shots = Field(description="labeled images a class to tune with")
     lengths: tuple[Length, ...] = Field(
         (), description="to tune at where there is a model for each length; by default all. Other methods take all"
     )

@@ -64,7 +64,7 @@ def decode_image(data: bytes | Image.Image, name: str, side: int | None = None) 
     An image that Pillow has opened already is treated by the same rules, and left as it is.
 
     The EXIF orientation is applied, transparency is composited on white, of an animation the first frame
-    counts. Grey values of more than 8 bits are scaled: integers from 0..65535 (of 12 bits 0..4095), floating-point
+    counts. Gray values of more than 8 bits are scaled: integers from 0..65535 (of 12 bits 0..4095), floating-point
     ones from the smallest of 0..1, 0..255 and 0..65535 that holds them all, and values outside those ranges from their
     own minimum and maximum. Metadata that is broken, or longer than Pillow takes, is left aside, as libpng and libjpeg
     do. Safe to call from several threads.
@@ -137,7 +137,7 @@ class _Values:
 
     white: the largest value of integers of more than 8 bits.
     is_inverted: whether 0 stands for white in such a file.
-    transparent: the grey or the colour that is transparent, in values of the image as Pillow gives it.
+    transparent: the gray or the color that is transparent, in values of the image as Pillow gives it.
     """
 
     white: float
@@ -159,7 +159,7 @@ _IN_8_BITS: Mapping[str, Callable[[int], int]] = {
     "RGB;16B": lambda value: value >> 8,  # Pillow drops the lower byte of pixels; so what differs there alone is alike
     "I;16B": lambda value: value,
 }
-"""Value of a transparent colour in a PNG -> that of its pixels, by how they lie in the file; else its last 8 bits."""
+"""Value of a transparent color in a PNG -> that of its pixels, by how they lie in the file; else its last 8 bits."""
 
 
 def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
@@ -188,7 +188,7 @@ def _to_rgb(image: Image.Image, values: _Values) -> Image.Image:
 
 def _to_8_bit(image: Image.Image, values: _Values) -> Image.Image:
     pixels = np.asarray(image)
-    grey = np.empty(pixels.size, np.uint8)
+    gray = np.empty(pixels.size, np.uint8)
     flat, bands = pixels.reshape(-1), [slice(start, start + _BAND) for start in range(0, pixels.size, _BAND)]
     low, high = _range(flat[band] for band in bands)
     if low >= 0:
@@ -197,12 +197,12 @@ def _to_8_bit(image: Image.Image, values: _Values) -> Image.Image:
     scale = 255 / (high - low) if high > low else 0.0
     for band in bands:  # in float32 the difference of two may overflow, and all at once would take much memory
         finite = np.nan_to_num(flat[band].astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[band] = np.rint((finite - low) * scale)
+        gray[band] = np.rint((finite - low) * scale)
         if values.is_inverted:
-            grey[band] = 255 - grey[band]
+            gray[band] = 255 - gray[band]
         if values.transparent is not None:
-            grey[band][flat[band] == values.transparent] = 255
-    return Image.fromarray(grey.reshape(pixels.shape))
+            gray[band][flat[band] == values.transparent] = 255
+    return Image.fromarray(gray.reshape(pixels.shape))
 
 
 def _range(bands: Iterable[np.ndarray]) -> tuple[float, float]:

@@ -127,7 +127,7 @@ def _picture(image: npt.NDArray[Any] | Tensor, number: int) -> Image.Image:
             if not (low >= 0 and high <= 1):
                 raise NestKALAError(
                     f"image number {number} has values from {low:g} to {high:g}, not in [0, 1]: give it as it was "
-                    "before it was normalised"
+                    "before it was normalized"
                 )
             pixels = (pixels.float() * 255).round().to(torch.uint8)
         if pixels.dtype != torch.uint8:

@@ -5,15 +5,15 @@ import zlib
 from collections.abc import Iterator
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-_GREY, _RGB, _PALETTE = 0, 2, 3
+_GRAY, _RGB, _PALETTE = 0, 2, 3
 _EXIF, _LISTED = b"Exif\0\0", {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
-"""Segments that say how to read the colours, by marker: how they begin, and their shortest length."""
+"""Segments that say how to read the colors, by marker: how they begin, and their shortest length."""
 
 
 def less_metadata(data: bytes) -> Iterator[bytes]:
     """A PNG or JPEG file less its metadata, most of it first, then all; nothing of other formats.
 
-    What says how pixels are read or shown stays while it is sound: transparency, colour transforms, and the
+    What says how pixels are read or shown stays while it is sound: transparency, color transforms, and the
     orientation, which goes in the second attempt.
     """
     for keep in ((b"eXIf", _EXIF), ()):
@@ -26,16 +26,16 @@ def less_metadata(data: bytes) -> Iterator[bytes]:
 def _png_parts(data: bytes, keep: tuple[bytes, ...]) -> Iterator[bytes]:
     """Source: Portable Network Graphics (third edition), 5: a lower-case first letter marks an ancillary chunk."""
     yield _PNG
-    place, colours = len(_PNG), -1
+    place, colors = len(_PNG), -1
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk = data[place : place + 12 + length]
         content = chunk[8 : 8 + length]
         if kind == b"IHDR" and length == 13:
-            colours = content[9]
+            colors = content[9]
         is_sound = len(chunk) == 12 + length and chunk[-4:] == struct.pack(">I", zlib.crc32(kind + content))
-        is_ancillary = bool(kind[0] & 0x20) or (kind == b"PLTE" and colours != _PALETTE)
-        shows = kind in keep or (kind == b"tRNS" and _fits(length, colours))
+        is_ancillary = bool(kind[0] & 0x20) or (kind == b"PLTE" and colors != _PALETTE)
+        shows = kind in keep or (kind == b"tRNS" and _fits(length, colors))
         if not is_ancillary or (is_sound and shows):
             yield chunk
         place += len(chunk)
@@ -43,9 +43,9 @@ def _png_parts(data: bytes, keep: tuple[bytes, ...]) -> Iterator[bytes]:
             break
 
 
-def _fits(length: int, colours: int) -> bool:
-    """Whether transparency of so many bytes is possible for a kind of colours."""
-    return {_GREY: length == 2, _RGB: length == 6, _PALETTE: 1 <= length <= 256}.get(colours, False)
+def _fits(length: int, colors: int) -> bool:
+    """Whether transparency of so many bytes is possible for a kind of colors."""
+    return {_GRAY: length == 2, _RGB: length == 6, _PALETTE: 1 <= length <= 256}.get(colors, False)
 
 
 def _jpeg_parts(data: bytes, keep: tuple[bytes, ...]) -> Iterator[bytes]:

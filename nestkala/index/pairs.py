@@ -16,7 +16,7 @@ def groups_within(codes: NDArray[np.uint8], radius: int) -> NDArray[np.int64]:
     """The group of each code, int64 (N,): two are in one if a chain leads from one to the other in steps of the radius.
 
     Exact. Codes within a distance of r agree in one at least of r + 1 parts (the pigeonhole principle), so that only
-    those are compared that agree in a part. A part takes every (r + 1)-th bit, since neighbours depend on one another.
+    those are compared that agree in a part. A part takes every (r + 1)-th bit, since neighbors depend on one another.
     While parts have more bits than there are doublings of the collection, that takes time in proportion to it.
 
     Source: Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing" (CVPR 2012), at radius 0 in each

@@ -289,7 +289,7 @@ def _look_along(
         for i in range(few):
             low, high = lows[i], highs[i]
             for first in range(low, high, _BLOCK):
-                begin, end = np.uint64(first), np.uint64(min(first + _BLOCK, high))  # unsigned, so that loops vectorise
+                begin, end = np.uint64(first), np.uint64(min(first + _BLOCK, high))  # unsigned, so that loops vectorize
                 nearest = np.int64(2**16)
                 if words.shape[1] == 1:
                     for n in range(begin, end):

@@ -81,7 +81,7 @@ class ModelSpec(BaseModel):
         return self.adapt_blocks if self.adapter != "none" else 0
 
     def build(self, tower: Tower, anchors: Tensor) -> HashModel:
-        """The model on this tower, freshly initialised from torch's current generator."""
+        """The model on this tower, freshly initialized from torch's current generator."""
         width, projected, blocks = tower.width, tower.projected_width, self.adapt_blocks
         self._check_fits(tower)
         adapter: Adapter | None = None

@@ -99,7 +99,7 @@ def code_charts(group: Group) -> Iterator[Chart]:
     apart = values[~np.eye(len(values), dtype=bool)]
     known = apart[~np.isnan(apart)]
     note = f"Two different bits: {known.mean():.2f} on average, {known.max():.2f} at most." if len(known) else ""
-    note += " Grey: constant bits." if constant else ""
+    note += " Gray: constant bits." if constant else ""
     figure = heat_map(values, "|correlation|")
     yield Chart("bit-correlation", "What bits have in common", note.strip(), figure)
 
@@ -139,9 +139,9 @@ def _map_chart(run: RunMeasurements, of_queries: CodeMap) -> Chart:
     longest = max(run.lengths)
     notes = [f"t-SNE on Hamming distances, {len(classes):,} queries."]
     if run.multi_label:
-        notes.append("Coloured by the first of an image's labels.")
+        notes.append("Colored by the first of an image's labels.")
     if (numbers == -1).any() and shown:
-        notes.append(f"Grey: classes that are not among the {len(shown)} most frequent, or none.")
+        notes.append(f"Gray: classes that are not among the {len(shown)} most frequent, or none.")
     figure = scatter_chart(np.array(of_queries.places), names, numbers)
     return Chart("tsne", f"The queries' {longest}-bit codes", " ".join(notes), figure)
 

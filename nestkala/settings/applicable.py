@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .config import Config
 
 KIDDO_WEIGHTS = ("alpha", "beta", "gamma")
-LOSSES_WITH_CENTRES = ("csq", "dpn", "mdsh", "orthohash-arc", "orthohash-cos")
+LOSSES_WITH_CENTERS = ("csq", "dpn", "mdsh", "orthohash-arc", "orthohash-cos")
 LOSSES_WITH_ANCHORS = ("kiddo",)
 _TRAINING = TrainingSettings.model_fields.keys() | {"adapter", "checkpoint_every", "tracker"}
 _ADAPTERS_WITH = {
@@ -73,7 +73,7 @@ def _without_effect(config: "Config") -> Iterator[tuple[set[str], str]]:
     if config.split is not None:
         yield {"shots", "queries", "queries_per_class", "train_pool"}, "split says which images there are"
     if config.labels_per_class == 0:
-        yield _TRAINING | {"train_pool"}, "nothing is trained without labelled images"
+        yield _TRAINING | {"train_pool"}, "nothing is trained without labeled images"
     if not config.trains:
         start = "a start in closed form is not trained unless epochs says so"
         yield _TRAINING, f"nothing is trained: set epochs 1 or more ({start}), or head_init random"
@@ -104,16 +104,16 @@ def _of_losses(config: "Config") -> Iterator[tuple[set[str], str]]:
         yield set(KIDDO_WEIGHTS), f"of loss kiddo alone, and the loss is {loss}, whose arguments loss_args sets"
     elif doubled := [key for key in KIDDO_WEIGHTS if key in config.loss_args]:
         yield {"loss_args"}, f"kiddo's {', '.join(doubled)} has a flag of that name, --{doubled[0]}"
-    if loss in OWN["losses"] and loss not in LOSSES_WITH_CENTRES:
-        yield {"centres"}, f"loss {loss} has no hash centres; {', '.join(LOSSES_WITH_CENTRES)} have"
+    if loss in OWN["losses"] and loss not in LOSSES_WITH_CENTERS:
+        yield {"centers"}, f"loss {loss} has no hash centers; {', '.join(LOSSES_WITH_CENTERS)} have"
 
 
 def _of_starts(config: "Config") -> Iterator[tuple[set[str], str]]:
     if config.starts_in_closed_form:
-        yield {"batch_norm"}, "of a random start alone, and a start in closed form has centred and scaled bits"
+        yield {"batch_norm"}, "of a random start alone, and a start in closed form has centered and scaled bits"
     else:
         yield (
-            {"class_bits", "unlabelled", "unnamed_kinds"},
+            {"class_bits", "unlabeled", "unnamed_kinds"},
             "of a start in closed form alone: set head_init text or labels",
         )
 

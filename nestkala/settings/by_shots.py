@@ -1,4 +1,4 @@
-"""Settings of a YAML file that depend on the number of labelled images a class: its section `by_shots`."""
+"""Settings of a YAML file that depend on the number of labeled images a class: its section `by_shots`."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def at_shots(path: Path, values: dict[str, Any], shots: int | str | None) -> dic
     Args:
         path: of the file, for errors.
         values: all that it holds, settings without their groups.
-        shots: labelled images a class; None: what the file says, or else 1.
+        shots: labeled images a class; None: what the file says, or else 1.
 
     Raises:
         NestKALAError: a section that is no mapping of shots to the same settings each, or repeats some of the file's;

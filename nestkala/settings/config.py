@@ -73,7 +73,7 @@ class Config(  # pydantic begins with the fields of the last base
 
     @property
     def trains(self) -> bool:
-        """Whether training on labelled images, if there are any, is asked for."""
+        """Whether training on labeled images, if there are any, is asked for."""
         return self.labels_per_class != 0 and self.num_epochs > 0
 
     @property
@@ -107,7 +107,7 @@ class Config(  # pydantic begins with the fields of the last base
         return self.learning_rate / 10 ** sum(epoch >= drop for drop in self.lr_drops)
 
     @property
-    def normalises_bits(self) -> bool:
+    def normalizes_bits(self) -> bool:
         """Whether the head has BatchNorm."""
         return self.batch_norm and not self.starts_in_closed_form
 
@@ -120,20 +120,20 @@ class Config(  # pydantic begins with the fields of the last base
                 f"{self.backbone} has no text tower: set anchors to tiny, open_clip/MODEL:WEIGHTS, FILE.npy or "
                 "orthonormal"
             )
-        if self.normalises_bits and self.batch_size == 1:
-            raise ValueError("batch_size 1 cannot be normalised over the batch: set 2 or more, or --no-batch-norm")
+        if self.normalizes_bits and self.batch_size == 1:
+            raise ValueError("batch_size 1 cannot be normalized over the batch: set 2 or more, or --no-batch-norm")
         for key, value in {"shots": self.labels_per_class, "epochs": self.num_epochs}.items():
             if not value and not (self.has_texts if key == "shots" else self.starts_in_closed_form):
                 raise ValueError(f"{key} is 0, which needs a start from text: set head_init text, or {key} 1 or more")
         if self.head_init in ("text", "labels") and self.head != "nested":
             raise ValueError(f"head_init {self.head_init} needs head nested, not {self.head}: set head_init random")
-        if self.gallery == "labelled" and not self.labels_per_class:
-            raise ValueError("gallery labelled is empty at 0 shots: set shots 1 or more, or gallery all")
+        if self.gallery == "labeled" and not self.labels_per_class:
+            raise ValueError("gallery labeled is empty at 0 shots: set shots 1 or more, or gallery all")
         if self.head_init == "text" and not (self.anchors == "text" or self.anchors.endswith(".npy")):
             raise ValueError(f"head_init text needs anchors in the features' space: anchors text, not {self.anchors}")
-        if self.centres == "independent" and self.starts_in_closed_form:
+        if self.centers == "independent" and self.starts_in_closed_form:
             raise ValueError(
-                "centres independent needs a random start: a closed form places the head at nested centres"
+                "centers independent needs a random start: a closed form places the head at nested centers"
             )
         if self.archive is not None and not self.starts_in_closed_form:
             raise ValueError("an archive is learned from by a start in closed form alone: set head_init text or labels")

@@ -137,7 +137,7 @@ def base_config(flags: Mapping[str, Any]) -> Base:
     What has no effect there may have one beside the flags: `with_flags` decides.
 
     Without either, those of the shipped default, which are for its data: with --data of another name no file's, nor
-    with --archive, beside which the default is no labelled data at all.
+    with --archive, beside which the default is no labeled data at all.
 
     Args:
         flags: {setting: value} of what is given (`given`).

@@ -20,6 +20,9 @@ _WITHOUT_EFFECT = dict.fromkeys(
 )
 """Settings of earlier versions, which files may still hold."""
 
+_RENAMED = {"centres": "centers", "unlabelled": "unlabeled"}
+"""Settings that earlier versions spelled differently, which the files of their runs hold."""
+
 _IN_EVERY_RUN = {
     *("lengths", "data_root", "protocol_seed", "projections", "prompt_length", "adapter_init", "gamma", "momentum"),
     *("weight_decay", "tracker", "encode_batch_size", "cache_gb"),
@@ -87,10 +90,11 @@ def dump_config(config: Config) -> str:
 
 def _without_groups(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     """{setting: value} of a file, whose settings stand in their group or, as those of earlier versions do, in none."""
-    flat = {key: value for key, value in values.items() if not _is_group(key, value)}
+    flat = {_RENAMED.get(key, key): value for key, value in values.items() if not _is_group(key, value)}
     for name in [key for key, value in values.items() if _is_group(key, value)]:
         known = GROUPS[name].model_fields
-        for key, value in (values[name] or {}).items():
+        for written, value in (values[name] or {}).items():
+            key = _RENAMED.get(written, written)
             if key not in known:
                 groups = [other for other, group in GROUPS.items() if key in group.model_fields]
                 where = f": it belongs to the group {groups[0]}" if groups else nearest(str(key), known)
@@ -98,6 +102,8 @@ def _without_groups(path: Path, values: dict[str, Any]) -> dict[str, Any]:
             if key in flat:
                 raise NestKALAError(f"{path}: '{key}' is given twice, once in the group {name}")
             flat[key] = value
+    if flat.get("gallery") == "labelled":  # as earlier versions spelled it
+        flat["gallery"] = "labeled"
     return flat
 
 

@@ -40,7 +40,7 @@ class Images(Protocol):
 
 
 @runtime_checkable
-class Recognised(Images, Protocol):
+class Recognized(Images, Protocol):
     """Images that can be told apart for the cache without being made."""
 
     def content(self, index: int) -> Path | bytes:
@@ -140,7 +140,7 @@ class TokenSource:
 
         def key(index: int) -> bytes:
             try:
-                content = images.content(index) if isinstance(images, Recognised) else images.read(index)
+                content = images.content(index) if isinstance(images, Recognized) else images.read(index)
                 if isinstance(content, Path):
                     return cache.digests.of(content)
                 return image_key(content)  # type: ignore[arg-type]

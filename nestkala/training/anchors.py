@@ -34,7 +34,7 @@ _SAME = 1 - 1e-5
 
 
 def class_anchors(settings: TextSettings, backbone: Backbone, class_names: Sequence[str], *, seed: int) -> Tensor:
-    """The anchors K (C, d_t) that the settings ask for, float32, not normalised; the seed draws orthonormal ones.
+    """The anchors K (C, d_t) that the settings ask for, float32, not normalized; the seed draws orthonormal ones.
 
     Raises:
         NestKALAError: a backbone without text tower where one is needed, a file that does not fit the classes,
@@ -61,7 +61,7 @@ def class_anchors(settings: TextSettings, backbone: Backbone, class_names: Seque
     return _checked(anchors, source)
 
 
-def text_centre(settings: TextSettings, backbone: Backbone) -> Tensor | None:
+def text_center(settings: TextSettings, backbone: Backbone) -> Tensor | None:
     """The mean anchor (d_t,) of nouns for all sorts of things; None where no text tower makes the anchors.
 
     Raises:

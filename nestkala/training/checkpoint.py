@@ -39,7 +39,7 @@ def save_checkpoint(
     history: Sequence[Epoch] = (),
     scaler: GradScaler | None = None,
 ) -> None:
-    """Write what was trained, what the loss remembers, the optimiser's state, and after how many epochs and seconds.
+    """Write what was trained, what the loss remembers, the optimizer's state, and after how many epochs and seconds.
 
     With `history`, also what the epochs were like; with `scaler`, how the gradients of fp16 are scaled.
 
@@ -62,7 +62,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: Trained, loss: nn.Module, optimizer: Optimizer, scaler: GradScaler | None = None
 ) -> tuple[int, float, list[Epoch]]:
-    """Put the saved state into model, loss and optimiser; return `epoch`, `seconds` and `history` as they were given.
+    """Put the saved state into model, loss and optimizer; return `epoch`, `seconds` and `history` as they were given.
 
     A `scaler` takes its state likewise; it stays as it is where the checkpoint, of an earlier version, has none.
 

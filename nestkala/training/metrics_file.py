@@ -21,11 +21,11 @@ class RunMetrics:
     Attributes:
         lengths: {bits: {"map", "map_tie_aware"}}, with "copy_recall_at_1" and "copy_recall_at_10" (`CopyRecall`) where
             the gallery holds images, two at least, whose codes are the network's; earlier versions did not give them.
-        searched: what the gallery was made of: "codes of the network", or "learned codes" of a labelled database.
+        searched: what the gallery was made of: "codes of the network", or "learned codes" of a labeled database.
         seconds: of loading the tokens of the training images, training all lengths, and evaluating.
         constant_bits: bits of the longest code that are the same on all training images, numbered from 0.
         broken_images: names of unreadable images that were left out.
-        leave_one_out_accuracy: share of the labelled images whose class the names and the other labels give, an
+        leave_one_out_accuracy: share of the labeled images whose class the names and the other labels give, an
             estimate that needs no queries; None where it cannot be had (`Classes.accuracy`).
         unnamed_kinds: of things in the images without labels, beside the named classes, which the start found.
         chance: share of the gallery that is relevant, mean over the queries; None without queries.

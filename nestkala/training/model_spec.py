@@ -20,7 +20,7 @@ def spec_of_run(config: Config, backbone: Backbone, class_names: tuple[str, ...]
         "has_text_codes": (config.has_texts and config.starts_in_closed_form)
         or (config.trains and loss_class(config).uses_anchors),
         "class_layer": config.starts_in_closed_form,
-        "batch_norm": config.normalises_bits,
+        "batch_norm": config.normalizes_bits,
         "adapter": config.chosen_adapter,
     }
     return ModelSpec(**(shared | given))

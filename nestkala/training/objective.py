@@ -13,9 +13,9 @@ from ..losses import (
     NestedLoss,
     TrainingSet,
     WithHSWD,
-    hash_centres,
-    majority_centres,
-    nested_centres,
+    hash_centers,
+    majority_centers,
+    nested_centers,
     random_codes,
 )
 from ..losses.discrete import DiscreteLoss
@@ -25,24 +25,24 @@ from ..utils.errors import NestKALAError, one_line, unknown_name
 
 
 def make_loss(
-    settings: TrainingSettings, head: HashHead, targets: Tensor, *, seed: int, centres: Tensor | None = None
+    settings: TrainingSettings, head: HashHead, targets: Tensor, *, seed: int, centers: Tensor | None = None
 ) -> NestedLoss:
     """The objective that the settings ask for, at every length of the head, for training images with labels (N, C).
 
     Args:
-        settings: loss and its options, weighting, distillation, centres.
+        settings: loss and its options, weighting, distillation, centers.
         head: which makes the codes.
         targets: multi-hot labels (N, C).
-        seed: draws codes, centres and what else a loss draws.
-        centres: hash centres (C, L) that the head started from; without them they are drawn. Discrete codes start at
-            the centres of an image's labels, by majority, or at random where there are none.
+        seed: draws codes, centers and what else a loss draws.
+        centers: hash centers (C, L) that the head started from; without them they are drawn. Discrete codes start at
+            the centers of an image's labels, by majority, or at random where there are none.
 
     Raises:
         NestKALAError: an unknown loss, options it does not take, images of several labels for a loss of one, or
             adaptive weighting of codes that do not nest.
     """
     kind, options = check_objective(settings, head, targets)
-    training = _training_set(settings, head.lengths[-1], targets, seed, centres)
+    training = _training_set(settings, head.lengths[-1], targets, seed, centers)
 
     def at_length(bits: int) -> HashLoss:
         try:
@@ -115,16 +115,16 @@ def _training_set(
 
     codes = random_codes(num_train, length, generator()).to(targets.dtype)  # (N, L)
     if started_from is not None:
-        majority = majority_centres(targets, started_from.to(targets))
+        majority = majority_centers(targets, started_from.to(targets))
         codes = torch.where(majority == 0, codes, majority)
 
     @cache
     def longest() -> Tensor:
-        return nested_centres(num_classes, length, generator())
+        return nested_centers(num_classes, length, generator())
 
-    def centres(bits: int) -> Tensor:
-        if settings.centres == "independent":
-            return hash_centres(num_classes, bits, generator()).to(targets)
+    def centers(bits: int) -> Tensor:
+        if settings.centers == "independent":
+            return hash_centers(num_classes, bits, generator()).to(targets)
         return (longest() if started_from is None else started_from)[:, :bits].to(targets)
 
-    return TrainingSet(targets, codes, centres, seed)
+    return TrainingSet(targets, codes, centers, seed)

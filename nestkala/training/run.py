@@ -61,7 +61,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
     config = choose_backbone(config, dataset, show=main)
     split = choose_split(config, dataset)
     trains = check_training(config, len(split.train), accelerator.num_processes)
-    backbone, anchors, centre = load_towers(config, dataset.class_names, accelerator)
+    backbone, anchors, center = load_towers(config, dataset.class_names, accelerator)
     spec = spec_of_run(config, backbone, dataset.class_names)
     model = new_model(config, spec, backbone, anchors, accelerator.device)
     targets = torch.from_numpy(dataset.targets[split.train]).to(model.dtype)
@@ -83,7 +83,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
     source = token_source(config, spec, backbone, dataset)
     shared = SharedTokenSource(source, accelerator)
     tokens = list(shared.batches(dataset, split.train.tolist(), "training images" if main else None))
-    start, broken = find_start(config, model, shared, dataset, split, tokens, targets, centre, show=main)
+    start, broken = find_start(config, model, shared, dataset, split, tokens, targets, center, show=main)
     if start is not None:
         start.apply(model)
         spec = spec.with_unnamed(start.num_unnamed)
@@ -92,8 +92,8 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
 
     learned = None
     if trains:
-        centres = None if start is None else start.class_codes
-        trainer = fit(config, accelerator, model, torch.cat(tokens), targets, centres, folder, resumes)
+        centers = None if start is None else start.class_codes
+        trainer = fit(config, accelerator, model, torch.cat(tokens), targets, centers, folder, resumes)
         learned, seconds["train"] = learned_codes(trainer.loss, split), trainer.seconds
     if main:
         save_model(folder, spec, model.trained_state())

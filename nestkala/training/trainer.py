@@ -226,9 +226,9 @@ def check_batch(config: Config, num_images: int, processes: int) -> None:
     """Raise NestKALAError for a batch that the processes cannot share equally, or that BatchNorm refuses."""
     if config.batch_size % processes:
         raise NestKALAError(f"batch_size {config.batch_size} cannot be shared equally by {processes} processes")
-    if config.normalises_bits and num_images == 1:
+    if config.normalizes_bits and num_images == 1:
         raise NestKALAError(
-            "one training image alone cannot be normalised over the batch: label more, or set --no-batch-norm"
+            "one training image alone cannot be normalized over the batch: label more, or set --no-batch-norm"
         )
 
 

@@ -30,7 +30,7 @@ def packed_bytes(words: Words, num_bytes: int) -> NDArray[np.uint8]:
 
 @intrinsic
 def _ctpop(_: Any, x: Any) -> Any:  # noqa: ARG001 - numba passes it by name
-    """The processor's own instruction, of which LLVM vectorises loops; numba has no name for it."""
+    """The processor's own instruction, of which LLVM vectorizes loops; numba has no name for it."""
     from numba import types
 
     def generated(_: Any, builder: Any, __: Any, args: Any) -> Any:

@@ -110,7 +110,7 @@ CASES = [
     refused("labels of half a class", _holds("labels.npy", np.ones(24)), "float64 (24,)"),
     refused("labels of no class", _holds("labels.npy", np.ones((24, 0), bool)), "0 classes"),
     refused("two labels of 2", _holds("labels.npy", np.full((24, 2), 2)), "labels.npy holds 2"),
-    refused("nothing labelled", _holds("labels.npy", np.zeros((24, 2), bool)), "0 images have a label"),
+    refused("nothing labeled", _holds("labels.npy", np.zeros((24, 2), bool)), "0 images have a label"),
     refused("fewer names than classes", trained_on(lambda folder: (folder / _NAMED).write_text("cat\n")), _NAMED),
     refused("anchors that are not there", trained_on(lambda _: None, "--anchors", "lost.npy"), "lost.npy"),
     *(

@@ -172,9 +172,9 @@ def _cmyk() -> tuple[bytes, Image.Image]:
 
 
 def _16_bit() -> tuple[bytes, Image.Image]:
-    grey = np.random.default_rng(6).integers(0, 256, (16, 16))
-    content = encoded(Image.fromarray((grey * 257).astype(np.uint16)), "PNG")
-    return content, Image.fromarray(grey.astype(np.uint8))
+    gray = np.random.default_rng(6).integers(0, 256, (16, 16))
+    content = encoded(Image.fromarray((gray * 257).astype(np.uint16)), "PNG")
+    return content, Image.fromarray(gray.astype(np.uint8))
 
 
 def _animated() -> tuple[bytes, Image.Image]:
@@ -192,20 +192,20 @@ def _transparent() -> tuple[bytes, Image.Image]:
 
 
 def _negative() -> tuple[bytes, Image.Image]:
-    """Grey of 16 bits in which 0 is white."""
-    grey = np.random.default_rng(11).integers(0, 256, (16, 16))
-    content = encoded(Image.fromarray((65_535 - grey * 257).astype(np.uint16)), "TIFF")
+    """Gray of 16 bits in which 0 is white."""
+    gray = np.random.default_rng(11).integers(0, 256, (16, 16))
+    content = encoded(Image.fromarray((65_535 - gray * 257).astype(np.uint16)), "TIFF")
     kind = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
     assert content.count(kind) == 1
-    return content.replace(kind, struct.pack("<HHIHH", 262, 3, 1, 0, 0)), Image.fromarray(grey.astype(np.uint8))
+    return content.replace(kind, struct.pack("<HHIHH", 262, 3, 1, 0, 0)), Image.fromarray(gray.astype(np.uint8))
 
 
-def _one_transparent_grey() -> tuple[bytes, Image.Image]:
-    """Grey of 16 bits, one value of which shows as white."""
-    grey = np.arange(256).reshape(16, 16)
-    content = encoded(Image.fromarray((grey * 257).astype(np.uint16)), "PNG", transparency=9 * 257)
-    grey[grey == 9] = 255
-    return content, Image.fromarray(grey.astype(np.uint8))
+def _one_transparent_gray() -> tuple[bytes, Image.Image]:
+    """Gray of 16 bits, one value of which shows as white."""
+    gray = np.arange(256).reshape(16, 16)
+    content = encoded(Image.fromarray((gray * 257).astype(np.uint16)), "PNG", transparency=9 * 257)
+    gray[gray == 9] = 255
+    return content, Image.fromarray(gray.astype(np.uint8))
 
 
 def _long(width: int, height: int) -> tuple[bytes, Image.Image]:
@@ -284,7 +284,7 @@ CASES = [
             ("animated", "gif", _animated()),
             ("transparent", "png", _transparent()),
             ("a negative of 16 bits", "tif", _negative()),
-            ("of 16 bits, with a transparent value", "png", _one_transparent_grey()),
+            ("of 16 bits, with a transparent value", "png", _one_transparent_gray()),
             ("1,000,000 pixels wide and 1 high", "png", _long(1_000_000, 1)),
             ("1 pixel wide and 1,000,000 high", "png", _long(1, 1_000_000)),
             ("a PNG with a text of 1.2 MB", "png", (_with_chunk(_text(1_200_000)), noise(0, 32))),

@@ -62,7 +62,7 @@ _JSON = {
 _SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "of another version": ({"version": 9}, "is of version 9, known is 4"),
     "of another format": ({"format": "other"}, "format"),
-    "with a word too many": ({"colour": "red"}, "colour"),
+    "with a word too many": ({"color": "red"}, "color"),
     "of no lengths": ({"lengths": []}, "lengths"),
     "of a billion bits": ({"lengths": [10**9]}, "lengths"),
     "of a billion directions": ({"rank": 10**9}, "rank"),

@@ -41,10 +41,10 @@ VITS = {"open_clip": (open_clip_vit, OpenCLIPTower), "timm": (timm_vit, TimmTowe
 def drawn(library, seed=0):
     make, cut = VITS[library]
     generator = torch.Generator().manual_seed(seed)
-    return randomised(make(), generator), cut, generator
+    return randomized(make(), generator), cut, generator
 
 
-def randomised(module, generator):
+def randomized(module, generator):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
@@ -70,7 +70,7 @@ def projections_of(block):
 @pytest.mark.parametrize("library", VITS)
 def test_lora_equals_the_library_with_merged_weights(library, rank, projections):
     vit, cut, generator = drawn(library)
-    adapter = randomised(LoRA(WIDTH, 2, projections, rank, scale=0.7), generator)
+    adapter = randomized(LoRA(WIDTH, 2, projections, rank, scale=0.7), generator)
     images = torch.randn(4, 3, 24, 24, generator=generator, dtype=torch.float64)
     merged = copy.deepcopy(vit)
     for place, block in enumerate(blocks_of(merged)[-2:]):
@@ -92,7 +92,7 @@ def test_lora_equals_the_library_with_merged_weights(library, rank, projections)
 @pytest.mark.parametrize("library", VITS)
 def test_prompts_stand_behind_the_tokens_of_each_block_and_are_dropped(library):
     vit, cut, generator = drawn(library)
-    adapter = randomised(Prompts(WIDTH, 2, number=3), generator)
+    adapter = randomized(Prompts(WIDTH, 2, number=3), generator)
     tower = cut(vit, 2)
     tokens = torch.randn(4, 10, WIDTH, generator=generator, dtype=torch.float64)
     expected = tokens

@@ -43,7 +43,7 @@ def timm_tower(num_adapted):
 TOWERS = {"open_clip": open_clip_tower, "timm": timm_tower}
 
 
-def randomised(module, generator):
+def randomized(module, generator):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
@@ -56,7 +56,7 @@ def build(library, projections=("k", "v"), rank=1, num_adapted=1, scale=1.5, see
     tower = TOWERS[library](num_adapted)
     adapter = CLoRA(WIDTH, num_adapted, projections, rank, scale, tower.num_prefix_tokens)
     anchors = torch.randn(CLASSES, TEXT_WIDTH, generator=generator)
-    model = randomised(HashModel(tower, anchors, (2, 4), adapter), generator)
+    model = randomized(HashModel(tower, anchors, (2, 4), adapter), generator)
     tokens = torch.randn(4, 9 + tower.num_prefix_tokens, WIDTH, generator=generator, dtype=torch.float64)
     return model, tokens
 
@@ -207,7 +207,7 @@ def tokens_with_one_in_front(generator, batch=8):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, CLASSES])
-def test_picks_are_unnormalised_and_in_descending_order_of_cosine(rank):
+def test_picks_are_unnormalized_and_in_descending_order_of_cosine(rank):
     generator = torch.Generator().manual_seed(0)
     lengths = torch.logspace(-2, 2, CLASSES).double()[:, None]
     directions = torch.randn(CLASSES, WIDTH, generator=generator, dtype=torch.float64) * lengths

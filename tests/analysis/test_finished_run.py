@@ -165,7 +165,7 @@ def test_where_training_searched_learned_codes_it_is_told(
 ) -> None:
     small = {"queries": 6, "shots": 6, "lengths": (4, 20), "epochs": 3, "batch_size": 6, "workers": 0, "cache_gb": 0}
     images = str(noise_model.parent / "images")
-    learned = {"loss": "adsh", "gallery": "labelled", "head_init": "random"}
+    learned = {"loss": "adsh", "gallery": "labeled", "head_init": "random"}
     run = train(Config(data=images, output=tmp_path / "run", **learned, **small))
     assert main(["eval", str(run), "--json"]) == 0
     assert "searched codes that it learned for the gallery; here the network makes them" in caplog.text

@@ -73,15 +73,15 @@ def images(size, seed=0, batch=2):
 
 def small_timm(**options):
     settings = {"img_size": 24, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 0}
-    return randomised(VisionTransformer(**(settings | options)))
+    return randomized(VisionTransformer(**(settings | options)))
 
 
 def small_open_clip(**options):
     settings = {"image_size": 24, "patch_size": 8, "width": 16, "layers": 3, "heads": 2, "mlp_ratio": 2}
-    return randomised(OpenCLIPVisionTransformer(**(settings | {"output_dim": 7} | options)))
+    return randomized(OpenCLIPVisionTransformer(**(settings | {"output_dim": 7} | options)))
 
 
-def randomised(vit):
+def randomized(vit):
     """Every parameter drawn anew, so that none is at a neutral start; dropout off."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

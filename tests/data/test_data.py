@@ -24,9 +24,9 @@ def load(folder: Path) -> ImageDataset:
     return load_dataset(str(folder), folder / "unused")
 
 
-def put_image(path: Path, grey: int = 0) -> None:
+def put_image(path: Path, gray: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (4, 4), grey).save(path, "PNG")
+    Image.new("L", (4, 4), gray).save(path, "PNG")
 
 
 def pixels(dataset: ImageDataset, index: int) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_digits() -> None:
 def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.ndarray, np.ndarray]:
     """An archive as CIFAR-10's, of two images a batch: its path, their labels (12,) and pixels (12, 32, 32, 3)."""
     rng = np.random.default_rng(0)
-    classes, colours = rng.integers(0, 10, 12), rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    classes, colors = rng.integers(0, 10, 12), rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
     path = tmp_path / "downloads" / "cifar-10-binary.tar.gz"
     path.parent.mkdir()
     batches = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
@@ -76,16 +76,16 @@ def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path
         for number, batch in reversed(list(enumerate(batches))):
             content = b""
             for image in (2 * number, 2 * number + 1):  # the label, then 1,024 bytes of red, of green and of blue
-                content += bytes([classes[image]]) + b"".join(colours[image, :, :, c].tobytes() for c in range(3))
+                content += bytes([classes[image]]) + b"".join(colors[image, :, :, c].tobytes() for c in range(3))
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{batch}")
             member.size = len(content)
             tar.addfile(member, BytesIO(content))
     monkeypatch.setattr(cifar10, "MD5", hashlib.md5(path.read_bytes()).hexdigest())
-    return path, classes, colours
+    return path, classes, colors
 
 
 def test_cifar10_joins_training_and_test_images(small_cifar10: tuple[Path, np.ndarray, np.ndarray]) -> None:
-    path, classes, colours = small_cifar10
+    path, classes, colors = small_cifar10
     cifar = load_dataset("cifar10", path.parent)
     assert cifar.names == [*(f"train/{i}" for i in range(10)), "test/0", "test/1"]
     assert cifar.class_names == CIFAR10_CLASSES
@@ -93,7 +93,7 @@ def test_cifar10_joins_training_and_test_images(small_cifar10: tuple[Path, np.nd
     assert (cifar.targets.sum(axis=1) == 1).all()
     assert not cifar.parts
     for index in range(12):
-        assert (pixels(cifar, index) == colours[index]).all()
+        assert (pixels(cifar, index) == colors[index]).all()
 
 
 @pytest.fixture

@@ -30,15 +30,15 @@ SPLITS = {"a.png": "train", "b.png": "train", "deep/c.png": "query", "d.png": "g
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Grey images, each of its own value."""
-    for name, grey in IMAGES.items():
-        put(tmp_path / "photos" / name, grey)
+    """Gray images, each of its own value."""
+    for name, gray in IMAGES.items():
+        put(tmp_path / "photos" / name, gray)
     return tmp_path / "photos"
 
 
-def put(path: Path, grey: int) -> None:
+def put(path: Path, gray: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (4, 4), grey).save(path, "PNG")
+    Image.new("L", (4, 4), gray).save(path, "PNG")
 
 
 def load(data: Path | str, classes: str | None = None) -> ImageDataset:
@@ -57,7 +57,7 @@ def parts(dataset: ImageDataset) -> dict[str, list[str]]:
     return {part: [dataset.names[index] for index in members] for part, members in dataset.parts.items()}
 
 
-def grey(dataset: ImageDataset, index: int) -> int:
+def gray(dataset: ImageDataset, index: int) -> int:
     return int(np.asarray(decode_image(dataset.read(index), "image"))[0, 0, 0])
 
 
@@ -109,7 +109,7 @@ def test_a_manifest_names_images_labels_and_splits(folder: Path, name: str, seve
     assert found.class_names == ("cat", "dog", "emu")
     assert labels(found) == LABELS
     assert parts(found) == {"train": ["a.png", "b.png"], "test": ["deep/c.png"], "database": ["d.png", "e.png"]}
-    assert [grey(found, index) for index in range(5)] == [10, 20, 30, 40, 50]
+    assert [gray(found, index) for index in range(5)] == [10, 20, 30, 40, 50]
 
 
 def test_columns_can_be_named(folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_columns_can_be_named(folder: Path) -> None:
     }
 
 
-def test_columns_that_are_not_recognised_are_listed(folder: Path) -> None:
+def test_columns_that_are_not_recognized_are_listed(folder: Path) -> None:
     path = write(folder / "list.csv", [{"where": "a.png", "what": "cat"}])
     said = refusal(path)
     for part in ("no column that is known for the path", "'where', 'what'", f"{path}:path=COLUMN,label=COLUMN"):
@@ -209,13 +209,13 @@ def test_what_splits_become(folder: Path, splits: tuple[str, ...], expected: dic
 
 
 def test_an_archive_may_be_a_manifest(folder: Path) -> None:
-    labelled = load(write(folder / "few.csv", [{"path": "a.png", "label": "cat"}, {"path": "b.png", "label": "dog"}]))
+    labeled = load(write(folder / "few.csv", [{"path": "a.png", "label": "cat"}, {"path": "b.png", "label": "dog"}]))
     write(folder / "all.csv", [{"where": name, "n": number} for name, number in IMAGES.items()])
-    both = with_archive(labelled, Path(f"{folder / 'all.csv'}:path=where"))
-    assert [grey(both, index) for index in range(len(both))] == [10, 20, 30, 40, 50, 60]
+    both = with_archive(labeled, Path(f"{folder / 'all.csv'}:path=where"))
+    assert [gray(both, index) for index in range(len(both))] == [10, 20, 30, 40, 50, 60]
     assert both.parts["archive"].tolist() == [2, 3, 4, 5]
     with pytest.raises(NestKALAError, match="no column that is known for the path"):
-        with_archive(labelled, folder / "all.csv")
+        with_archive(labeled, folder / "all.csv")
 
 
 def test_a_run_from_a_manifest(folder: Path, tmp_path: Path) -> None:
@@ -297,16 +297,16 @@ def test_coco_annotations(tmp_path: Path) -> None:
         "train2017/3.png": {"cat"},
     }
     assert not found.parts
-    assert [grey(found, index) for index in range(3)] == [1, 2, 3]
+    assert [gray(found, index) for index in range(3)] == [1, 2, 3]
     both = load(tmp_path)
     assert parts(both) == {
         "train": ["train2017/1.png", "train2017/2.png", "train2017/3.png"],
         "test": ["val2017/1.png", "val2017/4.png"],
     }
     assert labels(both)["val2017/4.png"] == {"cat"}
-    labelled = load(write(tmp_path / "few.csv", [{"path": f"train2017/{n}.png", "label": n} for n in (1, 2)]))
-    archive = with_archive(labelled, tmp_path / "annotations" / "instances_val2017.json")
-    assert [grey(archive, index) for index in archive.parts["archive"]] == [1, 4]
+    labeled = load(write(tmp_path / "few.csv", [{"path": f"train2017/{n}.png", "label": n} for n in (1, 2)]))
+    archive = with_archive(labeled, tmp_path / "annotations" / "instances_val2017.json")
+    assert [gray(archive, index) for index in archive.parts["archive"]] == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -385,8 +385,8 @@ def test_a_data_set_of_hugging_face(tmp_path: Path, offline: Any, form: str) -> 
         **{"validation/0": {"dog"}, "test/0": {"cat"}},
     }
     assert parts(found) == {"train": ["train/0", "train/1", "train/2"], "test": ["test/0"]}
-    assert [grey(found, index) for index in range(5)] == [10, 20, 30, 40, 50]
-    assert [grey(found.take(np.array([4, 1])), index) for index in range(2)] == [50, 20]
+    assert [gray(found, index) for index in range(5)] == [10, 20, 30, 40, 50]
+    assert [gray(found.take(np.array([4, 1])), index) for index in range(2)] == [50, 20]
 
 
 def test_several_labels_and_words_of_hugging_face(tmp_path: Path, offline: Any) -> None:
@@ -408,8 +408,8 @@ def test_class_folders_through_datasets(tmp_path: Path) -> None:
     found = load(f"hf:{tmp_path / 'set'}")
     assert found.class_names == ("cat", "dog")
     assert sorted(found.parts) == ["test", "train"]
-    assert sorted(grey(found, index) for index in found.parts["test"]) == [20, 30]
-    assert {grey(found, index): labels(found)[name] for index, name in enumerate(found.names)} == {
+    assert sorted(gray(found, index) for index in found.parts["test"]) == [20, 30]
+    assert {gray(found, index): labels(found)[name] for index, name in enumerate(found.names)} == {
         **{0: {"cat"}, 10: {"dog"}},
         **{20: {"cat"}, 30: {"dog"}},
     }

@@ -44,7 +44,7 @@ def assert_sound(folder: Path) -> None:
         (np.zeros(2, int), "--shots 1 --batch-size 1 --no-batch-norm"),
         (np.arange(3)[[0, 1, 2, 0, 1, 2]], "--shots 1 --queries-per-class 1"),
         (ALL, "--shots 100"),
-        (SOME_NONE, "--queries 5 --gallery labelled"),
+        (SOME_NONE, "--queries 5 --gallery labeled"),
         (SOME_NONE, "--head cascade --loss dsdh"),
         (ONE_EACH, "--lengths 1 --precision bf16"),
         (ONE_EACH, "--lengths 512"),

@@ -68,7 +68,7 @@ def test_a_split_is_what_it_says_or_an_error(
     assert targets[split.train].any(axis=1).all()
     if (targets.sum(axis=1) == 1).all():
         assert (taken == shots).all()
-    elif pool is None:  # nothing more could be taken: every labelled image left shows a class that is full
+    elif pool is None:  # nothing more could be taken: every labeled image left shows a class that is full
         left = sorted(set(given_parts.get("train", gallery)) - train - query)
         assert ((targets[left] & (taken >= shots)).any(axis=1) | ~targets[left].any(axis=1)).all()
     again = draw_split(dataset, **settings)  # type: ignore[arg-type]

@@ -217,7 +217,7 @@ def test_settings_at_odds_with_the_parts_are_refused(settings: dict[str, int], m
         draw_split(dataset, shots=1, seed=0, **settings)
 
 
-def test_a_tenth_of_the_labelled_images_asks_where_nothing_is_set() -> None:
+def test_a_tenth_of_the_labeled_images_asks_where_nothing_is_set() -> None:
     targets = np.zeros((80, 2))
     targets[10:] = np.eye(2)[np.arange(70) % 2]
     split = draw_split(dataset_of(targets), shots=1, seed=0)

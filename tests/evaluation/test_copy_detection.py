@@ -41,7 +41,7 @@ def opened(data: bytes) -> Image.Image:
 
 def test_a_near_copy_is_the_middle_of_its_image_smaller_and_worse() -> None:
     x, y = np.meshgrid(np.arange(200), np.arange(100))
-    data = png(np.stack([x, 2 * y, np.zeros_like(x)], axis=2))  # the colour tells the place
+    data = png(np.stack([x, 2 * y, np.zeros_like(x)], axis=2))  # the color tells the place
     copy = opened(near_copy(data, "a"))
     assert (copy.format, copy.mode, copy.size) == ("JPEG", "RGB", (127, 63))  # 3/4 of 170 and 85, rounded down
     pixels = np.asarray(copy).astype(int)
@@ -261,7 +261,7 @@ def test_heads_whose_codes_do_not_nest_are_scored_too(digits: Path, tmp_path: Pa
 def test_learned_codes_of_the_gallery_are_not_searched_by_near_copies(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learned = SMALL | {"loss": "adsh", "gallery": "labelled", "head_init": "random", "epochs": 3}
+    learned = SMALL | {"loss": "adsh", "gallery": "labeled", "head_init": "random", "epochs": 3}
     AcceleratorState._reset_state()
     run = train(Config(data=str(digits), output=tmp_path / "run", cache_gb=0, **learned))
     assert "copy@" not in capsys.readouterr().out

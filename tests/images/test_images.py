@@ -28,9 +28,9 @@ def decoded(data: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, chunks: bytes = b"") -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes, chunks: bytes = b"") -> bytes:
     """A PNG written from its specification, without Pillow."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -47,9 +47,9 @@ def no_warnings() -> Iterator[None]:
     assert not caught
 
 
-def test_grey_becomes_equal_channels() -> None:
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert (decoded(encoded(Image.fromarray(grey))) == grey[:, :, None]).all()
+def test_gray_becomes_equal_channels() -> None:
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert (decoded(encoded(Image.fromarray(gray))) == gray[:, :, None]).all()
 
 
 def test_rgb_is_kept() -> None:
@@ -63,7 +63,7 @@ def test_one_bit() -> None:
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_16_bit_grey_tiff_is_scaled_not_clipped(byte_order: str) -> None:
+def test_16_bit_gray_tiff_is_scaled_not_clipped(byte_order: str) -> None:
     values = np.array([0, 128, 257, 257 * 77, 40000, 65535])
     pixels = values.astype(byte_order + "u2").tobytes()
     mode = "I;16" if byte_order == "<" else "I;16B"
@@ -71,7 +71,7 @@ def test_16_bit_grey_tiff_is_scaled_not_clipped(byte_order: str) -> None:
     assert decoded(data)[0, :, 0].tolist() == [0, 0, 1, 77, 156, 255]
 
 
-def test_16_bit_grey_png() -> None:
+def test_16_bit_gray_png() -> None:
     rows = b"\0" + struct.pack(">4H", 0, 1000, 257 * 200, 65535)
     assert decoded(png(4, 1, 16, 0, rows))[0, :, 1].tolist() == [0, 4, 200, 255]
 
@@ -86,7 +86,7 @@ def test_16_bit_rgb_png() -> None:
     assert decoded(png(2, 1, 16, 2, rows)).tolist() == [[[255, 0, 128], [1, 2, 3]]]
 
 
-def test_32_bit_grey_is_stretched_from_its_own_range() -> None:
+def test_32_bit_gray_is_stretched_from_its_own_range() -> None:
     values = np.array([[0, 1_000_000, 5_000_000]], dtype=np.int32)
     assert decoded(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 51, 255]
 
@@ -103,19 +103,19 @@ def test_32_bit_grey_is_stretched_from_its_own_range() -> None:
         ([-3, -3, -3], [0, 0, 0]),
     ],
 )
-def test_floating_point_grey(values: list[float], expected: list[int]) -> None:
+def test_floating_point_gray(values: list[float], expected: list[int]) -> None:
     data = encoded(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
     assert decoded(data)[0, :, 0].tolist() == expected
 
 
 def test_cmyk() -> None:
     inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 255, 255, 0], [0, 0, 0, 255]]], dtype=np.uint8)
-    colours = [[255, 255, 255], [0, 255, 255], [255, 0, 0], [0, 0, 0]]
+    colors = [[255, 255, 255], [0, 255, 255], [255, 0, 0], [0, 0, 0]]
     tiff = encoded(Image.fromarray(inks, "CMYK"), "TIFF")
-    assert decoded(tiff)[0].tolist() == colours
+    assert decoded(tiff)[0].tolist() == colors
     blocks = np.repeat(np.repeat(inks, 8, axis=0), 8, axis=1)
     jpeg = encoded(Image.fromarray(blocks, "CMYK"), "JPEG", quality=100)
-    assert np.abs(decoded(jpeg)[4, 4::8].astype(int) - colours).max() <= 4
+    assert np.abs(decoded(jpeg)[4, 4::8].astype(int) - colors).max() <= 4
 
 
 def test_alpha_is_composited_on_white() -> None:
@@ -124,7 +124,7 @@ def test_alpha_is_composited_on_white() -> None:
     assert np.abs(decoded(encoded(Image.fromarray(pixels)))[0].astype(int) - exact).max() <= 1
 
 
-def test_grey_with_alpha() -> None:
+def test_gray_with_alpha() -> None:
     pixels = np.array([[[0, 0], [0, 51], [7, 255]]], dtype=np.uint8)
     assert decoded(encoded(Image.fromarray(pixels)))[0, :, 0].tolist() == [255, 204, 7]
 
@@ -149,7 +149,7 @@ def test_palette_with_alpha_channel() -> None:
     assert decoded(encoded(image, "TIFF"))[0].tolist() == [[255, 255, 255], [10, 20, 30]]
 
 
-def test_transparent_colour() -> None:
+def test_transparent_color() -> None:
     rows = b"\0" + bytes([1, 2, 3, 4, 5, 6])
     transparency = chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))
     assert decoded(png(2, 1, 8, 2, rows, transparency))[0].tolist() == [[255, 255, 255], [4, 5, 6]]
@@ -315,10 +315,10 @@ def test_what_shows_stays_where_metadata_is_odd() -> None:
     exif[0x0112] = 6
     turned = chunk(b"eXIf", exif.tobytes()[6:])
     assert (decoded(png(5, 6, 8, 2, ROWS, LONG_TEXT + turned)) == np.rot90(PIXELS, -1)).all()
-    colour = chunk(b"tRNS", struct.pack(">3H", *PIXELS[2, 3].tolist()))
+    color = chunk(b"tRNS", struct.pack(">3H", *PIXELS[2, 3].tolist()))
     expected = PIXELS.copy()
     expected[2, 3] = 255
-    assert (decoded(png(5, 6, 8, 2, ROWS, LONG_TEXT + colour)) == expected).all()
+    assert (decoded(png(5, 6, 8, 2, ROWS, LONG_TEXT + color)) == expected).all()
     palette = PALETTE + chunk(b"tRNS", bytes([0]))
     assert decoded(png(2, 1, 8, 3, b"\0\0\1", LONG_TEXT + palette))[0].tolist() == [[255] * 3, [0, 0, 255]]
 
@@ -385,8 +385,8 @@ def segment(marker: int, content: bytes, length: int | None = None) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2 if length is None else length) + content
 
 
-GREYS = np.kron(np.arange(0, 240, 40).reshape(2, 3), np.ones((8, 8), dtype=int)).astype(np.uint8)
-JPEG = encoded(Image.fromarray(GREYS).convert("RGB"), "JPEG", quality=100)
+GRAYS = np.kron(np.arange(0, 240, 40).reshape(2, 3), np.ones((8, 8), dtype=int)).astype(np.uint8)
+JPEG = encoded(Image.fromarray(GRAYS).convert("RGB"), "JPEG", quality=100)
 assert JPEG[2:6] == b"\xff\xe0\0\x10"
 ODD_JPEG = {
     "a short JFIF": (segment(0xE0, b"JFIF\0"), JPEG[20:]),
@@ -406,16 +406,16 @@ ODD_JPEG = {
 def test_jpeg_with_odd_metadata_shows_what_libjpeg_shows(odd: str) -> None:
     data = b"\xff\xd8" + b"".join(ODD_JPEG[odd])
     assert np.abs(decoded(data).astype(int) - shown(decode_jpeg, data)).max() <= 1
-    assert np.abs(decoded(data).astype(int) - GREYS[:, :, None]).max() <= 1
+    assert np.abs(decoded(data).astype(int) - GRAYS[:, :, None]).max() <= 1
     assert image_size(data) == (24, 16)
 
 
-def test_a_jpeg_keeps_its_orientation_and_colours_beside_odd_metadata() -> None:
+def test_a_jpeg_keeps_its_orientation_and_colors_beside_odd_metadata() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
-    turned = encoded(Image.fromarray(GREYS).convert("RGB"), "JPEG", quality=100, exif=exif)
+    turned = encoded(Image.fromarray(GRAYS).convert("RGB"), "JPEG", quality=100, exif=exif)
     found = decoded(turned[:2] + segment(0xE2, b"ICC_PROFILE\0") + turned[2:])
-    assert np.abs(found.astype(int) - np.rot90(GREYS)[:, :, None]).max() <= 1
+    assert np.abs(found.astype(int) - np.rot90(GRAYS)[:, :, None]).max() <= 1
     inks = np.broadcast_to(np.array([255, 0, 0, 0], np.uint8), (8, 8, 4))
     cyan = encoded(Image.fromarray(inks, "CMYK"), "JPEG", quality=100)
     found = decoded(cyan[:2] + segment(0xE2, b"ICC_PROFILE\0") + cyan[2:])
@@ -423,7 +423,7 @@ def test_a_jpeg_keeps_its_orientation_and_colours_beside_odd_metadata() -> None:
 
 
 def test_ycck() -> None:
-    """Adobe's transform 2: luminance and colour of the inverted inks. Of grey, the ink is 255 less the luminance."""
+    """Adobe's transform 2: luminance and color of the inverted inks. Of gray, the ink is 255 less the luminance."""
     stored = np.broadcast_to(np.array([200, 128, 128, 255], np.uint8), (8, 8, 4))  # Y, Cb, Cr and no black, inverted
     data = bytearray(encoded(Image.fromarray(255 - stored, "CMYK"), "JPEG", quality=100))
     place = data.index(b"Adobe")
@@ -461,11 +461,11 @@ def tiff(pixels: np.ndarray, photometric: int, bits: int, kind: int = 1, data: b
 
 @pytest.mark.parametrize(("photometric", "expected"), [(1, [0, 9, 255]), (0, [255, 246, 0])])
 def test_white_may_be_zero(photometric: int, expected: list[int]) -> None:
-    grey = np.array([[0, 9, 255]])
-    assert decoded(tiff(grey.astype(np.uint8), photometric, 8))[0, :, 0].tolist() == expected
-    assert decoded(tiff((grey * 257).astype(np.uint16), photometric, 16))[0, :, 0].tolist() == expected
-    assert decoded(tiff(grey.astype(np.float32), photometric, 32, kind=3))[0, :, 0].tolist() == expected
-    with Image.open(BytesIO(tiff((grey * 257).astype(np.uint16), photometric, 16))) as opened:
+    gray = np.array([[0, 9, 255]])
+    assert decoded(tiff(gray.astype(np.uint8), photometric, 8))[0, :, 0].tolist() == expected
+    assert decoded(tiff((gray * 257).astype(np.uint16), photometric, 16))[0, :, 0].tolist() == expected
+    assert decoded(tiff(gray.astype(np.float32), photometric, 32, kind=3))[0, :, 0].tolist() == expected
+    with Image.open(BytesIO(tiff((gray * 257).astype(np.uint16), photometric, 16))) as opened:
         assert np.asarray(decode_image(opened, "it"))[0, :, 0].tolist() == expected
 
 
@@ -475,8 +475,8 @@ def test_12_bits_reach_white() -> None:
     assert found[0, :, 0].tolist() == [0, 255, 128, 0]
 
 
-def test_lab_shows_its_colours() -> None:
-    """CIE L*a*b*, a and b signed: greys have none, and red of sRGB is (54, 81, 70) under D50."""
+def test_lab_shows_its_colors() -> None:
+    """CIE L*a*b*, a and b signed: grays have none, and red of sRGB is (54, 81, 70) under D50."""
     lab = np.array([[[0, 0, 0], [128, 0, 0], [255, 0, 0], [138, 81, 70]]], np.uint8)
     found = decoded(tiff(lab, 8, 8)).astype(int)[0]
     assert np.abs(found[:3] - [[0] * 3, [119] * 3, [255] * 3]).max() <= 2
@@ -484,7 +484,7 @@ def test_lab_shows_its_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "colour", "row", "key", "expected"),
+    ("depth", "color", "row", "key", "expected"),
     [
         (16, 0, struct.pack(">2H", 300, 30000), struct.pack(">H", 300), [255, 117]),
         (16, 0, struct.pack(">2H", 300, 301), struct.pack(">H", 301), [1, 255]),
@@ -497,19 +497,19 @@ def test_lab_shows_its_colours() -> None:
     ],
 )
 def test_one_transparent_value_at_every_depth(
-    depth: int, colour: int, row: bytes, key: bytes, expected: list[int]
+    depth: int, color: int, row: bytes, key: bytes, expected: list[int]
 ) -> None:
-    data = png(2, 1, depth, colour, b"\0" + row, chunk(b"tRNS", key))
+    data = png(2, 1, depth, color, b"\0" + row, chunk(b"tRNS", key))
     assert decoded(data)[0, :, 0].tolist() == expected
     with Image.open(BytesIO(data)) as opened:
         assert np.asarray(decode_image(opened, "it"))[0, :, 0].tolist() == expected
 
 
 def test_16_bits_with_alpha() -> None:
-    grey = png(2, 1, 16, 4, b"\0" + struct.pack(">4H", 300, 0, 30000, 65535))
-    assert decoded(grey)[0, :, 0].tolist() == [255, 117]
-    colours = png(2, 1, 16, 6, b"\0" + struct.pack(">8H", 1, 2, 3, 0, 257 * 9, 0, 65535, 65535))
-    assert decoded(colours)[0].tolist() == [[255] * 3, [9, 0, 255]]
+    gray = png(2, 1, 16, 4, b"\0" + struct.pack(">4H", 300, 0, 30000, 65535))
+    assert decoded(gray)[0, :, 0].tolist() == [255, 117]
+    colors = png(2, 1, 16, 6, b"\0" + struct.pack(">8H", 1, 2, 3, 0, 257 * 9, 0, 65535, 65535))
+    assert decoded(colors)[0].tolist() == [[255] * 3, [9, 0, 255]]
 
 
 def test_values_are_scaled_alike_in_however_many_bands(monkeypatch: pytest.MonkeyPatch) -> None:

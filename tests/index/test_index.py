@@ -25,9 +25,9 @@ LENGTHS = (5, 8, 13, 32, 40, 64, 70, 130)
 def drawn(num: int, bits: int, seed: int = 0, spread: float = 0.2) -> np.ndarray:
     """Relaxed codes in crowds, so that prefixes repeat: (num, bits)."""
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).choice([-1.0, 1.0], (6, bits))
+    centers = np.random.default_rng(99).choice([-1.0, 1.0], (6, bits))
     flips = np.where(rng.random((num, bits)) < spread, -1, 1)
-    return centres[rng.integers(6, size=num)] * flips * rng.uniform(0.1, 1, (num, bits))
+    return centers[rng.integers(6, size=num)] * flips * rng.uniform(0.1, 1, (num, bits))
 
 
 def built(num: int, bits: int) -> tuple[PrefixIndex, np.ndarray, list[str]]:

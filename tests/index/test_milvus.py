@@ -28,8 +28,8 @@ ODD = "a 'quoted' \"name\" <b>ä\n.jpg"
 def drawn(num: int, seed: int = 0) -> np.ndarray:
     """Packed codes of 64 bits in clusters, so that there are ties and near ones."""
     rng = np.random.default_rng(seed)
-    centres = rng.choice([-1, 1], (50, 64))
-    return pack(centres[rng.integers(50, size=num)] * np.where(rng.random((num, 64)) < 0.1, -1, 1))
+    centers = rng.choice([-1, 1], (50, 64))
+    return pack(centers[rng.integers(50, size=num)] * np.where(rng.random((num, 64)) < 0.1, -1, 1))
 
 
 @pytest.fixture(scope="module")

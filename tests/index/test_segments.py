@@ -299,7 +299,7 @@ def test_joined_indexes_name_images_by_the_folder_above() -> None:
         )
     for n in (3, 40, 80):
         assert joined.get(names[n])[0].tolist() == codes[n : n + 1].tolist()  # type: ignore[union-attr]
-    assert joined.get("3.jpg")[0] is None
+    assert joined.get("3.jpg") is None
     assert parts[0].search(codes[:1], 1).ids[0][0] in numbered(0, 30)  # which stays as it was
 
 
@@ -350,7 +350,7 @@ def test_the_command_searches_several_files(
         assert main(["search", index, query, "-k", "7", "--json", "--html", "found.html"]) == 0
         results.append(json.loads(capsys.readouterr().out)["results"])
     assert [row["distance"] for row in results[0]] == [row["distance"] for row in results[1]]
-    assert results[0][0] == {"distance": 0, "image": "2019/0.png"}
+    assert results[0][0].items() >= {"distance": 0, "image": "2019/0.png"}.items()
     assert {row["image"] for row in results[0]} <= images.keys()
     assert "photos/2019/0.png" in Path("found.html").read_text()
     assert main(["search", "a.index,missing.index", query]) == 2

@@ -1,4 +1,4 @@
-"""ADSH against loops over pairs and entries, and its codes against the objective they minimise."""
+"""ADSH against loops over pairs and entries, and its codes against the objective they minimize."""
 
 import itertools
 

@@ -117,7 +117,7 @@ def test_a_bit_whose_argument_is_zero_keeps_its_value():
 
 @pytest.mark.parametrize(("sweeps", "flipped"), [({}, 10), ({"sweeps": 3}, 3), ({"sweeps": 50}, 16)])
 def test_ten_sweeps_at_most_unless_told_otherwise(sweeps, flipped):
-    bits = 16  # each follows its right neighbour more than its left one: one flip a sweep, from the last bit on
+    bits = 16  # each follows its right neighbor more than its left one: one flip a sweep, from the last bit on
     gram = -torch.diag(torch.arange(1.0, bits), diagonal=1)
     linear = torch.zeros(1, bits)
     linear[0, -1] = 100

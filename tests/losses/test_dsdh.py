@@ -1,4 +1,4 @@
-"""DSDH against loops over pairs and entries, and its codes against the sum form they minimise."""
+"""DSDH against loops over pairs and entries, and its codes against the sum form they minimize."""
 
 import itertools
 

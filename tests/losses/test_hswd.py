@@ -1,4 +1,4 @@
-"""HSWD against every possible transport plan, and as the quantisation term of other losses."""
+"""HSWD against every possible transport plan, and as the quantization term of other losses."""
 
 import itertools
 
@@ -49,7 +49,7 @@ def cheapest(h, copies):
 
 
 class Plain(HashLoss):
-    """A loss without quantisation, with a parameter and anchors of its own."""
+    """A loss without quantization, with a parameter and anchors of its own."""
 
     paper = "Nobody (2000)"
     multi_label = False
@@ -123,7 +123,7 @@ def test_it_is_finite_for_saturated_and_equal_codes(size, bits):
 
 
 @pytest.mark.parametrize("weight", [0.1, 3.0, 0.0])
-def test_it_takes_the_place_of_the_quantisation_and_leaves_the_other_terms(weight):
+def test_it_takes_the_place_of_the_quantization_and_leaves_the_other_terms(weight):
     targets, codes = data()
     h, anchors = random_h(len(INDICES)), anchors_of()
     for make in (DPSH, lambda: KIDDO(targets, codes)):
@@ -135,7 +135,7 @@ def test_it_takes_the_place_of_the_quantisation_and_leaves_the_other_terms(weigh
         torch.testing.assert_close(terms["hswd"], weight * cheapest(h, 2), rtol=1e-10, atol=1e-12)
 
 
-def test_a_loss_without_quantisation_gets_one():
+def test_a_loss_without_quantization_gets_one():
     targets, _ = data()
     h = random_h(len(INDICES))
     terms = WithHSWD(Plain()).terms(h, targets[INDICES], INDICES)

@@ -1,4 +1,4 @@
-"""KIDDO against a double loop over pairs and entries, and its codes against the sum form they minimise."""
+"""KIDDO against a double loop over pairs and entries, and its codes against the sum form they minimize."""
 
 import itertools
 
@@ -145,7 +145,7 @@ def test_codes_of_any_length_may_be_prefixes_of_one_draw(bits):
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("seed", range(5))
-def test_new_codes_minimise_the_sum_form_up_to_single_flips(seed, weights):
+def test_new_codes_minimize_the_sum_form_up_to_single_flips(seed, weights):
     alpha, beta, _ = weights
     targets, codes = training_set(seed)
     loss, anchors = KIDDO(targets, codes, *weights), random_anchors(seed, scale=2.0)

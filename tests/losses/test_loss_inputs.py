@@ -83,7 +83,7 @@ def test_class_indices_are_what_their_multi_hot_labels_are(name: str, way: Any, 
 @every_loss
 def test_labels_of_the_training_set_may_be_class_indices(name: str) -> None:
     training = training_set(ONE_HOT, BITS)
-    by_indices = TrainingSet(LABELS, training.codes, training.centres, training.seed)
+    by_indices = TrainingSet(LABELS, training.codes, training.centers, training.seed)
     one, other = (LOSSES[name].for_training(BITS, given) for given in (training, by_indices))
     values = [loss(outputs(), LABELS[BATCH], BATCH, anchors()) for loss in (one, other)]
     torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)  # DHN's memory is single where labels are whole numbers
@@ -94,7 +94,7 @@ def test_so_may_those_that_a_loss_is_made_with(kind: Any) -> None:
     training = training_set(ONE_HOT, BITS)
     arguments: Callable[[Tensor], tuple[Any, ...]] = {
         DHN: lambda targets: (targets, BITS),
-        MDSH: lambda targets: (training.centres(BITS), targets),
+        MDSH: lambda targets: (training.centers(BITS), targets),
     }.get(kind, lambda targets: (targets, training.codes))
     values = [kind(*arguments(targets))(outputs(), LABELS[BATCH], BATCH, anchors()) for targets in (ONE_HOT, LABELS)]
     torch.testing.assert_close(values[1], values[0], rtol=1e-6, atol=1e-6)

@@ -239,7 +239,7 @@ def settings(data: Path, /, **changes: object) -> Config:
         "lengths": (3, 5, 12),
         "loss": "adsh",
         "weighting": "halving",
-        "gallery": "labelled",
+        "gallery": "labeled",
         "shots": 20,
         "queries_per_class": 5,
         "epochs": 12,
@@ -264,7 +264,7 @@ def scored(run: Path) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("head", ["cascade", "flat", "nested"])
-def test_a_labelled_database_is_searched_by_the_codes_that_were_learned(
+def test_a_labeled_database_is_searched_by_the_codes_that_were_learned(
     data: Path, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(settings(data, head=head, head_init="random", epochs=40))
@@ -377,7 +377,7 @@ def test_columns_of_packed_codes_are_those_bits_packed(start: int, bits: int) ->
         ({"shots": 0, "backbone": "tiny", "adapter": "clora"}, "shots is 0, which needs a start from text"),
         (
             {"shots": 0, "head": "nested", "backbone": "tiny", "anchors": "text", "data": "digits"},
-            "gallery labelled is empty at 0 shots",
+            "gallery labeled is empty at 0 shots",
         ),
     ],
 )

@@ -33,7 +33,7 @@ class Setting:
         return KIDDO(self.targets, self.codes[:, :bits])
 
     def opposed(self, bits):
-        """Neighbouring lengths pull their bits to opposite codes."""
+        """Neighboring lengths pull their bits to opposite codes."""
         sign = 1 if self.lengths.index(bits) % 2 else -1
         return KIDDO(self.targets, sign * self.codes[:, :bits], quantization=2.0, gamma=0.3)
 

@@ -91,8 +91,8 @@ def slow_dsh(h, targets, margin=None, quantization=0.01):
         squared = sum((a - b) ** 2 for a, b in zip(h[i], h[j], strict=True))
         apart = margin - squared if squared < margin else 0 * squared
         similarity.append(s[i][j] / 2 * squared + (1 - s[i][j]) / 2 * apart)
-    regulariser = [sum((x.abs() - 1).abs() for x in row) for row in h]
-    return {"similarity": mean(similarity), "quantization": quantization * mean(regulariser)}
+    regularizer = [sum((x.abs() - 1).abs() for x in row) for row in h]
+    return {"similarity": mean(similarity), "quantization": quantization * mean(regularizer)}
 
 
 def slow_hashnet(h, targets, alpha=None, continuation=20, epoch=0):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nestkala.losses import HashLoss, TrainingSet, WithHSWD
 from nestkala.plugins import plugins
-from tests.losses import test_adsh, test_centre_losses, test_dpsh, test_dsdh, test_kiddo, test_pairwise_losses
+from tests.losses import test_adsh, test_center_losses, test_dpsh, test_dsdh, test_kiddo, test_pairwise_losses
 
 LOSSES = {name: plugin.load() for name, plugin in plugins("losses").items()}
 PAIRWISE = ("adsh", "dbdh", "dch", "dhn", "dpsh", "dsdh", "dsh", "dtsh", "hashnet", "lcdsh")  # labels only by pairs
@@ -57,10 +57,10 @@ def expected_terms(name: str, loss: HashLoss, training: TrainingSet, h: Tensor, 
             return test_dsdh.slow_terms(h, targets, indices, 0 * memory, training.codes, all_targets, eta=0.1)
         case "adsh":
             return test_adsh.slow_terms(h, indices, training.codes, all_targets, gamma=200.0)
-    return test_centre_losses.SLOW[kind](
+    return test_center_losses.SLOW[kind](
         h,
         targets,
-        centres=training.centres(bits),
+        centers=training.centers(bits),
         training_targets=all_targets,
         memory=dict(zip(indices.tolist(), h.detach(), strict=True)),
         weight=getattr(loss, "classifier", torch.nn.Linear(1, 1)).weight.double(),
@@ -131,7 +131,7 @@ def test_neither_the_order_of_the_batch_nor_that_of_the_classes_matters(name: st
     training, indices, bits = data.draw(problems(name))
     batch = data.draw(st.permutations(range(len(indices))))
     classes = data.draw(st.permutations(range(training.targets.shape[1])))
-    other = replace(training, targets=training.targets[:, classes], centres=lambda b: training.centres(b)[classes])
+    other = replace(training, targets=training.targets[:, classes], centers=lambda b: training.centers(b)[classes])
     one, two = made(name, training, bits), made(name, other, bits)
     if name == "greedyhash":
         two.classifier.weight.data = one.classifier.weight.data[classes]
@@ -185,10 +185,10 @@ def test_a_number_out_of_its_range_is_refused_by_name(name: str) -> None:
 def test_a_batch_that_does_not_fit_the_training_set_is_refused_and_not_kept(name: str, data: st.DataObject) -> None:
     training = training_set(torch.eye(4).double(), 5)
     loss = made(name, training, 5)
-    rows, bits, labelled, classes, indexed = (data.draw(st.integers(1, 6)) for _ in range(5))
+    rows, bits, labeled, classes, indexed = (data.draw(st.integers(1, 6)) for _ in range(5))
     indices = torch.arange(indexed) % 4
-    if (rows, rows, bits, classes) == (labelled, indexed, 5, 4):
+    if (rows, rows, bits, classes) == (labeled, indexed, 5, 4):
         return
     with pytest.raises(ValueError, match=r"do(es)? not fit|has .* columns|single column"):
-        loss(general(rows, bits), torch.ones(labelled, classes), indices, general(4, 5))
+        loss(general(rows, bits), torch.ones(labeled, classes), indices, general(4, 5))
     assert not loss.memory.any()

@@ -1,4 +1,4 @@
-"""Adapters, anchors, hash centres and the start in closed form, over shapes and numbers."""
+"""Adapters, anchors, hash centers and the start in closed form, over shapes and numbers."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from strategies import multi_hot
 from torch import Tensor, nn
 
 from nestkala.adapters import CLoRA, LoRA, Prompts
-from nestkala.losses import hash_centres, majority_centres, nested_centres
+from nestkala.losses import hash_centers, majority_centers, nested_centers
 from nestkala.modeling.model import HashModel
 from nestkala.settings.config import Config
 from nestkala.training.anchors import orthonormal_anchors
@@ -64,13 +64,13 @@ def before_closed_form(anchors: Tensor, lengths: list[int]) -> HashModel:
 
 @given(st.data())
 def test_a_start_in_closed_form_is_finite_or_an_error(data: st.DataObject) -> None:
-    width, classes, labelled, unlabelled = (
+    width, classes, labeled, unlabeled = (
         data.draw(st.integers(*range_)) for range_ in ((1, 9), (1, 6), (0, 5), (0, 30))
     )
     lengths = data.draw(st.lists(st.integers(1, 24), min_size=1, max_size=3, unique=True).map(sorted))
     model = before_closed_form(data.draw(rows(classes, width)), lengths)
-    images, known = data.draw(rows(unlabelled, width)), data.draw(rows(labelled, width))
-    targets = data.draw(multi_hot(labelled, classes))
+    images, known = data.draw(rows(unlabeled, width)), data.draw(rows(labeled, width))
+    targets = data.draw(multi_hot(labeled, classes))
     changes: dict[str, Any] = {"class_bits": data.draw(st.none() | st.integers(1, 30))}
     if data.draw(st.booleans()):
         changes["head_init"] = "labels"
@@ -119,8 +119,8 @@ def test_zero_shot_labels_are_the_largest_cosine(num: int, classes: int, width: 
     found = zero_shot_labels(features, texts)
     assert found.shape == (num,)
     if num > 1 and classes > 1:
-        centred = features - features.mean(dim=0), texts - texts.mean(dim=0)
-        cosines = F.cosine_similarity(centred[0][:, None], centred[1][None], dim=2)
+        centered = features - features.mean(dim=0), texts - texts.mean(dim=0)
+        cosines = F.cosine_similarity(centered[0][:, None], centered[1][None], dim=2)
         torch.testing.assert_close(cosines[torch.arange(num), found], cosines.max(dim=1).values)
 
 
@@ -137,27 +137,27 @@ def test_orthonormal_anchors_have_unit_norm_and_are_orthogonal_where_they_can_be
 
 
 @given(st.integers(1, 20), st.integers(1, 10), st.integers(0, 99))
-def test_centres_are_signs_and_differ_as_far_as_there_are_words(classes: int, bits: int, seed: int) -> None:
-    for centres in (f(classes, bits, torch.Generator().manual_seed(seed)) for f in (nested_centres, hash_centres)):
-        assert centres.shape == (classes, bits)
-        assert (centres.abs() == 1).all()
-    used = torch.unique(centres, dim=0, return_counts=True)[1]  # of `hash_centres`, which promises it
+def test_centers_are_signs_and_differ_as_far_as_there_are_words(classes: int, bits: int, seed: int) -> None:
+    for centers in (f(classes, bits, torch.Generator().manual_seed(seed)) for f in (nested_centers, hash_centers)):
+        assert centers.shape == (classes, bits)
+        assert (centers.abs() == 1).all()
+    used = torch.unique(centers, dim=0, return_counts=True)[1]  # of `hash_centers`, which promises it
     assert len(used) == min(classes, 2**bits)
     assert used.max() - used.min() <= 1
 
 
-@pytest.mark.parametrize("make", [nested_centres, hash_centres])
+@pytest.mark.parametrize("make", [nested_centers, hash_centers])
 @pytest.mark.parametrize(("classes", "bits", "said"), [(0, 4, "num_classes"), (-1, 4, "num_classes"), (4, 0, "bits")])
-def test_centres_of_no_class_or_no_bit_are_refused(make: Any, classes: int, bits: int, said: str) -> None:
+def test_centers_of_no_class_or_no_bit_are_refused(make: Any, classes: int, bits: int, said: str) -> None:
     with pytest.raises(ValueError, match=f"{said} must be a whole number of 1 or more, not"):
         make(classes, bits, torch.Generator())
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 9), st.data())
-def test_majority_centres_are_votes(num: int, classes: int, bits: int, data: st.DataObject) -> None:
-    targets, centres = data.draw(multi_hot(num, classes)), normal(classes, bits).sign()
-    for row, code in zip(targets.tolist(), majority_centres(targets, centres).tolist(), strict=True):
-        votes = [sum(centres[c, k].item() for c, y in enumerate(row) if y) for k in range(bits)]
+def test_majority_centers_are_votes(num: int, classes: int, bits: int, data: st.DataObject) -> None:
+    targets, centers = data.draw(multi_hot(num, classes)), normal(classes, bits).sign()
+    for row, code in zip(targets.tolist(), majority_centers(targets, centers).tolist(), strict=True):
+        votes = [sum(centers[c, k].item() for c, y in enumerate(row) if y) for k in range(bits)]
         assert code == [(vote > 0) - (vote < 0) for vote in votes]
 
 

@@ -124,9 +124,9 @@ def test_the_map_keeps_clusters_apart_and_is_the_same_each_time() -> None:
     places = embed(codes)
     assert places is not None
     assert (embed(codes) == places).all()
-    centres = places[:20].mean(axis=0), places[20:].mean(axis=0)
+    centers = places[:20].mean(axis=0), places[20:].mean(axis=0)
     for place, own in zip(places, [0] * 20 + [1] * 20, strict=True):
-        assert np.linalg.norm(place - centres[own]) < np.linalg.norm(place - centres[1 - own])
+        assert np.linalg.norm(place - centers[own]) < np.linalg.norm(place - centers[1 - own])
     assert embed(codes[:4]) is None
     assert np.isfinite(embed(np.zeros((9, 1), np.uint8))).all()
 
@@ -298,7 +298,7 @@ def test_several_labels(tmp_path: Path) -> None:
     assert all(of.silhouette is None for of in figures.lengths.values())
     page = write_report([folder]).read_text()
     assert "No silhouette: images with several labels" in page
-    assert "Coloured by the first of an image" in page
+    assert "Colored by the first of an image" in page
     assert "silhouette</th>" not in page
 
 
@@ -317,7 +317,7 @@ def test_names_are_text_and_the_page_fits_its_width(run: Path, browser: Any, tmp
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_charts_have_the_colour_of_the_text(report: Path, browser: Any, dark: bool) -> None:
+def test_charts_have_the_color_of_the_text(report: Path, browser: Any, dark: bool) -> None:
     page = browser.new_page(color_scheme="dark" if dark else "light")
     page.goto((report / "index.html").as_uri())
     fill = page.locator("svg text").first.evaluate("text => getComputedStyle(text).fill")

@@ -372,7 +372,7 @@ def test_every_command_takes_a_backend(
     assert main(["index", str(tmp_path / "out"), index]) == 0
     capsys.readouterr()
     assert main(["search", index, str(photos / "3.png"), "-k", "1", "--json", *flag]) == 0
-    assert json.loads(capsys.readouterr().out)["results"] == [{"distance": 0, "image": "3.png"}]
+    assert json.loads(capsys.readouterr().out)["results"][0].items() >= {"distance": 0, "image": "3.png"}.items()
 
 
 def test_share_of_differing_bits() -> None:

@@ -60,7 +60,5 @@ def test_the_published_weights_are_the_rule_that_fails_at_three_lengths(script: 
         num_classes = None
 
     loss = script.PublishedWeights((1, 2, 3), lambda bits: Given())  # noqa: ARG005
-    weight = torch.zeros(3, 1, requires_grad=True)
-    gradients = torch.tensor([[10.0, 0, 0], [0, 1, 0], [0, -20, 0]])
-    sums = [(weight[:, 0] * row).sum() for row in gradients]
-    assert loss._weights(sums, weight).tolist() == [1, 1, 1]
+    gradients = torch.tensor([[10.0, 0, 0], [0, 1, 0], [0, -20, 0]])[..., None]  # by a weight (3, 1)
+    assert loss._balanced([*gradients]).tolist() == [1, 1, 1]

@@ -107,25 +107,25 @@ def test_no_text_of_the_real_classes_is_a_reported_class(script):
     assert not {f"a photo of a {name}." for name in script.REPORTED} & {sentence.lower() for sentence in asked}
 
 
-def test_augmented_images_are_normalised_and_of_the_same_shape(script):
+def test_augmented_images_are_normalized_and_of_the_same_shape(script):
     torch.manual_seed(0)
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
     changed = script.augment(images, 0.35)
     assert changed.shape == images.shape
     assert torch.isfinite(changed).all()
-    grey = (changed - changed.mean(dim=1, keepdim=True)).abs().amax(dim=(1, 2, 3)) < 1e-6
-    assert 0 < grey.sum() < 20
+    gray = (changed - changed.mean(dim=1, keepdim=True)).abs().amax(dim=(1, 2, 3)) < 1e-6
+    assert 0 < gray.sum() < 20
 
 
-def test_normalisation_is_the_backbones(script):
+def test_normalization_is_the_backbones(script):
     from nestkala.backbones import load_backbone
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
-    torch.testing.assert_close(script.normalised(pixels)[0], load_backbone("tiny:random", 0).preprocess(picture))
+    torch.testing.assert_close(script.normalized(pixels)[0], load_backbone("tiny:random", 0).preprocess(picture))
 
 
-def test_accuracy_centres_both_sides(script):
+def test_accuracy_centers_both_sides(script):
     texts = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) + 9
     features = texts.repeat(3, 1) * 4 + 100
     labels = torch.arange(5).repeat(3)

@@ -143,9 +143,9 @@ def test_few_images_and_equal_ones_get_the_shipped_codes(photos: Path, tmp_path:
 def families(number: int, each: int, width: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     """Features in well-parted families, in random order, and the family of each."""
     generator = torch.Generator().manual_seed(1)
-    centres = 3 * torch.randn(number, width, generator=generator)
+    centers = 3 * torch.randn(number, width, generator=generator)
     which = torch.arange(number).repeat(each)[torch.randperm(number * each, generator=generator)]
-    return centres[which] + 0.5 * torch.randn(len(which), width, generator=generator), which
+    return centers[which] + 0.5 * torch.randn(len(which), width, generator=generator), which
 
 
 def test_held_out_images_tell_how_many_kinds_there_are() -> None:

@@ -72,7 +72,7 @@ def watching(photos: Path, noise_model: Path) -> Iterator[Watching]:
     started = Watching(photos, "--model", noise_model)
     try:
         assert started.told()["images"] == 8
-        assert started.warned() == f"watching {photos} (Ctrl-C ends it)"
+        assert started.warned() == f"watching {photos} (Ctrl-C stops it)"
         yield started
     finally:
         started.process.kill()
@@ -100,7 +100,7 @@ def test_it_follows_what_happens_and_ends_when_told(watching: Watching, photos: 
     assert watching.told()["added"] == ["broken.png"]
     watching.process.send_signal(how)
     assert watching.process.wait(_PATIENCE) == 0
-    assert watching.warned() == f"not watching any more; {index} is saved"
+    assert watching.warned() == f"stopped watching; {index} is saved"
     with pytest.raises(Empty):
         watching.out.get(timeout=1)
     found = PrefixIndex.load(index)

@@ -11,7 +11,7 @@ import nestkala.training.run
 from nestkala.cli import train_main
 from nestkala.losses import TrainingSet
 from nestkala.plugins import OWN, plugins
-from nestkala.settings.applicable import LOSSES_WITH_ANCHORS, LOSSES_WITH_CENTRES, inapplicable
+from nestkala.settings.applicable import LOSSES_WITH_ANCHORS, LOSSES_WITH_CENTERS, inapplicable
 from nestkala.settings.config import Base, Config
 from nestkala.settings.files import shipped_files
 from nestkala.settings.loading import dump_config, load_config
@@ -26,7 +26,7 @@ WITHOUT_EFFECT: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("gamma", 2.0, {**RANDOM, "loss": "dch-hswd"}, {"loss": "kiddo"}),
     ("loss_args", {"alpha": 50.0}, {**RANDOM, "loss": "kiddo"}, {"loss": "dsh"}),
     ("loss_args", {"gamma": 50.0}, {**RANDOM, "loss": "kiddo-hswd"}, {"loss": "dch"}),
-    ("centres", "nested", {**RANDOM, "loss": "dpsh"}, {"loss": "csq"}),
+    ("centers", "nested", {**RANDOM, "loss": "dpsh"}, {"loss": "csq"}),
     ("loss", "csq", {}, TRAINED),
     ("loss", "kiddo", {}, RANDOM),
     ("alpha", 0.1, {}, TRAINED),
@@ -59,7 +59,7 @@ WITHOUT_EFFECT: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("adapter_init", "zero", {**RANDOM, "adapter": "lora"}, {"adapter": "clora"}),
     ("prompt_length", 4, RANDOM, {"adapter": "prompts"}),
     ("batch_norm", True, {}, RANDOM),
-    ("unlabelled", 50, RANDOM, {"head_init": "labels"}),
+    ("unlabeled", 50, RANDOM, {"head_init": "labels"}),
     ("class_bits", 5, RANDOM, {"head_init": "labels"}),
     ("unnamed_kinds", 5, RANDOM, {"head_init": "labels"}),
     ("shots", 4, {"split": Path("s.json")}, {"split": None}),
@@ -107,22 +107,22 @@ def test_that_something_is_not_done_may_be_said_where_it_cannot_be(given: dict[s
     Config(**given)
 
 
-def test_which_losses_ask_for_centres_and_anchors() -> None:
+def test_which_losses_ask_for_centers_and_anchors() -> None:
     asked = []
 
-    def centres(bits: int) -> torch.Tensor:
+    def centers(bits: int) -> torch.Tensor:
         asked.append(bits)
         return torch.ones(3, bits)
 
-    training = TrainingSet(torch.eye(3), torch.ones(3, 8), centres)
-    found: dict[str, list[str]] = {"centres": [], "anchors": []}
+    training = TrainingSet(torch.eye(3), torch.ones(3, 8), centers)
+    found: dict[str, list[str]] = {"centers": [], "anchors": []}
     for name in OWN["losses"]:
         loss = plugins("losses")[name].load()
         loss.for_training(8, training)
-        found["centres"] += [name] if asked else []
+        found["centers"] += [name] if asked else []
         found["anchors"] += [name] if loss.uses_anchors else []
         asked.clear()
-    assert found == {"centres": sorted(LOSSES_WITH_CENTRES), "anchors": sorted(LOSSES_WITH_ANCHORS)}
+    assert found == {"centers": sorted(LOSSES_WITH_CENTERS), "anchors": sorted(LOSSES_WITH_ANCHORS)}
 
 
 def test_of_settings_with_one_reason_the_reason_is_told_once() -> None:

@@ -40,7 +40,7 @@ CHANGED: dict[str, Any] = {
     "head_init": "random",
     "class_bits": 12,
     "unnamed_kinds": 7,
-    "unlabelled": 50,
+    "unlabeled": 50,
     "data": "0",
     "archive": Path("photos"),
     "classes": "hot dog,größer",
@@ -49,7 +49,7 @@ CHANGED: dict[str, Any] = {
     "split": Path("split.json"),
     "queries_per_class": 7,
     "queries": 11,
-    "gallery": "labelled",
+    "gallery": "labeled",
     "train_pool": 13,
     "protocol_seed": 2,
     "top_k": 17,
@@ -68,7 +68,7 @@ CHANGED: dict[str, Any] = {
     "adapter_init": "zero",
     "loss": "dpsh",
     "loss_args": {"eta": 0.5, "größer": 2.0},
-    "centres": "independent",
+    "centers": "independent",
     "alpha": 1e-7,
     "beta": 0.0,
     "gamma": 1 / 3,
@@ -104,7 +104,7 @@ CLOSED_FORM = {
     "queries_per_class": None,
     "head": "nested",
     "head_init": "labels",
-    "centres": "nested",
+    "centers": "nested",
     "gallery": "all",
 }
 RANDOM_START = {"queries": None, "archive": None, "class_bits": None}
@@ -227,13 +227,13 @@ def test_lengths_are_never_left_unsorted(lengths: str, yaml_file: Callable[[str]
         ("{head_init: text, anchors: orthonormal}", "head_init", "orthonormal"),
         ("{head_init: labels, shots: 0}", "shots", "0"),
         ("{head_init: labels, head: flat}", "head_init", "flat"),
-        ("{head_init: labels, centres: independent}", "centres", "independent"),
+        ("{head_init: labels, centers: independent}", "centers", "independent"),
         ("class_bits: 0", "class_bits", "0"),
         ("class_bits: 513", "class_bits", "513"),
         ("class_bits: 8.5", "class_bits", "8.5"),
         ("{class_bits: 8, head_init: random}", "class_bits", "head_init"),
         ("{class_bits: 8, anchors: orthonormal}", "class_bits", "head_init"),
-        ("unlabelled: 1", "unlabelled", "1"),
+        ("unlabeled: 1", "unlabeled", "1"),
         ("shots: many", "shots", "'many'"),
         ("epochs: [1]", "epochs", "[1]"),
         ("epochs: -1", "epochs", "-1"),
@@ -359,7 +359,7 @@ def test_mah_is_the_published_setting() -> None:
     assert (config.head, config.head_init, config.batch_norm) == ("cascade", "random", False)
     assert (config.loss, config.loss_args) == ("adsh", {})  # whose defaults are MAH's
     assert (config.lengths, config.shots, config.batch_size, config.epochs) == ((4, 8, 16), 500, 64, 123)
-    assert (config.weighting, config.distillation, config.gallery) == ("halving", 0, "labelled")
+    assert (config.weighting, config.distillation, config.gallery) == ("halving", 0, "labeled")
     rounds, epochs_a_round = 41, 3
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.001, 0, 5e-4)
     assert config.num_epochs == rounds * epochs_a_round
@@ -519,7 +519,7 @@ def test_code_and_flags_know_no_settings_of_earlier_versions(key: str, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("changes", "normalises"),
+    ("changes", "normalizes"),
     [
         ({}, False),
         ({"head_init": "labels"}, False),
@@ -527,8 +527,8 @@ def test_code_and_flags_know_no_settings_of_earlier_versions(key: str, capsys: p
         ({"head_init": "random", "batch_norm": False}, False),
     ],
 )
-def test_only_a_random_start_normalises_bits(changes: dict[str, object], normalises: bool) -> None:
-    assert Config(**changes).normalises_bits is normalises
+def test_only_a_random_start_normalizes_bits(changes: dict[str, object], normalizes: bool) -> None:
+    assert Config(**changes).normalizes_bits is normalizes
 
 
 @pytest.mark.parametrize(
@@ -683,12 +683,12 @@ def test_the_help_begins_with_what_matters_most_and_goes_on_by_groups(
         main(["train", "--help"])
     text = capsys.readouterr().out
     first, *groups = re.split(r"(?m)^\W+([a-z]+) options\b.*$", text)
-    flags = re.findall(r"(?m)^│ (--[a-z][a-z-]+)", first)
+    flags = re.findall(r"(?m)^[│|] (--[a-z][a-z-]+)", first)
     assert flags == [f"--{key}" for key in FIRST]
     assert len(flags) == 10
     assert groups[::2] == list(GROUPS)
     for name, said in zip(groups[::2], groups[1::2], strict=True):
-        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^│ (--[a-z][a-z-]+)", said)]
+        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^[│|] (--[a-z][a-z-]+)", said)]
         assert flags == [key for key in GROUPS[name].model_fields if key not in FIRST]
 
 
@@ -789,12 +789,15 @@ def test_help_tells_every_setting_with_its_default(
     assert caught.value.code == 0
     text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]|-{3,}", " ", capsys.readouterr().out))
     after = r"(?= --|(?: [a-z]+)? options |\s*$)"
-    told = dict(re.findall(rf" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z-]+ ).)*?\(default: (.*?)\){after}", text))
+    flag = r" --([a-z-]+)(?:, --no-[a-z-]+ |(?= [A-Z\[{]))"
+    told = dict(re.findall(rf"{flag}(?:(?! --[a-z-]+ [A-Z\[{{]).)*?\(default: (.*?)\){after}", text))
     written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
     written |= {"loss_args": "", "class_words": "", "lr_drops": "''"}
     assert {key.replace("-", "_"): default for key, default in told.items()} == {
-        key: written.get(key, str(value)) for key, value in Config().model_dump().items()
+        key: written.get(key, str(value)) for key, value in Config().model_dump().items() if value is not None
     }
+    assert "None)" not in text
+    assert "{None}" not in text
 
 
 def test_help_describes_the_config_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,9 +206,9 @@ def test_workers_make_no_difference(backbone: Backbone, images: Given, trunk_cal
 
 
 def test_decoded_images_are_converted_as_files_are(backbone: Backbone) -> None:
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     transparent = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
-    given: list[bytes | Image.Image] = [Image.fromarray(pixels) for pixels in (grey, grey.astype(np.uint16) * 257)]
+    given: list[bytes | Image.Image] = [Image.fromarray(pixels) for pixels in (gray, gray.astype(np.uint16) * 257)]
     given.append(Image.fromarray(transparent))
     files: list[bytes | Image.Image] = []
     for image in given:

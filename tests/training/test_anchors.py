@@ -16,7 +16,7 @@ from torch import Tensor
 from nestkala.backbones import Backbone, load_backbone, tiny_text
 from nestkala.backbones.tiny_text import embed_text
 from nestkala.settings.config import Config
-from nestkala.training.anchors import alike_in_words, class_anchors, class_sentences, orthonormal_anchors, text_centre
+from nestkala.training.anchors import alike_in_words, class_anchors, class_sentences, orthonormal_anchors, text_center
 from nestkala.utils.errors import NestKALAError
 
 CLASSES = ("cat", "traffic_light", "owl")
@@ -58,7 +58,7 @@ def test_prompts_say_the_word_for_a_class_where_there_is_one(
     class_anchors(settings(class_words=words, prompts=("the {}.",)), backbone, CLASSES, seed=0)
     assert heard == ["the small_cat.", "the traffic light.", "the bird {} of prey."]
     assert not caplog.records
-    assert torch.equal(text_centre(settings(class_words=words), backbone), text_centre(settings(), backbone))
+    assert torch.equal(text_center(settings(class_words=words), backbone), text_center(settings(), backbone))
     assert not caplog.records
     del heard[3:]
     class_anchors(settings(class_words={"owls": "x"}, prompts=("a {}",)), backbone, CLASSES, seed=0)

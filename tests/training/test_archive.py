@@ -24,8 +24,8 @@ from reliability.launching import Launch
 
 TRAIN_PY = Path(__file__).parents[2] / "train.py"
 CLASSES = ("zero", "one", "two")
-LABELLED = {"zero": 4, "one": 1, "two": 2}
-"""Labelled images of each class."""
+LABELED = {"zero": 4, "one": 1, "two": 2}
+"""Labeled images of each class."""
 ARCHIVE = 30
 
 
@@ -36,13 +36,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     dataset = load_dataset("digits", Path())
     of_class = {name: np.flatnonzero(dataset.targets[:, dataset.class_names.index(name)]) for name in CLASSES}
     lines = []
-    for name, count in LABELLED.items():
-        (folder / "labelled" / name).mkdir(parents=True)
+    for name, count in LABELED.items():
+        (folder / "labeled" / name).mkdir(parents=True)
         for index in of_class[name][:count]:
-            (folder / "labelled" / name / f"{index}.png").write_bytes(dataset.read(index))
+            (folder / "labeled" / name / f"{index}.png").write_bytes(dataset.read(index))
             lines.append(f"images/{index}.png " + " ".join(str(int(other == name)) for other in CLASSES))
     (folder / "lists" / "images").mkdir(parents=True)
-    for path in (folder / "labelled").rglob("*.png"):
+    for path in (folder / "labeled").rglob("*.png"):
         shutil.copy(path, folder / "lists" / "images")
     (folder / "lists" / "train.txt").write_text("\n".join(lines))
     (folder / "lists" / "classnames.txt").write_text("\n".join([*CLASSES, "three"]))
@@ -60,7 +60,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def settings(folder: Path, **changes: object) -> Config:
     small: dict[str, object] = {
-        **{"output": folder, "data": "labelled", "archive": "photos", "lengths": (4, 12)},
+        **{"output": folder, "data": "labeled", "archive": "photos", "lengths": (4, 12)},
         **{"workers": 0, "threads": 1},
         **({} if changes.get("data") == "none" else {"epochs": 2, "checkpoint_every": 1}),
     }
@@ -101,7 +101,7 @@ def run(work: Path) -> Path:
 def test_every_label_is_trained_on_and_the_archive_is_what_has_none(run: Path) -> None:
     split = split_of(run)
     assert sorted(split["train"]) == sorted(
-        path.relative_to("labelled").as_posix() for path in Path("labelled").rglob("*.png")
+        path.relative_to("labeled").as_posix() for path in Path("labeled").rglob("*.png")
     )
     assert split["query"] == []
     assert sorted(split["archive"]) == sorted(split["gallery"]) == archive_names()
@@ -130,13 +130,13 @@ def test_nothing_was_scored_is_said_by_all_that_would_show_scores(
     shown = capsys.readouterr().out
     assert "7 training images of 3 classes, 0 queries" in shown
     assert f"{ARCHIVE} without labels in the archive photos" in shown
-    assert "no mAP: there are no queries (--queries N draws N of the labelled images)" in shown
+    assert "no mAP: there are no queries (--queries N draws N of the labeled images)" in shown
     for command in ("eval", "advise", "report"):
         assert main([command, str(run)]) == 2
         assert capsys.readouterr().err == f"error: {run} has no queries to be scored with: it was trained without any\n"
 
 
-def test_queries_that_are_asked_for_search_the_other_labelled_images(tmp_path: Path) -> None:
+def test_queries_that_are_asked_for_search_the_other_labeled_images(tmp_path: Path) -> None:
     folder = train(settings(tmp_path / "run", queries=2))
     split = split_of(folder)
     assert (len(split["query"]), len(split["train"])) == (2, 5)
@@ -171,27 +171,27 @@ def test_a_class_may_have_a_name_and_no_image(tmp_path: Path, capsys: pytest.Cap
     lists = train(settings(tmp_path / "lists", data="lists"))
     assert Hasher.from_pretrained(lists).class_names == (*CLASSES, "three")
     assert capsys.readouterr().out.count("1 of 4 classes have fewer than 1 training images") == 2
-    assert len(split_of(lists)["train"]) == sum(LABELLED.values())
+    assert len(split_of(lists)["train"]) == sum(LABELED.values())
 
 
-def test_one_labelled_image_trains(tmp_path: Path) -> None:
-    shutil.copytree("labelled/one", tmp_path / "labelled" / "one")
-    folder = train(settings(tmp_path / "run", data=str(tmp_path / "labelled"), classes="one,two,zero"))
+def test_one_labeled_image_trains(tmp_path: Path) -> None:
+    shutil.copytree("labeled/one", tmp_path / "labeled" / "one")
+    folder = train(settings(tmp_path / "run", data=str(tmp_path / "labeled"), classes="one,two,zero"))
     assert len(split_of(folder)["train"]) == 1
     assert all(torch.isfinite(tensor).all() for tensor in load_file(folder / "model.safetensors").values())
 
 
-def test_a_random_start_cannot_normalise_a_single_image(tmp_path: Path) -> None:
-    shutil.copytree("labelled/one", tmp_path / "labelled" / "one")
-    given = {"data": str(tmp_path / "labelled"), "archive": None, "classes": "one,two", "head_init": "random"}
-    with pytest.raises(NestKALAError, match="one training image alone cannot be normalised over the batch"):
+def test_a_random_start_cannot_normalize_a_single_image(tmp_path: Path) -> None:
+    shutil.copytree("labeled/one", tmp_path / "labeled" / "one")
+    given = {"data": str(tmp_path / "labeled"), "archive": None, "classes": "one,two", "head_init": "random"}
+    with pytest.raises(NestKALAError, match="one training image alone cannot be normalized over the batch"):
         train(settings(tmp_path / "run", shots="all", queries=0, **given))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one_where_all_images_are_less_than_a_batch(tmp_path: Path) -> None:
-    common = ["--data", "labelled", "--archive", "photos", "--precision", "fp64", "--threads", "1", "--epochs", "3"]
+    common = ["--data", "labeled", "--archive", "photos", "--precision", "fp64", "--threads", "1", "--epochs", "3"]
     for processes in (1, 2):
         output = ("--lengths", "4,12", "--lr", "0.01", "--output", str(tmp_path / f"{processes}"))
         with Launch(processes, TRAIN_PY, *common, *output, folder=tmp_path / f"log of {processes}") as launch:
@@ -259,7 +259,7 @@ def test_an_archive_of_nothing_but_broken_images_is_an_error(tmp_path: Path) -> 
 # Data sets with an archive
 
 
-def named(archive: Path, data: str = "labelled") -> list[str]:
+def named(archive: Path, data: str = "labeled") -> list[str]:
     dataset = with_archive(load_dataset(data, Path()), archive)
     assert not dataset.targets[dataset.parts["archive"]].any()
     return [dataset.names[index] for index in dataset.parts["archive"]]
@@ -267,7 +267,7 @@ def named(archive: Path, data: str = "labelled") -> list[str]:
 
 def test_an_archive_is_a_folder_or_lists_or_a_text_file(work: Path, tmp_path: Path) -> None:
     assert sorted(named(Path("photos"))) == archive_names()
-    assert len(named(Path("lists"))) == sum(LABELLED.values())
+    assert len(named(Path("lists"))) == sum(LABELED.values())
     absolute = work / "photos" / "1" / "deep" / "1.png"
     shutil.copytree("photos/0/deep", tmp_path / "mine")
     (tmp_path / "list.txt").write_text(
@@ -282,25 +282,25 @@ def test_an_archive_is_a_folder_or_lists_or_a_text_file(work: Path, tmp_path: Pa
 
 
 def test_every_image_is_read_from_its_own_file() -> None:
-    dataset = with_archive(load_dataset("labelled", Path()), Path("photos"))
+    dataset = with_archive(load_dataset("labeled", Path()), Path("photos"))
     for name, read in ((name, dataset.read(index)) for index, name in enumerate(dataset.names)):
-        folder = "photos" if name.startswith("archive//") else "labelled"
+        folder = "photos" if name.startswith("archive//") else "labeled"
         assert read == Path(folder, name.removeprefix("archive//")).read_bytes()
 
 
-def test_labelled_images_are_left_out_of_the_archive(tmp_path: Path) -> None:
-    shutil.copytree("labelled", tmp_path / "all" / "labelled")
+def test_labeled_images_are_left_out_of_the_archive(tmp_path: Path) -> None:
+    shutil.copytree("labeled", tmp_path / "all" / "labeled")
     shutil.copytree("photos", tmp_path / "all" / "photos")
-    (tmp_path / "all" / "link.png").symlink_to(next((tmp_path / "all" / "labelled" / "one").iterdir()))
-    found = named(tmp_path / "all", str(tmp_path / "all" / "labelled"))
+    (tmp_path / "all" / "link.png").symlink_to(next((tmp_path / "all" / "labeled" / "one").iterdir()))
+    found = named(tmp_path / "all", str(tmp_path / "all" / "labeled"))
     assert sorted(found) == archive_names(tmp_path / "all")[-ARCHIVE:]
     assert all(name.startswith("archive//photos/") for name in found)
-    with pytest.raises(NestKALAError, match="holds no image besides those that are labelled"):
-        with_archive(load_dataset("labelled", Path()), Path("labelled"))
+    with pytest.raises(NestKALAError, match="holds no image besides those that are labeled"):
+        with_archive(load_dataset("labeled", Path()), Path("labeled"))
 
 
-def test_images_that_are_taken_stay_labelled_or_archived() -> None:
-    dataset = with_archive(load_dataset("labelled", Path()), Path("photos"))
+def test_images_that_are_taken_stay_labeled_or_archived() -> None:
+    dataset = with_archive(load_dataset("labeled", Path()), Path("photos"))
     taken = dataset.take(np.array([20, 3, 8]))
     assert list(taken.names) == [dataset.names[index] for index in (20, 3, 8)]
     assert [taken.read(place) for place in range(3)] == [dataset.read(index) for index in (20, 3, 8)]
@@ -308,19 +308,19 @@ def test_images_that_are_taken_stay_labelled_or_archived() -> None:
 
 
 def test_a_split_with_an_archive_comes_back(tmp_path: Path) -> None:
-    dataset = with_archive(load_dataset("labelled", Path()), Path("photos"))
+    dataset = with_archive(load_dataset("labeled", Path()), Path("photos"))
     for queries in (None, 3):
         split = draw_split(dataset, shots="all", seed=0, queries=queries)
         save_split(tmp_path / "split.json", split, dataset)
         again = load_split(tmp_path / "split.json", dataset)
         for part in ("train", "query", "gallery", "archive"):
             assert getattr(again, part).tolist() == getattr(split, part).tolist()
-        assert again.unlabelled.tolist() == split.unlabelled.tolist()
-        assert sorted(split.unlabelled) == list(range(7, 37))
+        assert again.unlabeled.tolist() == split.unlabeled.tolist()
+        assert sorted(split.unlabeled) == list(range(7, 37))
 
 
 def test_an_empty_archive_in_a_split_is_refused(tmp_path: Path) -> None:
-    dataset = with_archive(load_dataset("labelled", Path()), Path("photos"))
+    dataset = with_archive(load_dataset("labeled", Path()), Path("photos"))
     save_split(tmp_path / "split.json", draw_split(dataset, shots="all", seed=0), dataset)
     (tmp_path / "split.json").write_text(json.dumps(split_of(tmp_path) | {"archive": []}))
     with pytest.raises(NestKALAError, match="has an empty archive part"):
@@ -328,23 +328,23 @@ def test_an_empty_archive_in_a_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_split_without_an_archive_takes_that_of_the_data(tmp_path: Path) -> None:
-    labelled = load_dataset("labelled", Path())
-    split = draw_split(labelled, shots=1, seed=0, queries=2)
-    assert split.unlabelled.tolist() == split.gallery.tolist()
-    save_split(tmp_path / "split.json", split, labelled)
+    labeled = load_dataset("labeled", Path())
+    split = draw_split(labeled, shots=1, seed=0, queries=2)
+    assert split.unlabeled.tolist() == split.gallery.tolist()
+    save_split(tmp_path / "split.json", split, labeled)
     assert "archive" not in json.loads((tmp_path / "split.json").read_text())
-    again = load_split(tmp_path / "split.json", with_archive(labelled, Path("photos")))
-    assert again.unlabelled.tolist() == list(range(7, 37))
+    again = load_split(tmp_path / "split.json", with_archive(labeled, Path("photos")))
+    assert again.unlabeled.tolist() == list(range(7, 37))
 
 
 def test_fewer_shots_than_asked_for_are_taken_beside_an_archive_alone() -> None:
-    labelled = load_dataset("labelled", Path())
-    both = with_archive(labelled, Path("photos"))
+    labeled = load_dataset("labeled", Path())
+    both = with_archive(labeled, Path("photos"))
     split = draw_split(both, shots=2, seed=0)
     assert both.targets[split.train].sum(axis=0).tolist() == [1, 2, 2]  # one, two, zero
     with pytest.raises(NestKALAError, match="class 'one' has 1 images in the training pool, shots is 2"):
-        draw_split(labelled, shots=2, seed=0, queries=0)
-    every = draw_split(labelled, shots="all", seed=0, queries=0)
+        draw_split(labeled, shots=2, seed=0, queries=0)
+    every = draw_split(labeled, shots="all", seed=0, queries=0)
     assert sorted(every.train) == sorted(every.gallery) == list(range(7))
 
 
@@ -362,7 +362,7 @@ def test_what_is_left_out_of_an_archive_is_told(
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", failing)
-    found = with_archive(load_dataset("labelled", Path()), tmp_path / "photos")
+    found = with_archive(load_dataset("labeled", Path()), tmp_path / "photos")
     assert found.notes == (
         "warning: cannot list '1': Input/output error (archive)",
         "note: left out 2 files of formats that are not read (1 JPEG XL, 1 raw) (archive)",
@@ -381,24 +381,24 @@ def test_what_is_left_out_of_an_archive_is_told(
         ({"archive": "empty"}, "the archive empty holds no image"),
         ({"archive": "empty.txt"}, "the archive empty.txt holds no image"),
         ({"archive": "wrong.txt"}, r"none of the 2 images that wrong.txt lists is there, the first is 'a/1.png'"),
-        ({"data": "digits"}, "an archive goes with labelled images in files"),
-        ({"data": "own"}, "an archive goes with labelled images in files"),
+        ({"data": "digits"}, "an archive goes with labeled images in files"),
+        ({"data": "own"}, "an archive goes with labeled images in files"),
         ({"head_init": "random"}, "an archive is learned from by a start in closed form alone"),
         ({"head": "flat"}, "an archive is learned from by a start in closed form alone"),
         (
             {"shots": 1, "head_init": "labels", "data": "lists"},
-            "needs a labelled image: class number 3 has none",
+            "needs a labeled image: class number 3 has none",
         ),
         ({"data": "none"}, "data none needs classes, such as --archive photos --classes dog,cat,car"),
         ({"data": "none", "archive": None, "classes": "a,b"}, "data none needs an archive"),
-        ({"data": "none", "classes": "a,b", "shots": 3}, "data none has no labelled images: leave out queries"),
-        ({"data": "none", "classes": "a,b", "queries": 3}, "data none has no labelled images: leave out queries"),
-        ({"data": "none", "classes": "a,b", "gallery": "labelled"}, "gallery labelled is empty at 0 shots"),
+        ({"data": "none", "classes": "a,b", "shots": 3}, "data none has no labeled images: leave out queries"),
+        ({"data": "none", "classes": "a,b", "queries": 3}, "data none has no labeled images: leave out queries"),
+        ({"data": "none", "classes": "a,b", "gallery": "labeled"}, "gallery labeled is empty at 0 shots"),
         ({"data": "none", "classes": "a, b,a"}, "classes 'a, b,a' names the class 'a' more than once"),
         ({"data": "none", "classes": " ,"}, "names no class"),
         ({"data": "none", "classes": "gone.txt"}, "no 'gone.txt': one class name a line"),
         ({"data": "none", "classes": "alone"}, "needs two classes or more"),
-        ({"classes": "zero,won,two"}, "unknown class folder in 'labelled' 'one'; did you mean 'won'"),
+        ({"classes": "zero,won,two"}, "unknown class folder in 'labeled' 'one'; did you mean 'won'"),
         ({"data": "lists", "classes": "zero,one,two"}, "lists names its classes in classnames.txt: leave classes out"),
         ({"queries": 8}, "queries is 8, but only 7 images have a label"),
         ({"queries": -1}, "queries should be greater than or equal to 0"),

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def build(seed: int = 0, **settings: object) -> Parts:
-    """Model, loss and optimiser as a run makes them."""
+    """Model, loss and optimizer as a run makes them."""
     config = Config(**{"lengths": (4, 12), "seed": seed, "head_init": "random"} | settings)
     backbone = load_backbone("tiny", config.adapt_blocks if config.chosen_adapter == "clora" else 0)
     torch.manual_seed(seed)
@@ -265,7 +265,7 @@ def test_the_loss_is_kept_whatever_it_remembers(tmp_path: Path, trained: Parts) 
 
 
 def scaled_training(scaler: torch.amp.GradScaler, steps: int, overflow: int | None = None) -> None:
-    """Steps of an own optimiser, at one of which the gradient is not finite."""
+    """Steps of an own optimizer, at one of which the gradient is not finite."""
     parameter = nn.Parameter(torch.ones(3))
     optimizer = SGD([parameter], lr=0.1)
     for step in range(steps):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nestkala.codes import pack
 from nestkala.evaluation import evaluate
 from nestkala.heads import FlatHashHead
-from nestkala.losses import nested_centres
+from nestkala.losses import nested_centers
 from nestkala.modeling.model import HashModel
 from nestkala.settings.config import Config
 from nestkala.training.closed_form import Start, closed_form, default_class_bits
@@ -66,7 +66,7 @@ class World:
         labels = torch.randint(self.classes, (count,), generator=self._generator)
         return self.images(labels), labels
 
-    def labelled(self, counts: list[int]) -> tuple[Tensor, Tensor]:
+    def labeled(self, counts: list[int]) -> tuple[Tensor, Tensor]:
         """Features and one-hot labels of so many images of each class."""
         labels = torch.arange(self.classes).repeat_interleave(torch.tensor(counts))
         return self.images(labels), F.one_hot(labels, self.classes).float()
@@ -88,13 +88,13 @@ NONE = torch.zeros(0, WIDTH)
 
 def fitted(
     world: World,
-    unlabelled: Tensor,
-    labelled: Tensor = NONE,
+    unlabeled: Tensor,
+    labeled: Tensor = NONE,
     targets: Tensor | None = None,
     texts: Tensor | None = None,
 ) -> Classes:
-    targets = torch.zeros(len(labelled), world.classes) if targets is None else targets
-    return fit_classes(unlabelled, labelled, targets, texts, seeded(0))
+    targets = torch.zeros(len(labeled), world.classes) if targets is None else targets
+    return fit_classes(unlabeled, labeled, targets, texts, seeded(0))
 
 
 def named(classes: Classes, features: Tensor) -> Tensor:
@@ -107,8 +107,8 @@ def accuracy(found: Tensor, labels: Tensor) -> float:
     return (found == labels).float().mean().item()
 
 
-def by_nearest_mean(labelled: Tensor, targets: Tensor, features: Tensor) -> Tensor:
-    means = targets.T @ labelled / targets.sum(dim=0)[:, None]
+def by_nearest_mean(labeled: Tensor, targets: Tensor, features: Tensor) -> Tensor:
+    means = targets.T @ labeled / targets.sum(dim=0)[:, None]
     return torch.cdist(features, means).argmin(dim=1)
 
 
@@ -121,21 +121,21 @@ def test_images_without_labels_bring_it_near_to_bayes(given: str, classes: int) 
     """Though the labels alone, by the nearest mean, fall far behind."""
     for seed in range(2):
         world = World(classes, seed)
-        unlabelled, _ = world.some(600)
+        unlabeled, _ = world.some(600)
         counts = [1, 2, 9, *[3] * (classes - 3)] if "uneven" in given else [4] * classes
-        labelled, targets = world.labelled(counts)
+        labeled, targets = world.labeled(counts)
         names = world.names if given.startswith("names") else None
         if "wrong" in given:
             names = world.means.roll(1, dims=0)
         if "labels" not in given:
-            labelled, targets = labelled[:0], targets[:0]
-        found = fitted(world, unlabelled, labelled, targets, names)
+            labeled, targets = labeled[:0], targets[:0]
+        found = fitted(world, unlabeled, labeled, targets, names)
         images, labels = world.some(1000)
         best = accuracy(world.oracle(images), labels)
         assert best > 0.99
         assert accuracy(named(found, images), labels) > best - 0.04
-        if len(labelled):
-            assert accuracy(by_nearest_mean(labelled, targets, images), labels) < best - 0.1
+        if len(labeled):
+            assert accuracy(by_nearest_mean(labeled, targets, images), labels) < best - 0.1
         if "wrong" in given:
             assert found.text_sharpness == 0
         if names is None:
@@ -144,26 +144,26 @@ def test_images_without_labels_bring_it_near_to_bayes(given: str, classes: int) 
         torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(WIDTH), atol=1e-4, rtol=0)
 
 
-def test_without_unlabelled_images_it_is_no_worse_than_the_nearest_mean() -> None:
+def test_without_unlabeled_images_it_is_no_worse_than_the_nearest_mean() -> None:
     gains, means = [], []
     for seed in range(8):
         world = World(6, seed)
-        labelled, targets = world.labelled([4] * 6)
+        labeled, targets = world.labeled([4] * 6)
         images, labels = world.some(1000)
-        means.append(accuracy(by_nearest_mean(labelled, targets, images), labels))
-        gains.append(accuracy(named(fitted(world, NONE, labelled, targets), images), labels) - means[-1])
+        means.append(accuracy(by_nearest_mean(labeled, targets, images), labels))
+        gains.append(accuracy(named(fitted(world, NONE, labeled, targets), images), labels) - means[-1])
     assert np.mean(gains) > 0
     assert min(gains) > -2 * np.std(means)
 
 
 def test_a_class_without_labels_is_known_by_its_name() -> None:
     world = World(5)
-    labelled, targets = world.labelled([4, 4, 4, 4, 0])
+    labeled, targets = world.labeled([4, 4, 4, 4, 0])
     names = world.names
     images, labels = world.some(1000)
-    others = accuracy(by_nearest_mean(labelled, targets.clamp(min=1e-9), images), labels)
-    for unlabelled, least in ((world.some(600)[0], 0.95), (NONE, others)):
-        found = fitted(world, unlabelled, labelled, targets, names)
+    others = accuracy(by_nearest_mean(labeled, targets.clamp(min=1e-9), images), labels)
+    for unlabeled, least in ((world.some(600)[0], 0.95), (NONE, others)):
+        found = fitted(world, unlabeled, labeled, targets, names)
         assert accuracy(named(found, images)[labels == 4], labels[labels == 4]) > 0.5
         assert accuracy(named(found, images), labels) > least
 
@@ -186,11 +186,11 @@ def test_fewer_images_than_dimensions() -> None:
     right, nearest = [], []
     for seed in range(6):
         world = World(4, seed, width=64, apart=4.0)
-        labelled, targets = world.labelled([2] * 4)
+        labeled, targets = world.labeled([2] * 4)
         images, labels = world.some(500)
-        found = fitted(world, world.some(20)[0], labelled, targets)
+        found = fitted(world, world.some(20)[0], labeled, targets)
         assert all(getattr(found, name).isfinite().all() for name in ("basis", "whitening", "prototypes", "variances"))
-        nearest.append(accuracy(by_nearest_mean(labelled, targets, images), labels))
+        nearest.append(accuracy(by_nearest_mean(labeled, targets, images), labels))
         right.append(accuracy(named(found, images), labels))
     assert np.mean(right) > np.mean(nearest)
     assert min(np.subtract(right, nearest)) > -2 * np.std(nearest)
@@ -202,8 +202,8 @@ def test_eigenvectors_of_few_images_of_many_dimensions_are_found() -> None:
         images = normal(count, 1280).relu()
         images[:, 700:] = 0
         found = fit_classes(images, images[:0], torch.zeros(0, 3), normal(3, 1280, seed=1), seeded(0))
-        centred = (images - images.mean(dim=0)).double()
-        expected = torch.linalg.svdvals(centred).square() / count
+        centered = (images - images.mean(dim=0)).double()
+        expected = torch.linalg.svdvals(centered).square() / count
         torch.testing.assert_close(found.variances[:count].double(), expected, atol=1e-4, rtol=1e-4)
         assert all(getattr(found, name).isfinite().all() for name in ("basis", "whitening", "prototypes"))
 
@@ -235,22 +235,22 @@ TEXT_GRID, LABEL_GRID = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0), (5.0, 10.0, 15.0, 30
 
 @pytest.mark.parametrize("texts", ["names", "wrong names", "none"])
 def test_trust_and_accuracy_are_those_of_leaving_each_label_out(texts: str) -> None:
-    """Each labelled image's scores from sums that are made anew without it; in double precision, row by row."""
+    """Each labeled image's scores from sums that are made anew without it; in double precision, row by row."""
     world = World(6, seed=3, apart=2.0)
-    unlabelled = world.some(100)[0].double()
-    labelled, targets = (each.double() for each in world.labelled([2, 3, 4, 5, 6, 2]))
+    unlabeled = world.some(100)[0].double()
+    labeled, targets = (each.double() for each in world.labeled([2, 3, 4, 5, 6, 2]))
     targets[0, 3] = targets[5, 0] = 1  # two labels
     names = {"names": world.names, "wrong names": world.means.roll(2, dims=0), "none": None}[texts]
-    found = fitted(world, unlabelled, labelled, targets, None if names is None else names.double())
+    found = fitted(world, unlabeled, labeled, targets, None if names is None else names.double())
 
-    images = torch.cat([unlabelled, labelled]).numpy()
+    images = torch.cat([unlabeled, labeled]).numpy()
     values, vectors = np.linalg.eigh(np.cov(images.T, bias=True))
     half = np.diag((np.maximum(values, 0) + 2 * values.mean()) ** -0.25)
 
     def unit(rows: np.ndarray) -> np.ndarray:
         return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
-    known = unit((labelled.numpy() - images.mean(axis=0)) @ vectors)
+    known = unit((labeled.numpy() - images.mean(axis=0)) @ vectors)
     said = unit((names - names.mean(dim=0)).double().numpy() @ vectors) if names is not None else np.zeros((6, WIDTH))
     halved, text_part = unit(known @ half), unit(said @ half) if names is not None else said
     by_text, by_label = np.zeros((2, len(known), 6))
@@ -275,19 +275,19 @@ def test_trust_and_accuracy_are_those_of_leaving_each_label_out(texts: str) -> N
 
 def test_one_label_a_class_tells_how_far_to_trust_names_but_has_none_left_out() -> None:
     world = World(8)
-    unlabelled, (labelled, targets) = world.some(200)[0], world.labelled([1] * 8)
-    right = fitted(world, unlabelled, labelled, targets, world.names)
-    wrong = fitted(world, unlabelled, labelled, targets, world.means.roll(3, dims=0))
+    unlabeled, (labeled, targets) = world.some(200)[0], world.labeled([1] * 8)
+    right = fitted(world, unlabeled, labeled, targets, world.names)
+    wrong = fitted(world, unlabeled, labeled, targets, world.means.roll(3, dims=0))
     assert (right.accuracy, wrong.accuracy) == (None, None)
     assert wrong.text_sharpness == 0 < right.text_sharpness
 
 
-# The order of centres
+# The order of centers
 
 
-def agreement(centres: Tensor, similarity: Tensor) -> float:
-    """sum_ij similarity_ij <centre_i, centre_j>, the k-th bit counting 1 / k, over pairs of two classes; by loops."""
-    c, s = centres.double().numpy(), similarity.double().numpy()
+def agreement(centers: Tensor, similarity: Tensor) -> float:
+    """sum_ij similarity_ij <center_i, center_j>, the k-th bit counting 1 / k, over pairs of two classes; by loops."""
+    c, s = centers.double().numpy(), similarity.double().numpy()
     weights = 1 / np.arange(1, c.shape[1] + 1)
     return sum(s[i, j] * (weights * c[i] * c[j]).sum() for i, j in itertools.permutations(range(len(c)), 2))
 
@@ -297,19 +297,19 @@ def similar(classes: int, seed: int) -> Tensor:
     return mixed @ mixed.T
 
 
-def rows_of(centres: Tensor) -> list[tuple[float, ...]]:
-    return sorted(map(tuple, centres.tolist()))
+def rows_of(centers: Tensor) -> list[tuple[float, ...]]:
+    return sorted(map(tuple, centers.tolist()))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 6])
-def test_few_centres_are_arranged_nearly_as_well_as_they_can_be(classes: int) -> None:
+def test_few_centers_are_arranged_nearly_as_well_as_they_can_be(classes: int) -> None:
     shares = []
     for seed in range(8):
-        centres, similarity = nested_centres(classes, 12, seeded(seed)).double(), similar(classes, seed)
-        found = arrange(centres, similarity)
-        assert rows_of(found) == rows_of(centres)
-        every = [agreement(centres[list(order)], similarity) for order in itertools.permutations(range(classes))]
-        assert agreement(found, similarity) >= agreement(centres, similarity) - 1e-9
+        centers, similarity = nested_centers(classes, 12, seeded(seed)).double(), similar(classes, seed)
+        found = arrange(centers, similarity)
+        assert rows_of(found) == rows_of(centers)
+        every = [agreement(centers[list(order)], similarity) for order in itertools.permutations(range(classes))]
+        assert agreement(found, similarity) >= agreement(centers, similarity) - 1e-9
         any_order, best = float(np.mean(every)), max(every)
         if best > any_order + 1e-9:
             shares.append((agreement(found, similarity) - any_order) / (best - any_order))
@@ -318,12 +318,12 @@ def test_few_centres_are_arranged_nearly_as_well_as_they_can_be(classes: int) ->
 
 
 @pytest.mark.parametrize("classes", [7, 40])
-def test_no_swap_of_two_centres_helps_any_more(classes: int) -> None:
-    centres, similarity = nested_centres(classes, 16, seeded(1)).double(), similar(classes, 1)
-    found = arrange(centres, similarity)
-    assert rows_of(found) == rows_of(centres)
+def test_no_swap_of_two_centers_helps_any_more(classes: int) -> None:
+    centers, similarity = nested_centers(classes, 16, seeded(1)).double(), similar(classes, 1)
+    found = arrange(centers, similarity)
+    assert rows_of(found) == rows_of(centers)
     best = agreement(found, similarity)
-    assert best > agreement(centres, similarity)
+    assert best > agreement(centers, similarity)
     for i, j in itertools.combinations(range(classes), 2):
         swapped = found.clone()
         swapped[[i, j]] = found[[j, i]]
@@ -338,18 +338,18 @@ def test_how_many_bits_are_for_the_class() -> None:
     assert {bits: default_class_bits(bits) for bits in table} == table
 
 
-def test_where_the_class_is_certain_the_class_bits_are_its_centre() -> None:
+def test_where_the_class_is_certain_the_class_bits_are_its_center() -> None:
     """But in images so far off along a bit's direction that 0.4 of their deviations, or less at first, exceed 1."""
     classes, bits, count = 6, 24, 500
     units = F.normalize(normal(count, 10, dtype=torch.float64) * torch.linspace(1, 3, 10), dim=1)
     whitening = torch.diag(torch.linspace(2, 0.5, 10, dtype=torch.float64))
-    centres = nested_centres(classes, bits, seeded(0)).double()
+    centers = nested_centers(classes, bits, seeded(0)).double()
     labels = torch.arange(count) % classes
-    rows = class_rows(units, whitening, centres, seeded(0))
+    rows = class_rows(units, whitening, centers, seeded(0))
     assert rows.shape == (bits, 10 + classes)
     mean = units.mean(dim=0)
     logits = torch.cat([units - mean, F.one_hot(labels, classes).double()], dim=1) @ rows.T
-    own = logits - centres[labels]  # what the image itself adds
+    own = logits - centers[labels]  # what the image itself adds
     deviations = own / own.std(dim=0).clamp(min=1e-12)
     share = [0.4 * min(1, k / (2.5 * math.log2(classes))) for k in range(bits)]
     assert not own[:, 0].any()
@@ -357,7 +357,7 @@ def test_where_the_class_is_certain_the_class_bits_are_its_centre() -> None:
     near = deviations.abs() * torch.tensor(share) < 1
     assert near[:, : bits // 4].all()
     assert near.double().mean() > 0.98
-    assert torch.equal(logits.sign()[near], centres[labels][near])
+    assert torch.equal(logits.sign()[near], centers[labels][near])
     directions = rows[:, :10] @ torch.linalg.inv(whitening)  # of the images whitened: all of one length each block
     blocks = F.normalize(directions[1:10], dim=1)
     torch.testing.assert_close(blocks @ blocks.T, torch.eye(9, dtype=torch.float64), atol=1e-8, rtol=0)
@@ -436,24 +436,24 @@ def test_texts_and_images_are_one_regression(count: int) -> None:
     codes, image_codes = normal(classes, bits, seed=2).double().sign(), normal(count, bits, seed=3).double().sign()
     weight, bias = fit_text(texts, codes, images, image_codes)
 
-    centred = (texts - texts.mean(dim=0)).numpy()
-    rows = [(max(10, count / classes), x / np.linalg.norm(x), y) for x, y in zip(centred, codes.numpy(), strict=True)]
+    centered = (texts - texts.mean(dim=0)).numpy()
+    rows = [(max(10, count / classes), x / np.linalg.norm(x), y) for x, y in zip(centered, codes.numpy(), strict=True)]
     if count:
         about = (images - images.mean(dim=0)).numpy()
         rows += [(1.0, x / np.linalg.norm(x), y) for x, y in zip(about, image_codes.numpy(), strict=True)]
     stacked = np.vstack([*(n**0.5 * x for n, x, _ in rows), 2 * np.eye(width)])
     wanted = np.vstack([*(n**0.5 * y for n, _, y in rows), np.zeros((width, bits))])
     expected = np.linalg.lstsq(stacked, wanted, rcond=None)[0]
-    size = np.linalg.norm(centred, axis=1).mean()
-    np.testing.assert_allclose((texts @ weight.T + bias).numpy(), centred / size @ expected, rtol=1e-8, atol=1e-10)
+    size = np.linalg.norm(centered, axis=1).mean()
+    np.testing.assert_allclose((texts @ weight.T + bias).numpy(), centered / size @ expected, rtol=1e-8, atol=1e-10)
 
 
-def test_three_texts_about_a_centre_of_all_texts_have_codes_of_their_own() -> None:
+def test_three_texts_about_a_center_of_all_texts_have_codes_of_their_own() -> None:
     """About their own mean they span a plane, in which (1, 1), (1, -1) and (-1, 1) cannot be told by two bits."""
     texts = normal(3, 8, seed=4) + 3
     codes = torch.tensor([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
     none = torch.zeros(0, 8), torch.zeros(0, 3)
-    weight, bias = fit_text(texts, codes, *none, centre=torch.full((8,), 3.0))
+    weight, bias = fit_text(texts, codes, *none, center=torch.full((8,), 3.0))
     assert torch.equal((texts @ weight.T + bias).sign(), codes)
     weight, bias = fit_text(texts, codes, *none)
     assert not torch.equal((texts @ weight.T + bias).sign(), codes)
@@ -494,16 +494,16 @@ def before(anchors: Tensor, lengths: tuple[int, ...] = (8, 16, 64), width: int =
 
 def started(
     model: HashModel,
-    unlabelled: Tensor,
-    labelled: Tensor = NONE,
+    unlabeled: Tensor,
+    labeled: Tensor = NONE,
     targets: Tensor | None = None,
-    text_centre: Tensor | None = None,
+    text_center: Tensor | None = None,
     **settings: object,
 ) -> Start:
-    targets = torch.zeros(len(labelled), len(model.anchors)) if targets is None else targets
+    targets = torch.zeros(len(labeled), len(model.anchors)) if targets is None else targets
     config = Config(**settings)
-    asked = {"seed": config.seed, "has_texts": config.has_texts, "text_centre": text_centre}
-    start = closed_form(model, unlabelled.split(200), labelled.split(7), targets, config, **asked)
+    asked = {"seed": config.seed, "has_texts": config.has_texts, "text_center": text_center}
+    start = closed_form(model, unlabeled.split(200), labeled.split(7), targets, config, **asked)
     start.apply(model)
     return start
 
@@ -513,8 +513,8 @@ def started(
 def test_codes_of_a_class_are_alike_and_every_bit_varies(classes: int, given: str) -> None:
     world = World(classes, apart=4.0)
     model, images, labels = before(world.names), *world.some(1500)
-    labelled, targets = world.labelled([0 if given == "names" else 4] * classes)
-    start = started(model, images, labelled, targets, head_init="labels" if given == "labels" else "auto")
+    labeled, targets = world.labeled([0 if given == "names" else 4] * classes)
+    start = started(model, images, labeled, targets, head_init="labels" if given == "labels" else "auto")
     queries, their_labels = world.some(200)
     with torch.no_grad():
         (h, in_code_space), (asked, _) = model(images), model(queries)
@@ -534,7 +534,7 @@ def test_codes_of_a_class_are_alike_and_every_bit_varies(classes: int, given: st
     layer = model.class_layer
     assert layer is not None
     with torch.no_grad():
-        every = torch.cat([images, labelled])
+        every = torch.cat([images, labeled])
         p = layer.probabilities(layer.units(every))
         votes = sum(torch.outer(p_i, code) for p_i, code in zip(p, model(every)[0].sign(), strict=True))
     assert torch.equal(votes.sign(), start.class_codes)
@@ -589,9 +589,9 @@ def trained(model: HashModel) -> list[Tensor]:
 def test_double_precision() -> None:
     world = World(5)
     images, names = world.some(300)[0], world.names
-    labelled, targets = world.labelled([3] * 5)
+    labeled, targets = world.labeled([3] * 5)
     single, double = before(names), before(names).double()
-    starts = [started(model, images, labelled, targets) for model in (single, double)]
+    starts = [started(model, images, labeled, targets) for model in (single, double)]
     assert starts[1].class_codes.dtype == torch.float64
     assert all(tensor.dtype == torch.float64 for tensor in trained(double))
     assert starts[0].text_sharpness == starts[1].text_sharpness
@@ -633,7 +633,7 @@ def test_what_it_cannot_start_from_is_told_in_a_line() -> None:
     spoilt[7, 3] = torch.nan
     assert "finite features, and those of 1 images are not" in refused(before(anchors), spoilt)
     few, targets = images[:5], torch.eye(6)[:5]
-    assert "without texts every class needs a labelled image: class number 5 has none" in refused(
+    assert "without texts every class needs a labeled image: class number 5 has none" in refused(
         before(anchors), images, few, targets, head_init="labels"
     )
     bare = HashModel(Joint(WIDTH), anchors, (8,))  # type: ignore[arg-type]
@@ -668,10 +668,10 @@ def test_a_thousand_classes_fit_into_memory() -> None:
     assert right > 0.5
 
 
-def test_zero_shot_labels_are_the_nearest_centred_text_by_cosine() -> None:
+def test_zero_shot_labels_are_the_nearest_centered_text_by_cosine() -> None:
     features, texts = normal(50, 7) + 4, normal(4, 7, seed=1) - 2
-    centred = [[x - m for x, m in zip(row, features.mean(dim=0).tolist(), strict=True)] for row in features.tolist()]
+    centered = [[x - m for x, m in zip(row, features.mean(dim=0).tolist(), strict=True)] for row in features.tolist()]
     directions = texts - texts.mean(dim=0)
-    for row, found in zip(centred, zero_shot_labels(features, texts).tolist(), strict=True):
+    for row, found in zip(centered, zero_shot_labels(features, texts).tolist(), strict=True):
         cosines = [F.cosine_similarity(torch.tensor(row), direction, dim=0).item() for direction in directions]
         assert found == cosines.index(max(cosines))

@@ -60,9 +60,9 @@ def shaped_like_clip(scale: float, images_per_class: int) -> tuple[Tensor, Tenso
     """Tokens (N, 4, 512), whose means are of norm 10 * scale and lie about their class, and labels (N, C)."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(CLASSES).repeat(images_per_class)
-    centres, shared = torch.randn(CLASSES, 1, WIDTH, generator=draw), torch.randn(1, 1, WIDTH, generator=draw)
+    centers, shared = torch.randn(CLASSES, 1, WIDTH, generator=draw), torch.randn(1, 1, WIDTH, generator=draw)
     noise = torch.randn(len(labels), 4, WIDTH, generator=draw)
-    tokens = shared + 0.7 * centres[labels] + noise
+    tokens = shared + 0.7 * centers[labels] + noise
     tokens = tokens * (10 * scale / tokens.mean(dim=1).norm(dim=1).mean())
     return tokens.half(), nn.functional.one_hot(labels, CLASSES).float()
 

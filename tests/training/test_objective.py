@@ -13,7 +13,7 @@ from nestkala.losses import (
     TrainingSet,
     WithHSWD,
     minimum_distance,
-    nested_centres,
+    nested_centers,
     random_codes,
 )
 from nestkala.plugins import OWN, plugins
@@ -63,25 +63,25 @@ def test_several_labels_are_taken_or_refused_as_the_loss_says(name: str) -> None
             make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL, seed=0)
 
 
-def test_centres_are_prefixes_or_drawn_for_each_length() -> None:
-    def centres(**settings: str) -> list[torch.Tensor]:
+def test_centers_are_prefixes_or_drawn_for_each_length() -> None:
+    def centers(**settings: str) -> list[torch.Tensor]:
         nested = make_loss(Config(loss="csq", **RANDOM, **settings), HEAD, TARGETS, seed=0)
         assert all(isinstance(loss, CSQ) for loss in nested.losses)
-        return [loss.centres for loss in nested.losses]
+        return [loss.centers for loss in nested.losses]
 
-    short, middle, long = centres()
+    short, middle, long = centers()
     assert torch.equal(long[:, :8], middle)
     assert torch.equal(long[:, :3], short)
-    assert torch.equal(long, nested_centres(CLASSES, 16, torch.Generator().manual_seed(0)))
-    short, middle, long = centres(centres="independent")
+    assert torch.equal(long, nested_centers(CLASSES, 16, torch.Generator().manual_seed(0)))
+    short, middle, long = centers(centers="independent")
     assert not torch.equal(long[:, :8], middle)
     assert minimum_distance(long) >= 8  # rows of a Hadamard matrix
 
 
 def test_where_the_head_started_is_where_the_loss_pulls() -> None:
-    started = nested_centres(CLASSES, 16, torch.Generator().manual_seed(9))
-    nested = make_loss(Config(loss="csq", lengths=LENGTHS, epochs=1), HEAD, TARGETS, seed=0, centres=started)
-    assert torch.equal(nested.losses[-1].centres, started)
+    started = nested_centers(CLASSES, 16, torch.Generator().manual_seed(9))
+    nested = make_loss(Config(loss="csq", lengths=LENGTHS, epochs=1), HEAD, TARGETS, seed=0, centers=started)
+    assert torch.equal(nested.losses[-1].centers, started)
 
 
 def test_arguments_reach_the_loss() -> None:
@@ -116,9 +116,9 @@ def test_a_classifier_of_the_loss_is_among_what_is_trained() -> None:
     assert {tuple(parameter.shape) for parameter in nested.parameters()} >= {(CLASSES, 3), (CLASSES, 16)}
 
 
-def test_independent_centres_do_not_fit_a_start_from_text() -> None:
+def test_independent_centers_do_not_fit_a_start_from_text() -> None:
     with pytest.raises(NestKALAError, match="needs a random start"):
-        Config(centres="independent")
+        Config(centers="independent")
 
 
 OPTIONS = [

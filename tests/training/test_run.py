@@ -19,7 +19,7 @@ from nestkala.plugins import plugins
 from nestkala.settings.config import Config
 from nestkala.settings.loading import load_config
 from nestkala.tokens.source import TokenSource
-from nestkala.training.anchors import class_anchors, text_centre
+from nestkala.training.anchors import class_anchors, text_center
 from nestkala.training.closed_form import closed_form
 from nestkala.training.model_spec import spec_of_run
 from nestkala.training.objective import make_loss
@@ -187,8 +187,8 @@ def test_no_shots_give_the_codes_that_the_class_names_alone_place(run: Path, tmp
     with seeded(0):
         model = spec_of_run(config, backbone, dataset.class_names).build(backbone.tower, anchors)
     tokens = TokenSource(backbone, "fp32", batch_size=128, workers=0).batches(dataset, sorted(split.gallery.tolist()))
-    centre = text_centre(config, backbone)
-    start = closed_form(model, tokens, [], torch.zeros(0, 10), config, seed=0, has_texts=True, text_centre=centre)
+    center = text_center(config, backbone)
+    start = closed_form(model, tokens, [], torch.zeros(0, 10), config, seed=0, has_texts=True, text_center=center)
     start.apply(model)
     assert start.accuracy is None
     for name, tensor in trained(folder).items():
@@ -232,10 +232,10 @@ def test_a_start_from_text_needs_the_features_own_text(tmp_path: Path) -> None:
         settings(tmp_path, head_init="text", anchors="orthonormal")
 
 
-def test_codes_start_at_the_centres_of_the_labels(tmp_path: Path) -> None:
-    centres = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
+def test_codes_start_at_the_centers_of_the_labels(tmp_path: Path) -> None:
+    centers = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
     targets = torch.tensor([[0.0, 1, 0], [1, 0, 1], [1, 1, 1]])
-    nested = make_loss(settings(tmp_path, lengths=(2, 4)), NestedHashHead(3, (2, 4)), targets, seed=0, centres=centres)
+    nested = make_loss(settings(tmp_path, lengths=(2, 4)), NestedHashHead(3, (2, 4)), targets, seed=0, centers=centers)
     two, four = (codes for name, codes in nested.state_dict().items() if name.endswith("codes"))
     assert torch.equal(two, four[:, :2])
     assert four[0].tolist() == [-1, 1, 1, -1]
@@ -262,7 +262,7 @@ def test_run_folder_that_exists_is_refused(run: Path) -> None:
         {"head_init": "random"},
         {"head_init": "labels"},
         {"class_bits": 3},
-        {"unlabelled": 20},
+        {"unlabeled": 20},
         {"max_grad_norm": 0.1},
     ],
     ids=str,
@@ -431,7 +431,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Of a loss without memory, and of all that have one."""
     script = tmp_path / "one_after_another.py"
     script.write_text(ONE_AFTER_ANOTHER)
-    adsh = "--loss adsh --head cascade --loss-args queries 12 round_epochs 1 --gallery labelled"
+    adsh = "--loss adsh --head cascade --loss-args queries 12 round_epochs 1 --gallery labeled"
     given = ["--loss dpsh", "--loss kiddo", "--loss dhn", "--loss mdsh", "--loss dsdh", adsh]
     common = [
         *("--precision", "fp64", "--epochs", "2", "--shots", "2", "--lengths", "4,12,20"),

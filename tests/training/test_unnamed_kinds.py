@@ -27,14 +27,14 @@ def fitted(
     world: World, images: Tensor, known: list[int], shots: int = 0, unnamed: int | None = None, text: bool = True
 ) -> tuple[Tensor, int]:
     """The class of each image, by place among the known ones, -1 for none; and how many kinds had no name."""
-    labelled, targets = NONE, torch.zeros(0, len(known))
+    labeled, targets = NONE, torch.zeros(0, len(known))
     if shots:
-        labelled, every = world.labelled([shots if c in known else 0 for c in range(world.classes)])
+        labeled, every = world.labeled([shots if c in known else 0 for c in range(world.classes)])
         targets = every[:, known]
     names = world.names
-    centre = names.mean(dim=0)  # of texts about anything
+    center = names.mean(dim=0)  # of texts about anything
     found = fit_classes(
-        images, labelled, targets, names[known] if text else None, seeded(0), centre if text else None, unnamed
+        images, labeled, targets, names[known] if text else None, seeded(0), center if text else None, unnamed
     )
     best = named(found, images)
     return torch.where(best < len(known), best, -1), len(found.prototypes) - len(known)
@@ -74,12 +74,12 @@ def test_where_every_kind_is_named_there_are_no_others(classes: int, shots: int)
 
 
 def test_classes_broader_than_the_clusters_are_all_there_is() -> None:
-    """Two classes of ten kinds of things each: labelled images of one class are of many clusters."""
+    """Two classes of ten kinds of things each: labeled images of one class are of many clusters."""
     world = World(20, apart=6.0)
     images, _ = world.some(2000)
-    labelled, kinds = world.labelled([1] * 20)
+    labeled, kinds = world.labeled([1] * 20)
     targets = torch.stack([kinds[:, :10].sum(dim=1), kinds[:, 10:].sum(dim=1)], dim=1)
-    found = fit_classes(images, labelled, targets, None, seeded(0), None, None)
+    found = fit_classes(images, labeled, targets, None, seeded(0), None, None)
     assert len(found.prototypes) == 2
 
 
@@ -100,7 +100,7 @@ def test_codes_of_an_archive_whose_kinds_are_mostly_unnamed_tell_these_apart() -
     reached = []
     for kinds in (0, "auto"):
         model = before(names[known], (32,))
-        start = started(model, images, text_centre=names.mean(dim=0), unnamed_kinds=kinds)
+        start = started(model, images, text_center=names.mean(dim=0), unnamed_kinds=kinds)
         assert start.class_codes.shape == (3, 32)
         with torch.no_grad():
             codes = pack(model(images)[0].numpy())
@@ -117,7 +117,7 @@ def test_held_out_likelihood_is_that_of_a_mixture_whose_frequencies_the_others_g
         return math.log(weight * a + (1 - weight) * b)
 
     weight = 0.5
-    for _ in range(10):  # expectation maximisation, image by image
+    for _ in range(10):  # expectation maximization, image by image
         shares = [weight * math.exp(SHARPNESS * float(x @ prototypes[0])) / math.exp(density(x, weight)) for x in fit]
         weight = sum(shares) / len(shares)
     wanted = sum(density(x, weight) for x in held) / len(held)
@@ -125,12 +125,12 @@ def test_held_out_likelihood_is_that_of_a_mixture_whose_frequencies_the_others_g
 
 
 def test_clusters_that_lie_apart_are_found_one_by_one() -> None:
-    centres = torch.eye(8)
-    units = F.normalize(centres.repeat(25, 1) + 0.05 * normal(200, 8), dim=1)
+    centers = torch.eye(8)
+    units = F.normalize(centers.repeat(25, 1) + 0.05 * normal(200, 8), dim=1)
     found = clusters(units, 8, seeded(0))
-    nearest = (found @ centres.T).argmax(dim=1)
+    nearest = (found @ centers.T).argmax(dim=1)
     assert sorted(nearest.tolist()) == list(range(8))
-    assert ((found * centres[nearest]).sum(dim=1) > 0.99).all()
+    assert ((found * centers[nearest]).sum(dim=1) > 0.99).all()
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +141,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     of_class = [np.flatnonzero(digits.targets[:, c]) for c in range(10)]
     for c in range(10):
         for number, index in enumerate(of_class[c][:12]):
-            name = f"labelled/{digits.class_names[c]}" if number < 4 else "photos"
+            name = f"labeled/{digits.class_names[c]}" if number < 4 else "photos"
             if number < 4 and c > 1:
                 continue
             path = folder / name / f"{c}-{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(digits.read(index))
-    given = {"data": str(folder / "labelled"), "archive": folder / "photos", "queries": 0, "unnamed_kinds": 8}
+    given = {"data": str(folder / "labeled"), "archive": folder / "photos", "queries": 0, "unnamed_kinds": 8}
     small = {"lengths": (8, 32), "workers": 0, "cache_gb": 0, "backbone": "tiny", "output": folder / "run"}
     return train(Config(**(given | small)))
 

@@ -17,7 +17,7 @@ _KNOWN = {
     ),
     "split": ("split", "subset", "partition", "part"),
 }
-"""What columns are recognised by, in small letters and with _ for spaces and hyphens."""
+"""What columns are recognized by, in small letters and with _ for spaces and hyphens."""
 _NAMED = re.compile(r"(?P<file>.+?):(?P<columns>(?:path|label|split|image)=.*)", re.DOTALL)
 
 

@@ -54,7 +54,7 @@ def load_hub(data: str) -> HubDataset:
     are needed that run no scripts.
 
     Raises NestKALAError where the extra `hf` is missing or the data cannot be had; for columns that are not
-    recognised; and for a column of labels that holds none.
+    recognized; and for a column of labels that holds none.
     """
     name, named = named_columns(data.removeprefix(HUB))
     splits = _splits(name, data)

@@ -34,7 +34,7 @@ def load_manifest(data: str, class_names: tuple[str, ...] | None = None) -> File
         class_names: the classes, some of which may have no image; by default the labels that there are, sorted.
 
     Raises:
-        NestKALAError: a table that cannot be read; columns that are not recognised (says which there are, and how to
+        NestKALAError: a table that cannot be read; columns that are not recognized (says which there are, and how to
             name them); a row without a path, or whose image is not there, a label that is no class or a split of
             another name, with file and line; fewer than two classes.
     """

@@ -52,9 +52,9 @@ class DataSettings(Settings):
     queries_per_class: int | None = Field(
         None, ge=1, description="number of queries to draw from each class (single-label data only)"
     )
-    gallery: Literal["all", "labelled"] = Field(
+    gallery: Literal["all", "labeled"] = Field(
         "all",
-        description="search all gallery images, or only the labelled training images, whose codes some losses learn",
+        description="search all gallery images, or only the labeled training images, whose codes some losses learn",
     )
     train_pool: int | None = Field(
         None,
@@ -71,7 +71,7 @@ class DataSettings(Settings):
 
     @property
     def labels_per_class(self) -> int | Literal["all"]:
-        """Labelled images to train on: `shots`, or what suits the data."""
+        """Labeled images to train on: `shots`, or what suits the data."""
         if self.shots is not None:
             return self.shots
         if self.data == "none":
@@ -94,5 +94,5 @@ class DataSettings(Settings):
                 missing = "an archive" if self.archive is None else "classes"
                 raise ValueError(f"data none needs {missing}, such as --archive photos --classes dog,cat,car")
             if self.queries or self.queries_per_class or self.labels_per_class:
-                raise ValueError("data none has no labelled images: leave out queries, queries_per_class and shots")
+                raise ValueError("data none has no labeled images: leave out queries, queries_per_class and shots")
         return self

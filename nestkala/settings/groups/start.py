@@ -29,7 +29,7 @@ class StartSettings(Settings):
         description="closed form: how many kinds of things the images show besides the named classes; auto: estimated "
         "from the images",
     )
-    unlabelled: int = Field(
+    unlabeled: int = Field(
         100_000,
         ge=2,
         description="closed form: the most unlabeled images to use, from the archive or otherwise from the gallery",

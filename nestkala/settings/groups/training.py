@@ -19,7 +19,7 @@ class TrainingSettings(Settings):
         "quantization term",
     )
     loss_args: dict[str, float] = Field({}, description="more arguments for the loss, such as: margin 0.3")
-    centres: Literal["nested", "independent"] = Field(
+    centers: Literal["nested", "independent"] = Field(
         "nested",
         description="losses with hash centers: nested centers share prefixes across lengths; independent ones are "
         "drawn for each length (random start only)",

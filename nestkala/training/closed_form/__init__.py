@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...heads import NestedHashHead
-from ...losses import nested_centres
+from ...losses import nested_centers
 from ...modeling.class_layer import ClassLayer
 from ...modeling.model import HashModel
 from ...settings.groups import StartSettings
@@ -59,18 +59,18 @@ class Start:
 @torch.no_grad()
 def closed_form(
     model: HashModel,
-    unlabelled: Iterable[Tensor],
-    labelled: Iterable[Tensor],
+    unlabeled: Iterable[Tensor],
+    labeled: Iterable[Tensor],
     targets: Tensor,
     settings: StartSettings,
     *,
     seed: int,
     has_texts: bool,
-    text_centre: Tensor | None = None,
+    text_center: Tensor | None = None,
 ) -> Start:
     """Where a model starts; the model is left as it is.
 
-    Classes are learned from texts, labels and unlabelled images together (`fit_classes`); for kinds of things that have
+    Classes are learned from texts, labels and unlabeled images together (`fit_classes`); for kinds of things that have
     no name class layer and head are wider. Some bits of the code are for the class (`class_rows`), the others for
     the image itself (`detail_rows`; `class_places` says which), each scaled to unit deviation.
     `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
@@ -78,13 +78,13 @@ def closed_form(
 
     Args:
         model: with a nested head and a class layer.
-        unlabelled: tokens of images, in batches, as `Tower.trunk` gives them.
-        labelled: tokens of the training images, in batches; none at 0 shots.
+        unlabeled: tokens of images, in batches, as `Tower.trunk` gives them.
+        labeled: tokens of the training images, in batches; none at 0 shots.
         targets: multi-hot labels (N, C) of the latter.
         settings: class bits and unnamed kinds.
-        seed: draws centres and rotations.
+        seed: draws centers and rotations.
         has_texts: whether the model's anchors are the class names' embeddings, to be learned from.
-        text_centre: as for `fit_classes` and `fit_text`.
+        text_center: as for `fit_classes` and `fit_text`.
 
     Raises:
         NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes,
@@ -96,7 +96,7 @@ def closed_form(
     if len(anchors) < 2:
         raise NestKALAError("a start in closed form needs two classes or more: say --head-init random")
     texts = anchors if has_texts else None
-    text_centre = None if text_centre is None else text_centre.to(anchors)
+    text_center = None if text_center is None else text_center.to(anchors)
     if texts is not None and texts.shape[1] != width:
         raise NestKALAError(
             f"a start from text needs anchors in the features' space, but their widths are {texts.shape[1]} and "
@@ -106,8 +106,8 @@ def closed_form(
     if texts is not None:
         _check_spread("anchors", texts)
     elif missing := (targets.sum(dim=0) == 0).nonzero().flatten().tolist():
-        raise NestKALAError(f"without texts every class needs a labelled image: class number {missing[0]} has none")
-    without, with_label = (_features(model, anchors, tokens) for tokens in (unlabelled, labelled))
+        raise NestKALAError(f"without texts every class needs a labeled image: class number {missing[0]} has none")
+    without, with_label = (_features(model, anchors, tokens) for tokens in (unlabeled, labeled))
     sizes = [sum(map(len, batches)) for batches in (without, with_label)]
     everything = torch.cat([*without, *with_label])
     del without, with_label  # or a large archive would be there twice
@@ -116,13 +116,13 @@ def closed_form(
 
     generator = torch.Generator().manual_seed(seed)
     unnamed = None if settings.unnamed_kinds == "auto" else settings.unnamed_kinds
-    classes = fit_classes(images, known, targets, texts, generator, text_centre, unnamed)
+    classes = fit_classes(images, known, targets, texts, generator, text_center, unnamed)
     layer, hash_layer, probabilities, codes = _layers(classes, everything, lengths[-1], settings.class_bits, generator)
     expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
     class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)[: len(anchors)]
     if texts is None:  # the anchors are elsewhere: images say nothing of them
         everything, codes = anchors[:0], codes[:0]
-    weight, bias = fit_text(anchors, class_codes, everything, codes, text_centre)
+    weight, bias = fit_text(anchors, class_codes, everything, codes, text_center)
     scale = scale_to_labels(class_codes, lengths)
     return Start(
         layer,
@@ -144,7 +144,7 @@ def closed_form_of_kinds(model: HashModel, features: Tensor, generator: torch.Ge
     Args:
         model: with a nested head, a class layer and no class.
         features: of images, (M, d), finite.
-        generator: draws clusters, centres and rotations.
+        generator: draws clusters, centers and rotations.
 
     Raises:
         NestKALAError: images that are all alike, or fewer than two.
@@ -201,10 +201,10 @@ def _rows(
     for_class = class_places(bits, class_bits, few_images).to(units.device)
     overlap = probabilities.T @ probabilities
     size = overlap.diagonal().clamp(min=1e-12).rsqrt()
-    centres = nested_centres(probabilities.shape[1], int(for_class.sum()), generator).to(units)
-    centres = arrange(centres, overlap * size[:, None] * size)
+    centers = nested_centers(probabilities.shape[1], int(for_class.sum()), generator).to(units)
+    centers = arrange(centers, overlap * size[:, None] * size)
     rows = units.new_empty(bits, units.shape[1] + probabilities.shape[1])
-    rows[for_class] = class_rows(units, classes.whitening, centres, generator)
+    rows[for_class] = class_rows(units, classes.whitening, centers, generator)
     if not for_class.all():
         variances, for_image = (classes.variances, classes.mean_variance), int((~for_class).sum())
         rows[~for_class] = detail_rows(units, probabilities, *variances, for_image, generator, few_images)

@@ -1,40 +1,40 @@
-"""Which class gets which hash centre."""
+"""Which class gets which hash center."""
 
 import torch
 from torch import Tensor
 
 
-def arrange(centres: Tensor, similarity: Tensor) -> Tensor:
-    """The centres (C, L), entries -1 or +1, in an order in which similar classes have similar ones.
+def arrange(centers: Tensor, similarity: Tensor) -> Tensor:
+    """The centers (C, L), entries -1 or +1, in an order in which similar classes have similar ones.
 
     An image that could be of either of two classes then has a code near both. The first bits count most, the k-th as
-    1 / k, since they make the short codes. The order is a local optimum of sum_ij similarity_ij <centre_i, centre_j>
-    (a quadratic assignment problem), found by swapping the centres of two classes as long as that helps.
+    1 / k, since they make the short codes. The order is a local optimum of sum_ij similarity_ij <center_i, center_j>
+    (a quadratic assignment problem), found by swapping the centers of two classes as long as that helps.
 
     Args:
-        centres: in any order.
+        centers: in any order.
         similarity: of the classes, symmetric (C, C).
     """
-    counts = 1 / torch.arange(1, centres.shape[1] + 1).to(centres)
-    products = ((centres * counts) @ centres.T).fill_diagonal_(0)
-    similarity = similarity.to(centres).clone().fill_diagonal_(0)
+    counts = 1 / torch.arange(1, centers.shape[1] + 1).to(centers)
+    products = ((centers * counts) @ centers.T).fill_diagonal_(0)
+    similarity = similarity.to(centers).clone().fill_diagonal_(0)
 
     def value(order: Tensor) -> float:
         return (similarity * products[order][:, order]).sum().item()
 
-    order = torch.arange(len(centres), device=centres.device)
-    best, at_once = value(order), max(1, len(centres) // 16)
-    while at_once > len(centres) // 256:
+    order = torch.arange(len(centers), device=centers.device)
+    best, at_once = value(order), max(1, len(centers) // 16)
+    while at_once > len(centers) // 256:
         swapped = _swap(order, _gains(similarity, products[order][:, order]), at_once)
         if (found := value(swapped)) > best:
             order, best = swapped, found
         else:  # swaps made at once can get into each other's way
             at_once //= 2
-    return centres[order]
+    return centers[order]
 
 
 def _gains(similarity: Tensor, products: Tensor) -> Tensor:
-    """What swapping the centres of i and j adds to the sum, (C, C), where i < j, else nothing."""
+    """What swapping the centers of i and j adds to the sum, (C, C), where i < j, else nothing."""
     mixed = similarity @ products
     own = mixed.diagonal()
     return (2 * (mixed + mixed.T - own[:, None] - own) + 4 * similarity * products).triu(1)

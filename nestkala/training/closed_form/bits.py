@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _FULL_SHARE, _BITS_TO_FULL = 0.4, 2.5
-_DETAIL_REGULARISATION = 0.5  # in mean variances
+_DETAIL_REGULARIZATION = 0.5  # in mean variances
 _CLASSES_TAKEN_OUT = 0.3  # of what tells classes apart, from the detail bits: all of it would cost class mAP
 _ROTATION_ROUNDS, _ROTATION_IMAGES = 30, 20_000
 
@@ -35,28 +35,28 @@ def class_places(bits: int, class_bits: int | None, few_images: bool) -> Tensor:
     return (places < 8) | ((places >= 16) & (places < doubling + doubling // 2))
 
 
-def class_rows(units: Tensor, whitening: Tensor, centres: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows (L, k + C) on unit features and class probabilities, whose signs are codes near the class's centre.
+def class_rows(units: Tensor, whitening: Tensor, centers: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows (L, k + C) on unit features and class probabilities, whose signs are codes near the class's center.
 
-    A bit is the expected centre's, p . z, plus a little of the image itself: the projection on a direction rotated by
+    A bit is the expected center's, p . z, plus a little of the image itself: the projection on a direction rotated by
     ITQ. Where one class is certain that changes nothing, but for images 2.5 deviations off along it. Where two are
     likely, some of the bits in which they differ go with one and some with the other, so that the code lies between
-    both centres and images of either class find it (a dither). The image's part grows to 0.4 over the first 2.5 log2(C)
+    both centers and images of either class find it (a dither). The image's part grows to 0.4 over the first 2.5 log2(C)
     bits, which the class itself needs.
 
     Args:
         units: of images, (M, k).
         whitening: (k, k), as in a `ClassLayer`.
-        centres: (C, L), entries -1 or +1.
+        centers: (C, L), entries -1 or +1.
         generator: draws the rotation's start.
     """
-    num_classes, bits = centres.shape
+    num_classes, bits = centers.shape
     whitened = (units - units.mean(dim=0)) @ whitening
     directions = rotated_components(whitened, bits, generator)  # (k, L)
     projected = whitened @ directions
     steps = torch.arange(bits).to(units) / (_BITS_TO_FULL * math.log2(num_classes))
     share = _FULL_SHARE * steps.clamp(max=1) / projected.std(dim=0).clamp(min=1e-12)
-    return torch.cat([share[:, None] * (whitening @ directions).T, centres.T], dim=1)
+    return torch.cat([share[:, None] * (whitening @ directions).T, centers.T], dim=1)
 
 
 def detail_rows(
@@ -83,7 +83,7 @@ def detail_rows(
     if few_images:
         rows = rotated_components(units - units.mean(dim=0), bits, generator).T
         return torch.cat([rows, rows.new_zeros(bits, probabilities.shape[1])], dim=1)
-    half = (variances + _DETAIL_REGULARISATION * mean_variance).pow(-0.25)  # (k,)
+    half = (variances + _DETAIL_REGULARIZATION * mean_variance).pow(-0.25)  # (k,)
     images = (units - units.mean(dim=0)) * half
     means = probabilities.T @ images / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, k)
     _, strengths, directions = torch.linalg.svd(means, full_matrices=False)
@@ -95,7 +95,7 @@ def detail_rows(
 
 
 def rotated_components(images: Tensor, bits: int, generator: torch.Generator) -> Tensor:
-    """The first principal directions of centred images (M, k), rotated for their signs to lose least: (k, bits).
+    """The first principal directions of centered images (M, k), rotated for their signs to lose least: (k, bits).
 
     Where more bits are asked for than there are directions, these are rotated anew, from another start.
 

@@ -17,11 +17,11 @@ from .unnamed import SAMPLE, find_kinds, number_of_kinds
 _TEXT_SHARPNESS = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _LABEL_SHARPNESS = (5.0, 10.0, 15.0, 30.0, 60.0)
 _USUAL = 15.0  # where nothing tells how far to trust texts or labels
-_TEXT_COUNT = 0.5  # labelled images that a class's text counts as in its prototype
+_TEXT_COUNT = 0.5  # labeled images that a class's text counts as in its prototype
 _PRIOR = 0.25  # how much of the first evidence stays: without it posteriors drift to whatever clusters there are
 _FIRST_ROUNDS, _ROUNDS, _INNER_ROUNDS = 4, 4, 2
 _CLUSTERINGS = 4
-_CLEARLY = 0.3  # by how much more of the labelled images clusters must be right than their own labels and the names are
+_CLEARLY = 0.3  # by how much more of the labeled images clusters must be right than their own labels and the names are
 _MOST_CLUSTERED = 32  # classes: of more, clusters that know no names were never likelier
 
 
@@ -35,8 +35,8 @@ class Classes(NamedTuple):
         prototypes: of the classes and of kinds without a name after them, (C + U, k), of unit norm.
         variances: along the principal directions, (k,), and their mean over all d.
         text_sharpness, label_sharpness: how far texts and labels were trusted.
-        accuracy: share of the labelled images whose class the others' labels and the texts give; None where fewer than
-            half of the classes have two labelled images.
+        accuracy: share of the labeled images whose class the others' labels and the texts give; None where fewer than
+            half of the classes have two labeled images.
     """
 
     mean: Tensor
@@ -51,53 +51,53 @@ class Classes(NamedTuple):
 
 
 def fit_classes(
-    unlabelled: Tensor,
-    labelled: Tensor,
+    unlabeled: Tensor,
+    labeled: Tensor,
     targets: Tensor,
     texts: Tensor | None,
     generator: torch.Generator,
-    text_centre: Tensor | None = None,
+    text_center: Tensor | None = None,
     unnamed: int | None = 0,
 ) -> Classes:
     """Learn the classes from whatever there is.
 
     Texts and labels give each image without a label first probabilities of the classes. How much each of the two counts
-    is chosen by the likelihood of the labelled images, each left out in turn. Then prototypes and probabilities take
-    turns (expectation maximisation), in a space that is whitened by how images differ within a class, as in
+    is chosen by the likelihood of the labeled images, each left out in turn. Then prototypes and probabilities take
+    turns (expectation maximization), in a space that is whitened by how images differ within a class, as in
     discriminant analysis; a part of the first evidence stays. Names and few labels can mislead. Where classes are few,
     the same is done from clusters that know neither. The likeliest are taken where no label can be left out, or where
-    they are right about clearly more of the labelled images than names and labels are about those left out.
+    they are right about clearly more of the labeled images than names and labels are about those left out.
     Where the images show more kinds of things than were named, the others are learned along with them (`find_kinds`).
 
     Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), images without
     labels as in TransCLIP (Zanella et al., NeurIPS 2024).
 
     Args:
-        unlabelled: features of images (M, d).
-        labelled: features of images (n, d), n 0 or more; with M at least two images.
+        unlabeled: features of images (M, d).
+        labeled: features of images (n, d), n 0 or more; with M at least two images.
         targets: multi-hot labels of the latter (n, C).
         texts: directions of the classes among the features (C, d); None for none, where every class needs a label.
         generator: draws the clusters' starts.
-        text_centre: direction (d,) of texts about anything, beside which those of a few classes say more than beside
+        text_center: direction (d,) of texts about anything, beside which those of a few classes say more than beside
             their own mean; None for the latter.
         unnamed: kinds of things that have no name, 0 or more; None for as many as the images show.
     """
-    space = _Space.of(torch.cat([unlabelled, labelled]))
+    space = _Space.of(torch.cat([unlabeled, labeled]))
     halved = space.halved
     shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)  # of an image's classes in it
-    given = _Images(space.units(unlabelled), space.units(labelled), targets, shares)
+    given = _Images(space.units(unlabeled), space.units(labeled), targets, shares)
 
-    def evidence(centre: Tensor | None) -> _Evidence:
+    def evidence(center: Tensor | None) -> _Evidence:
         if texts is None:
             return _gather(given, halved, None)
-        away = texts - (texts.mean(dim=0) if centre is None else centre)
+        away = texts - (texts.mean(dim=0) if center is None else center)
         return _gather(given, halved, F.normalize(away @ space.basis, dim=1))
 
     found = evidence(None)
     first = posteriors_of(given.others, found)
     best = _alternate(given, halved, first, found.said, found.staying(given.others))
     certain = found.accuracy is not None and found.accuracy > 1 - _CLEARLY
-    if not certain and targets.shape[1] <= min(_MOST_CLUSTERED, len(unlabelled)):
+    if not certain and targets.shape[1] <= min(_MOST_CLUSTERED, len(unlabeled)):
         ways = _clusterings(halved(given.others), first, generator)
         by_cluster = [_alternate(given, halved, way, torch.zeros_like(found.said), None) for way in ways]
         clustered = max(by_cluster, key=lambda solution: solution.likelihood)
@@ -106,7 +106,7 @@ def fit_classes(
             best = clustered
 
     if unnamed != 0 and len(given.others) > 1:
-        wider = evidence(text_centre)
+        wider = evidence(text_center)
         best = _with_unnamed(given, halved, wider, best, unnamed, generator) or best
     return Classes(
         space.mean,
@@ -173,7 +173,7 @@ class _Space(NamedTuple):
         return torch.cat([F.normalize((rows - self.mean) @ self.basis, dim=1) for rows in features.split(CHUNK)])
 
     def halved(self, units: Tensor) -> Tensor:
-        """Units (n, k) after half a whitening, regularised, of unit norm again."""
+        """Units (n, k) after half a whitening, regularized, of unit norm again."""
         return F.normalize(units * (self.variances + 2 * self.mean_variance).pow(-0.25), dim=1)
 
 
@@ -189,7 +189,7 @@ class _Evidence:
     """Of each class for units (m, k): (m, C), as logits."""
 
     said: Tensor  # directions of the texts (C, k), 0 where there are none
-    shown: Tensor  # those of texts and labelled images together, in the halved space
+    shown: Tensor  # those of texts and labeled images together, in the halved space
     halved: Callable[[Tensor], Tensor]
     text_sharpness: float
     label_sharpness: float  # 0 where there are no labels
@@ -213,7 +213,7 @@ class _Solution(NamedTuple):
 
 
 def _gather(images: _Images, halved: Callable[[Tensor], Tensor], texts: Tensor | None) -> _Evidence:
-    """What texts (C, k), if there are any, and labelled images say, trusted as far as the latter bear out."""
+    """What texts (C, k), if there are any, and labeled images say, trusted as far as the latter bear out."""
     _, known, targets, shares = images
     said = torch.zeros_like(targets.T @ known) if texts is None else texts
     label_sums = targets.T @ halved(known) + _TEXT_COUNT * halved(said)
@@ -300,7 +300,7 @@ def _alternate(
 
 
 def _share_right(images: _Images, solution: _Solution) -> float:
-    """The share of labelled images whose nearest prototype is that of a class of theirs."""
+    """The share of labeled images whose nearest prototype is that of a class of theirs."""
     nearest = (F.normalize(images.known @ solution.whitening, dim=1) @ solution.prototypes.T).argmax(dim=1)
     return images.targets.gather(1, nearest[:, None]).float().mean().item()
 
@@ -318,8 +318,8 @@ def _clusterings(units: Tensor, first: Tensor, generator: torch.Generator) -> It
 
 def _spectrum(images: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Variances (d,), descending, and principal directions (d, d) of rows (n, d) with this mean."""
-    centred = (rows - mean for rows in images.split(CHUNK))
-    values, vectors = eigen(torch.stack([rows.T @ rows for rows in centred]).sum(dim=0) / len(images))
+    centered = (rows - mean for rows in images.split(CHUNK))
+    values, vectors = eigen(torch.stack([rows.T @ rows for rows in centered]).sum(dim=0) / len(images))
     return values.flip(0).clamp(min=0), vectors.flip(1)
 
 
@@ -335,7 +335,7 @@ def _can_leave_out(targets: Tensor) -> bool:
 
 
 def _trust(by_text: Tensor, by_label: Tensor, targets: Tensor, shares: Tensor, has_texts: bool) -> tuple[float, float]:
-    """The sharpness of the evidence of texts and of labels under which the labelled images are likeliest.
+    """The sharpness of the evidence of texts and of labels under which the labeled images are likeliest.
 
     With one label a class there is nothing to leave out: only how far texts are right can be seen then.
     """
@@ -354,7 +354,7 @@ def _trust(by_text: Tensor, by_label: Tensor, targets: Tensor, shares: Tensor, h
 
 
 def _without_own(images: Tensor, targets: Tensor, sums: Tensor) -> Tensor:
-    """Cosines (n, C) of labelled images to the classes' sums, an image left out of those of its own classes."""
+    """Cosines (n, C) of labeled images to the classes' sums, an image left out of those of its own classes."""
     cosines = images @ F.normalize(sums, dim=1).T
     rows, classes = targets.nonzero(as_tuple=True)
     own = sums[classes] - images[rows]

@@ -22,7 +22,7 @@ _CLOSED_WITHIN = 1.2  # nats an image; named classes that explain the images so 
 _AS_GOOD_WITHIN = 0.3  # nats an image
 _FEW_IMAGES = 200  # of which half, a sample to make clusters of, say too little
 _IMAGES_OF_A_KIND = 4  # among so few images
-_LEAST_FOUND = 0.6  # of the labelled images; clusters in which fewer find their class are finer than the classes
+_LEAST_FOUND = 0.6  # of the labeled images; clusters in which fewer find their class are finer than the classes
 
 
 class Kinds(NamedTuple):
@@ -50,13 +50,13 @@ def find_kinds(
 
     The classes are all there is where images that were held out are nearly as likely under them as under any number of
     clusters. Otherwise there are as many clusters as make them likely, unless these are finer than the classes: then
-    labelled images would not fall into clusters of their own class. A class owns the clusters that most of their
-    labelled images give it, or one that its name and labels fit best.
+    labeled images would not fall into clusters of their own class. A class owns the clusters that most of their
+    labeled images give it, or one that its name and labels fit best.
 
     Args:
         sample: images (S, k), of unit norm, in random order.
         evidence: of names and labels for each class, (S, C).
-        known: labelled images (n, k), of unit norm.
+        known: labeled images (n, k), of unit norm.
         targets: multi-hot labels of the latter (n, C).
         classes: prototypes (C, k) of the named classes where each image has to be of one of them.
         number: of kinds without a name; None for what the images say.
@@ -122,7 +122,7 @@ def _owners(
 
 
 def _votes(known: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
-    """How many labelled images of each class fell into each cluster, (J, C)."""
+    """How many labeled images of each class fell into each cluster, (J, C)."""
     return F.one_hot(_nearest(known, prototypes), len(prototypes)).to(targets).T @ targets
 
 
@@ -131,7 +131,7 @@ def _nearest(known: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def _share_found(known: Tensor, targets: Tensor, prototypes: Tensor) -> float:
-    """The share of labelled images that share a cluster with another one of their class.
+    """The share of labeled images that share a cluster with another one of their class.
 
     Those of classes with one label are not counted; 1 where there are no others.
     """

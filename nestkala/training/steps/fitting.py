@@ -1,4 +1,4 @@
-"""Training on the labelled images."""
+"""Training on the labeled images."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def fit(
     model: HashModel,
     tokens: Tensor,
     targets: Tensor,
-    centres: Tensor | None,
+    centers: Tensor | None,
     folder: Path,
     resumes: bool,
 ) -> Trainer:
@@ -37,12 +37,12 @@ def fit(
         model: that starts where training is to.
         tokens: of the training images (N, ...).
         targets: their multi-hot labels (N, C).
-        centres: hash centres (C, L) that the model starts from, if any.
+        centers: hash centers (C, L) that the model starts from, if any.
         folder: of the run.
         resumes: whether there is a checkpoint to go on from.
     """
     main = accelerator.is_main_process
-    loss = make_loss(config, model.head, targets, seed=config.seed, centres=centres)
+    loss = make_loss(config, model.head, targets, seed=config.seed, centers=centers)
     trainer = Trainer(config, accelerator, model, loss, tokens, targets, folder / CHECKPOINT)
     if resumes:
         trainer.resume()

@@ -74,7 +74,7 @@ def choose_split(config: Config, dataset: ImageDataset) -> Split:
 
 
 def check_training(config: Config, num_images: int, processes: int) -> bool:
-    """Whether there is training on so many labelled images.
+    """Whether there is training on so many labeled images.
 
     Raises:
         NestKALAError: they are too few for the settings.
@@ -83,5 +83,5 @@ def check_training(config: Config, num_images: int, processes: int) -> bool:
         check_batch(config, num_images, processes)
         return True
     if not config.starts_in_closed_form:
-        raise NestKALAError(f"{config.data} has no labelled image to train on, which needs a start from text")
+        raise NestKALAError(f"{config.data} has no labeled image to train on, which needs a start from text")
     return False

@@ -14,21 +14,21 @@ from ...modeling.saved_model import ModelSpec
 from ...settings.config import Config
 from ...tokens.source import TokenSource
 from ...utils.seeding import seeded
-from ..anchors import class_anchors, text_centre
+from ..anchors import class_anchors, text_center
 from ..closed_form import Start, closed_form
 from .announcement import left_out
-from .tokens import unlabelled_batches
+from .tokens import unlabeled_batches
 
 
 def load_towers(
     config: Config, class_names: tuple[str, ...], accelerator: Accelerator
 ) -> tuple[Backbone, Tensor, Tensor | None]:
-    """The backbone, the classes' anchors (C, d_t), and the centre of texts (d_t,) for a start that uses them."""
+    """The backbone, the classes' anchors (C, d_t), and the center of texts (d_t,) for a start that uses them."""
     with accelerator.local_main_process_first():  # which may download
         backbone = load_backbone(config.backbone, config.num_adapted)
         anchors = class_anchors(config, backbone, class_names, seed=config.seed)
-        centre = text_centre(config, backbone) if config.has_texts else None
-    return backbone, anchors, centre
+        center = text_center(config, backbone) if config.has_texts else None
+    return backbone, anchors, center
 
 
 def new_model(config: Config, spec: ModelSpec, backbone: Backbone, anchors: Tensor, device: torch.device) -> HashModel:
@@ -44,9 +44,9 @@ def find_start(
     source: TokenSource,
     dataset: ImageDataset,
     split: Split,
-    labelled: Sequence[Tensor],
+    labeled: Sequence[Tensor],
     targets: Tensor,
-    centre: Tensor | None,
+    center: Tensor | None,
     show: bool,
 ) -> tuple[Start | None, list[int]]:
     """The start in closed form, where the settings ask for one, and unreadable images of the archive.
@@ -57,24 +57,24 @@ def find_start(
         source: of tokens.
         dataset: whose images they are.
         split: which of them have no labels.
-        labelled: tokens of the training images, in batches.
+        labeled: tokens of the training images, in batches.
         targets: multi-hot labels (N, C) of those.
-        centre: of texts, as `load_towers` gives it.
+        center: of texts, as `load_towers` gives it.
         show: whether to show a bar, and say how many images are left out.
     """
     if not config.starts_in_closed_form:
         return None, []
     broken: list[int] = []
-    unlabelled = unlabelled_batches(source, dataset, split, config.unlabelled, broken, show)
+    unlabeled = unlabeled_batches(source, dataset, split, config.unlabeled, broken, show)
     start = closed_form(
         model,
-        unlabelled,
-        labelled,
+        unlabeled,
+        labeled,
         targets,
         config,
         seed=config.seed,
         has_texts=config.has_texts,
-        text_centre=centre,
+        text_center=center,
     )
     if show and broken:
         print(left_out([dataset.names[index] for index in broken], "of the archive"))

@@ -14,7 +14,7 @@ def table(metrics: RunMetrics) -> str:
     A sentence says so where there were no queries to score with.
     """
     shown = {name: title for name, title in SCORE_TITLES.items() if any(name in of for of in metrics.lengths.values())}
-    unscored = [] if "map" in shown else ["no mAP: there are no queries (--queries N draws N of the labelled images)"]
+    unscored = [] if "map" in shown else ["no mAP: there are no queries (--queries N draws N of the labeled images)"]
     if not shown:
         return unscored[0]
     rows = [
@@ -47,7 +47,7 @@ def remarks(metrics: RunMetrics, config: Config) -> list[str]:
     if metrics.leave_one_out_accuracy is not None:
         known = "the class names and the other labels" if config.has_texts else "the other labels"
         share = f"{metrics.leave_one_out_accuracy:.2f}"
-        lines.append(f"leave-one-out estimate: {known} give {share} of the labelled images their class")
+        lines.append(f"leave-one-out estimate: {known} give {share} of the labeled images their class")
     if metrics.unnamed_kinds:
         lines.append(
             f"note: the images show more kinds of things than were named: {metrics.unnamed_kinds} clusters without a "

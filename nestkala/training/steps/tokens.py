@@ -27,11 +27,11 @@ def token_source(settings: MachineSettings, spec: ModelSpec, backbone: Backbone,
     return TokenSource(backbone, settings.precision, settings.encode_batch_size, workers, cache)
 
 
-def unlabelled_batches(
+def unlabeled_batches(
     source: TokenSource, dataset: ImageDataset, split: Split, most: int, broken: list[int], show: bool
 ) -> Iterator[Tensor]:
     """Tokens of the images whose labels are not looked at; those of an archive that cannot be read go to `broken`."""
-    chosen = np.setdiff1d(split.unlabelled[:most], split.train).tolist()
+    chosen = np.setdiff1d(split.unlabeled[:most], split.train).tolist()
     label = "images without labels" if show else None
     yield from source.batches(dataset, chosen, label, broken=None if split.archive is None else broken)
     if chosen and len(broken) == len(chosen):

@@ -1,6 +1,6 @@
 """Draws what photographs find, run beside run: a page of thumbnails, one row a code length.
 
-python scripts/neighbours.py RUN [RUN ...] --output neighbours.jpg
+python scripts/neighbors.py RUN [RUN ...] --output neighbors.jpg
 
 The runs must share queries and gallery (same data, same protocol seed). Frames are green where the class is right.
 """

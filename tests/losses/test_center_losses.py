@@ -34,15 +34,15 @@ def random_h(size=7, bits=BITS, seed=0):
 
 
 def training_set(kind, seed=0):
-    """Random centres; of the batch one image has no label, one has two and one all, unless the loss forbids it."""
+    """Random centers; of the batch one image has no label, one has two and one all, unless the loss forbids it."""
     generator = torch.Generator().manual_seed(seed)
-    centres = (torch.randint(0, 2, (CLASSES, BITS), generator=generator) * 2 - 1).double()
+    centers = (torch.randint(0, 2, (CLASSES, BITS), generator=generator) * 2 - 1).double()
     if kind.multi_label:
         targets = (torch.rand(NUM, CLASSES, generator=generator) < 0.35).double()
         targets[0], targets[1], targets[7] = 0, 1, torch.tensor([1, 1, 0, 0])
     else:
         targets = torch.eye(CLASSES).double()[torch.randint(0, CLASSES, (NUM,), generator=generator)]
-    return TrainingSet(targets, torch.ones(NUM, BITS), {BITS: centres, BITS + 1: torch.ones(1, 1)}.__getitem__, seed)
+    return TrainingSet(targets, torch.ones(NUM, BITS), {BITS: centers, BITS + 1: torch.ones(1, 1)}.__getitem__, seed)
 
 
 def make(kind, training, options=None, seen=True):
@@ -57,8 +57,8 @@ def labels_of(row):
     return [k for k, y in enumerate(row.tolist()) if y]
 
 
-def majority(labels, centres, k):
-    votes = sum(centres[c, k].item() for c in labels)
+def majority(labels, centers, k):
+    votes = sum(centers[c, k].item() for c in labels)
     return (votes > 0) - (votes < 0)
 
 
@@ -71,11 +71,11 @@ def cosine(x, y):
     return dot / (sum(a * a for a in x) ** 0.5 * sum(b * b for b in y) ** 0.5)
 
 
-def slow_csq(h, targets, centres, quantization=1e-4, **_):
+def slow_csq(h, targets, centers, quantization=1e-4, **_):
     central, spread = [], []
     for i in range(len(h)):
         for k in range(h.shape[1]):
-            c, p = majority(labels_of(targets[i]), centres, k), (h[i, k] + 1) / 2
+            c, p = majority(labels_of(targets[i]), centers, k), (h[i, k] + 1) / 2
             y = (c + 1) / 2
             if c:
                 central.append(-y * torch.log(p) - (1 - y) * torch.log(1 - p))
@@ -83,43 +83,43 @@ def slow_csq(h, targets, centres, quantization=1e-4, **_):
     return {"central": mean(central), "quantization": quantization * mean(spread)}
 
 
-def slow_dpn(h, targets, centres, margin=0.7615941559557649, **_):
+def slow_dpn(h, targets, centers, margin=0.7615941559557649, **_):
     costs = []
     for i in range(len(h)):
         for k in range(h.shape[1]):
-            if c := majority(labels_of(targets[i]), centres, k):
+            if c := majority(labels_of(targets[i]), centers, k):
                 costs.append(max(margin - h[i, k] * c, h[i, k] * 0))
     return {"polarization": mean(costs)}
 
 
-def slow_ortho(h, targets, centres, margined, scale=None, **_):
+def slow_ortho(h, targets, centers, margined, scale=None, **_):
     costs = []
-    scale = scale or math.sqrt(2) * math.log(max(len(centres), 3) - 1)
+    scale = scale or math.sqrt(2) * math.log(max(len(centers), 3) - 1)
     for i in range(len(h)):
         labels = labels_of(targets[i])
-        logits = [scale * margined(cosine(h[i], centres[k]), k in labels) for k in range(len(centres))]
+        logits = [scale * margined(cosine(h[i], centers[k]), k in labels) for k in range(len(centers))]
         total = sum(torch.exp(z) for z in logits)
         if labels:
             costs.append(sum(-torch.log(torch.exp(logits[k]) / total) / len(labels) for k in labels))
     return {"classification": mean(costs)}
 
 
-def slow_ortho_cos(h, targets, centres, margin=0.2, **options):
-    return slow_ortho(h, targets, centres, lambda cos, own: cos - margin if own else cos, **options)
+def slow_ortho_cos(h, targets, centers, margin=0.2, **options):
+    return slow_ortho(h, targets, centers, lambda cos, own: cos - margin if own else cos, **options)
 
 
-def slow_ortho_arc(h, targets, centres, margin=0.2, **options):
+def slow_ortho_arc(h, targets, centers, margin=0.2, **options):
     return slow_ortho(
-        h, targets, centres, lambda cos, own: torch.cos(torch.acos(cos) + margin) if own else cos, **options
+        h, targets, centers, lambda cos, own: torch.cos(torch.acos(cos) + margin) if own else cos, **options
     )
 
 
-def slow_mdsh(h, targets, centres, training_targets, memory, beta=1.0, quantization=1e-4, **_):
+def slow_mdsh(h, targets, centers, training_targets, memory, beta=1.0, quantization=1e-4, **_):
     """`memory`: {image: its last seen h}."""
     central, pairs, spread = [], [], []
     for i in range(len(h)):
-        logits = [math.sqrt(h.shape[1]) * cosine(h[i], centres[k]) for k in range(len(centres))]
-        for k in range(len(centres)):
+        logits = [math.sqrt(h.shape[1]) * cosine(h[i], centers[k]) for k in range(len(centers))]
+        for k in range(len(centers)):
             p = torch.exp(logits[k]) / sum(torch.exp(z) for z in logits)
             central.append(-torch.log(p) if targets[i, k] else -torch.log(1 - p))
         for j, u in memory.items():
@@ -164,7 +164,7 @@ def slow_terms(kind, loss, h, training, options):
     return SLOW[kind](
         h,
         training.targets[INDICES],
-        centres=training.centres(BITS),
+        centers=training.centers(BITS),
         training_targets=training.targets,
         memory=memory,
         weight=getattr(loss, "classifier", torch.nn.Linear(1, 1)).weight,
@@ -210,7 +210,7 @@ def test_the_order_of_the_batch_does_not_matter(kind):
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_bit_may_be_negated_everywhere_at_once(kind):
-    """In h, in the centres, in what is remembered, in the classifier's column."""
+    """In h, in the centers, in what is remembered, in the classifier's column."""
     training, h = training_set(kind), random_h()
     targets = training.targets[INDICES]
     loss, negated = make(kind, training), make(kind, training)
@@ -231,10 +231,10 @@ def test_a_bit_may_be_negated_everywhere_at_once(kind):
 @pytest.mark.parametrize("kind", LOSSES)
 def test_values_and_gradients_are_finite_for_saturated_codes_and_zeros(kind, bits, num_classes, dtype):
     generator = torch.Generator().manual_seed(bits)
-    centres = (torch.randint(0, 2, (num_classes, bits), generator=generator) * 2 - 1).to(dtype)
+    centers = (torch.randint(0, 2, (num_classes, bits), generator=generator) * 2 - 1).to(dtype)
     labels = torch.arange(6) % num_classes
     targets = torch.eye(num_classes, dtype=dtype)[labels]
-    h = centres[labels]  # right
+    h = centers[labels]  # right
     h[1] *= -1  # wrong
     h[2] *= 1 - torch.finfo(dtype).eps  # nearly right
     h[3] *= torch.finfo(dtype).eps - 1  # nearly wrong
@@ -242,7 +242,7 @@ def test_values_and_gradients_are_finite_for_saturated_codes_and_zeros(kind, bit
     if kind.multi_label:
         targets[0] = 0
         targets[5] = 1
-    training = TrainingSet(targets, torch.ones(6, bits), {bits: centres}.__getitem__)
+    training = TrainingSet(targets, torch.ones(6, bits), {bits: centers}.__getitem__)
     loss = kind.for_training(bits, training).to(dtype)
     h.requires_grad_()
     for name, term in loss.terms(h, targets, torch.arange(6)).items():
@@ -280,9 +280,9 @@ def test_state_dict_takes_a_loss_up_where_it_was(kind):
     training, h = training_set(kind), random_h()
     trained = make(kind, training)
     state = {name: value.clone() for name, value in trained.state_dict().items()}
-    assert state.keys() == {MDSH: {"centres", "memory"}, GreedyHash: {"classifier.weight"}}.get(kind, {"centres"})
+    assert state.keys() == {MDSH: {"centers", "memory"}, GreedyHash: {"classifier.weight"}}.get(kind, {"centers"})
     other = training_set(kind, seed=9)
-    fresh = make(kind, TrainingSet(training.targets, other.codes, other.centres, other.seed), seen=False)
+    fresh = make(kind, TrainingSet(training.targets, other.codes, other.centers, other.seed), seen=False)
     fresh.load_state_dict(state)
     values = [loss(h, training.targets[INDICES], INDICES) for loss in (trained, fresh)]
     assert torch.equal(*values)
@@ -300,22 +300,22 @@ def test_there_are_no_anchors_and_a_name(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LOSSES if kind is not GreedyHash])
-def test_centres_are_a_copy(kind):
+def test_centers_are_a_copy(kind):
     training = training_set(kind)
     loss = make(kind, training)
-    training.centres(BITS).neg_()
-    assert torch.equal(loss.centres, -training.centres(BITS))
+    training.centers(BITS).neg_()
+    assert torch.equal(loss.centers, -training.centers(BITS))
 
 
 @pytest.mark.parametrize("kind", [CSQ, DPN])
-def test_bits_at_which_the_centres_of_an_images_labels_tie_are_ignored(kind):
+def test_bits_at_which_the_centers_of_an_images_labels_tie_are_ignored(kind):
     training, h = training_set(kind), random_h()
-    targets, centres = training.targets[INDICES], training.centres(BITS)
+    targets, centers = training.targets[INDICES], training.centers(BITS)
     name = {CSQ: "central", DPN: "polarization"}[kind]
     term = make(kind, training, {"margin": 2.0} if kind is DPN else {}).terms(h, targets, INDICES)[name]
     gradient = torch.autograd.grad(term, h)[0]
     assert targets[0].tolist() == [1, 1, 0, 0]
-    assert torch.equal(gradient[0] == 0, centres[0] != centres[1])
+    assert torch.equal(gradient[0] == 0, centers[0] != centers[1])
     assert not gradient[1].any()  # no label at all
 
 
@@ -357,10 +357,10 @@ def test_orthohash_margins_agree_where_they_are_nothing():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_orthohash_angle_is_right_on_the_centres_axis(sign):
-    centres = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]], dtype=torch.float64)
-    h = (sign * centres[:1]).clone().requires_grad_()
-    value = OrthoHashArc(centres, margin=0.4, scale=2.0)(h, torch.tensor([[1.0, 0, 0]]).double(), torch.tensor([0]))
+def test_orthohash_angle_is_right_on_the_centers_axis(sign):
+    centers = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]], dtype=torch.float64)
+    h = (sign * centers[:1]).clone().requires_grad_()
+    value = OrthoHashArc(centers, margin=0.4, scale=2.0)(h, torch.tensor([[1.0, 0, 0]]).double(), torch.tensor([0]))
     own = 2 * math.cos(0.4 if sign == 1 else math.pi + 0.4)
     assert value.item() == pytest.approx(math.log(math.exp(own) + 2) - own, rel=1e-12)
     value.backward()
@@ -376,18 +376,18 @@ def test_orthohash_needs_no_more_than_the_direction():
 
 
 def test_mdsh_knows_how_sure_it_is_where_single_precision_sees_certainty():
-    """An image right at the centre of a class that is not its own: p is 1 up to 1e-9, and log(1 - p) still exact."""
+    """An image right at the center of a class that is not its own: p is 1 up to 1e-9, and log(1 - p) still exact."""
     bits, generator = 512, torch.Generator().manual_seed(0)
-    centres = torch.randint(0, 2, (5, bits), generator=generator).float() * 2 - 1
+    centers = torch.randint(0, 2, (5, bits), generator=generator).float() * 2 - 1
     targets = torch.eye(5)[[1]]
-    loss = MDSH(centres, targets, beta=0.0, quantization=0.0)
-    logits = [bits**0.5 * (centres[0] @ centres[k]).item() / bits for k in range(5)]
+    loss = MDSH(centers, targets, beta=0.0, quantization=0.0)
+    logits = [bits**0.5 * (centers[0] @ centers[k]).item() / bits for k in range(5)]
     total = math.fsum(math.exp(z) for z in logits)
     costs = [-math.log(math.exp(z) / total) if k == 1 else None for k, z in enumerate(logits)]
     for k in (0, 2, 3, 4):
         costs[k] = -math.log(math.fsum(math.exp(z) for j, z in enumerate(logits) if j != k) / total)
     assert costs[0] > 17  # single precision's 1 - p is 0
-    assert loss(centres[:1], targets, torch.tensor([0])).item() == pytest.approx(sum(costs) / 5, rel=1e-5)
+    assert loss(centers[:1], targets, torch.tensor([0])).item() == pytest.approx(sum(costs) / 5, rel=1e-5)
 
 
 def test_mdsh_memory_holds_the_last_seen_h_of_each_image():
@@ -405,7 +405,7 @@ def test_mdsh_memory_holds_the_last_seen_h_of_each_image():
 
 def test_mdsh_leaves_images_not_seen_yet_out():
     training, h = training_set(MDSH), random_h()
-    few = MDSH(training.centres(BITS), training.targets[INDICES])
+    few = MDSH(training.centers(BITS), training.targets[INDICES])
     place_of = torch.arange(len(INDICES))
     among_unseen = make(MDSH, training, seen=False)
     value = among_unseen(h, training.targets[INDICES], INDICES)
@@ -428,7 +428,7 @@ def test_mdsh_gradients_survive_the_next_batch():
     assert torch.equal(h.grad, again.grad)
 
 
-def test_mdsh_centres_and_targets_of_different_classes_are_an_error():
+def test_mdsh_centers_and_targets_of_different_classes_are_an_error():
     with pytest.raises(ValueError, match="targets of 3 classes do not fit 4 classes"):
         MDSH(torch.ones(4, 8), torch.ones(5, 3))
 

@@ -1,4 +1,4 @@
-"""Hash centres: one binary code per class, far apart from each other at every prefix length at once."""
+"""Hash centers: one binary code per class, far apart from each other at every prefix length at once."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from .dcc import dcc, random_codes
 _FEW = 200  # classes: up to here to try class after class is quick, beyond it takes most of the time
 
 
-def nested_centres(num_classes: int, bits: int, generator: torch.Generator, restarts: int = 32) -> Tensor:
-    """Centres (num_classes, bits), entries -1 or +1, whose every prefix separates the classes well.
+def nested_centers(num_classes: int, bits: int, generator: torch.Generator, restarts: int = 32) -> Tensor:
+    """Centers (num_classes, bits), entries -1 or +1, whose every prefix separates the classes well.
 
     Bit by bit: a pair of classes weighs exp(-d) when d of the bits so far tell it apart, and the next bit is the
     cut of the classes, the best of `restarts` local optima, that separates most weight. So bits are balanced, pairs
@@ -29,8 +29,8 @@ def nested_centres(num_classes: int, bits: int, generator: torch.Generator, rest
         ValueError: no classes, or no bits.
 
     Example:
-        >>> centres = nested_centres(10, 64, torch.Generator().manual_seed(0))
-        >>> short = centres[:, :8]  # good centres, too
+        >>> centers = nested_centers(10, 64, torch.Generator().manual_seed(0))
+        >>> short = centers[:, :8]  # good centers, too
     """
     num_classes, bits = whole("num_classes", num_classes, 1), whole("bits", bits, 1)
     distances = torch.zeros(num_classes, num_classes).fill_diagonal_(torch.inf)
@@ -67,9 +67,9 @@ def _descend(cuts: Tensor, weights: Tensor) -> Tensor:
     return cuts
 
 
-def majority_centres(targets: Tensor, centres: Tensor) -> Tensor:
-    """Codes (N, bits) for multi-hot labels (N, C): bit by bit what most of an item's centres (C, bits) have.
+def majority_centers(targets: Tensor, centers: Tensor) -> Tensor:
+    """Codes (N, bits) for multi-hot labels (N, C): bit by bit what most of an item's centers (C, bits) have.
 
-    Entries are -1 or +1, and 0 where the centres disagree half and half or there is no label.
+    Entries are -1 or +1, and 0 where the centers disagree half and half or there is no label.
     """
-    return (targets.to(centres) @ centres).sign()
+    return (targets.to(centers) @ centers).sign()

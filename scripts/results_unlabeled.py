@@ -1,6 +1,6 @@
-"""Codes that need no labels, measured: docs/results_unlabelled.md.
+"""Codes that need no labels, measured: docs/results_unlabeled.md.
 
-    python scripts/results_unlabelled.py --caltech101 data/caltech101 --coco256 data/coco256
+    python scripts/results_unlabeled.py --caltech101 data/caltech101 --coco256 data/coco256
 
 Queries and gallery are those of `nestkala experiment photos`. Codes are fitted to the gallery alone.
 """
@@ -59,7 +59,7 @@ class Settings:
     """Caltech-101 in class folders."""
     coco256: Path
     """MS-COCO's 254 images with lists."""
-    output: Path = ROOT / "docs" / "results_unlabelled.md"
+    output: Path = ROOT / "docs" / "results_unlabeled.md"
     """File to write."""
 
 
@@ -124,7 +124,7 @@ def measured(backbone: Backbone, dataset: ImageDataset, queries: int | None) -> 
     split = draw_split(dataset, shots=0, seed=0, queries=queries)
     originals = draw_originals(dataset, split.gallery, 0)
     assert backbone.embed_text is not None
-    centre = backbone.embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)
+    center = backbone.embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)
     texts = backbone.embed_text([PROMPT.format(name.replace("_", " ")) for name in dataset.class_names])
     shown = np.asarray(dataset.targets[split.gallery].any(axis=0))
     return Features(
@@ -138,7 +138,7 @@ def measured(backbone: Backbone, dataset: ImageDataset, queries: int | None) -> 
             what: features_of(backbone, dataset, SavedAgain(dataset, *how), split.gallery[originals[:COPIED]])
             for what, how in SAVED_AGAIN.items()
         },
-        (texts - centre)[torch.from_numpy(shown)],
+        (texts - center)[torch.from_numpy(shown)],
         np.eye(len(shown))[shown] > 0,
     )
 
@@ -219,12 +219,12 @@ def section(name: str, found: Features, backbone: Backbone, methods: Mapping[str
     both = torch.cat([gallery, -gallery])  # whose mean is 0, so that nothing is taken away
     both_labels = np.concatenate([gallery_labels, np.zeros_like(gallery_labels)])  # what is added counts for nobody
     raw = features_map(queries, labels, both, both_labels, top_k=len(gallery))
-    centred = features_map(queries, labels, gallery, gallery_labels)
+    centered = features_map(queries, labels, gallery, gallery_labels)
     by_text = features_map(gallery.mean(dim=0) + found.texts, found.text_labels, gallery, gallery_labels)
     parts = [
         f"## {name}\n\n{len(queries):,} queries, {len(gallery):,} images in the gallery. Chance is "
         f"{100 * chance_level(labels, gallery_labels):.1f}. The features themselves, 5,120 bytes an image, reach "
-        f"{100 * raw:.1f} by cosine, {100 * centred:.1f} when centred, and {100 * by_text:.1f} from class names."
+        f"{100 * raw:.1f} by cosine, {100 * centered:.1f} when centered, and {100 * by_text:.1f} from class names."
     ]
     for place, title in enumerate(("mAP of images", "mAP of class names", "copy@1")):
         rows = [[method, *map(mean_and_spread, of[:, place].T)] for method, of in seeds.items()]
@@ -251,7 +251,7 @@ shipped codes serve folders of fewer than {FEWEST} images, which are too few to 
 Tie-aware mAP x 100, and how often a cropped and re-saved copy finds its original first (copy@1, in percent); mean ±
 standard deviation of {SEEDS} seeds. The last table of each set is what `nestkala duplicates` finds at which distance:
 of {COPIED} photographs saved again, and of the gallery, in percent. By
-`python scripts/results_unlabelled.py --caltech101 data/caltech101 --coco256 data/coco256`."""
+`python scripts/results_unlabeled.py --caltech101 data/caltech101 --coco256 data/coco256`."""
     text = "\n\n".join(
         [
             about,

@@ -1,4 +1,4 @@
-"""Hash centres whose every prefix separates the classes."""
+"""Hash centers whose every prefix separates the classes."""
 
 import itertools
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from nestkala.losses import dcc, majority_centres, nested_centres
+from nestkala.losses import dcc, majority_centers, nested_centers
 
 
-def centres(num_classes, bits, seed=0):
-    return nested_centres(num_classes, bits, torch.Generator().manual_seed(seed))
+def centers(num_classes, bits, seed=0):
+    return nested_centers(num_classes, bits, torch.Generator().manual_seed(seed))
 
 
 def smallest_distance(codes):
@@ -27,7 +27,7 @@ def told_apart(codes):
     ("num_classes", "bits"), [(1, 1), (1, 7), (2, 1), (2, 512), (3, 5), (10, 64), (33, 16), (201, 9)]
 )
 def test_entries_are_signs(num_classes, bits):
-    codes = centres(num_classes, bits)
+    codes = centers(num_classes, bits)
     assert codes.shape == (num_classes, bits)
     assert torch.equal(codes.abs(), torch.ones(num_classes, bits))
 
@@ -36,7 +36,7 @@ def test_entries_are_signs(num_classes, bits):
 def test_with_as_many_classes_as_codes_each_code_is_used_once(num_classes):
     bits = num_classes.bit_length() - 1
     for seed in range(3):
-        codes = centres(num_classes, 8, seed)
+        codes = centers(num_classes, 8, seed)
         for shorter in range(1, bits + 1):
             counts = {}
             for row in codes[:, :shorter].tolist():
@@ -48,12 +48,12 @@ def test_with_as_many_classes_as_codes_each_code_is_used_once(num_classes):
 def test_long_codes_come_near_the_largest_possible_distance(num_classes, bits, plotkin):
     """Plotkin's bound: the mean distance, and so the smallest, is at most bits * C / (2 (C - 1)), C even."""
     assert plotkin == bits * num_classes // (2 * (num_classes - 1))
-    assert smallest_distance(centres(num_classes, bits)) >= plotkin - 2
+    assert smallest_distance(centers(num_classes, bits)) >= plotkin - 2
 
 
 @pytest.mark.parametrize(("num_classes", "random_best"), [(10, 200), (80, 20), (250, 10)])
 def test_every_prefix_is_at_least_as_good_as_the_best_of_many_random_codes(num_classes, random_best):
-    codes, generator = centres(num_classes, 32), torch.Generator().manual_seed(1)
+    codes, generator = centers(num_classes, 32), torch.Generator().manual_seed(1)
     for bits in (4, 8, 16, 32):
         draws = [torch.randint(0, 2, (num_classes, bits), generator=generator) for _ in range(random_best)]
         assert smallest_distance(codes[:, :bits]) >= max(map(smallest_distance, draws))
@@ -61,13 +61,13 @@ def test_every_prefix_is_at_least_as_good_as_the_best_of_many_random_codes(num_c
 
 @pytest.mark.parametrize("num_classes", [2, 7, 10, 81, 301])
 def test_bits_are_balanced(num_classes):
-    ones = (centres(num_classes, 32) > 0).float().mean(dim=0)
+    ones = (centers(num_classes, 32) > 0).float().mean(dim=0)
     assert (ones - 0.5).abs().max() <= max(0.1, 0.5 / num_classes) + 1e-6
 
 
 @pytest.mark.parametrize("num_classes", [30, 210])
 def test_no_class_that_changes_sides_in_a_bit_adds_to_the_weight_told_apart(num_classes):
-    codes = centres(num_classes, 12).numpy()
+    codes = centers(num_classes, 12).numpy()
     for bit in range(12):
         weights = np.exp(-told_apart(codes[:, :bit]))
         np.fill_diagonal(weights, 0)
@@ -77,7 +77,7 @@ def test_no_class_that_changes_sides_in_a_bit_adds_to_the_weight_told_apart(num_
             assert together <= apart + 1e-4 * weights.sum(axis=0).max()
 
 
-def slow_centres(num_classes, bits, seed):
+def slow_centers(num_classes, bits, seed):
     """The same bit by bit, from the same number of starts, each class in its turn."""
     generator, columns = torch.Generator().manual_seed(seed), torch.zeros(num_classes, 0)
     for _ in range(bits):
@@ -90,14 +90,14 @@ def slow_centres(num_classes, bits, seed):
 
 
 def test_many_classes_are_as_far_apart_as_by_the_slow_search():
-    fast, slow = ([search(260, 24, seed) for seed in range(3)] for search in (centres, slow_centres))
+    fast, slow = ([search(260, 24, seed) for seed in range(3)] for search in (centers, slow_centers))
     for bits in (8, 12, 16, 20, 24):
         ours, theirs = (max(smallest_distance(codes[:, :bits]) for codes in found) for found in (fast, slow))
         assert ours >= theirs, bits
 
 
 def test_a_thousand_classes_differ_at_every_prefix_long_enough():
-    codes = centres(1000, 32)
+    codes = centers(1000, 32)
     assert smallest_distance(codes[:, :14]) >= 1
     assert smallest_distance(codes) >= 8
     counts = torch.unique(codes[:, :8], dim=0, return_counts=True)[1]
@@ -107,31 +107,31 @@ def test_a_thousand_classes_differ_at_every_prefix_long_enough():
 
 @pytest.mark.parametrize(("num_classes", "bits", "each"), [(40, 2, 10), (240, 3, 30)])
 def test_more_classes_than_codes_share_them_evenly(num_classes, bits, each):
-    counts = torch.unique(centres(num_classes, 8)[:, :bits], dim=0, return_counts=True)[1]
+    counts = torch.unique(centers(num_classes, 8)[:, :bits], dim=0, return_counts=True)[1]
     assert counts.tolist() == [each] * 2**bits
 
 
 @pytest.mark.parametrize("num_classes", [10, 220])
-def test_shorter_centres_are_prefixes_of_longer_ones(num_classes):
-    assert torch.equal(centres(num_classes, 8), centres(num_classes, 24)[:, :8])
+def test_shorter_centers_are_prefixes_of_longer_ones(num_classes):
+    assert torch.equal(centers(num_classes, 8), centers(num_classes, 24)[:, :8])
 
 
 @pytest.mark.parametrize("num_classes", [10, 220])
 def test_the_generator_decides(num_classes):
     torch.manual_seed(1)
-    once = centres(num_classes, 16, seed=3)
+    once = centers(num_classes, 16, seed=3)
     torch.manual_seed(2)
-    assert torch.equal(once, centres(num_classes, 16, seed=3))
-    assert not torch.equal(once, centres(num_classes, 16, seed=4))
+    assert torch.equal(once, centers(num_classes, 16, seed=3))
+    assert not torch.equal(once, centers(num_classes, 16, seed=4))
 
 
 def test_lengths_beyond_what_exp_can_hold_still_separate():
-    codes = centres(6, 512)
+    codes = centers(6, 512)
     assert smallest_distance(codes[:, 256:]) >= 140
 
 
-def test_majority_of_the_centres_of_an_items_labels():
+def test_majority_of_the_centers_of_an_items_labels():
     codes = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [1, -1, 1, -1]])
     targets = torch.tensor([[0, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0]], dtype=torch.bool)
     expected = [[-1, 1, 1, -1], [1, 0, 0, -1], [1, 1, 1, -1], [0, 0, 0, 0]]
-    assert majority_centres(targets, codes).tolist() == expected
+    assert majority_centers(targets, codes).tolist() == expected

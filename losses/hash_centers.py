@@ -1,4 +1,4 @@
-"""Hash centres of one code length: a binary code per class, the closest two as far apart as can be found."""
+"""Hash centers of one code length: a binary code per class, the closest two as far apart as can be found."""
 
 from math import comb
 
@@ -14,8 +14,8 @@ _BLOCK = 256  # words that a search compares at once with all taken so far
 _ORDERS = 32  # random orders that a search tries at most where it sees every word
 
 
-def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Centres (num_classes, bits), entries -1 or +1, for losses that know one centre per class.
+def hash_centers(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Centers (num_classes, bits), entries -1 or +1, for losses that know one center per class.
 
     Where bits is a power of two and num_classes at most twice that, rows of the Hadamard matrix and their negatives:
     the closest two differ in at least half of the bits. Otherwise what a greedy search finds, which takes any word
@@ -24,7 +24,7 @@ def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Ten
     any other, give or take one.
 
     A bit that would be the same for all classes is drawn anew, half -1 and half +1, which only adds distance.
-    Centres of different lengths have nothing to do with each other (`nested_centres` are prefixes).
+    Centers of different lengths have nothing to do with each other (`nested_centers` are prefixes).
 
     Source: CSQ (Yuan et al., CVPR 2020) algorithm 1 for Hadamard matrices; MDSH (Wang et al., CVPR 2023) section 3 for
     the Gilbert-Varshamov bound as what a search has to reach.
@@ -38,8 +38,8 @@ def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Ten
         ValueError: no classes, or no bits.
 
     Example:
-        >>> centres = hash_centres(80, 16, torch.Generator().manual_seed(0))
-        >>> minimum_distance(centres)
+        >>> centers = hash_centers(80, 16, torch.Generator().manual_seed(0))
+        >>> minimum_distance(centers)
         6
     """
     num_classes, bits = whole("num_classes", num_classes, 1), whole("bits", bits, 1)
@@ -49,20 +49,20 @@ def hash_centres(num_classes: int, bits: int, generator: torch.Generator) -> Ten
         return words[torch.cat(rounds)[:num_classes]]
     power_of_two = bits & (bits - 1) == 0
     if power_of_two and num_classes <= 2 * bits:
-        centres = _hadamard_rows(num_classes, bits, generator)
+        centers = _hadamard_rows(num_classes, bits, generator)
     else:
-        centres = _search(num_classes, bits, generator)
-    same = (centres == centres[0]).all(dim=0)
+        centers = _search(num_classes, bits, generator)
+    same = (centers == centers[0]).all(dim=0)
     columns = int(same.sum())
     halves = torch.rand(num_classes, columns, generator=generator).argsort(dim=0) % 2 * 2 - 1
-    centres[:, same] = halves * random_codes(1, columns, generator)  # which half gets the odd class is random, too
-    return centres
+    centers[:, same] = halves * random_codes(1, columns, generator)  # which half gets the odd class is random, too
+    return centers
 
 
-def minimum_distance(centres: Tensor) -> int:
-    """In how many bits the closest two of the centres (C, b), entries -1 or +1, differ; b where there is only one."""
-    bits = centres.shape[1]
-    products = (centres @ centres.T).fill_diagonal_(-bits)
+def minimum_distance(centers: Tensor) -> int:
+    """In how many bits the closest two of the centers (C, b), entries -1 or +1, differ; b where there is only one."""
+    bits = centers.shape[1]
+    products = (centers @ centers.T).fill_diagonal_(-bits)
     return (bits - int(products.max())) // 2
 
 
@@ -98,7 +98,7 @@ def _hadamard_rows(num_classes: int, bits: int, generator: torch.Generator) -> T
 
 
 def _search(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Greedy search at falling distances, from what no centres can exceed down to what is sure to be found."""
+    """Greedy search at falling distances, from what no centers can exceed down to what is sure to be found."""
     # Singleton: all classes still differ without any distance - 1 of the bits
     distance = min(bits, bits + 1 - (num_classes - 1).bit_length())
     if num_classes > 1:
@@ -110,9 +110,9 @@ def _search(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
         # Words an odd distance apart have different parity, so the last bit of an even distance is to be had for free.
         even = 1 - distance % 2
         search = _search_all if bits - even <= _ALL_WORDS else _search_random
-        centres = search(num_classes, bits - even, distance - even, generator, distance <= surely)
-        if centres is not None:
-            return torch.cat([centres, centres.prod(dim=1, keepdim=True)], dim=1) if even else centres
+        centers = search(num_classes, bits - even, distance - even, generator, distance <= surely)
+        if centers is not None:
+            return torch.cat([centers, centers.prod(dim=1, keepdim=True)], dim=1) if even else centers
         distance -= 1
 
 
@@ -123,30 +123,30 @@ def _search_all(
     generator: torch.Generator,
     surely: bool,  # noqa: ARG001 - nothing is left to draw
 ) -> Tensor | None:
-    """Centres at least `distance` apart among all words in some random orders, then in lexicographic order, or None."""
+    """Centers at least `distance` apart among all words in some random orders, then in lexicographic order, or None."""
     words = _all_words(bits)
     for _ in range(min(_ORDERS, 2**_ALL_WORDS // len(words))):
         order = torch.randperm(len(words), generator=generator)
-        centres = _greedy(words[order], num_classes, distance)
-        if len(centres) == num_classes:
-            return centres
+        centers = _greedy(words[order], num_classes, distance)
+        if len(centers) == num_classes:
+            return centers
     # Often finds more, linear codes; all of one, as its first words share their first bits.
-    centres = _greedy(words, len(words), distance)
-    if len(centres) < num_classes:
+    centers = _greedy(words, len(words), distance)
+    if len(centers) < num_classes:
         return None
-    return centres[torch.randperm(len(centres), generator=generator)[:num_classes]]
+    return centers[torch.randperm(len(centers), generator=generator)[:num_classes]]
 
 
 def _search_random(
     num_classes: int, bits: int, distance: int, generator: torch.Generator, surely: bool
 ) -> Tensor | None:
-    """Centres at least `distance` apart among random words, of which more are drawn only where that `surely` ends."""
-    centres = torch.empty(0, bits)
+    """Centers at least `distance` apart among random words, of which more are drawn only where that `surely` ends."""
+    centers = torch.empty(0, bits)
     while True:
         words = random_codes(max(_POOL // bits, num_classes), bits, generator)
-        centres = _greedy(words, num_classes, distance, centres)
-        if len(centres) == num_classes:
-            return centres
+        centers = _greedy(words, num_classes, distance, centers)
+        if len(centers) == num_classes:
+            return centers
         if not surely:
             return None
 
