@@ -190,14 +190,14 @@ class Index:
     ) -> "tuple[SearchIndex, Hasher, ImageFolders, list[str]]":
         """A new index, its model and folders, and the images that it holds already."""
         from ..search.following.membership import notes_on
-        from ..search.opening import create_index
+        from ..search.opening import create_index, shown_address
         from ..search.places import ImageFolders
         from ..search.provenance import about_model
 
         if not folders:
-            raise NestKALAError(f"there is no index {where}: name the folders that it should be of")
+            raise NestKALAError(f"there is no index {shown_address(where)}: name the folders that it should be of")
         if self.root:
-            raise NestKALAError(f"--root says where the folder of an index is, and there is no index {where} yet")
+            raise NestKALAError(f"--root is for an index that is there, and there is no index {shown_address(where)}")
         places = ImageFolders.of(folders)
         if self.model is None:
             index, hasher, fitted = self._fitted(where, places, exclude)
@@ -233,6 +233,7 @@ class Index:
 
     def _watch(self, watch: "Watch", where: str) -> None:
         from ..search.following.watch import ending_on_sigterm
+        from ..search.opening import shown_address
 
         print(f"watching {watch.folders} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         with ending_on_sigterm(), suppress(KeyboardInterrupt):
@@ -241,7 +242,7 @@ class Index:
                 tell=lambda index, changes: self._tell(index, where, changes, again=True),
                 warn=lambda line: print(line, file=sys.stderr, flush=True),
             )
-        print(f"stopped watching; {where} is saved", file=sys.stderr)
+        print(f"stopped watching; {shown_address(where)} is saved", file=sys.stderr)
 
     def _fitted(
         self, where: str, folders: "ImageFolders", exclude: list[str]

@@ -12,6 +12,7 @@ from ..index.contract import SearchIndex
 from ..index.milvus import is_address
 from ..utils.errors import NestKALAError, unknown_name
 from ..utils.text_files import parsed_json
+from .opening import shown_address
 
 _NEAR = 1
 """Steps up from an index file's folder within which a folder is near enough to be moved along with it."""
@@ -68,8 +69,8 @@ class ImageFolders:
             if not path.is_dir():
                 asked = f"{name}=FOLDER" if name else "FOLDER"
                 raise NestKALAError(
-                    f"there is no folder {path}, where the images of {where} were; if it was moved, or is mounted "
-                    f"elsewhere, --root {asked} says where it is"
+                    f"there is no folder {path}, where the images of {shown_address(where)} were; if it was moved, or "
+                    f"is mounted elsewhere, --root {asked} says where it is"
                 )
         return self
 

@@ -89,8 +89,9 @@ def load_checkpoint(
     if any(name.startswith("class_layer.") for name in model.trained_state().keys() - trained_state.keys()):
         raise NestKALAError(f"the checkpoint {path} is of a start in closed form of an earlier version: {anew}")
     model.load_trained_state(trained_state)
+    of_loss = {name.replace("centres", "centers"): value for name, value in _below(tensors, "loss.").items()}
     try:
-        loss.load_state_dict(_below(tensors, "loss."))
+        loss.load_state_dict(of_loss)  # which earlier versions spelled differently
     except RuntimeError as error:
         raise NestKALAError(f"the checkpoint {path} is of another loss: {one_line(error)}") from None
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -683,12 +683,12 @@ def test_the_help_begins_with_what_matters_most_and_goes_on_by_groups(
         main(["train", "--help"])
     text = capsys.readouterr().out
     first, *groups = re.split(r"(?m)^\W+([a-z]+) options\b.*$", text)
-    flags = re.findall(r"(?m)^[│|] (--[a-z][a-z-]+)", first)
+    flags = re.findall(r"(?m)^[│ ] ?(--[a-z][a-z-]+)", first)
     assert flags == [f"--{key}" for key in FIRST]
     assert len(flags) == 10
     assert groups[::2] == list(GROUPS)
     for name, said in zip(groups[::2], groups[1::2], strict=True):
-        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^[│|] (--[a-z][a-z-]+)", said)]
+        flags = [flag.removeprefix("--").replace("-", "_") for flag in re.findall(r"(?m)^[│ ] ?(--[a-z][a-z-]+)", said)]
         assert flags == [key for key in GROUPS[name].model_fields if key not in FIRST]
 
 
@@ -790,7 +790,7 @@ def test_help_tells_every_setting_with_its_default(
     text = re.sub(r"\s+", " ", re.sub("[│╭╮╰╯─]|-{3,}", " ", capsys.readouterr().out))
     after = r"(?= --|(?: [a-z]+)? options |\s*$)"
     flag = r" --([a-z-]+)(?:, --no-[a-z-]+ |(?= [A-Z\[{]))"
-    told = dict(re.findall(rf"{flag}(?:(?! --[a-z-]+ [A-Z\[{{]).)*?\(default: (.*?)\){after}", text))
+    told = dict(re.findall(rf"{flag}(?:(?! --[a-z-]+(?: [A-Z\[{{]|, --no-)).)*?\(default: (.*?)\){after}", text))
     written = {"lengths": "8,16,32", "projections": "k,v", "prompts": "'a photo of a {}.'"}
     written |= {"loss_args": "", "class_words": "", "lr_drops": "''"}
     assert {key.replace("-", "_"): default for key, default in told.items()} == {
@@ -817,3 +817,11 @@ def test_a_file_that_is_not_there_is_told_before_anything_loads(key: str, tmp_pa
 
 def test_a_resumed_run_does_not_need_the_split_it_was_given(tmp_path: Path) -> None:
     check_files(Config(split=tmp_path / "absent.json", resume=tmp_path))
+
+
+def test_settings_that_were_spelled_differently_are_read(yaml_file: Callable[[str], Path]) -> None:
+    old = "{data: photos, gallery: labelled, centres: independent, loss: csq, head_init: random, queries: 3}"
+    config = load_config(str(yaml_file(old)))
+    assert (config.gallery, config.centers) == ("labeled", "independent")
+    grouped = load_config(str(yaml_file("{data: {data: photos}, start: {unlabelled: 77}}")))
+    assert grouped.unlabeled == 77

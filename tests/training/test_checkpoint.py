@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -330,3 +331,18 @@ def test_the_trainer_keeps_the_scaler_of_its_accelerator(tmp_path: Path) -> None
             trainer._save()
         scales.append(accelerator.scaler.state_dict())
     assert scales[0] == scales[1] != make_scaler().state_dict()
+
+
+def test_a_checkpoint_that_spells_centers_as_earlier_versions_did_is_read(tmp_path: Path) -> None:
+    parts, path = build(loss="csq"), tmp_path / "checkpoint.safetensors"
+    train(parts, 1)
+    save_checkpoint(path, *parts, epoch=1, seconds=1.0, history=[])
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    assert any("centers" in name for name in tensors)
+    older = {key: value for key, value in metadata.items() if key != "checksum"}  # which is optional
+    save_file({name.replace("centers", "centres"): value for name, value in tensors.items()}, path, older)
+    other = build(seed=1, loss="csq")
+    load_checkpoint(path, *other)
+    for name, value in parts[1].state_dict().items():
+        assert torch.equal(other[1].state_dict()[name], value), name

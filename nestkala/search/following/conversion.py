@@ -9,7 +9,7 @@ from ...index.prefix_index import PrefixIndex
 from ...utils.errors import NestKALAError
 from ...utils.files import link_target
 from ..folder import Changes, compare, update_from_folder
-from ..opening import find_index, save_index
+from ..opening import find_index, save_index, shown_address
 from ..places import ImageFolders
 
 
@@ -44,10 +44,12 @@ def converted(
             index cannot be listed, which would have no codes in the new one.
     """
     if not isinstance(index, PrefixIndex):
-        raise NestKALAError(f"{where} is not a file: index with the new model into a new place, and delete this one")
+        raise NestKALAError(
+            f"{shown_address(where)} is not a file: make a new index with the new model, and delete this one"
+        )
     before = compare(index, folders, exclude, allow_removal)
     if lost := next((name for name in index.ids if name not in before.here and before.left_out.covers(name)), None):
-        raise NestKALAError(f"{lost!r} cannot be listed now, and could not be encoded: {where} stays as it was")
+        raise NestKALAError(f"{lost!r} cannot be listed, so it cannot be encoded: {shown_address(where)} is unchanged")
     unfinished = Path(f"{link_target(Path(where))}.converting")
     new = _begun(unfinished, about) or PrefixIndex.empty(hasher.lengths[-1], about)
     changes = update_from_folder(

@@ -8,6 +8,7 @@ from ...index.contract import SearchIndex
 from ...index.prefix_index import PrefixIndex
 from ...utils.errors import NestKALAError
 from ...utils.text_files import parsed_json
+from ..opening import shown_address
 from ..places import ImageFolders, folders_of
 
 
@@ -38,8 +39,8 @@ def joined(
     if len(new) == len(given):
         named = ", ".join(map(str, given))
         raise NestKALAError(
-            f"{where} is the index of {known}, not of {named}; if its images were moved there, say --root {given[0]}; "
-            "to add a folder, name it after one that the index has"
+            f"{shown_address(where)} is the index of {known}, not of {named}; if its images were moved there, say "
+            f"--root {given[0]}; to add a folder, name it after one that the index has"
         )
     together = known
     if new:
@@ -86,7 +87,9 @@ def note(index: SearchIndex, folders: ImageFolders, exclude: Sequence[str], wher
 
 def _renamed(index: SearchIndex, where: str, folder: str) -> PrefixIndex:
     if not isinstance(index, PrefixIndex):
-        raise NestKALAError(f"{where} is no file, and an index of one folder there cannot become one of several")
+        raise NestKALAError(
+            f"{shown_address(where)} is not a file: there an index of one folder cannot become one of several"
+        )
     items = list(index.items())
     names, metadata = [f"{folder}/{name}" for name, _ in items], [about for _, about in items]
     return PrefixIndex.build(index.codes, names, index.bits, metadata, index.about)
