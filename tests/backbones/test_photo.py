@@ -397,6 +397,6 @@ def test_auto_is_resolved_once_and_told(tmp_path, capsys):
         "head_init": "random",
     }
     run = train(Config(data=str(tmp_path / "images"), output=tmp_path / "run", **settings))
-    assert "backbone tiny: images' shorter sides are 8 pixels (median)" in capsys.readouterr().out
+    assert "backbone tiny: the median shorter side of the images is 8 pixels" in capsys.readouterr().out
     assert "backbone: tiny\n" in (run / "config.yaml").read_text()
     assert json.loads((run / "model.json").read_text())["backbone"] == "tiny"

@@ -125,9 +125,9 @@ def test_features_without_labels_are_refused(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backbone": "features:9"}, "features of width 12: say --backbone features:12, not features:9"),
-        ({"backbone": "tiny"}, "say --backbone features:12, not tiny"),
-        ({"data": "digits"}, "needs own features, and digits holds images"),
+        ({"backbone": "features:9"}, "features of width 12: use --backbone features:12, not features:9"),
+        ({"backbone": "tiny"}, "use --backbone features:12, not tiny"),
+        ({"data": "digits"}, "needs features, but digits holds images"),
     ],
 )
 def test_backbone_and_data_must_be_a_pair(folder: Folder, changes: dict[str, object], said: str) -> None:

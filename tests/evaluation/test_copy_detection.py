@@ -129,7 +129,7 @@ def test_one_code_for_all_finds_by_chance() -> None:
     [
         ([0, 4], "got place 4, and the gallery has 4 images"),
         ([-1, 0], "got place -1"),
-        ([0], "need the places of 2 images"),
+        ([0], "need the positions of 2 images"),
         ([0.0, 1.0], "got float64"),
     ],
 )
@@ -246,7 +246,7 @@ def test_eval_advise_and_report_say_the_same(
         assert {name: of_length["scores"][name] for name in BOTH} == {name: metrics[bits][name] for name in BOTH}
     page = (tmp_path / "report" / "index.html").read_text()
     assert "copy@1</th>" in page.replace(" ", "")
-    assert "finds itself first" in page
+    assert "ranks first for itself" in page
 
 
 def test_heads_whose_codes_do_not_nest_are_scored_too(digits: Path, tmp_path: Path) -> None:
