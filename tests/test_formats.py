@@ -120,7 +120,7 @@ def test_settings_that_are_gone_are_dropped_and_the_rest_is_read(
     assert config.unlabeled == (1000 if config.starts_in_closed_form else 100_000)  # of a random start it says nothing
     said = [record.getMessage() for record in caplog.records]
     assert [message.split()[1] for message in said] == ["ridge", "text_weight", "unlabelled_weight"]
-    assert all("finds out by itself how far to trust names, labels and images" in message for message in said)
+    assert all("now estimates how far to trust names, labels and unlabeled images" in message for message in said)
 
 
 @pytest.mark.parametrize("version", [1, 2])

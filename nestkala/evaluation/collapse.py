@@ -25,7 +25,7 @@ class Collapse:
         bits: length of the codes.
         constant: bits, from 0, that are the same in all codes.
         repeated: {bit: the first bit that it equals, or inverts, in all codes}, excluding constant bits.
-        distinct: number of different codes. An image ranks first for itself in `distinct` / `size` of cases if equal
+        distinct: number of different codes. An image finds itself first in `distinct` / `size` of cases if equal
             codes are in random order.
     """
 
@@ -58,13 +58,13 @@ class Collapse:
 
     @property
     def found_first(self) -> float:
-        """How often an image ranks first for itself, in [0, 1]; 1 if there are no images."""
+        """How often an image finds itself first, in [0, 1]; 1 if there are no images."""
         return self.distinct / self.size if self.size else 1.0
 
     def warnings(self) -> list[str]:
         """One line per problem; empty if the codes are fine.
 
-        Shared codes are reported if there are enough codes for all images, but less than half rank first.
+        Shared codes are reported if there are enough codes for all images, but less than half find themselves first.
         """
         lines = []
         if self.constant:
@@ -82,6 +82,6 @@ class Collapse:
         if self.size >= _FEWEST and self.size <= 2 ** min(self.bits, 62) and self.found_first < _OFTEN:
             lines.append(
                 f"warning: {self.size:,} images have only {self.distinct:,} different codes of {self.bits} bits: an "
-                f"image ranks first for itself in {self.found_first:.2f} of cases"
+                f"image finds itself first in {self.found_first:.2f} of cases"
             )
         return lines

@@ -33,7 +33,7 @@ COPIES = 400
 
 MEANING = (
     f"copy@1, copy@10: how often a gallery image (at most {COPIES}), cropped, scaled and saved again, "
-    "ranks first for itself, and among the first ten"
+    "finds itself first, and among the first ten"
 )
 """Explanation of the two table columns."""
 

@@ -143,7 +143,7 @@ def test_backbone_and_data_must_be_a_pair(folder: Folder, changes: dict[str, obj
         ({"backbone": "features"}, "needs the features' width: say features:512"),
         ({"backbone": "features:0"}, "needs the features' width"),
         ({"backbone": "features:wide"}, "needs the features' width"),
-        ({"adapter": "clora"}, "set adapter none"),
+        ({"adapter": "clora"}, "set adapter to none"),
         ({"on_broken": "skip"}, "on_broken error"),
         ({"anchors": "text"}, "has no text tower"),
     ],

@@ -246,7 +246,7 @@ def test_eval_advise_and_report_say_the_same(
         assert {name: of_length["scores"][name] for name in BOTH} == {name: metrics[bits][name] for name in BOTH}
     page = (tmp_path / "report" / "index.html").read_text()
     assert "copy@1</th>" in page.replace(" ", "")
-    assert "ranks first for itself" in page
+    assert "finds itself first" in page
 
 
 def test_heads_whose_codes_do_not_nest_are_scored_too(digits: Path, tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def test_columns_of_packed_codes_are_those_bits_packed(start: int, bits: int) ->
     ("changes", "said"),
     [
         ({"head": "cascde"}, "unknown head 'cascde'; did you mean 'cascade'"),
-        ({"head_init": "text"}, "head_init text needs head nested, not cascade: set head_init random"),
+        ({"head_init": "text"}, "head_init text needs head nested, not cascade: set head_init to random"),
         ({"shots": 0, "backbone": "tiny", "adapter": "clora"}, "shots is 0, which needs a start from text"),
         (
             {"shots": 0, "head": "nested", "backbone": "tiny", "anchors": "text", "data": "digits"},

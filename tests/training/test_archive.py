@@ -383,8 +383,8 @@ def test_what_is_left_out_of_an_archive_is_told(
         ({"archive": "wrong.txt"}, r"none of the 2 images that wrong.txt lists is there, the first is 'a/1.png'"),
         ({"data": "digits"}, "an archive goes with labeled images in files"),
         ({"data": "own"}, "an archive goes with labeled images in files"),
-        ({"head_init": "random"}, "an archive is learned from by a start in closed form alone"),
-        ({"head": "flat"}, "an archive is learned from by a start in closed form alone"),
+        ({"head_init": "random"}, "only a closed-form start learns from an archive"),
+        ({"head": "flat"}, "only a closed-form start learns from an archive"),
         (
             {"shots": 1, "head_init": "labels", "data": "lists"},
             "needs a labeled image, but class number 3 has none",

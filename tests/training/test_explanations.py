@@ -177,7 +177,7 @@ def test_train_index_and_report_warn(
     index = str(tmp_path / "photos.index")
     assert main(["index", str(images), index, "--model", str(run), "--workers", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "80 images have only 4 different codes of 20 bits: an image ranks first for itself in 0.05 of cases" in shown
+    assert "80 images have only 4 different codes of 20 bits: an image finds itself first in 0.05 of cases" in shown
     assert "2 of 2 class names say nothing that a text tower could read ('IMG_cars', 'class1')" in shown
     assert main(["index", str(images), index, "--workers", "0", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
