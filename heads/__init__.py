@@ -1,6 +1,6 @@
-"""Hash layers: features (B, d) -> relaxed codes of every length in (-1, 1), (B, width). They need torch alone.
+"""Hash layers: features (B, d) -> relaxed codes of every length in (-1, 1), (B, width). They depend on torch only.
 
-The contract that all of them keep is `HashHead`.
+Every head implements `HashHead`.
 """
 
 from .cascade import CascadeHashHead

@@ -1,4 +1,4 @@
-"""MAH's cascade head: the longest code from the features, each shorter one from the next longer."""
+"""MAH's cascade head: the longest code comes from the features, each shorter one from the next longer."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,19 +10,19 @@ from .contract import HashHead, initialized
 
 
 class CascadeHashHead(HashHead):
-    """Linear to the longest length, from its output before tanh Linear to the next shorter, and so on.
+    """A Linear to the longest length, then from its output before tanh a Linear to the next shorter, and so on.
 
-    Optional BatchNorm and tanh come last, on each code by itself. A code is no prefix of a longer one.
+    Optional BatchNorm and tanh come last and act on each code separately. A shorter code is not a prefix of a longer.
 
     Source: Multi-head Asymmetric Hashing (arXiv 1809.09329), MAH-cascade.
 
     Args:
         in_features: width d of the features.
-        lengths: code lengths in bits, ascending; the output is as wide as all of them together.
+        lengths: code lengths in bits, ascending; the output width is their sum.
         batch_norm: normalize every bit over the batch before tanh.
 
     Raises:
-        ValueError: lengths that are not ascending positive ints.
+        ValueError: if the lengths are not ascending positive ints.
 
     Example:
         >>> head = CascadeHashHead(512, lengths=(4, 8, 16))
@@ -40,7 +40,7 @@ class CascadeHashHead(HashHead):
         self.linears = nn.ModuleList(linears)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Features (B, d) -> (B, width), the shortest code first."""
+        """Features (B, d) -> (B, width), shortest code first."""
         codes = []
         for linear in self.linears:
             x = linear(x)

@@ -1,4 +1,4 @@
-"""The contract of a hash head: relaxed codes of every length, side by side in one tensor."""
+"""The interface of a hash head: relaxed codes of every length, side by side in one tensor."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
-    """Return `lengths` as a tuple; they must be ints, strictly ascending and at least 1.
+    """Return `lengths` as a tuple after checking that they are ints, strictly ascending and at least 1.
 
     Raises:
-        ValueError: names the lengths that are not so.
+        ValueError: if they are not; the message names the lengths.
     """
     whole = all(type(b) is int and b >= 1 for b in lengths)
     if not (len(lengths) and whole and all(a < b for a, b in itertools.pairwise(lengths))):
@@ -22,31 +22,31 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
 
 
 def initialized(layer: nn.Linear) -> nn.Linear:
-    """The layer from features to logits as heads start it: weight ~ N(0, 0.01^2), bias 0."""
+    """Initialize the layer from features to logits as heads do: weight ~ N(0, 0.01^2), bias 0."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 class HashHead(nn.Module, ABC):
-    """`logits`, optional BatchNorm, tanh; `columns` tells which columns of the output are a length's code.
+    """Base class of hash heads: `logits`, then optional BatchNorm and tanh.
 
-    A subclass makes its layers and writes `logits`; `weight` and `width` are properties, not names for its layers. It
-    is made with the arguments below and no others. Where it says that its codes nest, a shorter code is the first
-    columns of a longer one and the output is as wide as the longest; else the codes stand one behind the other.
+    A subclass creates its layers and implements `logits`. It must not name a layer `weight` or `width`, which are
+    properties, and its constructor takes exactly the arguments below. If `nested` is true, a shorter code is the
+    first columns of a longer one and the output is as wide as the longest; otherwise the codes are concatenated.
 
     Args:
         in_features: width d of the features.
         lengths: code lengths in bits, ascending.
-        batch_norm: normalize every bit over the batch before tanh. Center-based losses need it; in training it
-            refuses a batch of one.
+        batch_norm: normalize every bit over the batch before tanh. Center-based losses need it; a training batch
+            must then hold at least two images.
 
     Attributes:
-        paper: where it comes from, for lists.
+        paper: the source, shown in listings.
         nested: whether a shorter code is the prefix of a longer one.
 
     Raises:
-        ValueError: lengths that are not ascending positive ints.
+        ValueError: if the lengths are not ascending positive ints.
     """
 
     paper: ClassVar[str] = ""
@@ -60,39 +60,39 @@ class HashHead(nn.Module, ABC):
 
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
-        """Features (B, d) -> real numbers (B, width), whose signs are the bits of all codes."""
+        """Features (B, d) -> real numbers (B, width) whose signs are the bits of all codes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) -> relaxed codes (B, width) in (-1, 1). With BatchNorm in training, ValueError for B = 1."""
+        """Features (B, d) -> relaxed codes (B, width) in (-1, 1). With BatchNorm in training, B = 1 is a ValueError."""
         return torch.tanh(self.norm(self.logits(x)))
 
     def extra_repr(self) -> str:
-        """What `repr` says beside the layers."""
+        """What `repr` shows in addition to the layers."""
         return f"in_features={self.in_features}, lengths={self.lengths}, nested={self.nested}"
 
     @classmethod
     def width_for(cls, lengths: Sequence[int]) -> int:
-        """How many columns the output has."""
+        """Number of output columns."""
         return lengths[-1] if cls.nested else sum(lengths)
 
     @property
     def width(self) -> int:
-        """How many columns the output has."""
+        """Number of output columns."""
         return self.width_for(self.lengths)
 
     @property
     def weight(self) -> Tensor | None:
-        """The weight (L, d) whose first b rows make the code of b bits, which `NestedLoss` balances the lengths on.
+        """The weight (L, d) whose first b rows make the b-bit code; `NestedLoss` uses it to balance the lengths.
 
-        None where there is no such weight.
+        None if there is no such weight.
         """
         return None
 
     def columns(self, bits: int) -> slice:
-        """Where in the output the code of this length stands.
+        """The output columns that hold the code of this length.
 
         Raises:
-            ValueError: not a length the head has: 1 to the longest where codes nest, else one of `lengths`.
+            ValueError: if the head has no such length: 1 to the longest if codes nest, else one of `lengths`.
         """
         if self.nested:
             if type(bits) is not int or not 1 <= bits <= self.lengths[-1]:
@@ -100,6 +100,6 @@ class HashHead(nn.Module, ABC):
             return slice(0, bits)
         if type(bits) is not int or bits not in self.lengths:
             known = ", ".join(map(str, self.lengths))
-            raise ValueError(f"bits must be one of {known}, whose codes do not nest, not {bits!r}")
+            raise ValueError(f"bits must be one of {known}, because these codes do not nest, not {bits!r}")
         start = sum(b for b in self.lengths if b < bits)
         return slice(start, start + bits)

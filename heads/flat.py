@@ -1,4 +1,4 @@
-"""MAH's flat head: one hash layer per length, each on the features by itself."""
+"""MAH's flat head: one independent hash layer per length."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from .contract import HashHead, initialized
 class FlatHashHead(HashHead):
     """An independent Linear, optional BatchNorm and tanh for every length.
 
-    The lengths share the features alone: a code of 8 bits is no prefix of the one of 16.
+    The lengths share only the features: an 8-bit code is not a prefix of the 16-bit one.
 
     Source: Multi-head Asymmetric Hashing (arXiv 1809.09329), MAH-flat.
 
     Args:
         in_features: width d of the features.
-        lengths: code lengths in bits, ascending; the output is as wide as all of them together.
+        lengths: code lengths in bits, ascending; the output width is their sum.
         batch_norm: normalize every bit over the batch before tanh.
 
     Raises:
-        ValueError: lengths that are not ascending positive ints.
+        ValueError: if the lengths are not ascending positive ints.
 
     Example:
         >>> head = FlatHashHead(512, lengths=(4, 8, 16))
@@ -32,7 +32,7 @@ class FlatHashHead(HashHead):
 
     def __init__(self, in_features: int, lengths: Sequence[int], batch_norm: bool = False) -> None:
         super().__init__(in_features, lengths, batch_norm)
-        self.linear = initialized(nn.Linear(in_features, self.width))  # the layers of all lengths, one above the other
+        self.linear = initialized(nn.Linear(in_features, self.width))  # the layers of all lengths, stacked
 
     def logits(self, x: Tensor) -> Tensor:
         """Features (B, d) -> (B, width)."""

@@ -1,4 +1,4 @@
-"""One hash layer whose output nests: length b's code is the first b bits of the longest."""
+"""One hash layer whose output nests: the b-bit code is the first b bits of the longest."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ from .contract import HashHead, initialized
 
 
 class NestedHashHead(HashHead):
-    """Linear, optional BatchNorm, tanh: every column is one bit, and a prefix of the columns is a code.
+    """Linear, optional BatchNorm, tanh: every column is one bit, and every prefix of the columns is a code.
 
-    Each of the three acts bit by bit, so `head(x)[:, :b]` is exactly what a head of b bits with the
-    first b rows of the weight would give.
+    Each of the three acts on every bit separately, so `head(x)[:, :b]` is exactly the output of a b-bit head with
+    the first b rows of the weight.
 
     Source: Nested Hash Layer (arXiv 2412.08922), section 3.1.
 
     Args:
         in_features: width d of the features.
-        lengths: code lengths in bits, ascending; the last one, L, is the width of the output.
-        batch_norm: normalize every bit over the batch before tanh. Center-based losses need it; in
-            training it refuses a batch of one.
+        lengths: code lengths in bits, ascending; the last one, L, is the output width.
+        batch_norm: normalize every bit over the batch before tanh. Center-based losses need it; a training batch
+            must then hold at least two images.
 
     Raises:
-        ValueError: lengths that are not ascending positive ints.
+        ValueError: if the lengths are not ascending positive ints.
 
     Example:
         >>> head = NestedHashHead(512, lengths=(8, 16, 32))
@@ -39,7 +39,7 @@ class NestedHashHead(HashHead):
 
     @property
     def weight(self) -> Tensor:
-        """The hash layer's weight (L, d), one row per bit: what `NestedLoss` balances the lengths on."""
+        """The hash layer's weight (L, d), one row per bit; `NestedLoss` uses it to balance the lengths."""
         return self.linear.weight
 
     def logits(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Hashing objectives, one a file, and `NestedLoss`, which puts any of them on every code length at once.
+"""Hashing losses, one per file, and `NestedLoss`, which applies any of them at every code length at once.
 
-They need torch alone. The contract that all of them keep is `HashLoss`.
+They depend on torch only. Every loss implements `HashLoss`.
 """
 
 from .adsh import ADSH

@@ -14,33 +14,33 @@ from .pairwise import shares_label
 
 
 class ADSH(DiscreteLoss):
-    """Inner products of outputs and the database's discrete codes as the similarities want them.
+    """Regresses inner products of outputs and the database's discrete codes onto the pairwise similarities.
 
-    The database is the training set, with codes V (N, b) of its own, which are what is to be searched; the batch's
-    images are queries, `queries` of them in each round of epochs, drawn anew. With S_ij = 1 where i and j share a
-    label, else -r, r = similar / dissimilar pairs of the database (1 if none is dissimilar):
+    The database is the training set with its own codes V (N, b), which are the codes to be searched. The batch's
+    images are queries; each round of epochs draws `queries` of them. With S_ij = 1 if i and j share a label and -r
+    otherwise, where r = similar / dissimilar pairs of the database (1 if there are no dissimilar pairs):
 
         (|H V^T - b S|^2 + quantization |V_batch - H|^2) / (N |batch|)
 
-    After every `round_epochs` epochs `end_epoch` lowers the same objective over V, for the outputs U seen since the
-    last time, by discrete cyclic coordinate descent. Up to a constant it is -2 (<V, linear> - 1/2 <V gram, V>) with
-    linear = b S^T U + quantization U (in the rows of the images seen, 0 in others) and gram = U^T U.
+    After every `round_epochs` epochs, `end_epoch` lowers the same objective over V by discrete cyclic coordinate
+    descent, given the outputs U seen during the round. Up to a constant it is -2 (<V, linear> - 1/2 <V gram, V>) with
+    linear = b S^T U + quantization U (U is 0 in the rows of images not seen) and gram = U^T U.
 
-    Source: ADSH (Jiang and Li, AAAI 2018), with database points as queries; at several lengths, with these numbers, MAH
-    (arXiv 1809.09329).
+    Source: ADSH (Jiang and Li, AAAI 2018), with database images as queries; for several lengths, and for these
+    defaults, MAH (arXiv 1809.09329).
 
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
-        codes: where V starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
+        codes: initial V (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
         quantization: weight of the distance between an image's output and its code, 0 or more.
-        queries: images that a round of epochs passes over, 1 or more; all, where there are no more.
-        round_epochs: epochs before V is renewed, 1 or more.
-        sweeps: passes of coordinate descent at most, each time; 0 or more.
-        seed: draws the queries; the same at every length.
+        queries: number of images per round of epochs, 1 or more; capped at N.
+        round_epochs: epochs before V is updated, 1 or more.
+        sweeps: maximum passes of coordinate descent per update, 0 or more.
+        seed: seed for drawing the queries; use the same at every length.
 
     Raises:
-        ValueError: targets and codes of different row numbers, or a number out of its range; on call, sizes that do
-            not fit the training set.
+        ValueError: if targets and codes differ in their number of rows, or an argument is out of range; on call, if
+            the sizes do not match the training set.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -75,7 +75,7 @@ class ADSH(DiscreteLoss):
         dissimilar = len(codes) ** 2 - similar
         self.ratio = similar / dissimilar if dissimilar else 1.0
 
-    epochs: Tensor  # how many have ended
+    epochs: Tensor  # completed so far
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         self.remember(h, targets, indices)
@@ -98,7 +98,7 @@ class ADSH(DiscreteLoss):
 
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:
-        """Where a round ends: renew V from the outputs seen in it, then forget them."""
+        """At the end of a round, update V from the outputs seen in it, then forget them."""
         self.epochs += 1
         if self.epochs.item() % self.round_epochs:
             return
@@ -109,7 +109,7 @@ class ADSH(DiscreteLoss):
         self.memory.zero_()
 
     def _sums_over_similar(self, rows: Tensor) -> Tensor:
-        """(N, k) -> (N, k): for every image the sum of the rows of those that share a label with it."""
+        """(N, k) -> (N, k): for every image, the sum of the rows of the images that share a label with it."""
         if self._single_label:
             return self.targets @ (self.targets.T @ rows)
         # in blocks: the whole similarity matrix would be N x N

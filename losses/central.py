@@ -1,4 +1,4 @@
-"""What losses that know one fixed hash center per class have in common."""
+"""Base class for losses with one fixed hash center per class."""
 
 from typing import Any, Self
 
@@ -10,19 +10,19 @@ from .contract import HashLoss, TrainingSet
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """The rows of x (B, b) scaled to unit norm. A row of zeros stays one, and no gradient comes through it."""
+    """The rows of x (B, b) scaled to unit norm. A row of zeros stays zero and gets no gradient."""
     norms = x.norm(dim=1, keepdim=True)
     return x / norms.masked_fill(norms == 0, torch.inf)
 
 
 class CentralLoss(HashLoss):
-    """A `HashLoss` that keeps the hash centers of its length in a buffer.
+    """A `HashLoss` that keeps the hash centers for its length in a buffer.
 
     Args:
         centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
 
     Raises:
-        ValueError: on call, h, targets and centers of sizes that do not fit together.
+        ValueError: on call, if the sizes of h, targets and centers do not match.
     """
 
     @classmethod
@@ -37,17 +37,17 @@ class CentralLoss(HashLoss):
     centers: Tensor  # (C, b)
 
     def own_centers(self, h: Tensor, targets: Tensor) -> Tensor:
-        """The center of every image (B, b): its class's or, of several, what most of them have at a bit, 0 at a tie."""
+        """The center of every image (B, b): its class's, or with several labels their bitwise majority, 0 for ties."""
         self._check_sizes(h, targets)
         return majority_centers(targets, self.centers.to(h.dtype))
 
     def cosines(self, h: Tensor, targets: Tensor) -> Tensor:
-        """Cosine of every image's h to every class's center (B, C), 0 where h is."""
+        """Cosine of every image's h with every class's center (B, C), 0 for images whose h is 0."""
         self._check_sizes(h, targets)
         return unit_rows(h) @ unit_rows(self.centers.to(h.dtype)).T
 
     def _check_sizes(self, h: Tensor, targets: Tensor) -> None:
-        """Raise ValueError where h (B, b), targets (B, C) and the centers do not fit together."""
+        """Raise ValueError if h (B, b), targets (B, C) and the centers do not match."""
         classes, bits = self.centers.shape
         if h.shape[1] != bits or targets.shape != (len(h), classes):
             raise ValueError(

@@ -11,13 +11,13 @@ from .pairwise import masked_mean
 
 
 class CSQ(CentralLoss):
-    """Binary cross-entropy of every bit to the image's hash center, and a smooth distance of |H| from 1.
+    """Binary cross-entropy between every bit and the image's hash center, plus a smooth distance of |H| from 1.
 
         mean BCE((h + 1) / 2, (c + 1) / 2)  +  quantization * mean log cosh(|h| - 1)
 
-    c is the center of the image's class; of several labels, bit by bit, what most of their centers have. The first
-    mean leaves out the bits at which these tie, and images without labels. (The paper draws such bits at random,
-    which on average pulls h to 0 there.)
+    c is the center of the image's class; with several labels, the bitwise majority of their centers. The first mean
+    skips tied bits and images without labels. (The paper draws tied bits at random, which on average pulls h to 0
+    there.)
 
     Source: CSQ (Yuan et al., CVPR 2020) section 3.3, central similarity and quantization loss, as means over entries.
 
@@ -26,7 +26,7 @@ class CSQ(CentralLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, h, targets and centers of sizes that do not fit together.
+        ValueError: if an argument is out of range; on call, if the sizes of h, targets and centers do not match.
 
     Example:
         >>> loss = CSQ(hash_centers(10, 16, torch.Generator().manual_seed(0)))
@@ -41,7 +41,7 @@ class CSQ(CentralLoss):
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         own = self.own_centers(h, targets)  # (B, b)
-        # A bit costs -log((1 + h c) / 2). The bound keeps an h that is wrong altogether finite.
+        # A bit costs -log((1 + h c) / 2). The bound keeps the cost finite if h is entirely wrong.
         agreement = (h * own).clamp(min=torch.finfo(h.dtype).eps - 1)
         return {
             "central": masked_mean(math.log(2) - torch.log1p(agreement), own.abs()),

@@ -9,12 +9,12 @@ from .signs import sign_through
 
 
 class DBDH(HashLoss):
-    """Likelihood of the batch's pairwise similarities under binary codes, and bits that are +1 for half the batch.
+    """Likelihood of the batch's pairwise similarities under binary codes, plus a term that balances every bit.
 
         mean[softplus(theta) - s * theta]  +  alpha * mean_k (mean_i b_ik)^2,   theta_ij = b_i . b_j / 2,   b = sign h
 
-    Pairs include i = j. Gradients pass the sign as if it were the identity (`sign_through`), so nothing need pull h
-    towards its signs: the loss sees these alone.
+    Pairs include i = j. The gradient of the sign is taken to be the identity (`sign_through`). The loss sees only the
+    signs, so no term needs to pull h toward them.
 
     Source: DBDH (Zheng, Zhang, Lu, Neurocomputing 2020), discrete likelihood and balance, as means over entries
     and without the quantization term.
@@ -23,7 +23,7 @@ class DBDH(HashLoss):
         alpha: weight of the balance, 0 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, h and targets of different row numbers.
+        ValueError: if an argument is out of range; on call, if h and targets differ in their number of rows.
 
     Example:
         >>> value = DBDH()(h, targets, indices)  # h (B, b), targets (B, C)

@@ -14,16 +14,16 @@ from .targets import training_labels
 
 
 class DHN(MemoryLoss):
-    """Likelihood of the batch's similarities to all training images, and a smooth distance of |H| from 1.
+    """Likelihood of the batch's similarities to all training images, plus a smooth distance of |H| from 1.
 
         mean[softplus(theta) - s * theta]  +  quantization * mean log cosh(|H| - 1),   theta_ij = h_i . u_j / 2
 
-    i runs over the batch, j over the whole training set, its own image included, through a memory U of every
-    image's last seen output, a constant. The batch is written before the loss is taken; an image not seen yet has
-    u_j = 0, and adds log 2 without gradient.
+    i runs over the batch, j over the whole training set including i itself, through a memory U of every image's last
+    seen output, which is constant. The batch is written to memory before the loss is computed; an image not yet seen
+    has u_j = 0 and adds log 2 without gradient.
 
     Source: DHN (Zhu, Long, Wang, Cao, AAAI 2016), pairwise cross-entropy and pairwise quantization loss, as means
-    over entries; the paper pairs the images of a batch, the memory is published code's.
+    over entries. The paper pairs the images of a batch; the memory follows published code.
 
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
@@ -31,7 +31,7 @@ class DHN(MemoryLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, sizes that do not fit each other or the training set.
+        ValueError: if an argument is out of range; on call, if sizes do not match each other or the training set.
 
     Example:
         >>> loss = DHN(targets, bits=16)
@@ -53,7 +53,7 @@ class DHN(MemoryLoss):
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
         memory = self.remembered(h, targets, indices)
-        log_cosh = torch.sinh(h.abs() - 1).square().log1p() / 2  # (B, b); cosh would round small distances away
+        log_cosh = torch.sinh(h.abs() - 1).square().log1p() / 2  # (B, b); cosh would lose small distances to rounding
         return {
             "similarity": F.binary_cross_entropy_with_logits(h @ memory.T / 2, shares_label(targets, self.targets)),
             "quantization": self.quantization * log_cosh.mean(),

@@ -1,4 +1,4 @@
-"""What losses that learn discrete codes of the training set have in common."""
+"""Base class for losses that learn discrete codes of the training set."""
 
 from typing import Any, Self
 
@@ -11,15 +11,15 @@ from .targets import training_labels
 
 
 class DiscreteLoss(MemoryLoss):
-    """A `MemoryLoss` that keeps discrete codes of every training image, too.
+    """A `MemoryLoss` that also keeps discrete codes of every training image.
 
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
-        codes: where the discrete codes start (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of
-            one draw).
+        codes: initial discrete codes (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one
+            draw).
 
     Raises:
-        ValueError: targets that are no labels, or of another row number than codes.
+        ValueError: if targets are not labels, or differ from codes in their number of rows.
     """
 
     @classmethod
@@ -30,7 +30,7 @@ class DiscreteLoss(MemoryLoss):
         super().__init__()
         targets = training_labels(targets)
         if len(targets) != len(codes):
-            raise ValueError(f"{len(targets)} rows of targets do not fit {len(codes)} rows of codes")
+            raise ValueError(f"targets have {len(targets)} rows, but codes have {len(codes)}")
         self.register_buffer("codes", codes.clone())
         self.start_memory(targets, torch.zeros_like(codes))
 

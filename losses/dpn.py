@@ -10,22 +10,22 @@ from .pairwise import masked_mean
 
 
 class DPN(CentralLoss):
-    """Polarization: every output at least `margin` from 0, to the side of its image's hash center.
+    """Polarization: pushes every output at least `margin` from 0, toward the side of its image's hash center.
 
         mean max(margin - h * c, 0)
 
-    c is the center of the image's class; of several labels, bit by bit, what most of their centers have. The mean
-    leaves out the bits at which these tie, and images without labels.
+    c is the center of the image's class; with several labels, the bitwise majority of their centers. The mean skips
+    tied bits and images without labels.
 
-    Source: DPN (Fan et al., IJCAI 2020), polarization loss, as a mean over entries. There it sees outputs before tanh,
-    and its margin is 1; the default here is where tanh takes that.
+    Source: DPN (Fan et al., IJCAI 2020), polarization loss, as a mean over entries. There it sees outputs before tanh
+    and the margin is 1; the default here is tanh(1).
 
     Args:
         centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
-        margin: above 0; from 1 on no output is ever far enough.
+        margin: above 0; no output can reach a margin of 1 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, h, targets and centers of sizes that do not fit together.
+        ValueError: if an argument is out of range; on call, if the sizes of h, targets and centers do not match.
 
     Example:
         >>> loss = DPN(hash_centers(10, 16, torch.Generator().manual_seed(0)))

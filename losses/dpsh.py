@@ -12,11 +12,11 @@ from .signs import signs
 
 
 class DPSH(HashLoss):
-    """Likelihood of the batch's pairwise similarities, and the distance of the outputs to their own signs.
+    """Likelihood of the batch's pairwise similarities, plus the distance of the outputs to their own signs.
 
         mean[softplus(theta) - s * theta]  +  quantization * mean (H - sign H)^2,   theta_ij = h_i . h_j / 2
 
-    It is KIDDO without discrete codes and without text.
+    This is KIDDO without discrete codes and without text.
 
     Source: DPSH (Li, Wang, Kang, IJCAI 2016) eq. 4, over the pairs of a batch, as means over entries.
 
@@ -24,7 +24,7 @@ class DPSH(HashLoss):
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: quantization out of its range; on call, h and targets of different row numbers.
+        ValueError: if quantization is out of range; on call, if h and targets differ in their number of rows.
 
     Example:
         >>> value = DPSH()(h, targets, indices)  # h (B, b), targets (B, C)

@@ -13,34 +13,34 @@ from .pairwise import shares_label
 
 
 class DSDH(DiscreteLoss):
-    """Likelihood of the batch's similarities to all training images, and distance to codes that predict the labels.
+    """Likelihood of the batch's similarities to all training images, plus the distance to codes that predict labels.
 
     With theta_ij = h_i . u_j / 2 for i in the batch and j in the training set, u_j the last seen h_j (0 before, which
-    makes a constant), s_ij = 1 where i and j share a label and B the discrete codes:
+    adds a constant), s_ij = 1 if i and j share a label, and B the discrete codes:
 
         mean[softplus(theta) - s * theta]  +  quantization * mean (H - B)^2
 
-    After every epoch `end_epoch` lowers mu |Y - B W|^2 + nu |W|^2 + quantization |B - U|^2 over the whole training set:
-    by W = (B^T B + nu / mu I)^-1 B^T Y, then by a sweep of discrete cyclic coordinate descent over B. The labels reach
-    the network through B alone; W needs no gradient.
+    After every epoch, `end_epoch` lowers mu |Y - B W|^2 + nu |W|^2 + quantization |B - U|^2 over the whole training
+    set: first by W = (B^T B + nu / mu I)^-1 B^T Y, then by a sweep of discrete cyclic coordinate descent over B. The
+    labels reach the network only through B; W needs no gradient.
 
-    mu and nu are the paper's. Its eta, 55, is `quantization`, but of sums: where the likelihood is a mean over pairs
-    that is 55 b / N, 0.13 to 0.53 at the paper's 5,000 images and 12 to 48 bits; here it weighs means, whatever N and b
-    are.
+    mu and nu are the paper's. The paper's eta, 55, corresponds to `quantization` but weighs sums: with the likelihood
+    as a mean over pairs it is 55 b / N, 0.13 to 0.53 at the paper's 5,000 images and 12 to 48 bits. Here
+    `quantization` weighs means, independent of N and b.
 
-    Source: DSDH (Li, Sun, He, Tan, NeurIPS 2017), the objective relaxed to H with its alternating steps.
+    Source: DSDH (Li, Sun, He, Tan, NeurIPS 2017), the objective relaxed to H, with its alternating steps.
 
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
-        codes: where B starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
-        mu: weight of the codes' regression on the labels, 0 or more.
-        nu: weight of the regression's own size, above 0.
-        quantization: weight of the distance to B and, in the sum form above, of U's say in B, 0 or more.
-        rounds: how many times W and B take turns at the end of an epoch, 0 or more.
+        codes: initial B (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
+        mu: weight of the regression from codes to labels, 0 or more.
+        nu: weight of the regression's norm, above 0.
+        quantization: weight of the distance to B and, in the sum form above, of U's influence on B, 0 or more.
+        rounds: number of alternating updates of W and B at the end of an epoch, 0 or more.
 
     Raises:
-        ValueError: targets and codes of different row numbers, or a number out of its range; on call, sizes that do
-            not fit the training set.
+        ValueError: if targets and codes differ in their number of rows, or an argument is out of range; on call, if
+            the sizes do not match the training set.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -62,7 +62,7 @@ class DSDH(DiscreteLoss):
     ) -> None:
         super().__init__(targets, codes)
         self.mu, self.quantization = not_negative("mu", mu), not_negative("quantization", quantization)
-        self.nu = positive("nu", nu)  # or the regression need not have one solution
+        self.nu = positive("nu", nu)  # otherwise the solution may not be unique
         self.rounds = whole("rounds", rounds, 0)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
@@ -73,15 +73,15 @@ class DSDH(DiscreteLoss):
         }
 
     def regression(self) -> Tensor:
-        """W (b, C), which minimizes mu |Y - B W|^2 + nu |W|^2 for the present codes B."""
+        """W (b, C), which minimizes mu |Y - B W|^2 + nu |W|^2 for the current codes B."""
         B = self.codes
-        gram = self.mu * (B.T @ B).double()  # equal bits leave single precision nothing of nu beside N
+        gram = self.mu * (B.T @ B).double()  # with equal bits, nu is lost next to N in single precision
         gram.diagonal().add_(self.nu)
         return torch.linalg.solve(gram, self.mu * (B.T @ self.targets).double()).to(B.dtype)
 
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:
-        """Renew B from U and the labels, `rounds` times."""
+        """Update B from U and the labels, `rounds` times."""
         for _ in range(self.rounds):
             W = self.regression()
             linear = self.mu * self.targets @ W.T + self.quantization * self.memory  # (N, b)
@@ -89,7 +89,7 @@ class DSDH(DiscreteLoss):
 
     @torch.no_grad()
     def discrete_objective(self, anchors: Tensor | None = None) -> Tensor:
-        """mu |Y - B W|^2 + nu |W|^2 + quantization |B - U|^2, W being the `regression` for the present codes."""
+        """mu |Y - B W|^2 + nu |W|^2 + quantization |B - U|^2, with W the `regression` for the current codes."""
         W = self.regression()
         misfit = (self.targets - self.codes @ W).square().sum()
         distance = (self.codes - self.memory).square().sum()

@@ -10,22 +10,22 @@ from .signs import signs
 
 
 class DTSH(HashLoss):
-    """Likelihood of the batch's triplets, and the distance of the outputs to their own signs.
+    """Likelihood of the batch's triplets, plus the distance of the outputs to their own signs.
 
         mean softplus(alpha - theta_qp + theta_qn)  +  quantization * mean (H - sign H)^2,   theta_ij = h_i . h_j / 2
 
-    Triplets are all (q, p, n) of the batch with p similar to q, p != q, and n dissimilar; a batch without any has 0
-    for their mean. They are taken at once: memory is a few times B^3 numbers, 64 MiB each for B = 256.
+    Triplets are all (q, p, n) of the batch with p similar to q, p != q, and n dissimilar; without any, their mean is
+    0. All are computed at once: memory is a few times B^3 numbers, 64 MiB each for B = 256.
 
     Source: DTSH (Wang, Shi, Kitani, ACCV 2016), negative triplet log-likelihood with quantization, as means over
     triplets and over entries.
 
     Args:
-        alpha: margin of the likelihood, 0 or more. theta differs by b at most, so short codes cannot reach a large one.
+        alpha: margin of the likelihood, 0 or more. theta differs by at most b, so short codes cannot reach a large one.
         quantization: weight of the second term, 0 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, h and targets of different row numbers.
+        ValueError: if an argument is out of range; on call, if h and targets differ in their number of rows.
 
     Example:
         >>> value = DTSH()(h, targets, indices)  # h (B, b), targets (B, C)

@@ -1,4 +1,4 @@
-"""GreedyHash: a classifier on the signs themselves."""
+"""GreedyHash: a classifier on the signs."""
 
 from typing import Any, Self
 
@@ -12,22 +12,22 @@ from .signs import sign_through
 
 
 class GreedyHash(HashLoss):
-    """Cross-entropy of a linear classifier on the binary codes, and the cubed distance of |H| from 1.
+    """Cross-entropy of a linear classifier on the binary codes, plus the cubed distance of |H| from 1.
 
         mean_i -log softmax_{y_i}(W sign h_i)  +  quantization * mean | |h| - 1 |^3
 
-    W (C, b) is trained with the network. Gradients pass the sign as if it were not there (`sign_through`).
+    W (C, b) is trained with the network. The gradient of the sign is taken to be the identity (`sign_through`).
 
     Source: GreedyHash (Su et al., NeurIPS 2018), as means over images and entries. W has no bias.
 
     Args:
         num_classes, bits: C and b, 1 or more.
         quantization: weight of the second term, 0 or more.
-        seed: draws where W starts, uniformly from -1 / sqrt(b) to 1 / sqrt(b).
+        seed: seed for the initial W, uniform from -1 / sqrt(b) to 1 / sqrt(b).
 
     Raises:
-        ValueError: a number out of its range; on call, an image of several labels or none, or sizes that do not fit
-            together.
+        ValueError: if an argument is out of range; on call, if an image has several labels or none, or sizes do not
+            match.
 
     Example:
         >>> loss = GreedyHash(num_classes=10, bits=16)
@@ -45,7 +45,7 @@ class GreedyHash(HashLoss):
         super().__init__()
         self.num_classes = num_classes
         self.quantization = not_negative("quantization", quantization)
-        # Not nn.Linear's own start: it would take its numbers from the global generator.
+        # Not nn.Linear's default initialization, which draws from the global generator.
         self.classifier = nn.utils.skip_init(nn.Linear, bits, num_classes, bias=False)
         bound = bits**-0.5
         generator = torch.Generator().manual_seed(whole("seed", seed, 0, most=LARGEST_SEED))
@@ -59,7 +59,7 @@ class GreedyHash(HashLoss):
                 f"and targets {tuple(targets.shape)}"
             )
         if can_be_looked_at(targets) and (targets.sum(dim=1) != 1).any():
-            raise ValueError("GreedyHash needs images of exactly one label; there is one with several or none")
+            raise ValueError("GreedyHash needs exactly one label per image, but an image has several or none")
         scores = F.linear(sign_through(h), self.classifier.weight.to(h.dtype))  # (B, C)
         return {
             "classification": F.cross_entropy(scores, targets.argmax(dim=1)),

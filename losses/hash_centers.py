@@ -1,4 +1,4 @@
-"""Hash centers of one code length: a binary code per class, the closest two as far apart as can be found."""
+"""Hash centers for one code length: one binary code per class, the closest two as far apart as a search can find."""
 
 from math import comb
 
@@ -8,34 +8,34 @@ from torch import Tensor
 from .arguments import whole
 from .dcc import random_codes
 
-_ALL_WORDS = 16  # bits: up to here a search sees every word, beyond it a random choice
-_POOL = 2**21  # entries of such a choice: 32,768 words of 64 bits
-_BLOCK = 256  # words that a search compares at once with all taken so far
-_ORDERS = 32  # random orders that a search tries at most where it sees every word
+_ALL_WORDS = 16  # bits; up to here a search sees every word, beyond it a random sample
+_POOL = 2**21  # entries of such a sample: 32,768 words of 64 bits
+_BLOCK = 256  # words that a search compares at a time with all those chosen so far
+_ORDERS = 32  # maximum number of random orders tried if the search sees every word
 
 
 def hash_centers(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Centers (num_classes, bits), entries -1 or +1, for losses that know one center per class.
+    """Centers (num_classes, bits), entries -1 or +1, for losses with one center per class.
 
-    Where bits is a power of two and num_classes at most twice that, rows of the Hadamard matrix and their negatives:
-    the closest two differ in at least half of the bits. Otherwise what a greedy search finds, which takes any word
-    far enough from all taken before, at the largest distance that yields enough words: at least `gilbert_varshamov`,
-    as that many greedy search always finds. With more classes than words, 2^bits, each word serves as many classes as
-    any other, give or take one.
+    If bits is a power of two and num_classes is at most twice that, the centers are rows of the Hadamard matrix and
+    their negatives, and the closest two differ in at least half of the bits. Otherwise a greedy search takes any word
+    that is far enough from all words taken before, at the largest distance that yields enough words. That distance is
+    at least `gilbert_varshamov`, which greedy search always reaches. With more classes than words (2^bits), classes
+    are spread evenly over the words.
 
-    A bit that would be the same for all classes is drawn anew, half -1 and half +1, which only adds distance.
-    Centers of different lengths have nothing to do with each other (`nested_centers` are prefixes).
+    A bit that would be the same for all classes is redrawn, half -1 and half +1, which can only add distance.
+    Centers of different lengths are unrelated (`nested_centers` are prefixes).
 
     Source: CSQ (Yuan et al., CVPR 2020) algorithm 1 for Hadamard matrices; MDSH (Wang et al., CVPR 2023) section 3 for
-    the Gilbert-Varshamov bound as what a search has to reach.
+    the Gilbert-Varshamov bound as the distance to reach.
 
     Args:
-        num_classes: 1 or more. 1,000 take a moment at any length.
+        num_classes: 1 or more. 1,000 classes take a moment at any length.
         bits: 1 or more.
-        generator: draws all that is random.
+        generator: source of all randomness.
 
     Raises:
-        ValueError: no classes, or no bits.
+        ValueError: if there are no classes or no bits.
 
     Example:
         >>> centers = hash_centers(80, 16, torch.Generator().manual_seed(0))
@@ -55,12 +55,12 @@ def hash_centers(num_classes: int, bits: int, generator: torch.Generator) -> Ten
     same = (centers == centers[0]).all(dim=0)
     columns = int(same.sum())
     halves = torch.rand(num_classes, columns, generator=generator).argsort(dim=0) % 2 * 2 - 1
-    centers[:, same] = halves * random_codes(1, columns, generator)  # which half gets the odd class is random, too
+    centers[:, same] = halves * random_codes(1, columns, generator)  # which half gets the odd class is random as well
     return centers
 
 
 def minimum_distance(centers: Tensor) -> int:
-    """In how many bits the closest two of the centers (C, b), entries -1 or +1, differ; b where there is only one."""
+    """The Hamming distance of the closest two centers (C, b), entries -1 or +1; b if there is only one."""
     bits = centers.shape[1]
     products = (centers @ centers.T).fill_diagonal_(-bits)
     return (bits - int(products.max())) // 2
@@ -69,8 +69,8 @@ def minimum_distance(centers: Tensor) -> int:
 def gilbert_varshamov(num_classes: int, bits: int) -> int:
     """The largest d, at most bits, for which num_classes * sum_{i<d} binom(bits, i) <= 2^bits.
 
-    There are num_classes words, 2^bits at most, whose closest two differ in d bits or more, and greedy search finds
-    them: a word rules out no more words than the sum.
+    There are num_classes words (at most 2^bits) whose closest two differ in d or more bits, and greedy search finds
+    them: a word excludes at most as many words as the sum.
 
     Source: Gilbert (1952), Varshamov (1957); MDSH (Wang et al., CVPR 2023) section 3.
     """
@@ -89,7 +89,7 @@ def _all_words(bits: int) -> Tensor:
 
 
 def _hadamard_rows(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Rows of the Hadamard matrix in random order and of random sign, then their negatives (Sylvester)."""
+    """Rows of the (Sylvester) Hadamard matrix in random order and with random signs, then their negatives."""
     hadamard = torch.ones(1, 1)
     while len(hadamard) < bits:
         hadamard = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), hadamard)
@@ -98,16 +98,16 @@ def _hadamard_rows(num_classes: int, bits: int, generator: torch.Generator) -> T
 
 
 def _search(num_classes: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Greedy search at falling distances, from what no centers can exceed down to what is sure to be found."""
-    # Singleton: all classes still differ without any distance - 1 of the bits
+    """Greedy search at decreasing distances, from an upper bound down to one that is sure to be reached."""
+    # Singleton bound: all classes still differ after removing any distance - 1 of the bits
     distance = min(bits, bits + 1 - (num_classes - 1).bit_length())
     if num_classes > 1:
-        # Plotkin: the mean distance is the largest if every bit divides the classes into halves
+        # Plotkin bound: the mean distance is largest if every bit splits the classes in half
         halves = num_classes // 2 * (num_classes - num_classes // 2)
         distance = min(distance, bits * halves // comb(num_classes, 2))
     surely = gilbert_varshamov(num_classes, bits)
     while True:
-        # Words an odd distance apart have different parity, so the last bit of an even distance is to be had for free.
+        # Words an odd distance apart differ in parity, so an even distance gets its last bit for free.
         even = 1 - distance % 2
         search = _search_all if bits - even <= _ALL_WORDS else _search_random
         centers = search(num_classes, bits - even, distance - even, generator, distance <= surely)
@@ -121,16 +121,16 @@ def _search_all(
     bits: int,
     distance: int,
     generator: torch.Generator,
-    surely: bool,  # noqa: ARG001 - nothing is left to draw
+    surely: bool,  # noqa: ARG001 - there is nothing more to draw
 ) -> Tensor | None:
-    """Centers at least `distance` apart among all words in some random orders, then in lexicographic order, or None."""
+    """Centers at least `distance` apart among all words, in random orders, then in lexicographic order; or None."""
     words = _all_words(bits)
     for _ in range(min(_ORDERS, 2**_ALL_WORDS // len(words))):
         order = torch.randperm(len(words), generator=generator)
         centers = _greedy(words[order], num_classes, distance)
         if len(centers) == num_classes:
             return centers
-    # Often finds more, linear codes; all of one, as its first words share their first bits.
+    # Often finds more (linear codes), but needs all of them, because the first words share their first bits.
     centers = _greedy(words, len(words), distance)
     if len(centers) < num_classes:
         return None
@@ -140,7 +140,7 @@ def _search_all(
 def _search_random(
     num_classes: int, bits: int, distance: int, generator: torch.Generator, surely: bool
 ) -> Tensor | None:
-    """Centers at least `distance` apart among random words, of which more are drawn only where that `surely` ends."""
+    """Centers at least `distance` apart among random words; draws more words only if that `surely` succeeds."""
     centers = torch.empty(0, bits)
     while True:
         words = random_codes(max(_POOL // bits, num_classes), bits, generator)
@@ -152,8 +152,8 @@ def _search_random(
 
 
 def _greedy(words: Tensor, num: int, distance: int, taken: Tensor | None = None) -> Tensor:
-    """Go through the words (M, b), take any that differs in `distance` bits or more from all `taken`, up to num."""
-    most = words.shape[1] - 2 * distance  # the largest inner product of words so far apart
+    """Go through the words (M, b) and take any that is at least `distance` bits from all `taken`, up to num."""
+    most = words.shape[1] - 2 * distance  # the largest inner product of words that far apart
     taken = words[:0] if taken is None else taken
     for block in words.split(_BLOCK):
         left = block[(block @ taken.T <= most).all(dim=1)]

@@ -12,27 +12,27 @@ from .pairwise import balanced_mean, similar_pairs
 
 
 class HashNet(HashLoss):
-    """Weighted likelihood of the batch's pairwise similarities, of outputs that grow ever more like signs.
+    """Weighted likelihood of the batch's pairwise similarities, for outputs that approach signs during training.
 
         mean w * [softplus(theta) - s * theta],   theta_ij = alpha * g_i . g_j,   g = tanh(beta * atanh(h))
 
-    Pairs include i = j. w gives similar and dissimilar pairs equal weight together (`balanced_mean`). beta, the
-    continuation, starts at 1, where g = h, and is sqrt(1 + epoch // continuation) after so many whole epochs.
+    Pairs include i = j. w gives similar and dissimilar pairs equal total weight (`balanced_mean`). beta, the
+    continuation, is sqrt(1 + epoch // continuation) after that many whole epochs; it starts at 1, where g = h.
 
     Source: HashNet (Cao, Long, Wang, Yu, ICCV 2017), weighted maximum likelihood by continuation, as a mean over
-    entries, similarities being 0 or 1; the square root is as in published code.
+    entries, for similarities of 0 or 1; the square root follows published code.
 
     Args:
         alpha: steepness of the likelihood, above 0; None for 10 / b, as published.
-        continuation: epochs in a stage of equal beta, 1 or more.
+        continuation: number of epochs with the same beta, 1 or more.
 
     Raises:
-        ValueError: a number out of its range; on call, h and targets of different row numbers.
+        ValueError: if an argument is out of range; on call, if h and targets differ in their number of rows.
 
     Example:
         >>> loss = HashNet()
         >>> value = loss(h, targets, indices)  # h (B, b), targets (B, C)
-        >>> loss.end_epoch()  # after every epoch: beta grows by it
+        >>> loss.end_epoch()  # after every epoch, so that beta grows
     """
 
     paper = "HashNet (Cao et al., ICCV 2017)"
@@ -47,7 +47,7 @@ class HashNet(HashLoss):
 
     @property
     def beta(self) -> float:
-        """How steep the outputs are by now, 1 or more."""
+        """The current steepness of the outputs, 1 or more."""
         return math.sqrt(1 + int(self.epoch) // self.continuation)
 
     def terms(self, h: Tensor, targets: Tensor, indices: Tensor, anchors: Tensor | None = None) -> dict[str, Tensor]:
@@ -63,6 +63,6 @@ class HashNet(HashLoss):
         self.epoch += 1
 
     def _continued(self, h: Tensor) -> Tensor:
-        beta = (1 + self.epoch // self.continuation).to(h).sqrt()  # on h's device: to read it would wait for that
-        limit = 1 - torch.finfo(h.dtype).eps  # the largest h of which atanh is finite
+        beta = (1 + self.epoch // self.continuation).to(h).sqrt()  # stays on h's device: reading it would synchronize
+        limit = 1 - torch.finfo(h.dtype).eps  # the largest h for which atanh is finite
         return torch.where(beta == 1, h, torch.tanh(beta * torch.atanh(h.clamp(-limit, limit))))

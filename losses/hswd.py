@@ -1,4 +1,4 @@
-"""HSWD: the batch's values of every bit against balanced signs, a quantization term for any loss."""
+"""HSWD: pulls the values of every bit in a batch to balanced signs; a quantization term for any loss."""
 
 import torch
 from torch import Tensor
@@ -9,44 +9,44 @@ from .inputs import Inputs
 
 
 def hswd(h: Tensor) -> Tensor:
-    """Squared 2-Wasserstein distance of a bit's values in the batch to the uniform distribution on {-1, +1}, a scalar.
+    """Squared 2-Wasserstein distance between a bit's values in the batch and the uniform distribution on {-1, +1}.
 
-    With x_1 <= ... <= x_B the sorted values of one bit, as a mean over the bits:
+    A scalar. With x_1 <= ... <= x_B the sorted values of one bit, as a mean over the bits:
 
         1/B [sum over the lower half (x + 1)^2  +  sum over the upper half (x - 1)^2],
 
-    the middle one of an odd number half in each. So it is 0 where every bit is balanced and all values are signs. It
-    compares with a whole distribution: give it batches of many images (a lone one is drawn to 0).
+    If B is odd, the middle value counts half in each. The distance is 0 if every bit is balanced and all values are
+    signs. It compares whole distributions, so use large batches (a single image is pulled to 0).
 
-    Source: HSWD (Doan, Yang, Li, CVPR 2022), the distance along the code's own axes. The paper sorts B random signs a
-    bit as targets; here the distribution itself is the target, exactly half and half.
+    Source: HSWD (Doan, Yang, Li, CVPR 2022), the distance along the code's own axes. The paper sorts B random signs
+    per bit as targets; here the target is the distribution itself, exactly half and half.
 
     Args:
         h: relaxed codes (B, b), of the whole (global) batch.
     """
     size = len(h)
     places = torch.arange(size, device=h.device)
-    signs = (2 * places - (size - 1)).sign().to(h.dtype)  # (B,): -1 below, +1 above, 0 in the middle of an odd number
-    values = h.sort(dim=0, stable=True).values  # stable: every process breaks ties alike
-    # half of (x + 1)^2 and of (x - 1)^2 is x^2 + 1, once a bit
+    signs = (2 * places - (size - 1)).sign().to(h.dtype)  # (B,): -1 below, +1 above, 0 in the middle if B is odd
+    values = h.sort(dim=0, stable=True).values  # stable: every process breaks ties the same way
+    # the mean of (x + 1)^2 and (x - 1)^2 is x^2 + 1, once per bit
     return (values - signs[:, None]).square().mean() + size % 2 / size
 
 
 class WithHSWD(HashLoss):
-    """Another loss with `hswd` in the place of its own `quantization_term`, if it has one.
+    """Another loss with `hswd` in place of its `quantization_term`, if it has one.
 
         base without its quantization term  +  weight * hswd(H)
 
-    `paper`, `multi_label` and `uses_anchors` are the base's, on the instance; on the class they mean nothing.
+    `paper`, `multi_label` and `uses_anchors` of an instance are the base's; on the class they have no meaning.
 
-    Source: HSWD (Doan, Yang, Li, CVPR 2022), which replaces the quantization of several losses so.
+    Source: HSWD (Doan, Yang, Li, CVPR 2022), which replaces the quantization term of several losses.
 
     Args:
-        base: the loss, at the length in question.
-        weight: of the term "hswd", 0 or more.
+        base: the loss, at the same length.
+        weight: weight of the term "hswd", 0 or more.
 
     Raises:
-        ValueError: weight out of its range.
+        ValueError: if weight is out of range.
 
     Example:
         >>> loss = WithHSWD(DPSH())
@@ -59,7 +59,7 @@ class WithHSWD(HashLoss):
         super().__init__()
         self.base, self.num_classes = base, base.num_classes
         self.weight = not_negative("weight", weight)
-        # the contract has them on the class, which cannot know the base
+        # the base class defines these on the class, which cannot know `base`
         self.paper = f"{base.paper} with {type(self).paper}"  # type: ignore[misc]
         self.multi_label = base.multi_label  # type: ignore[misc]
         self.uses_anchors = base.uses_anchors  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What losses are called with, checked once for all of them."""
+"""The inputs of a loss, checked in one place."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Inputs(NamedTuple):
     Attributes:
         h: relaxed codes (B, b) in (-1, 1).
         targets: class indices (B,) or multi-hot labels (B, C).
-        indices: whole numbers (B,), which training images these are.
+        indices: whole numbers (B,), positions of these images in the training set.
         anchors: the classes' text anchors in code space (C, b).
     """
 
@@ -26,24 +26,24 @@ class Inputs(NamedTuple):
 
 
 def checked(given: Inputs, num_classes: int | None = None) -> Inputs:
-    """The batch as `HashLoss.terms` takes it: multi-hot labels, all in h's dtype, single precision at least.
+    """The batch as `HashLoss.terms` expects it: multi-hot labels, all in h's dtype, at least single precision.
 
-    Indices are made int64, for torch takes uint8 for a mask.
+    Indices become int64, because torch treats uint8 as a mask.
 
     Args:
-        given: as it came.
-        num_classes: C, where it is known; anchors tell it, too.
+        given: the inputs as passed.
+        num_classes: C, if known; anchors also determine it.
 
     Raises:
-        ValueError: a shape, dtype or range that is wrong, or sizes that do not fit together; says which.
+        ValueError: names the input whose shape, dtype or range is wrong, or the sizes that do not match.
     """
     h, targets, indices, anchors = given
     if h.ndim != 2 or not h.is_floating_point():
-        raise ValueError(f"h must be relaxed codes (B, b), floating, not {h.dtype} {tuple(h.shape)}")
+        raise ValueError(f"h must be floating-point relaxed codes (B, b), not {h.dtype} {tuple(h.shape)}")
     if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
         raise ValueError(f"indices must be whole numbers (B,), int64, not {indices.dtype} {tuple(indices.shape)}")
     if anchors is not None and (anchors.ndim != 2 or anchors.shape[1] != h.shape[1]):
-        raise ValueError(f"anchors {tuple(anchors.shape)} do not fit h {tuple(h.shape)}: they must be (C, b)")
+        raise ValueError(f"anchors must be (C, b), but are {tuple(anchors.shape)} with h {tuple(h.shape)}")
     if num_classes is None and anchors is not None:
         num_classes = len(anchors)
     targets = multi_hot(targets, num_classes)

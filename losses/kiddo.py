@@ -13,26 +13,26 @@ from .pairwise import pairwise_likelihood
 
 
 class KIDDO(DiscreteLoss):
-    """Pairwise similarity, distance to discrete codes, and the codes' alignment with text anchors.
+    """Pairwise similarity, distance to discrete codes, and alignment of the codes with text anchors.
 
-    With theta_ij = h_i . h_j / 2, s_ij = 1 where i and j share a label, B the discrete codes and T the anchors:
+    With theta_ij = h_i . h_j / 2, s_ij = 1 if i and j share a label, B the discrete codes and T the anchors:
 
         gamma * mean[softplus(theta) - s * theta]  +  quantization * mean (H - B)^2  +  alpha * mean (Y - B T^T)^2
 
-    The first two reach the network, the third the anchors. After every epoch `end_epoch` renews B for the
+    The first two terms train the network, the third the anchors. After every epoch `end_epoch` updates B for the
     whole training set by discrete cyclic coordinate descent on
-    alpha |Y - B T^T|^2 + quantization |U - B|^2, U being the last seen H of every training image (0 before).
+    alpha |Y - B T^T|^2 + quantization |U - B|^2, where U is the last seen H of every training image (0 before).
 
     Source: KALAHash (AAAI 2025) eq. 8-12, whose beta is `quantization`.
 
     Args:
         targets: labels of the whole training set, multi-hot (N, C) or class indices (N,).
-        codes: where B starts (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
+        codes: initial B (N, b), entries -1 or +1 (`random_codes`; give every length a prefix of one draw).
         alpha, quantization, gamma: the weights above, 0 or more.
 
     Raises:
-        ValueError: targets and codes of different row numbers, or a number out of its range; on call, without anchors,
-            or with sizes that do not fit the training set.
+        ValueError: if targets and codes differ in their number of rows, or an argument is out of range; on call, if
+            there are no anchors, or sizes do not match the training set.
 
     Example:
         >>> codes = random_codes(len(targets), 16, torch.Generator().manual_seed(0))
@@ -63,7 +63,7 @@ class KIDDO(DiscreteLoss):
 
     @torch.no_grad()
     def end_epoch(self, anchors: Tensor | None = None) -> None:
-        """Renew B by DCC, given the anchors (C, b), from U and the labels. Raises ValueError without anchors."""
+        """Update B by DCC from the anchors (C, b), U and the labels. Raises ValueError without anchors."""
         anchors = self._required(anchors).to(self.codes)
         linear = self.alpha * self.targets @ anchors + self.quantization * self.memory  # (N, b)
         self.codes.copy_(dcc(self.codes, linear, self.alpha * anchors.T @ anchors))

@@ -11,21 +11,21 @@ from .signs import signs
 
 
 class LCDSH(HashLoss):
-    """Likelihood of the batch's pairwise similarities, which the outputs' signs shall give, too.
+    """Likelihood of the batch's pairwise similarities, which the signs of the outputs should match as well.
 
         mean softplus(-s' * theta)  +  quantization * mean (sigmoid(sign h_i . sign h_j / 2) - sigmoid(theta))^2,
         theta_ij = h_i . h_j / 2,   s' = +1 for similar pairs, -1 for dissimilar
 
-    Pairs include i = j. The first term is DPSH's, softplus(theta) - s * theta, written by signs. The signs are
-    constants: what DPSH asks of every entry, the second term asks of the pairs' probabilities.
+    Pairs include i = j. The first term is DPSH's, softplus(theta) - s * theta, written with signs. In the second term
+    the signs are constant: where DPSH compares every entry to its sign, it compares the probabilities of pairs.
 
     Source: LCDSH (Zhu, Gao, IJCAI 2017), pairwise likelihood and locality constraint, as means over entries.
 
     Args:
-        quantization: weight of the second term, 0 or more; 3 as in published code.
+        quantization: weight of the second term, 0 or more; 3 follows published code.
 
     Raises:
-        ValueError: a number out of its range; on call, h and targets of different row numbers.
+        ValueError: if an argument is out of range; on call, if h and targets differ in their number of rows.
 
     Example:
         >>> value = LCDSH()(h, targets, indices)  # h (B, b), targets (B, C)

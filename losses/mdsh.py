@@ -15,17 +15,17 @@ from .targets import multi_hot
 
 
 class MDSH(CentralLoss, MemoryLoss):
-    """Cross-entropy to the classes' hash centers, the angle between similar images, and the distance of |H| from 1.
+    """Cross-entropy to the classes' hash centers, angles between similar images, and the distance of |H| from 1.
 
         -mean[y log p + (1 - y) log(1 - p)]  +  beta * mean_{i ~ j} softplus((1 - cos(h_i, u_j)) / 2)
         +  quantization * mean (|h| - 1)^2,    p_i = softmax_k(sqrt(b) * cos(h_i, c_k))
 
     The second mean is over pairs that share a label, i in the batch and j in the whole training set, through a memory
-    U of every image's last seen H, a constant; the batch is written first, images not seen yet (u_j = 0) are left out.
-    With one class there is nothing to tell apart, and the first term is 0.
+    U of every image's last seen H, which is constant. The batch is written to memory first, and images not yet seen
+    (u_j = 0) are skipped. With one class the first term is 0.
 
-    Source: MDSH (Wang et al., CVPR 2023), as means over entries and pairs; the quantization weight is the paper's, the
-    pairs' weight a plain 1.
+    Source: MDSH (Wang et al., CVPR 2023), as means over entries and pairs. The quantization weight is the paper's; the
+    weight of pairs is 1.
 
     Args:
         centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
@@ -33,8 +33,8 @@ class MDSH(CentralLoss, MemoryLoss):
         beta, quantization: the weights above, 0 or more.
 
     Raises:
-        ValueError: centers and targets of different numbers of classes, or a number out of its range; on call, sizes
-            that do not fit together.
+        ValueError: if centers and targets differ in their number of classes, or an argument is out of range; on call,
+            if sizes do not match.
 
     Example:
         >>> centers = hash_centers(targets.shape[1], 16, torch.Generator().manual_seed(0))
@@ -67,7 +67,7 @@ class MDSH(CentralLoss, MemoryLoss):
     def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         if logits.shape[1] == 1:
             return logits.new_zeros(())
-        # 1 - p rounds to 0 where p is nearly 1, as only the largest can be: for that one, the sum of all others.
+        # 1 - p rounds to 0 if p is nearly 1, which only the largest can be: sum all others for that one.
         top = logits.argmax(dim=1, keepdim=True)  # (B, 1)
         rest = torch.log1p(-logits.softmax(dim=1).scatter(1, top, 0))
         others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)

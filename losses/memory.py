@@ -1,4 +1,4 @@
-"""What losses that remember the last seen output of every training image have in common."""
+"""Base class for losses that remember the last seen output of every training image."""
 
 from torch import Tensor
 
@@ -7,34 +7,34 @@ from .contract import HashLoss
 
 
 class MemoryLoss(HashLoss):
-    """A `HashLoss` that keeps the labels and the last seen output of every training image, in buffers.
+    """A `HashLoss` with buffers for the labels and the last seen output of every training image.
 
     A subclass calls `start_memory` in its constructor.
     """
 
     targets: Tensor  # (N, C)
-    memory: Tensor  # (N, b), U; 0 where nothing has been seen
+    memory: Tensor  # (N, b), U; 0 for images not yet seen
 
     def start_memory(self, targets: Tensor, memory: Tensor) -> None:
-        """Take labels of the whole training set, multi-hot (N, C), and an empty memory (N, b) in the dtype of both."""
+        """Store labels of the whole training set, multi-hot (N, C), and an empty memory (N, b), which set the dtype."""
         self.num_classes = targets.shape[1]
         self.register_buffer("targets", targets.to(memory.dtype), persistent=False)
         self.register_buffer("memory", memory)
 
     def remember(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Check the batch and, where the loss `learns`, store its outputs (B, b), without gradient.
+        """Check the batch and, if the loss `learns`, store its outputs (B, b), without gradient.
 
         Raises:
-            ValueError: h, targets and indices that do not fit together, or the training set.
+            ValueError: if h, targets and indices do not match each other or the training set.
         """
         self._check_batch(h, targets, indices)
         if self.learns:
             self.memory[indices] = h.detach().to(self.memory.dtype)
 
     def remembered(self, h: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        """As `remember`, and return the memory (N, b) with this batch in it, in h's dtype and without gradient.
+        """Like `remember`, but return the memory (N, b) including this batch, in h's dtype and without gradient.
 
-        It is a copy, as the next batch writes to the memory, perhaps before this one's backward pass.
+        It is a copy, because the next batch may write to the memory before this batch's backward pass.
         """
         self.remember(h, targets, indices)
         written = self.memory.to(h.dtype, copy=True)
@@ -42,15 +42,15 @@ class MemoryLoss(HashLoss):
         return written
 
     def _check_batch(self, h: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Indices must be 0 to N - 1: negative ones would count from the end. They are looked at on the CPU alone."""
+        """Indices must be 0 to N - 1: negative ones would count from the end. They are checked on the CPU only."""
         if not len(h) == len(targets) == len(indices):
             raise ValueError(f"{len(h)} rows of h do not fit {len(targets)} rows of targets and {len(indices)} indices")
         if h.shape[1] != self.memory.shape[1]:
-            raise ValueError(f"h has {h.shape[1]} columns, the loss is for {self.memory.shape[1]} bits")
+            raise ValueError(f"h has {h.shape[1]} columns, but the loss is for {self.memory.shape[1]} bits")
         if targets.shape[1] != self.targets.shape[1]:
-            raise ValueError(f"targets of {targets.shape[1]} classes, the training set has {self.targets.shape[1]}")
+            raise ValueError(f"targets have {targets.shape[1]} classes, the training set {self.targets.shape[1]}")
         if not can_be_looked_at(indices):
             return
         outside = (indices < 0) | (indices >= len(self.memory))
         if outside.any():
-            raise ValueError(f"indices must be 0 to {len(self.memory) - 1}, and hold {indices[outside][0].item()}")
+            raise ValueError(f"indices must be 0 to {len(self.memory) - 1}, but contain {indices[outside][0].item()}")

@@ -1,4 +1,4 @@
-"""OrthoHash: one cosine to learn codes that tell classes apart and are nearly binary at once."""
+"""OrthoHash: a single cosine loss makes codes that separate classes and are nearly binary."""
 
 import math
 from abc import abstractmethod
@@ -12,23 +12,23 @@ from .central import CentralLoss
 
 
 class OrthoHash(CentralLoss):
-    """Cross-entropy of scaled cosines to the classes' hash centers, the image's own ones made harder by a margin.
+    """Cross-entropy of scaled cosines to the classes' hash centers, with a margin on the image's own classes.
 
         mean_i -sum_k y_ik / |y_i| * log softmax_k(scale * margined(cos(h_i, c_k), y_ik))
 
-    An image of several labels has each of them with equal probability; one without labels does not count. Subclasses
-    say what the margin does.
+    An image with several labels has each of them with equal probability; one without labels does not count.
+    Subclasses define the margin.
 
     Source: OrthoHash (Hoe et al., NeurIPS 2021), cross-entropy with margin and, for several labels, label smoothing.
 
     Args:
         centers: one per class (C, b), entries -1 or +1 (`hash_centers`).
         margin: 0 or more.
-        scale: of the cosines, above 0; None for sqrt(2) log(C - 1) as in the paper, C counted as 3 at least, below
-            which that would be nothing.
+        scale: scale of the cosines, above 0; None for sqrt(2) log(C - 1) as in the paper, with C at least 3, because
+            the scale would otherwise be 0.
 
     Raises:
-        ValueError: a number out of its range; on call, h, targets and centers of sizes that do not fit together.
+        ValueError: if an argument is out of range; on call, if the sizes of h, targets and centers do not match.
     """
 
     def __init__(self, centers: Tensor, margin: float = 0.2, scale: float | None = None) -> None:
@@ -45,7 +45,7 @@ class OrthoHash(CentralLoss):
 
     @abstractmethod
     def margined(self, cosines: Tensor, targets: Tensor) -> Tensor:
-        """The cosines (B, C), those of an image's own classes less the margin."""
+        """The cosines (B, C), reduced by the margin for an image's own classes."""
 
 
 class OrthoHashCos(OrthoHash):
@@ -65,8 +65,8 @@ class OrthoHashCos(OrthoHash):
 class OrthoHashArc(OrthoHash):
     """`OrthoHash` with the margin on the angle: cos(theta_ik + margin * y_ik), cos theta_ik = cos(h_i, c_k).
 
-    Nothing is done about angles that exceed pi with the margin. An h in its center's very direction, or the opposite
-    one, where the angle has a kink, gets no gradient from the angle's sine.
+    Angles that exceed pi with the margin are not treated specially. If h points exactly at its center, or exactly
+    away from it, the angle has a kink, and h gets no gradient from the angle's sine.
 
     Example:
         >>> loss = OrthoHashArc(hash_centers(10, 16, torch.Generator().manual_seed(0)))
@@ -77,7 +77,7 @@ class OrthoHashArc(OrthoHash):
 
     def margined(self, cosines: Tensor, targets: Tensor) -> Tensor:
         squared = (1 - cosines) * (1 + cosines)
-        aside = squared > torch.finfo(squared.dtype).eps  # else the cosine's rounding is all there is
+        aside = squared > torch.finfo(squared.dtype).eps  # otherwise only the cosine's rounding error is left
         sines = torch.where(aside, squared, 1).sqrt() * aside
         turn = self.margin * targets
         return cosines * turn.cos() - sines * turn.sin()

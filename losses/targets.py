@@ -1,4 +1,4 @@
-"""Labels as people have them, class indices or multi-hot, as multi-hot labels."""
+"""Labels given as class indices or multi-hot, converted to multi-hot labels."""
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +10,17 @@ MOST_CLASSES = 100_000
 
 
 def multi_hot(targets: Tensor, num_classes: int | None = None) -> Tensor:
-    """Labels as multi-hot labels (B, C), 0 or 1. What is multi-hot already comes back as it is.
+    """Labels as multi-hot labels (B, C), 0 or 1. Multi-hot input is returned unchanged.
 
     Args:
         targets: class indices (B,), whole numbers of 0 or more, or multi-hot labels (B, C), of any dtype.
-        num_classes: C. None where it is not known: class indices k then make columns 0 to the largest of them, so
-            that two images share a label where their indices are equal, and column k is class k.
+        num_classes: C, or None if unknown: class indices k then become columns 0 to the largest index, so that two
+            images share a label if their indices are equal, and column k is class k.
 
     Raises:
-        ValueError: another shape, dtype or number of classes, a single column where `num_classes` is not 1, entries
-            other than 0 and 1 (looked at on the CPU alone), or indices out of their range (below 100,000 where C is not
-            known).
+        ValueError: if the shape, dtype or number of classes is wrong, there is a single column and `num_classes` is
+            not 1, entries are not 0 or 1 (checked on the CPU only), or indices are out of range (below 100,000 if C
+            is unknown).
     """
     if targets.ndim == 1:
         return _from_indices(targets, num_classes)
@@ -31,20 +31,20 @@ def multi_hot(targets: Tensor, num_classes: int | None = None) -> Tensor:
         )
     columns = targets.shape[1]
     if columns == 1 and num_classes != 1:
-        raise ValueError(f"targets {tuple(targets.shape)} have a single column: give class indices as {rows}")
+        raise ValueError(f"targets {tuple(targets.shape)} have a single column: pass class indices as {rows}")
     if num_classes is not None and columns != num_classes:
-        raise ValueError(f"targets of {columns} classes do not fit {num_classes} classes")
+        raise ValueError(f"targets have {columns} classes, expected {num_classes}")
     if targets.dtype != torch.bool and can_be_looked_at(targets):
         wrong = (targets != 0) & (targets != 1)
         if wrong.any():
-            raise ValueError(f"multi-hot targets must be 0 or 1, and hold {targets[wrong][0].item():g}")
+            raise ValueError(f"multi-hot targets must be 0 or 1, but contain {targets[wrong][0].item():g}")
     return targets
 
 
 def training_labels(targets: Tensor) -> Tensor:
     """Labels of a whole training set as multi-hot labels (N, C).
 
-    As `multi_hot`, but a single column that does not hold integers is taken for the labels of a single class.
+    Like `multi_hot`, but a single column that does not hold integers is read as the labels of a single class.
 
     Raises:
         ValueError: as for `multi_hot`.
@@ -60,5 +60,5 @@ def _from_indices(targets: Tensor, num_classes: int | None) -> Tensor:
     least, largest = (int(targets.min()), int(targets.max())) if len(targets) else (0, 0)
     most = MOST_CLASSES if num_classes is None else num_classes
     if least < 0 or largest >= most:
-        raise ValueError(f"class indices must be 0 to {most - 1}, and hold {least if least < 0 else largest}")
+        raise ValueError(f"class indices must be 0 to {most - 1}, but contain {least if least < 0 else largest}")
     return F.one_hot(targets, largest + 1 if num_classes is None else num_classes)

@@ -120,7 +120,7 @@ def test_settings_that_are_gone_are_dropped_and_the_rest_is_read(
     assert config.unlabeled == (1000 if config.starts_in_closed_form else 100_000)  # of a random start it says nothing
     said = [record.getMessage() for record in caplog.records]
     assert [message.split()[1] for message in said] == ["ridge", "text_weight", "unlabelled_weight"]
-    assert all("finds out by itself how far to trust names, labels and images" in message for message in said)
+    assert all("now estimates how far to trust names, labels and unlabeled images" in message for message in said)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -143,7 +143,7 @@ def test_an_unfinished_run_of_an_earlier_closed_form_names_the_command_that_trai
     before = {path.name: path.read_bytes() for path in (formats / "run-3-text").iterdir()}
     assert main(["train", "--resume", "run-3-text", "--epochs", "3"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "run-3-text/checkpoint.safetensors is of a start in closed form of an earlier version: " in said
+    assert "run-3-text/checkpoint.safetensors has a closed-form start from an earlier version: " in said
     command = re.search(r"nestkala (train .*) trains anew", said)
     assert command is not None
     assert main(shlex.split(command.group(1))) == 0

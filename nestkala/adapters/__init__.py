@@ -1,4 +1,4 @@
-"""Adapters: what a few labels may change in a frozen backbone."""
+"""Adapters: the parts of a frozen backbone that a few labels may change."""
 
 from .clora import CLoRA
 from .contract import Adapter

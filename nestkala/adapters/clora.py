@@ -1,4 +1,4 @@
-"""CLoRA: class-calibration low-rank adaptation, whose directions are the classes' text embeddings."""
+"""CLoRA: class-calibration low-rank adaptation, with the classes' text embeddings as directions."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,34 +13,34 @@ from .projections import ProjectionAdapter
 
 
 class CLoRA(ProjectionAdapter):
-    """Low-rank updates of projections, per image, along the class directions that fit it best.
+    """Low-rank updates of projections, per image, along the class directions that match the image best.
 
-    For a frozen projection W and an image, of whose patch tokens at W's input x_mean is the mean, take the r
-    class directions of largest cosine to x_mean, k_1..k_r, in descending order. With trainable q_1..q_r
+    For a frozen projection W and an image, let x_mean be the mean of its patch tokens at the input of W. Take the r
+    class directions with the largest cosine to x_mean, k_1..k_r, in descending order. With trainable q_1..q_r
 
         out = W x + scale * sum_i k_i (q_i . x)
 
-    computed as two thin products; the d x d update of an image is never built. Learned are the q_i, one set a
-    projection, and, through the rows picked, whatever the directions come from.
+    computed as two thin products; the d x d update of an image is never built. The q_i are learned, one set per
+    projection, and so is the layer that produces the directions, through the rows that are picked.
 
-    Where W maps to another width d', the directions lie there, where they are added, and cosines are to W x_mean, the
-    mean of what the frozen projection gives (its bias included); the q_i are of width d. In a transformer d' is d, and
-    cosines are to x_mean, as published.
+    If W maps to another width d', the directions are in its output space, where they are added, and cosines are to
+    W x_mean, the mean of the frozen projection's output (including its bias); the q_i have width d. In a transformer
+    d' is d, and cosines are to x_mean, as published.
 
     Source: KALAHash (AAAI 2025) eq. 4-7.
 
     Args:
-        width: d, of the tokens.
-        num_blocks: how many blocks are adapted.
-        projections: which of "q", "k", "v", "o", or "head".
+        width: d, the width of the tokens.
+        num_blocks: number of adapted blocks.
+        projections: some of "q", "k", "v", "o", or "head".
         rank: r, at most the number of classes.
         scale: eta.
-        num_prefix_tokens: class and register tokens, left out of the mean.
-        init: "linear" starts q like nn.Linear does, so that the adapted model does not start at the frozen
-            one; "zero" starts there.
+        num_prefix_tokens: number of class and register tokens, which are excluded from the mean.
+        init: "linear" initializes q like nn.Linear, so the adapted model does not start as the frozen one; with
+            "zero" it does.
 
     Raises:
-        ValueError: a projection other than these, or none.
+        ValueError: if there is no projection, or an unknown one.
     """
 
     uses_anchors = True
@@ -63,7 +63,7 @@ class CLoRA(ProjectionAdapter):
         )
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter]:
-        """One adapter a block, given the class directions (C, d'), C at least the rank. ValueError without them."""
+        """One adapter per block, given the class directions (C, d'), C at least the rank. ValueError without them."""
         if directions is None:
             raise ValueError("CLoRA needs directions: the classes' text anchors as tokens, (C, width)")
         return [partial(self.deltas, partial(self._update, q, directions)) for q in self.q]

@@ -1,4 +1,4 @@
-"""What every adapter of a tower's last blocks offers."""
+"""The interface of adapters of a tower's last blocks."""
 
 from abc import ABC
 from typing import ClassVar
@@ -9,13 +9,13 @@ from ..backbones import BlockAdapter
 
 
 class Adapter(nn.Module, ABC):
-    """A few trainable numbers beside a frozen tower's last blocks.
+    """A small number of trainable parameters next to a frozen tower's last blocks.
 
-    A subclass overrides one of the methods, or both.
+    A subclass overrides one or both of the methods.
 
     Attributes:
-        uses_anchors: whether it takes the classes' text anchors, mapped to the width of what the projections give.
-        num_blocks: how many blocks it adapts.
+        uses_anchors: whether it uses the classes' text anchors, mapped to the output width of the projections.
+        num_blocks: number of adapted blocks.
     """
 
     uses_anchors: ClassVar[bool] = False
@@ -25,9 +25,9 @@ class Adapter(nn.Module, ABC):
         self.num_blocks = num_blocks
 
     def bind(self, directions: Tensor | None = None) -> list[BlockAdapter] | None:  # noqa: ARG002
-        """What joins the projections, one a block, given the anchors in their output's space (C, d'); None: nothing."""
+        """The adapters of projections, one per block, given anchors in their output space (C, d'); None if none."""
         return None
 
     def prompts(self) -> list[Tensor] | None:
-        """Tokens (p, d) that stand behind the image's own in each block, one a block; None: none."""
+        """Tokens (p, d) appended to the image's own, one set per block; None if there are none."""
         return None

@@ -12,20 +12,20 @@ from .projections import ProjectionAdapter
 
 
 class LoRA(ProjectionAdapter):
-    """out = W x + scale * B (A x), A (r, d) drawn like nn.Linear's weight, B (d', r) zero at first.
+    """out = W x + scale * B (A x), with A (r, d) initialized like nn.Linear's weight, and B (d', r) zero.
 
     Source: LoRA (Hu et al., ICLR 2022) eq. 3; `scale` is its alpha / r.
 
     Args:
-        width: d, of the tokens.
-        num_blocks: how many blocks are adapted.
-        projections: which of "q", "k", "v", "o", or "head".
+        width: d, the width of the tokens.
+        num_blocks: number of adapted blocks.
+        projections: some of "q", "k", "v", "o", or "head".
         rank: r, 1 or more.
-        scale: strength; 0 is the frozen model.
-        projected_width: d', of what the projections give; None: d.
+        scale: strength; 0 gives the frozen model.
+        projected_width: d', the output width of the projections; None for d.
 
     Raises:
-        ValueError: a projection other than these, or none.
+        ValueError: if there is no projection, or an unknown one.
     """
 
     def __init__(

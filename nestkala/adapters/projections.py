@@ -1,4 +1,4 @@
-"""What adapters that add to projections share."""
+"""Base class for adapters that add to projections."""
 
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -10,21 +10,21 @@ from .contract import Adapter
 
 
 class ProjectionAdapter(Adapter):
-    """An `Adapter` that adds something to some of the projections.
+    """An `Adapter` that adds to the outputs of some projections.
 
     Args:
-        num_blocks: how many blocks are adapted.
-        projections: which of "q", "k", "v", "o", or "head".
+        num_blocks: number of adapted blocks.
+        projections: some of "q", "k", "v", "o", or "head".
 
     Raises:
-        ValueError: a projection other than these, or none.
+        ValueError: if there is no projection, or an unknown one.
     """
 
     def __init__(self, num_blocks: int, projections: Sequence[Projection]) -> None:
         super().__init__(num_blocks)
         self.projections = tuple(projections)
         if not self.projections or not set(self.projections) <= set(get_args(Projection)):
-            raise ValueError(f"projections must be of q, k, v, o, head, at least one, not {list(projections)}")
+            raise ValueError(f"projections must be one or more of q, k, v, o, head, not {list(projections)}")
 
     def deltas(
         self,
@@ -34,10 +34,10 @@ class ProjectionAdapter(Adapter):
         projected: Tensor | None = None,
         /,
     ) -> dict[Projection, Tensor]:
-        """What to add to those of the named projections that are adapted: a `BlockAdapter`, but for `update`.
+        """The updates to add to the adapted ones of the named projections: a `BlockAdapter`, except for `update`.
 
-        `update` takes their places among `projections`, their input (B, t, d), and tokens (B, t, d') in the space of
-        their output, which are `projected`, or else the input; it gives (B, t, d') for each place.
+        `update` takes the positions of the projections in `projections`, their input (B, t, d), and tokens (B, t, d')
+        in their output space (`projected`, or else the input); it returns (B, t, d') for each position.
         """
         places = [place for place, name in enumerate(self.projections) if name in names]
         if not places:

@@ -1,4 +1,4 @@
-"""Prompt tuning: learned tokens beside the image's own."""
+"""Prompt tuning: learned tokens next to the image's own."""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +7,14 @@ from .contract import Adapter
 
 
 class Prompts(Adapter):
-    """Every adapted block sees `number` learned tokens behind the image's own; what it makes of them is dropped.
+    """Every adapted block sees `number` learned tokens after the image's own; their outputs are discarded.
 
     Source: visual prompt tuning (Jia et al., ECCV 2022), VPT-deep, eq. 5.
 
     Args:
-        width: d, of the tokens.
-        num_blocks: how many blocks are adapted.
-        number: tokens a block, 1 or more.
+        width: d, the width of the tokens.
+        num_blocks: number of adapted blocks.
+        number: tokens per block, 1 or more.
     """
 
     def __init__(self, width: int, num_blocks: int, number: int = 8) -> None:

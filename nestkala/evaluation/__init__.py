@@ -1,4 +1,4 @@
-"""Retrieval metrics of packed codes at every prefix length at once, from galleries of any size."""
+"""Retrieval metrics of packed codes at every prefix length at once, for galleries of any size."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ from .relevance import RelevanceCounts, Values
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_CHUNK = 2**16  # gallery items that are looked at together: few enough for a core's cache
-_CELLS = 2**22  # counts of queries by length and distance that are kept at once, some 200 MB with what goes with them
+_CHUNK = 2**16  # gallery items per chunk: few enough for a core's cache
+_CELLS = 2**22  # counts by query, length and distance kept at once, about 200 MB in total
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class Metrics:
     """Retrieval quality at one code length.
 
     Attributes:
-        average_precision: of each query over the first `top_k` places, ties in gallery order, (Q,), in [0, 1].
-        counts: of each query's items by distance and relevance, which give all other metrics.
-        top_k: places of the ranking that count.
+        average_precision: (Q,), of each query over the first `top_k` ranks, ties in gallery order, in [0, 1].
+        counts: each query's items by distance and relevance, from which all other metrics follow.
+        top_k: number of ranks that count.
     """
 
     average_precision: Values
@@ -45,22 +45,22 @@ class Metrics:
 
     @cached_property
     def tie_aware_average_precision(self) -> Values:
-        """Each query's expected average precision when items at equal distance come in random order, (Q,)."""
+        """Each query's expected average precision if items at equal distance are in random order, (Q,)."""
         return self.counts.average_precision(self.top_k)
 
     @cached_property
     def map_tie_aware(self) -> float:
-        """The expectation of `map` when items at equal distance come in random order."""
+        """The expectation of `map` if items at equal distance are in random order."""
         return float(self.tie_aware_average_precision.mean())
 
     @property
     def scores(self) -> dict[str, float]:
-        """The means by name."""
+        """The mean metrics by name."""
         return {"map": self.map, "map_tie_aware": self.map_tie_aware}
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Those of all queries, from those of some each, at least one, against one gallery."""
+        """Metrics of all queries, joined from at least one part of the queries each, against the same gallery."""
         counts = RelevanceCounts(np.concatenate([part.counts.counts for part in parts]))
         return cls(np.concatenate([part.average_precision for part in parts]), counts, parts[0].top_k)
 
@@ -76,16 +76,16 @@ def evaluate(
     device: torch.device | str = "cpu",
     accelerator: "Accelerator | None" = None,
 ) -> dict[int, Metrics]:
-    """Score Hamming ranking of the gallery for every query, at every prefix length.
+    """Score the Hamming ranking of the gallery for every query, at every prefix length.
 
-    A gallery item is relevant to a query if they share at least one label. `map` is the deep hashing
-    literature's: average precision over the first `top_k` places, divided by the number of relevant items
-    among these, 0 for a query with none. `map_tie_aware` is its exact expectation over random order within
-    equal distances, after McSherry and Najork, "Computing information retrieval performance measures
-    efficiently in the presence of tied scores" (ECIR 2008), extended to a `top_k` that cuts a group of ties.
+    A gallery item is relevant to a query if they share at least one label. `map` is the metric of the deep hashing
+    literature: average precision over the first `top_k` ranks, divided by the number of relevant items among them, 0
+    for a query with none. `map_tie_aware` is its exact expectation over random order within equal distances, after
+    McSherry and Najork, "Computing information retrieval performance measures efficiently in the presence of tied
+    scores" (ECIR 2008), extended to a `top_k` that cuts a group of ties.
 
-    The gallery is gone through in pieces, once to count and once more to place ties, so codes and labels may be
-    memory-mapped and larger than memory: what is kept grows with queries and lengths alone.
+    The gallery is read in chunks, once to count and once more to break ties, so codes and labels may be memory-mapped
+    and larger than memory: memory use grows only with queries and lengths.
 
     Args:
         q_codes: packed query codes, uint8 (Q, bytes).
@@ -93,25 +93,25 @@ def evaluate(
         g_codes: packed gallery codes, uint8 (G, bytes).
         g_labels: multi-hot gallery labels, (G, C), bool or 0 and 1.
         lengths: prefix lengths in bits, each 1..8 * bytes.
-        top_k: places of the ranking that count, at least 1; None, or more than G, means all.
-        device: a CUDA device computes there, any other on the CPU.
-        accelerator: shares the queries among its processes, which must all call, with the same arguments; each gets
-            the metrics of all queries. End the script with `accelerator.end_training()`; a process group that is
-            forgotten is ended when the process exits.
+        top_k: number of ranks that count, at least 1; None, or more than G, means all.
+        device: if it is a CUDA device, computes there, otherwise on the CPU.
+        accelerator: shares the queries among its processes, all of which must call this with the same arguments; each
+            returns the metrics of all queries. End the script with `accelerator.end_training()`; otherwise the process
+            group is destroyed when the process exits.
 
     Returns:
         The metrics of each length, in the order of `lengths`.
 
     Raises:
-        NestKALAError: wrong type, shape or values, no queries, no gallery or no lengths, or queries and
-            gallery, or codes and labels, that do not match.
+        NestKALAError: if a type, shape or value is wrong, there are no queries, gallery or lengths, or queries and
+            gallery, or codes and labels, do not match.
     """
     _check(q_codes, q_labels, "query")
     _check(g_codes, g_labels, "gallery")
     for what, ours, theirs in (("bytes", q_codes, g_codes), ("classes", q_labels, g_labels)):
         if ours.shape[1] != theirs.shape[1]:
             raise NestKALAError(
-                f"queries have {ours.shape[1]} {what} and the gallery {theirs.shape[1]}, need equally many"
+                f"queries have {ours.shape[1]} {what} and the gallery {theirs.shape[1]}, need equal numbers"
             )
     num_bits = 8 * q_codes.shape[1]
     for length in lengths:
@@ -139,7 +139,7 @@ def evaluate(
 
 
 class _Gallery:
-    """Codes (n, bytes) and packed labels (n, ceil(C / 8)) of the items, a piece at a time, as often as is asked."""
+    """Codes (n, bytes) and packed labels (n, ceil(C / 8)) of the items, one chunk at a time; may be read repeatedly."""
 
     def __init__(self, codes: NDArray[np.uint8], labels: NDArray[np.generic]) -> None:
         self._codes, self._labels = codes, labels
@@ -160,12 +160,12 @@ def _score(
     top_k: int,
     device: torch.device | str,
 ) -> dict[int, Metrics]:
-    """The metrics of the queries, codes and packed labels, at each length once."""
+    """The metrics of the queries (codes and packed labels), computing each length once."""
     ascending = np.unique(lengths).tolist()
     on_gpu = torch.device(device).type == "cuda"
     rank = partial(evaluation_gpu.rank, device=torch.device(device)) if on_gpu else evaluation_cpu.rank
     narrow = np.int32 if len(gallery) < 2**31 else np.int64
-    block = max(1, _CELLS // (len(ascending) * (ascending[-1] + 1)))  # queries at once
+    block = max(1, _CELLS // (len(ascending) * (ascending[-1] + 1)))  # queries per block
     parts: dict[int, list[Metrics]] = {length: [] for length in ascending}
     for first in range(0, len(queries[0]), block):
         codes, labels = (of_queries[first : first + block] for of_queries in queries)
@@ -183,12 +183,12 @@ def _check(codes: NDArray[np.uint8], labels: NDArray[np.generic], name: str) -> 
         raise NestKALAError(f"{name} labels: got {found}, need a multi-hot numpy array, (N, C) with C >= 1")
     if len(codes) == 0 or len(codes) != len(labels):
         raise NestKALAError(
-            f"{name}: got {len(codes)} codes and {len(labels)} labels, need equally many and at least one"
+            f"{name}: got {len(codes)} codes and {len(labels)} labels, need equal numbers, at least one of each"
         )
 
 
 def _packed_labels(labels: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
-    """Multi-hot labels (N, C) as bits (N, ceil(C / 8)). Raises NestKALAError for what is neither 0 nor 1."""
+    """Multi-hot labels (N, C) as bits (N, ceil(C / 8)). Raises NestKALAError for values other than 0 and 1."""
     if labels.dtype != np.bool_:
         wrong = (labels != 0) & (labels != 1)
         if wrong.any():

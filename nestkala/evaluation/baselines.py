@@ -1,4 +1,4 @@
-"""What codes are compared with: the level of chance, and the backbone's own features."""
+"""Baselines for codes: the level of chance, and the backbone's own features."""
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ Labels = NDArray[np.bool_]
 
 
 def chance_level(query_labels: Labels, gallery_labels: Labels) -> float:
-    """The share of relevant images in the gallery, mean over the queries: about the mAP of random codes.
+    """The share of relevant images in the gallery, averaged over the queries: about the mAP of random codes.
 
     Args:
         query_labels: multi-hot (Q, C).
-        gallery_labels: multi-hot (G, C); relevant is what shares a label.
+        gallery_labels: multi-hot (G, C); images that share a label are relevant.
     """
     gallery = torch.from_numpy(gallery_labels).float()
     shares = [_relevant(part, gallery).mean(dim=1) for part in _split(query_labels)]
@@ -26,14 +26,14 @@ def chance_level(query_labels: Labels, gallery_labels: Labels) -> float:
 def features_map(
     queries: Tensor, query_labels: Labels, gallery: Tensor, gallery_labels: Labels, top_k: int | None = None
 ) -> float:
-    """mAP of a search by cosine among centered features, in [0, 1]: what codes of any length can be compared with.
+    """mAP of cosine search with centered features, in [0, 1]: a reference for codes of any length.
 
     Args:
         queries: features (Q, d).
         query_labels: multi-hot (Q, C).
-        gallery: features (G, d), by whose mean all are centered.
+        gallery: features (G, d); their mean centers all features.
         gallery_labels: multi-hot (G, C).
-        top_k: score the first K results; by default all.
+        top_k: score the first K results; all by default.
     """
     mean = gallery.mean(dim=0)
     items, labels = F.normalize(gallery - mean, dim=1), torch.from_numpy(gallery_labels).float()
@@ -51,5 +51,5 @@ def _split(labels: Labels) -> tuple[Tensor, ...]:
 
 
 def _relevant(queries: Tensor, gallery: Tensor) -> Tensor:
-    """1 where an image of the gallery shares a label with a query, (q, G)."""
+    """1 if an image of the gallery shares a label with a query, else 0, (q, G)."""
     return (queries @ gallery.T > 0).float()

@@ -1,4 +1,4 @@
-"""Codes that say less than they have bits: bits that repeat others, bits that never change, many images of one code."""
+"""Collapsed codes: bits that repeat others, bits that never change, many images with the same code."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 from ..codes import prefix, unpack
 
 _FEWEST = 32
-"""Codes; of fewer, bits are alike by chance."""
+"""Minimum number of codes; with fewer, bits are equal by chance."""
 _MOST = 100_000
-"""Codes whose bits are compared, evenly spaced among all."""
+"""Number of codes whose bits are compared, evenly spaced."""
 _OFTEN = 0.5
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """What codes lack.
+    """Signs of collapse in a set of codes.
 
     Attributes:
         size: number of codes.
-        bits: their length.
+        bits: length of the codes.
         constant: bits, from 0, that are the same in all codes.
-        repeated: {bit: the first bit that it repeats, or reverses, in all codes}, but for constant ones.
-        distinct: number of different codes. An image finds itself first among all in `distinct` / `size` of cases,
-            where those of equal codes come in random order.
+        repeated: {bit: the first bit that it equals, or inverts, in all codes}, excluding constant bits.
+        distinct: number of different codes. An image finds itself first in `distinct` / `size` of cases if equal
+            codes are in random order.
     """
 
     size: int
@@ -37,7 +37,7 @@ class Collapse:
 
     @classmethod
     def of(cls, codes: NDArray[np.uint8], bits: int) -> Self:
-        """Look at packed codes, uint8 (N, bytes), of which the first `bits` count."""
+        """Examine the first `bits` bits of packed codes, uint8 (N, bytes)."""
         short = np.ascontiguousarray(prefix(codes, bits))  # (N, ceil(bits / 8))
         distinct = len(np.unique(short.view(f"V{short.shape[1]}"))) if len(short) else 0
         if len(short) < _FEWEST:
@@ -58,13 +58,13 @@ class Collapse:
 
     @property
     def found_first(self) -> float:
-        """How often an image finds itself first, in [0, 1]; 1 of no images."""
+        """How often an image finds itself first, in [0, 1]; 1 if there are no images."""
         return self.distinct / self.size if self.size else 1.0
 
     def warnings(self) -> list[str]:
-        """A line for each thing that is lacking; none where codes are as they should be.
+        """One line per problem; empty if the codes are fine.
 
-        That images share codes is told where there are enough codes for all, and less than half find themselves.
+        Shared codes are reported if there are enough codes for all images, but less than half find themselves first.
         """
         lines = []
         if self.constant:
@@ -76,7 +76,7 @@ class Collapse:
             named = [f"{bit} = {before}" for bit, before in list(self.repeated.items())[:_NAMED]]
             more = ", ..." if len(self.repeated) > _NAMED else ""
             lines.append(
-                f"warning: {len(self.repeated)} of {self.bits} bits repeat or reverse another in all codes "
+                f"warning: {len(self.repeated)} of {self.bits} bits repeat or invert another in all codes "
                 f"({', '.join(named)}{more})"
             )
         if self.size >= _FEWEST and self.size <= 2 ** min(self.bits, 62) and self.found_first < _OFTEN:

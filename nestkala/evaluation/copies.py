@@ -1,6 +1,6 @@
-"""Does a photograph that was cropped, scaled and saved again find its original? The quality that a class mAP misses.
+"""Does a photograph that was cropped, scaled and saved again find its original? Class mAP does not measure this.
 
-Codes that tell classes apart may still give all images of a class one code. Copy detection (Douze et al., "The 2021
+Codes that separate classes may still give all images of a class the same code. Copy detection (Douze et al., "The 2021
 Image Similarity Dataset and Challenge", arXiv 2106.09672) asks for the one image that a near copy was made from.
 """
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 COPIES = 400
-"""Images of the gallery, at most, that are copied."""
+"""Maximum number of gallery images that are copied."""
 
 MEANING = (
-    f"copy@1, copy@10: how often a gallery image ({COPIES} at most), cropped, scaled and saved again, "
-    "finds itself first, and among ten"
+    f"copy@1, copy@10: how often a gallery image (at most {COPIES}), cropped, scaled and saved again, "
+    "finds itself first, and among the first ten"
 )
-"""What the two columns of a table say."""
+"""Explanation of the two table columns."""
 
-_DRAW = 4  # the stream of the protocol's seed; `draw_split` takes those before it
+_DRAW = 4  # random stream of the protocol's seed; `draw_split` uses those before it
 _LONGEST_SIDE = 65_500  # pixels, of a JPEG
 _RECIPE = f"near copy 1, Pillow {PIL.__version__}\n".encode()
-"""How `near_copy` makes copies: to be counted up where it makes others."""
+"""Version of the `near_copy` procedure; increase it if the copies change."""
 
 
 def near_copy(data: bytes, name: str) -> bytes:
-    """A near copy of an encoded image as a JPEG, the same every time.
+    """A near copy of an encoded image as a JPEG, deterministic.
 
-    A tenth of the width is cut off at the left and a twentieth at the right, a twentieth of the height at the top and
-    a tenth at the bottom; what remains is scaled to 3/4 and saved at quality 50. At least one pixel remains.
+    Crops a tenth of the width at the left and a twentieth at the right, a twentieth of the height at the top and a
+    tenth at the bottom, scales the rest to 3/4 and saves it at quality 50. At least one pixel remains.
 
     Raises:
-        NestKALAError: it cannot be decoded; says `name`.
+        NestKALAError: if the image cannot be decoded; the message contains `name`.
     """
     image = decode_image(data, name)
     width, height = image.size
@@ -70,25 +70,25 @@ class NearCopies:
 
     @property
     def names(self) -> Sequence[str]:
-        """Those of the originals."""
+        """Names of the originals."""
         return self.originals.names
 
     def content(self, index: int) -> bytes:
-        """What tells its near copy from others: the original, and how it is copied. Raises NestKALAError as `read`."""
+        """Bytes that identify a near copy: the original, and how it is copied. Raises NestKALAError as `read` does."""
         content = self.originals.content(index)
         if isinstance(content, Path):
             content = self.originals.read(index)
         return _RECIPE + content
 
     def read(self, index: int) -> bytes:
-        """The near copy of one image. Raises NestKALAError where it cannot be read or decoded."""
+        """The near copy of one image. Raises NestKALAError if it cannot be read or decoded."""
         return near_copy(self.originals.read(index), self.names[index])
 
 
 def draw_originals(dataset: ImageDataset, gallery: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Places in the gallery, ascending, of the images to copy: all, or `COPIES` of them by the protocol's seed.
+    """Positions in the gallery, ascending, of the images to copy: all, or `COPIES` drawn with the protocol's seed.
 
-    There are none of own features, which cannot be cropped, and of a gallery of one image, which is always found.
+    Empty for features, which cannot be cropped, and for a gallery of one image, which is always found.
     """
     if isinstance(dataset, FeatureDataset) or len(gallery) < 2:
         return np.empty(0, np.int64)
@@ -100,7 +100,7 @@ class CopyRecall(NamedTuple):
     """How often a near copy finds its original, in [0, 1].
 
     Attributes:
-        at_1: as the first of the gallery.
+        at_1: ranked first in the gallery.
         at_10: among the first ten.
     """
 
@@ -109,7 +109,7 @@ class CopyRecall(NamedTuple):
 
     @property
     def scores(self) -> dict[str, float]:
-        """Both by name."""
+        """Both values by name."""
         return {"copy_recall_at_1": self.at_1, "copy_recall_at_10": self.at_10}
 
 
@@ -124,28 +124,28 @@ def copy_recall(
 ) -> dict[int, CopyRecall]:
     """How often near copies find their originals by Hamming distance, at every prefix length.
 
-    Exact expectations over random order within equal distances: of an original with n images nearer and e as near,
-    itself among them, the first k places hold it with probability (k - n) / e, cut to 0..1. Another image of the same
-    code, even of the same pixels, is not the original. As `evaluate`, it keeps in memory what grows with copies and
-    lengths, not with the gallery.
+    Exact expectations over random order within equal distances: if n images are nearer than the original and e are
+    at its distance, including itself, it is among the first k with probability (k - n) / e, clipped to 0..1. Another
+    image with the same code, even with the same pixels, is not the original. As in `evaluate`, memory use grows with
+    copies and lengths, not with the gallery.
 
     Args:
         copies: packed codes of the near copies, uint8 (M, bytes).
-        gallery: packed codes, uint8 (G, bytes), the originals' among them.
-        originals: the place in the gallery of each copy's original, (M,), 0..G - 1.
+        gallery: packed codes, uint8 (G, bytes), including those of the originals.
+        originals: the position of each copy's original in the gallery, (M,), 0..G - 1.
         lengths: prefix lengths in bits, each 1..8 * bytes.
-        device, accelerator: as for `evaluate`.
+        device, accelerator: see `evaluate`.
 
     Raises:
-        NestKALAError: places that are not in the gallery or not as many as the copies, and as `evaluate` does.
+        NestKALAError: if positions are outside the gallery or not one per copy, and as in `evaluate`.
     """
     if originals.dtype.kind not in "iu" or originals.shape != (len(copies),):
         raise NestKALAError(
-            f"originals: got {originals.dtype} {originals.shape}, need the places of {len(copies)} images"
+            f"originals: got {originals.dtype} {originals.shape}, need the positions of {len(copies)} images"
         )
     if len(wrong := originals[(originals < 0) | (originals >= len(gallery))]):
-        raise NestKALAError(f"originals: got place {wrong[0]}, and the gallery has {len(gallery)} images, from 0")
-    # Nothing is relevant yet: all items are counted as such that are not.
+        raise NestKALAError(f"originals: got position {wrong[0]}, but the gallery has {len(gallery)} images, from 0")
+    # Nothing is relevant yet: all items are counted as not relevant.
     no_labels = (np.broadcast_to(np.False_, (len(codes), 1)) for codes in (copies, gallery))
     ranked = evaluate(
         copies, next(no_labels), gallery, next(no_labels), lengths, device=device, accelerator=accelerator
@@ -171,7 +171,7 @@ def score_copies(
     device: torch.device | str = "cpu",
     accelerator: "Accelerator | None" = None,
 ) -> dict[int, CopyRecall]:
-    """`copy_recall` for codes of any head, packed with all that it gives; by default at the lengths it was made for."""
+    """`copy_recall` for codes of any head, packed with all its outputs; by default at the head's lengths."""
     lengths = head.lengths if lengths is None else lengths
     score = partial(copy_recall, device=device, accelerator=accelerator)
     if head.nested:

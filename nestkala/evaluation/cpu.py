@@ -1,4 +1,4 @@
-"""Counts by distance and relevance, and average precision, on the CPU: a counting sort a query, compiled."""
+"""Counts by distance and relevance, and average precision, on the CPU: one compiled counting sort per query."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +18,17 @@ Sums = NDArray[np.int64]
 def rank(
     q_codes: Bytes, q_labels: Bytes, gallery: Iterable[tuple[Bytes, Bytes]], lengths: Sequence[int], top_k: int
 ) -> tuple[Sums, NDArray[np.float64]]:
-    """Rank the gallery for every query at each of m lengths, which ascend, up to b bits.
+    """Rank the gallery for every query at each of m ascending lengths, up to b bits.
 
     Args:
         q_codes: packed (Q, bytes).
         q_labels: multi-hot labels, packed (Q, ceil(C / 8)).
-        gallery: codes and labels likewise, a piece at a time; it is gone through twice.
+        gallery: codes and labels in the same format, one chunk at a time; it is read twice.
         lengths: in bits.
-        top_k: places that count, 1 to the number of items.
+        top_k: number of ranks that count, 1 to the number of items.
 
     Returns:
-        Numbers of items (m, Q, b + 1, 2) by distance, not relevant and relevant; the average precision (m, Q), ties
+        Numbers of items (m, Q, b + 1, 2) by distance, not relevant and relevant; and the average precision (m, Q), ties
         in gallery order.
     """
     queries, added = (_words(q_codes), _words(q_labels)), _words(_added_bits(lengths, q_codes.shape[1]))
@@ -37,7 +37,7 @@ def rank(
     with _as_many_threads_as_torch():
         for codes, labels in gallery:
             _count(*queries, _words(codes), _words(labels), added, counts)
-        # Before any item at this distance: the places taken, and the relevant items among them.
+        # Before any item at this distance: the ranks taken, and the relevant items among them.
         places = np.zeros(shape, np.int64)
         hits = np.zeros(shape, np.int64)
         places[:, :, 1:] = counts.sum(axis=3).cumsum(axis=2)[:, :, :-1]
@@ -58,18 +58,18 @@ def _as_many_threads_as_torch() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(threads)  # which numba's OpenMP layer changes
+        torch.set_num_threads(threads)  # numba's OpenMP layer changes it
 
 
 def _added_bits(lengths: Sequence[int], num_bytes: int) -> Bytes:
-    """The bits that each length has beyond the one before, masks (m, bytes): distances grow from length to length."""
+    """Masks (m, bytes) of the bits that each length adds to the one before: distances grow from length to length."""
     bit, stop = np.arange(8 * num_bytes), np.array(lengths)
     start = np.append(0, stop[:-1])
     return np.packbits((start[:, None] <= bit) & (bit < stop[:, None]), axis=1)
 
 
 def _words(packed: Bytes) -> Words:
-    """Packed bits (N, bytes) as 64-bit words (ceil(bytes / 8), N): a contiguous row a word, for the scan."""
+    """Packed bits (N, bytes) as 64-bit words (ceil(bytes / 8), N): one contiguous row per word, for the scan."""
     padded = np.pad(np.ascontiguousarray(packed), ((0, 0), (0, -packed.shape[1] % 8)))
     return np.ascontiguousarray(padded.view(np.uint64).T)
 
@@ -96,7 +96,7 @@ def _add_distance(distance: NDArray[np.uint16], q: int, q_words: Words, g_words:
 
 @compiled_parallel
 def _count(q_words: Words, q_labels: Words, g_words: Words, g_labels: Words, added: Words, counts: Sums) -> None:
-    """Add a piece of the gallery to `counts` (m, Q, b + 1, 2)."""
+    """Add a chunk of the gallery to `counts` (m, Q, b + 1, 2)."""
     for q in prange(q_words.shape[1]):
         relevant = _relevant(q, q_labels, g_labels)
         distance = np.zeros(len(relevant), np.uint16)
@@ -119,9 +119,9 @@ def _add_precisions(
     precisions: NDArray[np.float64],
     found: Sums,
 ) -> None:
-    """Add a piece's precisions at the relevant items to `precisions` (m, Q), their number to `found` (m, Q).
+    """Add a chunk's precisions at the relevant items to `precisions` (m, Q), and their number to `found` (m, Q).
 
-    Moves `places` and `hits` (m, Q, b + 1), those before the next item at each distance, on.
+    Advances `places` and `hits` (m, Q, b + 1), the counts before the next item at each distance.
     """
     for q in prange(q_words.shape[1]):
         relevant = _relevant(q, q_labels, g_labels)

@@ -1,4 +1,4 @@
-"""Counts by distance and relevance, and average precision, on a GPU: matrix products and a stable sort a piece."""
+"""Counts by distance and relevance, and average precision, on a GPU: matrix products and a stable sort per chunk."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 Bytes = NDArray[np.uint8]
 
-_BLOCK = 128  # queries that meet a piece of the gallery together
+_BLOCK = 128  # queries per chunk of the gallery
 
 
 def rank(
@@ -20,7 +20,7 @@ def rank(
     top_k: int,
     device: torch.device,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """As `evaluation_cpu.rank`, in torch on a device."""
+    """Same as `cpu.rank`, in torch on a device."""
     counts, average_precision = rank_there(q_codes, q_labels, gallery, lengths, top_k, device)
     return counts.cpu().numpy(), average_precision.cpu().numpy()
 
@@ -33,7 +33,7 @@ def rank_there(
     top_k: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """As `rank`, with results on the device."""
+    """Same as `rank`, with results on the device."""
     shape = len(lengths), len(q_codes), lengths[-1] + 1
     counts = torch.zeros(*shape, 2, dtype=torch.int64, device=device)
     for k, rows, distance, relevant in _pairs(q_codes, q_labels, gallery, lengths, device):
@@ -46,7 +46,7 @@ def rank_there(
         here = _histogram(distance, relevant, shape[2])  # (q, b + 1, 2)
         distance, order = distance.sort(dim=1, stable=True)
         relevant = relevant.gather(1, order)
-        # An item's place among those of this piece, less the piece's nearer ones, plus the gallery's up to here.
+        # An item's rank in this chunk, minus the chunk's nearer items, plus the gallery's up to here.
         nearer = here.cumsum(dim=1) - here
         place = torch.arange(1, distance.shape[1] + 1, device=device)
         place = place + (places[k, rows] - nearer.sum(dim=2)).gather(1, distance)  # (q, n)
@@ -66,7 +66,7 @@ def _pairs(
     lengths: Sequence[int],
     device: torch.device,
 ) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
-    """Number of the length, rows of queries, their distances to a piece, int64 (q, n), and relevance, bool (q, n)."""
+    """Index of the length, rows of queries, distances to a chunk, int64 (q, n), and relevance, bool (q, n)."""
     queries, query_labels = _signs(q_codes, device), _bits(q_labels, device)
     for codes, labels in gallery:
         items, item_labels = _signs(codes, device), _bits(labels, device)
@@ -74,7 +74,7 @@ def _pairs(
             rows = slice(first, first + _BLOCK)
             relevant = query_labels[rows] @ item_labels.T > 0
             for k, bits in enumerate(lengths):
-                # Half precision holds whole numbers up to 2,048 exactly, more than the bits of any code.
+                # Half precision represents whole numbers up to 2,048 exactly, more than the bits of any code.
                 agreement = queries[rows, :bits] @ items[:, :bits].T
                 yield k, rows, ((bits - agreement) / 2).long(), relevant
 
@@ -85,7 +85,7 @@ def _signs(packed: Bytes, device: torch.device) -> Tensor:
 
 
 def _bits(packed: Bytes, device: torch.device) -> Tensor:
-    """Packed bits (N, bytes) as 0 and 1 (N, 8 bytes), in half precision where products of it are quick."""
+    """Packed bits (N, bytes) as 0 and 1 (N, 8 bytes), in half precision if matrix products in it are fast."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
     bits = torch.from_numpy(np.array(packed)).to(device)[:, :, None] >> shifts & 1  # (N, bytes, 8)
     return bits.flatten(1).to(torch.float32 if device.type == "cpu" else torch.float16)
@@ -95,5 +95,5 @@ def _histogram(distance: Tensor, relevant: Tensor, size: int) -> Tensor:
     """Items of each query by distance below `size` and relevance, int64 (q, size, 2)."""
     key = distance * 2 + relevant  # (q, n)
     counts = torch.zeros(len(distance), 2 * size, dtype=torch.int64, device=distance.device)
-    # not bincount, which waits for the device to learn its size
+    # not bincount, which synchronizes with the device to learn its size
     return counts.scatter_add_(1, key, torch.ones_like(key)).view(-1, size, 2)

@@ -1,4 +1,4 @@
-"""Codes of queries and gallery, as a head gives them, scored at every length."""
+"""Scores codes of queries and gallery at every length, for any head."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -34,13 +34,13 @@ def score_lengths(
     """`evaluate` for codes of any head.
 
     Args:
-        head: which made the codes.
-        queries: packed codes, uint8 (Q, bytes), of all that the head gives.
+        head: the head that made the codes.
+        queries: packed codes, uint8 (Q, bytes), of all the head's outputs.
         query_labels: multi-hot (Q, C).
-        gallery: packed codes (G, bytes) likewise, or such as were learned for themselves, {length: (G, its bytes)}.
+        gallery: packed codes (G, bytes) in the same format, or codes learned for each length, {length: (G, its bytes)}.
         gallery_labels: multi-hot (G, C).
-        lengths: such as the head has, by default those that it was made for.
-        top_k, device, accelerator: as for `evaluate`.
+        lengths: lengths of the head; all by default.
+        top_k, device, accelerator: see `evaluate`.
     """
     lengths = head.lengths if lengths is None else lengths
     score = partial(evaluate, top_k=top_k, device=device, accelerator=accelerator)

@@ -1,4 +1,4 @@
-"""How many relevant items lie at each Hamming distance, and the metrics that follow from that alone."""
+"""How many relevant items are at each Hamming distance, and the metrics that follow from that alone."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,20 +13,20 @@ from ..utils.limits import is_whole_number
 
 Values = NDArray[np.float64]
 
-_BLOCK = 256  # queries whose last buckets are taken apart together, which bounds the memory that takes
+_BLOCK = 256  # queries whose last buckets are processed together, to bound memory
 
 
 @dataclass(frozen=True, eq=False)
 class RelevanceCounts:
     """Gallery items of each query by distance and relevance, at one code length b.
 
-    Metrics of a ranking are expectations over random order among items at equal distance, exactly.
+    Metrics of a ranking are exact expectations over random order among items at equal distance.
 
     Attributes:
-        counts: int (Q, b + 1, 2), Q >= 1: at each distance those that are not relevant, and those that are.
+        counts: int (Q, b + 1, 2), Q >= 1: the number of items at each distance, not relevant and relevant.
 
     Raises:
-        NestKALAError: counts of another shape or type, or of no query or no gallery.
+        NestKALAError: if counts have another shape or type, or there are no queries or no gallery.
     """
 
     counts: NDArray[np.signedinteger]
@@ -36,13 +36,13 @@ class RelevanceCounts:
         if dtype.kind not in "iu" or len(shape) != 3 or shape[2] != 2:
             raise NestKALAError(f"counts must be whole numbers (queries, distances, 2), not {dtype} {shape}")
         if not self.counts[:1].any():
-            raise NestKALAError(f"counts {shape} are of no query, or of no gallery")
+            raise NestKALAError(f"counts {shape} have no queries, or no gallery")
 
     def average_precision(self, top_k: int | None = None) -> Values:
-        """Expected average precision over the first `top_k` places, (Q,), as in `evaluate`; None, or more, means all.
+        """Expected average precision over the first `top_k` ranks, (Q,), as in `evaluate`; None, or more, means all.
 
         Raises:
-            NestKALAError: `top_k` below 1.
+            NestKALAError: if `top_k` is below 1.
         """
         if top_k is not None and not is_whole_number(top_k, 1):
             raise NestKALAError(f"top_k must be a whole number of 1 or more, or None for all, not {top_k}")
@@ -51,26 +51,26 @@ class RelevanceCounts:
         return np.concatenate([_average_precision(self.counts[first : first + _BLOCK], top_k) for first in blocks])
 
     def precision_at(self, n: int) -> Values:
-        """Expected share of relevant items among the first n places, (Q,), each in [0, 1]; n is cut to the gallery.
+        """Expected share of relevant items in the first n ranks, (Q,), each in [0, 1]; n is capped at the gallery size.
 
         Raises:
-            NestKALAError: n below 1.
+            NestKALAError: if n is below 1.
         """
         return self._hits_at(n) / min(n, self._num_gallery)
 
     def recall_at(self, n: int) -> Values:
-        """Expected share of the relevant items that are among the first n places, (Q,); 0 for a query with none.
+        """Expected share of the relevant items that are in the first n ranks, (Q,); 0 for a query with none.
 
         Raises:
-            NestKALAError: n below 1.
+            NestKALAError: if n is below 1.
         """
         return self._hits_at(n) / np.maximum(self.counts[:, :, 1].sum(axis=1), 1)
 
     def precision_within(self, radius: int) -> Values:
-        """Share of relevant items among those at this distance or less, (Q,); 0 where there are none.
+        """Share of relevant items among those at this distance or less, (Q,); 0 if there are none.
 
         Raises:
-            NestKALAError: a negative radius.
+            NestKALAError: if the radius is negative.
         """
         return self._within(radius)[0]
 
@@ -78,19 +78,19 @@ class RelevanceCounts:
         """Share of the relevant items that are at this distance or less, (Q,); 0 for a query with none.
 
         Raises:
-            NestKALAError: a negative radius.
+            NestKALAError: if the radius is negative.
         """
         return self._within(radius)[1]
 
     def radius_aware_average_precision(self, max_radius: int | None = None) -> Values:
-        """Average precision of bucket search, which looks up one bucket after the other, (Q,), each in [0, 1].
+        """Average precision of bucket search, which looks up one bucket after another, (Q,), each in [0, 1].
 
-        With P(r) the precision within radius r (0 where nothing is found), and the C(b, 0) + ... + C(b, r) buckets
-        of b bits that are looked up for it as the cost:
+        P(r) is the precision within radius r (0 if nothing is found). Its cost is the number of b-bit buckets that are
+        looked up, C(b, 0) + ... + C(b, r):
 
             RAAP = 1 / (R + 1) * sum over r = 0..R of P(r) / (C(b, 0) + ... + C(b, r))
 
-        Its mean over the queries is RAMAP. It is 1 / (R + 1) or little more at best: only radius 0 costs one bucket.
+        Its mean over the queries is RAMAP. The maximum is about 1 / (R + 1), because only radius 0 costs one bucket.
 
         Source: Jiang, Li and Li, "On the Evaluation Metric for Hashing" (arXiv 1905.10951), RAMAP@R with its cost.
 
@@ -98,19 +98,21 @@ class RelevanceCounts:
             max_radius: R, 0 or more; None, or more than b, means b.
 
         Raises:
-            NestKALAError: a negative radius.
+            NestKALAError: if the radius is negative.
         """
         bits = self.counts.shape[1] - 1
         if max_radius is not None and not is_whole_number(max_radius, 0):
             raise NestKALAError(f"max_radius must be a whole number of 0 or more, or None for all, not {max_radius}")
         radii = range(1 + (bits if max_radius is None else min(max_radius, bits)))
-        buckets = accumulate(comb(bits, radius) for radius in radii)  # 1,030 bits have more than a float holds
+        buckets = accumulate(
+            comb(bits, radius) for radius in radii
+        )  # from 1,030 bits on they exceed the range of a float
         terms = [self.precision_within(radius) * (1 / cost) for radius, cost in zip(radii, buckets, strict=True)]
         mean: Values = np.mean(terms, axis=0)
         return mean
 
     def precision_recall_curve(self) -> tuple[Values, Values]:
-        """Means over the queries of precision and recall within every radius 0..b: (b + 1,) each."""
+        """Precision and recall within every radius 0..b, averaged over the queries: (b + 1,) each."""
         found = [self._within(radius) for radius in range(self.counts.shape[1])]
         return np.array([p.mean() for p, _ in found]), np.array([r.mean() for _, r in found])
 
@@ -126,12 +128,12 @@ class RelevanceCounts:
         return found[:, 1] / np.maximum(found.sum(axis=1), 1), found[:, 1] / relevant
 
     def _hits_at(self, n: int) -> Values:
-        """Expected number of relevant items among the first n places, (Q,)."""
+        """Expected number of relevant items in the first n ranks, (Q,)."""
         if not is_whole_number(n, 1):
             raise NestKALAError(f"n must be a whole number of 1 or more, not {n}")
         total = self.counts.sum(axis=2, dtype=np.int64)  # (Q, b + 1)
         before = total.cumsum(axis=1) - total
-        places = np.clip(n - before, 0, total)  # of a distance among the first n
+        places = np.clip(n - before, 0, total)  # ranks of each distance among the first n
         hits: Values = (self.counts[:, :, 1] * places / np.maximum(total, 1)).sum(axis=1)
         return hits
 
@@ -142,21 +144,21 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of a metric over queries (Efron, "Bootstrap methods", 1979).
 
     Args:
-        values: of the metric, one per query, (Q,).
-        level: how often such intervals hold the mean, in (0, 1).
-        resamples: draws of Q queries with replacement.
-        seed: of the draws.
+        values: the metric, one per query, (Q,).
+        level: coverage of the interval, in (0, 1).
+        resamples: number of draws of Q queries with replacement.
+        seed: seed for the draws.
 
     Returns:
-        Its lower and upper end.
+        The lower and upper end.
 
     Raises:
-        NestKALAError: no values, values that are not finite, or a level or number of resamples out of range.
+        NestKALAError: if there are no values, values are not finite, or level or resamples is out of range.
     """
     if not len(values):
-        raise NestKALAError("there are no values to take the interval of")
+        raise NestKALAError("there are no values to compute an interval for")
     if not np.isfinite(values).all():
-        raise NestKALAError(f"values must be finite, and hold {values[~np.isfinite(values)][0]}")
+        raise NestKALAError(f"values must be finite, but contain {values[~np.isfinite(values)][0]}")
     if not is_whole_number(resamples, 1):
         raise NestKALAError(f"resamples must be a whole number of 1 or more, not {resamples}")
     if not 0 < level < 1:
@@ -168,13 +170,13 @@ def bootstrap_interval(
 
 
 def _average_precision(counts: NDArray[np.signedinteger], top_k: int) -> Values:
-    """Expected AP of some queries, (Q,), from counts (Q, b + 1, 2), `top_k` at most the gallery's items."""
+    """Expected AP of some queries, (Q,), from counts (Q, b + 1, 2), with `top_k` at most the gallery size."""
     counts = counts.astype(np.int64)
     relevant = counts[:, :, 1]  # (Q, b + 1)
     total = counts.sum(axis=2)
     places_before = total.cumsum(axis=1) - total
     hits_before = relevant.cumsum(axis=1) - relevant
-    last = (places_before + total >= top_k).argmax(axis=1)[:, None]  # the bucket of place top_k, (Q, 1)
+    last = (places_before + total >= top_k).argmax(axis=1)[:, None]  # the bucket of rank top_k, (Q, 1)
     whole = np.arange(total.shape[1]) < last
     precisions = _expected_precisions(total, relevant, places_before, hits_before)
     precisions_before = np.where(whole, precisions, 0.0).sum(axis=1, keepdims=True)  # (Q, 1)
@@ -197,9 +199,9 @@ def _expected_precisions(
 ) -> NDArray[np.float64]:
     """Expected sum of the precisions at the hits, for `hits` spread at random over consecutive `places`.
 
-    Place p = 1..places holds a hit with probability hits / places; on average hits_before + 1 + (p - 1) slope
-    hits are then among the first places_before + p. The sum over p of 1 / (places_before + p) is a difference
-    of harmonic numbers.
+    Place p = 1..places holds a hit with probability hits / places; on average hits_before + 1 + (p - 1) slope hits
+    are then among the first places_before + p. The sum over p of 1 / (places_before + p) is a difference of harmonic
+    numbers.
     """
     harmonic = digamma(places_before + places + 1.0) - digamma(places_before + 1.0)
     slope = (hits - 1) / np.maximum(places - 1, 1)
@@ -210,16 +212,16 @@ def _expected_precisions(
 def _hypergeometric(
     total: NDArray[np.int64], relevant: NDArray[np.int64], places: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Numbers of hits (Q, W) and their probabilities (Q, W), for `places` drawn of `total`, inputs (Q, 1).
+    """Numbers of hits (Q, W) and their probabilities (Q, W), for `places` drawn from `total`, inputs (Q, 1).
 
-    W covers 4.5 sqrt(places) on either side of the mean: by Hoeffding's bound 5e-18 lies outside.
-    `scipy.stats.hypergeom` is as exact but takes microseconds a value.
+    W covers 4.5 sqrt(places) on either side of the mean; by Hoeffding's bound 5e-18 lies outside.
+    `scipy.stats.hypergeom` is as exact but takes microseconds per value.
     """
     mean, reach = places * relevant / total, 4.5 * np.sqrt(places)
     lowest = np.maximum(np.floor(mean - reach).astype(np.int64), np.maximum(0, places + relevant - total))
     highest = np.minimum(np.ceil(mean + reach).astype(np.int64), np.minimum(places, relevant))
     hits = lowest + np.arange((highest - lowest).max() + 1)
-    # Ratios of neighboring probabilities, as logarithms lest they overflow; 0 beyond the possible hits.
+    # Ratios of neighboring probabilities, as logarithms to avoid overflow; 0 beyond the possible hits.
     more = np.maximum(relevant - hits[:, :-1], 0) * np.maximum(places - hits[:, :-1], 0)
     fewer = hits[:, 1:] * (total - relevant - places + hits[:, 1:])
     with np.errstate(divide="ignore"):

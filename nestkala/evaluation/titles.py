@@ -1,4 +1,4 @@
-"""How tables name scores."""
+"""Table titles of scores."""
 
 SCORE_TITLES = {
     "map": "mAP",

@@ -1,4 +1,4 @@
-"""Experiments: grids of training runs, described in a YAML file, resumed where they stopped and shown as tables."""
+"""Experiments: grids of training runs, described in a YAML file, resumable, and shown as tables."""
 
 from .grid import Grid, Trial, absent_data, check_shared, make_grid
 from .output import write_output

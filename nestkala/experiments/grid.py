@@ -1,4 +1,4 @@
-"""The runs behind an experiment's tables, and what they scored."""
+"""The runs behind an experiment's tables, and their scores."""
 
 import re
 from collections import Counter
@@ -23,19 +23,19 @@ DATA_KEYS = {
     *("data", "data_root", "split", "queries", "queries_per_class", "train_pool", "protocol_seed", "top_k"),
     *("archive", "classes", "on_broken"),
 }
-"""Settings that are a data set's: what a base says of its own counts for no other."""
+"""Settings that belong to a data set: those of a base config are ignored."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One method on one data set, at one number of shots, by one seed.
+    """One method on one data set, with one number of shots and one seed.
 
     Attributes:
         data: name of the data set.
-        shots: labeled images a class.
-        row: of the tables.
-        seed: of the runs.
-        runs: one for all lengths, or one a length.
+        shots: labeled images per class.
+        row: row of the tables.
+        seed: seed of the runs.
+        runs: one for all lengths, or one per length.
     """
 
     data: str
@@ -46,14 +46,14 @@ class Trial:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """{bits: {measure: value in 0..1}}, once the runs are finished; a length whose run diverged is not there."""
+        """{bits: {measure: value in 0..1}} of the finished runs; lengths whose run diverged are missing."""
         return {
             bits: scores for run in self.runs if not run.has_diverged for bits, scores in run.metrics["lengths"].items()
         }
 
     @property
     def seconds(self) -> float:
-        """Of training, all lengths together; nan where a run diverged."""
+        """Seconds of training, all lengths together; nan if a run diverged."""
         if any(run.has_diverged for run in self.runs):
             return float("nan")
         return float(sum(run.metrics["seconds"]["train"] for run in self.runs))
@@ -64,8 +64,8 @@ class Grid:
     """An experiment's trials.
 
     Attributes:
-        experiment: what they are of.
-        trials: all of them, in the order of the tables.
+        experiment: the experiment.
+        trials: all its trials, in the order of the tables.
     """
 
     experiment: Experiment
@@ -73,11 +73,11 @@ class Grid:
 
     @property
     def runs(self) -> list[Run]:
-        """Of all trials."""
+        """The runs of all trials."""
         return [run for trial in self.trials for run in trial.runs]
 
     def of(self, data: str, shots: int, row: Row) -> list[Trial]:
-        """The trials of one line of a table, by seed."""
+        """The trials of one row of a table, by seed."""
         return [trial for trial in self.trials if (trial.data, trial.shots, trial.row) == (data, shots, row)]
 
     def scores(self, data: str, shots: int, row: Row, measure: str) -> NDArray[np.float64]:
@@ -87,7 +87,7 @@ class Grid:
         return np.array([[of.get(bits, {}).get(measure, np.nan) for bits in lengths] for of in found])
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Every trial: its place in the tables, scores by length (None where the run diverged) and seconds."""
+        """Every trial: its place in the tables, scores by length (None if the run diverged) and seconds."""
         return [
             {
                 "data": trial.data,
@@ -103,14 +103,14 @@ class Grid:
 
 
 def absent_data(experiment: Experiment, folders: Mapping[str, Path]) -> dict[str, str]:
-    """{name: why} of the data sets that are not on this machine.
+    """{name: reason} for the data sets that are not on this machine.
 
     Args:
-        experiment: that uses them.
-        folders: of data sets that lie elsewhere than the file says.
+        experiment: experiment that uses them.
+        folders: data sets that are in another place than the file says.
 
     Raises:
-        NestKALAError: none is there; says what to do.
+        NestKALAError: if none is there; says what to do.
     """
     reasons = {
         name: _why_absent(experiment.settings | _data_settings(experiment, name, folders)) for name in experiment.data
@@ -118,7 +118,7 @@ def absent_data(experiment: Experiment, folders: Mapping[str, Path]) -> dict[str
     absent = {name: reason for name, reason in reasons.items() if reason is not None}
     if len(absent) == len(reasons):
         told = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
-        say = f"say where it is, --data '{next(iter(absent))}=FOLDER'"
+        say = f"give its place with --data '{next(iter(absent))}=FOLDER'"
         raise NestKALAError(f"{experiment.name} has no data ({told}): {say}")
     return absent
 
@@ -130,17 +130,17 @@ def make_grid(
     absent: Container[str],
     overrides: Settings,
 ) -> Grid:
-    """The grid on the data sets that are there.
+    """The grid on the available data sets.
 
     Args:
-        experiment: what to run.
-        folder: that run folders are kept in.
-        folders: of data sets that lie elsewhere than the file says.
-        absent: names of data sets to leave out.
-        overrides: settings that win over the file's; `epochs` leaves alone what is not trained.
+        experiment: the experiment to run.
+        folder: folder for the run folders.
+        folders: data sets that are in another place than the file says.
+        absent: names of data sets to skip.
+        overrides: settings that take precedence over the file's; `epochs` does not apply to what is not trained.
 
     Raises:
-        NestKALAError: impossible settings, or two rows of one folder name; says which.
+        NestKALAError: if settings are impossible, or two rows have the same folder name; says which.
     """
     present = [name for name in experiment.data if name not in absent]
     shots = sorted({count for method in experiment.methods for count in experiment.shots_of(method)})
@@ -169,7 +169,7 @@ def make_grid(
 
 
 def check_shared(experiment: Experiment) -> None:
-    """Raise NestKALAError for one of the settings that all runs share, without effect on any of them."""
+    """Raise NestKALAError if a setting shared by all runs has no effect on any of them."""
     rows = experiment.rows
     unused = set(experiment.settings)
     for row, data in product(rows, experiment.data):
@@ -183,19 +183,17 @@ def check_shared(experiment: Experiment) -> None:
             config = _config(f"{experiment.name}, {row.name}", shared, row.settings, {})
             unused -= config.model_fields_set
     if unused:
-        raise NestKALAError(
-            f"{experiment.name}: settings.{min(unused)} has no effect on any of the methods: leave it out"
-        )
+        raise NestKALAError(f"{experiment.name}: settings.{min(unused)} has no effect on any of the methods: remove it")
 
 
 def _base_settings(name: str, shots: int) -> Settings:
-    """What a config says, at a number of shots, of other than data, shots and lengths."""
+    """A config's settings at a number of shots, except data, shots and lengths."""
     base = read_base(name, shots)
     return {key: getattr(base, key) for key in base.model_fields_set - DATA_KEYS - GRID_KEYS}
 
 
 def _config(called: str, shared: Settings, own: Settings, overrides: Settings) -> Config:
-    """The settings of a method's runs: its own must have an effect, those that others share have one where they can."""
+    """A method's settings: its own must have an effect; those shared with others apply where they can."""
     values = shared | own
     try:
         if "epochs" in overrides and without_inapplicable(values, shared.keys() - own.keys()).num_epochs == 0:
@@ -232,7 +230,7 @@ def _why_absent(settings: Settings) -> str | None:
 
 
 def _folder_name(name: str) -> str:
-    """Of what is called so: letters, digits and dots."""
+    """A name as a folder name: letters, digits and dots."""
     return re.sub(r"[^\w.]+", "_", name.lower()).strip("_.")
 
 
@@ -240,4 +238,4 @@ def _check_folder_names(names: Sequence[str]) -> None:
     counts = Counter(map(_folder_name, names))
     for name in names:
         if counts[_folder_name(name)] > 1:
-            raise NestKALAError(f"'{name}' and another would be kept in one folder, {_folder_name(name)}: rename one")
+            raise NestKALAError(f"'{name}' and another name would share the folder {_folder_name(name)}: rename one")

@@ -1,4 +1,4 @@
-"""What an experiment leaves: its tables in Markdown and LaTeX, all scores in JSON, a picture of its sweeps."""
+"""Output of an experiment: tables in Markdown and LaTeX, all scores in JSON, and a plot of its sweeps."""
 
 import json
 import logging
@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 def write_output(grid: Grid, folder: Path, changes: Sequence[str], absent: Iterable[str]) -> list[Path]:
-    """Write NAME.md, .tex and .json, and NAME.png if the experiment has sweeps of numbers and matplotlib is there.
+    """Write NAME.md, .tex and .json, plus NAME.png if the experiment sweeps numbers and matplotlib is installed.
 
     Args:
-        grid: whose runs are all finished.
-        folder: to write to.
-        changes: what is other than in the experiment's file, in words.
-        absent: names of data sets that were left out.
+        grid: grid whose runs are all finished.
+        folder: output folder.
+        changes: deviations from the experiment's file, as text.
+        absent: names of data sets that were skipped.
 
     Returns:
-        What was written.
+        The files written.
     """
     experiment, absent = grid.experiment, list(absent)
     remarks, tables = _remarks(grid, changes, absent), make_tables(grid)
@@ -50,14 +50,14 @@ def write_output(grid: Grid, folder: Path, changes: Sequence[str], absent: Itera
         if draw_sweeps(grid, picture):
             written.append(picture)
     except ImportError:
-        logger.warning('the picture of the sweeps is left out, it needs matplotlib: pip install "nestkala[plots]"')
+        logger.warning('no plot of the sweeps without matplotlib: pip install "nestkala[plots]"')
     return written
 
 
 def _remarks(grid: Grid, changes: Sequence[str], absent: Sequence[str]) -> str:
     seeds = grid.experiment.seeds
     backbones = sorted({run.config.backbone for run in grid.runs})
-    spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     sentences = [f"Backbone {', '.join(backbones)}; {spread}."]
     if tune := grid.experiment.tune:
         chosen = "; ".join(
@@ -66,9 +66,9 @@ def _remarks(grid: Grid, changes: Sequence[str], absent: Sequence[str]) -> str:
             if tune.setting in method.settings
         )
         values = ", ".join(map(str, tune.sweep[tune.setting]))
-        sentences.append(f"{tune.setting} is the best of {values} at {tune.shots} shots, on other queries: {chosen}.")
+        sentences.append(f"{tune.setting} was tuned over {values} at {tune.shots} shots, on other queries: {chosen}.")
     if changes:
-        sentences.append(f"Not as in the file: {'; '.join(changes)}.")
+        sentences.append(f"Changed from the file: {'; '.join(changes)}.")
     if absent:
-        sentences.append(f"Left out, as the data was not there: {', '.join(absent)}.")
+        sentences.append(f"Skipped because the data was missing: {', '.join(absent)}.")
     return " ".join(sentences)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def draw_sweeps(grid: Grid, path: Path) -> bool:
-    """Draw the first measure over the values of each sweep of numbers, a panel a data set and number of shots.
+    """Plot the first measure over the values of each numeric sweep, one panel per data set and number of shots.
 
     Returns:
         Whether there was such a sweep, and so a PNG at `path`.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: if matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
@@ -47,7 +47,7 @@ def draw_sweeps(grid: Grid, path: Path) -> bool:
 
 
 def _draw(axes: "Axes", grid: Grid, data: str, shots: int, rows: list[Row], setting: str) -> None:
-    """The values of a setting, evenly spaced, and a line with its standard deviation for each length."""
+    """The values of a setting, evenly spaced, with a line and its standard deviation for each length."""
     experiment = grid.experiment
     measure = experiment.measures[0]
     scores = 100 * np.stack([grid.scores(data, shots, row, measure) for row in rows])  # (values, seeds, lengths)

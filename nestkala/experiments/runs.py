@@ -25,7 +25,7 @@ from ..utils.files import write_text
 from ..utils.processes import from_main_process
 
 _PAUSE = 1.0
-"""Seconds until it is looked again whether another process has finished a run."""
+"""Seconds between checks whether another process has finished a run."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Run:
     """A training run and its folder.
 
     Attributes:
-        config: its settings, but for `output`.
-        folder: where it is kept.
+        config: its settings, except `output`.
+        folder: its run folder.
     """
 
     config: Config
@@ -42,20 +42,20 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether nothing is left to do."""
         return (self.folder / "metrics.json").exists() or self.has_diverged
 
     @property
     def has_diverged(self) -> bool:
-        """Whether its loss did not stay finite."""
+        """Whether its loss became non-finite."""
         return (self.folder / "diverged.txt").exists()
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json of a finished run holds (`nestkala.training.metrics_file.RunMetrics`).
+        """The contents of a finished run's metrics.json (`nestkala.training.metrics_file.RunMetrics`).
 
         Raises:
-            NestKALAError: it has diverged, is not finished, has no scores, or the file is damaged; says where.
+            NestKALAError: if the run diverged, is not finished or has no scores, or the file is damaged; says where.
         """
         if self.has_diverged:
             raise NestKALAError(f"{self.folder}: {(self.folder / 'diverged.txt').read_text(encoding='utf-8').strip()}")
@@ -63,7 +63,7 @@ class Run:
         if metrics is None:
             raise NestKALAError(f"{self.folder} is not finished")
         if not any("map" in scores for scores in metrics.lengths.values()):
-            raise NestKALAError(f"{self.folder} has no scores to compare: it has no queries")
+            raise NestKALAError(f"{self.folder} has no scores, because it has no queries")
         return asdict(metrics)
 
     def check(self) -> None:
@@ -73,17 +73,17 @@ class Run:
         theirs = load_config(str(self.folder / "config.yaml"))
         for key in Config.model_fields.keys() - (FREE_ON_RESUME - {"epochs"}) - {"output"}:
             found, asked = getattr(theirs, key), getattr(self.config, key)
-            if (key, asked) == ("backbone", "auto"):  # the folder names the one that was chosen
+            if (key, asked) == ("backbone", "auto"):  # the folder records the chosen one
                 continue
             if found != asked:
-                raise NestKALAError(f"{self.folder} holds a run with {key} {found}, not {asked}: name other --runs")
+                raise NestKALAError(f"{self.folder} holds a run with {key} {found}, not {asked}: choose another --runs")
 
     def finish(self) -> None:
-        """Train and score, from the last checkpoint where there is one; a loss that is not finite is an end, too.
+        """Train and score, from the last checkpoint if there is one; a run whose loss diverges is finished too.
 
         Raises:
-            InUseError: another process is at this run.
-            NestKALAError: what else went wrong, with the folder.
+            InUseError: if another process is using this run.
+            NestKALAError: for any other error, with the folder.
         """
         with ExitStack() as until_then:
             begin = from_main_process(lambda: self._prepared(until_then))
@@ -98,14 +98,14 @@ class Run:
                 raise NestKALAError(f"{self.folder}: {error}") from error
 
     def _prepared(self, until: ExitStack) -> Literal["output", "resume"] | None:
-        """Hold the folder until then, and say whether the run begins or goes on; None: another process finished it."""
+        """Hold the folder and return whether to start or resume the run; None if another process finished it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         until.enter_context(held(self.folder))
         if self.is_finished:
             return None
         if (self.folder / "checkpoint.safetensors").exists():
             return "resume"
-        for path in self.folder.iterdir():  # of a run that was stopped early
+        for path in self.folder.iterdir():  # left by a run that was stopped early
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -114,12 +114,13 @@ class Run:
 
 
 def finish(runs: Iterable[Run]) -> None:
-    """Finish those of the runs that are not yet, showing how many are and which it is at.
+    """Finish all unfinished runs, showing progress and the current run.
 
-    What another process is at, such as the same command started twice, is left to that; it is waited for at the end.
+    Runs that another process is working on, such as the same command started twice, are left to it, and awaited at
+    the end.
 
     Raises:
-        NestKALAError: a folder holds a run with other settings, or what went wrong in a run.
+        NestKALAError: if a folder holds a run with other settings, or a run fails.
     """
     runs = list(runs)
     for run in runs:
@@ -147,8 +148,8 @@ def finish(runs: Iterable[Run]) -> None:
 
 @contextmanager
 def refreshed(bar: "tqdm[Any]", seconds: float = 1.0) -> Iterator[None]:
-    """Let the time on a terminal's bar go on while nothing else of it does, every so many seconds."""
-    if bar.disable or not bar.fp.isatty():  # in a file each would be a line
+    """Keep the clock of a terminal's progress bar running, updating it every so many seconds."""
+    if bar.disable or not bar.fp.isatty():  # in a file every update would be a line
         yield
         return
     done = Event()
@@ -169,7 +170,7 @@ def refreshed(bar: "tqdm[Any]", seconds: float = 1.0) -> Iterator[None]:
 def mean_and_spread(values: Iterable[float], sign: str = "") -> str:
     """Mean and sample standard deviation (0 for one value) of scores in 0..1, times 100, such as `31.9 ± 0.4`.
 
-    With the sign "+" also a mean above 0 has one, as differences do.
+    With `sign="+"` a positive mean gets a sign as well, as in differences.
     """
     scores = 100 * np.fromiter(values, float)
     return f"{scores.mean():{sign}.1f} ± {scores.std(ddof=1) if len(scores) > 1 else 0:.1f}"

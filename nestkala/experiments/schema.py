@@ -1,4 +1,4 @@
-"""Experiment files: methods to compare, on which data and how, in a few lines of YAML."""
+"""Experiment files: which methods to compare, on which data and how, in a few lines of YAML."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,55 +20,57 @@ Length = Annotated[StrictInt, Field(ge=1, le=MAX_LENGTH)]
 MOST_SEEDS = 1000
 
 GRID_KEYS = {"config", "resume", "output", "seed", "shots", "lengths"}
-"""Settings of a run that the grid gives."""
+"""Settings of a run that the grid sets."""
 _SETTINGS = Config.model_fields.keys() - GRID_KEYS
 
 
 class Method(BaseModel):
-    """A row of the tables, or one for each value of a sweep. Further keys are settings of its runs that differ."""
+    """A row of the tables, or one row per value of a sweep. All other keys are settings of its runs that differ."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    base: str | None = Field(None, description="config that its runs start from instead of the file's")
-    one_model: bool = Field(False, description="train one model for all lengths, instead of one for each")
-    shots: tuple[Shots, ...] | None = Field(None, description="that it is run at; by default all of the file's")
-    sweep: dict[str, tuple[Any, ...]] = Field({}, description="{setting: values}, one setting: a row a value")
+    base: str | None = Field(None, description="config that its runs start from, instead of the file's")
+    one_model: bool = Field(False, description="train one model for all lengths, instead of one per length")
+    shots: tuple[Shots, ...] | None = Field(None, description="shots to run it at; by default all of the file's")
+    sweep: dict[str, tuple[Any, ...]] = Field(
+        {}, description="{setting: values} for one setting, with one row per value"
+    )
     reference: str | None = Field(
-        None, description="method that it is compared with, seed by seed; of a sweep, the row of the same value"
+        None, description="method to compare with, seed by seed; in a sweep, the row with the same value"
     )
 
     @property
     def settings(self) -> Settings:
-        """What differs."""
+        """The settings that differ."""
         return dict(self.model_extra or {})
 
 
 class Tune(BaseModel):
-    """A setting that every method gets the best value of, on images of the same data that no table is of."""
+    """A setting whose best value is chosen for every method, on images of the same data that no table uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sweep: dict[str, tuple[Any, ...]] = Field(description="{setting: values}, one setting")
-    shots: Shots = Field(description="labeled images a class to tune with")
+    sweep: dict[str, tuple[Any, ...]] = Field(description="{setting: values} for one setting")
+    shots: Shots = Field(description="labeled images per class for tuning")
     lengths: tuple[Length, ...] = Field(
-        (), description="to tune at where there is a model for each length; by default all. Other methods take all"
+        (), description="lengths to tune at if there is one model per length; by default all. Other methods use all"
     )
 
     @property
     def setting(self) -> str:
-        """What is tuned."""
+        """The setting that is tuned."""
         return next(iter(self.sweep))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-        name: as the table shows it.
-        method: whose it is.
-        value: that a sweep gives it; None without one.
-        settings: what differs from the file's.
+        name: name in the table.
+        method: name of its method.
+        value: its value in the sweep; None without a sweep.
+        settings: settings that differ from the file's.
     """
 
     name: str
@@ -82,21 +84,25 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="of its output and run folders; by default the file's")
-    title: str
-    about: str = Field("", description="what a reader of the tables should know")
-    base: str = Field(
-        description="config that all runs start from, shipped or the path of a YAML file; what it says of data, shots "
-        "and lengths is not taken"
+    name: str = Field(
+        pattern=r"^\w[\w.-]*$", description="name of its output and run folders; by default the file's name"
     )
-    settings: Settings = Field({}, description="that all runs share and that differ from the base")
-    data: dict[str, Settings] = Field(min_length=1, description="{name: where a data set is and what differs on it}")
+    title: str
+    about: str = Field("", description="text above the tables")
+    base: str = Field(
+        description="config that all runs start from, a shipped one or the path of a YAML file; its data, shots and "
+        "lengths are ignored"
+    )
+    settings: Settings = Field({}, description="settings shared by all runs that differ from the base")
+    data: dict[str, Settings] = Field(
+        min_length=1, description="{name: location of a data set and settings that differ for it}"
+    )
     shots: tuple[Shots, ...] = Field(min_length=1)
     lengths: tuple[Length, ...] = Field(min_length=1, description="in bits")
-    seeds: StrictInt = Field(3, ge=1, le=MOST_SEEDS, description="how many: 0, 1, ...")
+    seeds: StrictInt = Field(3, ge=1, le=MOST_SEEDS, description="number of seeds: 0, 1, ...")
     measures: tuple[Measure, ...] = Field(("map_tie_aware",), min_length=1)
-    tune: Tune | None = Field(None, description="choose a setting of the methods that do not set it")
-    seconds: bool = Field(False, description="show how long training took, all lengths together")
+    tune: Tune | None = Field(None, description="tune a setting for the methods that do not set it")
+    seconds: bool = Field(False, description="show training time, all lengths together")
     methods: dict[str, Method] = Field(min_length=1)
 
     def __init__(self, **values: Any) -> None:
@@ -107,11 +113,11 @@ class Experiment(BaseModel):
 
     @property
     def rows(self) -> list[Row]:
-        """Of the tables, in order."""
+        """The rows of the tables, in order."""
         return [row for name in self.methods for row in self.rows_of(name)]
 
     def rows_of(self, name: str) -> list[Row]:
-        """Those of one method: a row a value of its sweep."""
+        """The rows of one method: one per value of its sweep."""
         method = self.methods[name]
         if not method.sweep:
             return [Row(name, name, None, method.settings)]
@@ -127,10 +133,10 @@ class Experiment(BaseModel):
         return next(other for other in rows if not self.methods[reference].sweep or other.value == row.value)
 
     def restricted(self, seeds: int | None, shots: Sequence[int], methods: Sequence[str]) -> Self:
-        """Fewer runs, or other seeds: None, and an empty list, leave all.
+        """Restrict the runs, or change the seeds: None and an empty list change nothing.
 
         Raises:
-            NestKALAError: shots or methods that the file does not have, or nothing left.
+            NestKALAError: if shots or methods are not in the file, or nothing is left.
         """
         for name in methods:
             if name not in self.methods:
@@ -143,7 +149,7 @@ class Experiment(BaseModel):
         at = {name: tuple(count for count in self.shots_of(name) if count in (shots or known)) for name in self.methods}
         chosen = [name for name in self.methods if at[name] and name in (methods or self.methods)]
         if not chosen:
-            raise NestKALAError(f"{self.name}: none of the methods chosen is run at {_listed(shots)} shots")
+            raise NestKALAError(f"{self.name}: none of the chosen methods runs at {_listed(shots)} shots")
         fewer = {}
         for name in chosen:
             method = self.methods[name]
@@ -153,7 +159,7 @@ class Experiment(BaseModel):
 
     @property
     def tuning(self) -> list[Self]:
-        """The experiments that tune it, on another draw of queries: models of one length each, then of all lengths."""
+        """The experiments that tune it, on other queries: first models of one length each, then of all lengths."""
         if self.tune is None:
             return []
         found = []
@@ -171,14 +177,14 @@ class Experiment(BaseModel):
         return found
 
     def shots_of(self, method: str) -> tuple[int, ...]:
-        """At which a method is run."""
+        """The numbers of shots that a method is run at."""
         own = self.methods[method].shots
         return self.shots if own is None else own
 
     @field_validator("data", "methods", mode="before")
     @classmethod
     def _nothing_differs(cls, entries: Any) -> Any:
-        """«name:» alone is a mapping without keys."""
+        """A bare "name:" counts as a mapping without keys."""
         if not isinstance(entries, dict):
             return entries
         return {name: {} if entry is None else entry for name, entry in entries.items()}
@@ -193,26 +199,26 @@ class Experiment(BaseModel):
         for where, settings, own in self._settings():
             for key in settings:
                 if key in GRID_KEYS:
-                    raise ValueError(f"{where}.{key}: shots, lengths and seeds are the file's own keys")
+                    raise ValueError(f"{where}.{key}: shots, lengths and seeds belong at the top level of the file")
                 if key in ("data", "data_root") and where.startswith("methods."):
-                    raise ValueError(f"{where}.{key}: say under data where images are, the same for all methods")
+                    raise ValueError(f"{where}.{key}: images are set under data, for all methods")
                 if (where, key) == ("settings", "data"):
-                    raise ValueError("settings.data: say under data where images are, each data set by its name")
+                    raise ValueError("settings.data: images are set under data, by the name of each data set")
                 if key not in _SETTINGS:
                     raise ValueError(f"unknown key '{where}.{key}'{nearest(key, [*own, *_SETTINGS])}")
         for name, entry in self.data.items():
             if "data" not in entry:
-                raise ValueError(f"data.{name}.data is missing: name a data set or a folder")
+                raise ValueError(f"data.{name}.data is missing: give a data set or a folder")
         sweeps = {f"methods.{name}": method.sweep for name, method in self.methods.items()}
         for where, sweep in (sweeps | ({"tune": self.tune.sweep} if self.tune else {})).items():
             if len(sweep) > 1 or not all(sweep.values()) or (where == "tune" and not sweep):
-                raise ValueError(f"{where}.sweep must be one setting and its values, at least one")
+                raise ValueError(f"{where}.sweep must be one setting with at least one value")
         for name, method in self.methods.items():
             self._check_reference(name, method)
         return self
 
     def _settings(self) -> Iterator[tuple[str, Settings, list[str]]]:
-        """Every mapping of settings: where it is, itself, and what other keys may stand beside them."""
+        """Every mapping of settings: its place in the file, the mapping, and other keys allowed there."""
         yield "settings", self.settings, []
         for name, entry in self.data.items():
             yield f"data.{name}", entry, []
@@ -233,7 +239,7 @@ class Experiment(BaseModel):
         theirs = self.methods[method.reference].sweep
         if theirs and theirs != method.sweep:
             raise ValueError(
-                f"methods.{name}.reference: '{method.reference}' sweeps {next(iter(theirs))}, so {name} must, too, "
+                f"methods.{name}.reference: '{method.reference}' sweeps {next(iter(theirs))}, so {name} must too, "
                 "over the same values"
             )
 
@@ -242,7 +248,8 @@ def load_experiment(name: str) -> Experiment:
     """Read a shipped experiment file by name, or a YAML file by path.
 
     Raises:
-        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values.
+        NestKALAError: if there is no such file or name, it is not a YAML mapping, a key is unknown, or a value is
+            impossible.
     """
     path, values = read_settings("experiment", name, "nestkala.configs.experiments")
     try:

@@ -1,4 +1,4 @@
-"""An experiment's scores as Markdown and LaTeX tables: mean and spread over the seeds, the best of a column in bold."""
+"""An experiment's scores as Markdown and LaTeX tables: mean and spread over seeds, the best of each column in bold."""
 
 import re
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ MEASURES: dict[Measure, str] = {
     "copy_recall_at_1": "near copies that find their original first",
     "copy_recall_at_10": "near copies that find their original among ten",
 }
-"""{measure: what tables call it}."""
+"""{measure: name in tables}."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table; what is bold stands between double asterisks.
+    """One table; double asterisks mark bold text.
 
     Attributes:
-        title: above it.
-        headers: of its columns; the rows' names have an empty one.
+        title: title above the table.
+        headers: column headers; empty for the column of row names.
         lines: name and cells of each row.
     """
 
@@ -37,17 +37,17 @@ class Table:
 
 
 def make_tables(grid: Grid) -> list[Table]:
-    """A table for each measure, data set and number of shots, its scores x 100.
+    """One table for each measure, data set and number of shots, with scores x 100.
 
-    `mean` is over the lengths; `difference` that mean less the reference's, seed by seed; `seconds` are of training all
-    lengths. Where runs diverged, a cell says how many.
+    `mean` is over the lengths; `difference` is that mean minus the reference's, seed by seed; `seconds` are for
+    training all lengths. If runs diverged, a cell says how many.
     """
     places = dict.fromkeys((trial.data, trial.shots) for trial in grid.trials)
     return [_table(grid, *place, measure) for measure in grid.experiment.measures for place in places]
 
 
 def markdown(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
-    """A page of the tables, below paragraphs of text."""
+    """A page with the tables below paragraphs of text."""
     parts = [f"# {title}", *paragraphs]
     for table in tables:
         lines = [[cell.replace("|", r"\|") for cell in line] for line in table.lines]
@@ -91,7 +91,7 @@ def _table(grid: Grid, data: str, shots: int, measure: Measure) -> Table:
 
 
 def _references(grid: Grid, data: str, shots: int, measure: Measure) -> str:
-    """What the scores are to be compared with: chance, and the features themselves where they were scored."""
+    """Scores to compare with: chance, and the features themselves if they were scored."""
     if measure not in ("map", "map_tie_aware"):
         return ""
     trials = [trial for trial in grid.trials if (trial.data, trial.shots) == (data, shots)]
@@ -105,7 +105,7 @@ def _references(grid: Grid, data: str, shots: int, measure: Measure) -> str:
 
 
 def _best_in_bold(column: Sequence[NDArray[np.float64]]) -> list[str]:
-    """The scores (seeds,) of each row -> its cell."""
+    """The scores (seeds,) of each row -> its cell, the best in bold."""
     means = np.array([seeds.mean() for seeds in column])
     best = np.nanmax(means) if len(column) > 1 and not np.isnan(means).all() else None
     cells = []

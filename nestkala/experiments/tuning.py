@@ -1,4 +1,4 @@
-"""The best value of a setting for every method of an experiment, before its own runs."""
+"""Chooses the best value of a setting for every method of an experiment, before its runs."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from .schema import Experiment
 
 
 def tuned(experiment: Experiment, grids: Sequence[Grid]) -> Experiment:
-    """The experiment with the best value of what is tuned in every method that has been tuned.
+    """The experiment with the best value of the tuned setting in every method that was tuned.
 
-    The best has the largest mean of the first measure over data sets and lengths; a run that diverged counts 0.
+    The best value has the highest mean of the first measure over data sets and lengths; a run that diverged counts 0.
 
     Args:
-        experiment: as its file says.
-        grids: of its `tuning` experiments, whose runs are all finished.
+        experiment: experiment as in its file.
+        grids: grids of its `tuning` experiments, whose runs are all finished.
     """
     if experiment.tune is None:
         return experiment

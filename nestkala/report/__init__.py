@@ -1,4 +1,4 @@
-"""A report on finished runs: numbers, charts and a page. `write_report` makes it; the extra `plots` draws."""
+"""Reports on finished runs: numbers, charts and a page. `write_report` makes one; charts need the extra `plots`."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -24,28 +24,28 @@ __all__ = ["write_report"]
 def write_report(
     folders: Sequence[Path], output: Path | None = None, lengths: tuple[int, ...] = (), progress: bool = False
 ) -> Path:
-    """Write index.html, which holds everything, a PNG of each of its charts, and report.json with all numbers.
+    """Write index.html, which is self-contained, a PNG of each chart, and report.json with all numbers.
 
     Args:
-        folders: of finished runs, one or several with the same queries and gallery, whose data is still there.
-        output: folder to write to; by default `report` in the run, or, of several, beside the first.
-        lengths: to report on, ascending; by default those that the first run was trained at.
-        progress: show bars while encoding.
+        folders: finished runs, one or several with the same queries and gallery, whose data still exists.
+        output: output folder; by default `report` in the run, or next to the first of several runs.
+        lengths: lengths to report on, ascending; by default those that the first run was trained at.
+        progress: show progress bars while encoding.
 
     Returns:
         The page.
 
     Raises:
-        NestKALAError: matplotlib is not installed; what is no run; runs that cannot be compared; a length that a run
-            does not have; a folder with another page in it.
+        NestKALAError: if matplotlib is not installed, a folder is not a run, runs cannot be compared, a run lacks a
+            length, or the folder holds another page.
     """
-    new_figure(1, 1)  # that it cannot draw is told before anything is encoded
+    new_figure(1, 1)  # fail before encoding if it cannot draw
     if not folders:
-        raise NestKALAError("name a run folder, or several")
+        raise NestKALAError("give one or more run folders")
     if output is None:
         output = folders[0] / "report" if len(folders) == 1 else folders[0].resolve().parent / "report"
     if (output / "index.html").exists() and not (output / "report.json").exists():
-        raise NestKALAError(f"{output} holds a page that is no report: name another --output")
+        raise NestKALAError(f"{output} holds a page that is not a report: choose another --output")
     check_writable(output / "index.html")
     runs = [FinishedRun.open(folder) for folder in folders]
     lengths = tuple(sorted(set(lengths or runs[0].hasher.lengths)))
@@ -67,7 +67,7 @@ def write_report(
 
 
 def _check_comparable(one: FinishedRun, other: FinishedRun) -> None:
-    """Raise NestKALAError where two runs' scores are of different questions."""
+    """Raise NestKALAError if the scores of two runs do not measure the same thing."""
     (ours, split), (theirs, other_split) = one.data, other.data
 
     def same(mine: NDArray[np.int64], yours: NDArray[np.int64]) -> bool:
@@ -75,11 +75,11 @@ def _check_comparable(one: FinishedRun, other: FinishedRun) -> None:
         return names and bool((ours.targets[mine] == theirs.targets[yours]).all())
 
     if ours.class_names != theirs.class_names:
-        differs = "classes are others"
+        differs = "classes differ"
     elif not same(split.query, other_split.query):
-        differs = "queries are others"
+        differs = "queries differ"
     elif not same(split.gallery, other_split.gallery):
-        differs = "gallery is another"
+        differs = "gallery differs"
     elif one.config.top_k != other.config.top_k:
         differs = f"top_k is {other.config.top_k}, not {one.config.top_k}"
     else:
@@ -110,7 +110,7 @@ def _of_each(groups: Sequence[Group], draw: Callable[[Group], Iterable[Chart]]) 
 def _examples(
     groups: Sequence[Group], measured: Sequence[RunMeasurements], runs: Sequence[FinishedRun], codes: Sequence[RunCodes]
 ) -> list[Example] | None:
-    """Of one group its first run at several lengths, of several groups each one's first run at the middle one."""
+    """For one group, its first run at several lengths; for several, each one's first run at the middle length."""
     if not has_images(runs[0]):
         return None
     if len(groups) == 1:

@@ -1,4 +1,4 @@
-"""The charts of a report: what each shows, of which runs, and what is to be said of it."""
+"""The charts of a report, with their notes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +21,12 @@ _MOST_PANELS = 3
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A picture of the page.
+    """A chart on the page.
 
     Attributes:
-        name: its file's, without suffix.
+        name: file name without suffix.
         title: what it shows.
-        note: what a reader should know, or nothing.
+        note: remarks for the reader, may be empty.
         figure: the drawing.
     """
 
@@ -37,7 +37,7 @@ class Chart:
 
 
 def quality_chart(groups: Sequence[Group]) -> Chart:
-    """Tie-aware mAP against bits: an interval over the queries for a run alone, the spread over seeds for several."""
+    """Tie-aware mAP against bits: an interval over queries for a single run, the spread over seeds for several."""
     lines = []
     for group in groups:
         bits = list(group.first.lengths)
@@ -52,14 +52,14 @@ def quality_chart(groups: Sequence[Group]) -> Chart:
     ticks = list(groups[0].first.lengths)
     x = Axis("bits", log=True, ticks=ticks, low=ticks[0] / 1.15, high=ticks[-1] * 1.15)
     several = any(len(group.runs) > 1 for group in groups)
-    bars = "of runs with several seeds the standard deviation over them, else " if several else ""
+    bars = "standard deviation for runs with several seeds, otherwise " if several else ""
     figure = line_chart(lines, x, Axis("mAP, tie-aware", low=0), markers=True)
-    return Chart("map", "Quality against length", f"Bars: {bars}95 % intervals over the queries.", figure)
+    return Chart("map", "Quality against length", f"Bars: {bars}95 % intervals over queries.", figure)
 
 
 def recall_charts(groups: Sequence[Group]) -> Iterator[Chart]:
-    """Precision against recall: all lengths of one group in one chart, of several groups a length a chart."""
-    note = "A point for every Hamming radius; a query that finds nothing within it counts 0, so long codes begin low."
+    """Precision against recall: one chart with all lengths for one group, one chart per length for several groups."""
+    note = "One point per Hamming radius; a query that finds nothing within it counts 0, so long codes start low."
     for panel in _panels(groups):
         lines = [
             Line(
@@ -74,7 +74,7 @@ def recall_charts(groups: Sequence[Group]) -> Iterator[Chart]:
 
 
 def precision_charts(groups: Sequence[Group]) -> Iterator[Chart]:
-    """Precision@N against N, in charts as those of `recall_charts`."""
+    """Precision@N against N, in the same charts as `recall_charts`."""
     for panel in _panels(groups):
         lines = [
             Line(name, group.first.places, _mean(group, bits, lambda of: of.precision_at))
@@ -82,26 +82,26 @@ def precision_charts(groups: Sequence[Group]) -> Iterator[Chart]:
         ]
         figure = line_chart(lines, Axis("N, first results", log=True, low=1), Axis("precision", low=0))
         yield Chart(
-            f"precision-at{panel.suffix}", f"Precision among the first N{panel.at}", "Ties in random order.", figure
+            f"precision-at{panel.suffix}", f"Precision among the first N{panel.at}", "Ties are in random order.", figure
         )
 
 
 def code_charts(group: Group) -> Iterator[Chart]:
-    """The queries' codes in the plane; balance and correlation of the bits, over the gallery."""
+    """A map of the queries' codes; balance and correlation of the bits, over the gallery."""
     run = group.first
     if run.map is not None:
         yield _map_chart(run, run.map)
     constant = run.constant_bits
-    told = f"constant: {', '.join(map(str, constant))}" if constant else "none is constant"
+    told = f"constant: {', '.join(map(str, constant))}" if constant else "no bit is constant"
     note = f"0.5 is balanced; {told}. Over the gallery, bits numbered from 0."
     yield Chart("bit-balance", "How often each bit is 1", note, balance_chart(run.balance))
     values = np.abs(np.array(run.correlation, dtype=float))
     apart = values[~np.eye(len(values), dtype=bool)]
     known = apart[~np.isnan(apart)]
-    note = f"Two different bits: {known.mean():.2f} on average, {known.max():.2f} at most." if len(known) else ""
+    note = f"Different bits: {known.mean():.2f} on average, at most {known.max():.2f}." if len(known) else ""
     note += " Gray: constant bits." if constant else ""
     figure = heat_map(values, "|correlation|")
-    yield Chart("bit-correlation", "What bits have in common", note.strip(), figure)
+    yield Chart("bit-correlation", "Correlation of bits", note.strip(), figure)
 
 
 def training_charts(group: Group) -> Iterator[Chart]:
@@ -117,14 +117,14 @@ def training_charts(group: Group) -> Iterator[Chart]:
         return [Line(f"{bits} bits", epochs, [value(n, bits) for n in range(len(epochs))]) for bits in lengths]
 
     figure = line_chart(lines(lambda n, bits: history[n].weights[bits]), x, Axis("weight", low=0))
-    note = "Mean over an epoch's steps; 1 is an equal share."
+    note = "Mean over the steps of an epoch; 1 is an equal share."
     yield Chart("weights", "Weights of the lengths' gradients", note, figure)
     figure = line_chart(lines(lambda n, bits: sum(history[n].terms[bits].values())), x, Axis("loss"))
-    yield Chart("loss", "Loss", "All terms, distillation included, before the weights.", figure)
+    yield Chart("loss", "Loss", "All terms including distillation, before weighting.", figure)
     objectives = [epoch.objective for epoch in history if epoch.objective is not None]
     if len(objectives) == len(history):
         figure = line_chart(lines(lambda n, bits: objectives[n][bits] / bits / run.num_train), x, Axis("objective"))
-        note = f"Of {run.config.loss}, a bit and training image, after DCC; between epochs the network moves on."
+        note = f"For {run.config.loss}, per bit and training image, after DCC; the network changes between epochs."
         yield Chart("objective", "Objective of the discrete codes", note, figure)
 
 
@@ -139,16 +139,16 @@ def _map_chart(run: RunMeasurements, of_queries: CodeMap) -> Chart:
     longest = max(run.lengths)
     notes = [f"t-SNE on Hamming distances, {len(classes):,} queries."]
     if run.multi_label:
-        notes.append("Colored by the first of an image's labels.")
+        notes.append("Colored by the first label of each image.")
     if (numbers == -1).any() and shown:
-        notes.append(f"Gray: classes that are not among the {len(shown)} most frequent, or none.")
+        notes.append(f"Gray: classes that are not among the {len(shown)} most frequent, or no class.")
     figure = scatter_chart(np.array(of_queries.places), names, numbers)
     return Chart("tsne", f"The queries' {longest}-bit codes", " ".join(notes), figure)
 
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """One of several like charts: how its file's name and its title end, and of each curve (name, group, bits)."""
+    """One of several similar charts: suffixes of its file name and title, and its curves (name, group, bits)."""
 
     suffix: str
     at: str
@@ -166,6 +166,6 @@ def _panels(groups: Sequence[Group]) -> list[_Panel]:
 
 
 def _mean(group: Group, bits: int, value: Callable[[LengthMeasurements], Sequence[float]]) -> list[float]:
-    """Point by point over the group's runs."""
+    """Pointwise mean over the group's runs."""
     means: list[float] = np.mean([value(run.lengths[bits]) for run in group.runs], axis=0).tolist()
     return means

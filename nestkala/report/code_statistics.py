@@ -1,4 +1,4 @@
-"""What codes are like in themselves: balance and correlation of bits, how they group the classes, a map of them."""
+"""Statistics of codes alone: balance and correlation of bits, how they group classes, and a map."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,15 @@ _BLOCK = 2**16
 
 
 def bit_statistics(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often each bit is 1, and how much any two have in common.
+    """How often each bit is 1, and how strongly any two are correlated.
 
     Args:
         codes: packed, uint8 (N, bytes), N at least 1.
-        bits: of them that count, b.
+        bits: number of leading bits to use, b.
 
     Returns:
-        The share of ones of every bit (b,), and Pearson's correlation of any two (b, b), in -1..1; NaN where a bit is
-        constant.
+        The share of ones of every bit (b,), and Pearson's correlation of every two bits (b, b), in -1..1; NaN if a bit
+        is constant.
     """
     together = np.zeros((bits, bits))
     for start in range(0, len(codes), _BLOCK):  # whole numbers below 2^24: exact in single precision
@@ -34,16 +34,16 @@ def bit_statistics(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.floa
 
 
 def silhouette(codes: NDArray[np.uint8], classes: NDArray[np.int64]) -> float | None:
-    """How well codes group classes, 0 to 100, as KALAHash (AAAI 2025) reports it: 50 (s + 1).
+    """How well codes group classes, 0 to 100, as in KALAHash (AAAI 2025): 50 (s + 1).
 
-    s in -1..1 is the mean silhouette coefficient (Rousseeuw, 1987) by Hamming distance; 50 is no grouping at all.
+    s in -1..1 is the mean silhouette coefficient (Rousseeuw, 1987) by Hamming distance; 50 means no grouping.
 
     Args:
         codes: packed, uint8 (N, bytes).
-        classes: class numbers (N,).
+        classes: class indices (N,).
 
     Returns:
-        The score; None where there are not 2 to N - 1 classes, for which there is none.
+        The score; None unless there are 2 to N - 1 classes, since it is undefined otherwise.
     """
     from sklearn.metrics import silhouette_score
 
@@ -53,9 +53,9 @@ def silhouette(codes: NDArray[np.uint8], classes: NDArray[np.int64]) -> float | 
 
 
 def embed(codes: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64] | None:
-    """Places (N, 2) in the plane, by t-SNE (van der Maaten and Hinton, 2008) on Hamming distances.
+    """Positions (N, 2) in the plane, by t-SNE (van der Maaten and Hinton, 2008) on Hamming distances.
 
-    codes: packed, uint8 (N, bytes). Of fewer than five there is none.
+    codes: packed, uint8 (N, bytes). None for fewer than five codes.
     """
     from sklearn.manifold import TSNE
 

@@ -1,4 +1,4 @@
-"""Example queries with what they find, as thumbnails."""
+"""Example queries and their results, as thumbnails."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Picture:
     Attributes:
         image: a data URL.
         label: names of its classes.
-        distance: to the query, in bits; of the query itself 0.
+        distance: distance to the query, in bits; 0 for the query itself.
         relevant: whether it shares a class with the query.
     """
 
@@ -37,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """A query and the first results of each code: {the code's name: its results, nearest first}."""
+    """A query and the first results for each kind of code: {name of the code: results, nearest first}."""
 
     query: Picture
     found: dict[str, list[Picture]]
@@ -49,18 +49,18 @@ def has_images(run: FinishedRun) -> bool:
 
 
 def nearest_lengths(run: FinishedRun) -> list[int]:
-    """Of the lengths that the run's codes have, those nearest to 8, 16 and 32 bits, ascending."""
+    """The lengths of the run's codes that are nearest to 8, 16 and 32 bits, ascending."""
     head = run.hasher.model.head
     lengths = range(1, max(head.lengths) + 1) if head.nested else head.lengths
     return sorted({min(lengths, key=lambda length: abs(length - wanted)) for wanted in LENGTHS})
 
 
 def find_examples(codes: Sequence[tuple[str, FinishedRun, RunCodes, int]], seed: int = 0) -> Iterator[Example]:
-    """Queries, one of a class as far as there are classes, with what codes of some length find. Ties in gallery order.
+    """Queries, one per class if there are enough classes, with results at some length. Ties are in gallery order.
 
     Args:
-        codes: name, run, its codes and the length that is compared; all of the same queries and gallery.
-        seed: draws the queries.
+        codes: name, run, codes and length to compare; all with the same queries and gallery.
+        seed: seed for drawing the queries.
     """
     _, run, one, _ = codes[0]
     dataset, split = run.data

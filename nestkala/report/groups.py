@@ -1,4 +1,4 @@
-"""Runs side by side: seeds of the same settings together, each group named by what sets it apart."""
+"""Groups runs by settings: seeds of the same settings together, each group named by what sets it apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ _NOT_COMPARED = (FREE_ON_RESUME - {"epochs"}) | {"config", "output", "seed", "da
 
 
 class OfRun(Protocol):
-    """What belongs to a run folder."""
+    """An object that belongs to a run folder."""
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """Name of the folder."""
 
     @property
     def folder(self) -> str | Path:
-        """The run's, as it was given."""
+        """The run's folder, as given."""
 
     @property
     def config(self) -> Config:
-        """Its settings."""
+        """Settings of the run."""
 
 
 Run = TypeVar("Run", bound=OfRun)
@@ -35,12 +35,12 @@ Run = TypeVar("Run", bound=OfRun)
 
 @dataclass(frozen=True, eq=False)
 class RunGroup(Generic[Run]):
-    """Runs whose settings are the same but for the seed.
+    """Runs whose settings are equal except for the seed.
 
     Attributes:
-        name: what sets it apart.
-        runs: one at least.
-        differing: those of its settings in which the groups differ, {name: value}.
+        name: what sets it apart from the other groups.
+        runs: at least one run.
+        differing: its settings in which the groups differ, {name: value}.
     """
 
     name: str
@@ -49,7 +49,7 @@ class RunGroup(Generic[Run]):
 
     @property
     def first(self) -> Run:
-        """The run that stands for all where only one can be shown."""
+        """The run that represents the group if only one can be shown."""
         return self.runs[0]
 
 
@@ -57,14 +57,15 @@ Group = RunGroup[RunMeasurements]
 
 
 def group_runs(runs: Sequence[Run], same_data: bool = True) -> list[RunGroup[Run]]:
-    """The runs in groups, in the order of their first ones.
+    """Group the runs, in the order of each group's first run.
 
     Args:
-        runs: one at least.
-        same_data: all have the same queries and gallery, wherever their data lies; else data sets are told apart, too.
+        runs: at least one run.
+        same_data: whether all have the same queries and gallery, regardless of paths; if not, data sets count as a
+            difference.
 
     Raises:
-        NestKALAError: two are one run by settings and seed.
+        NestKALAError: if two runs have the same settings and seed.
     """
     compared = Config.model_fields.keys() - _NOT_COMPARED | (set() if same_data else {"data"})
     together: dict[str, list[Run]] = {}
@@ -91,7 +92,9 @@ def _check_seeds(members: Sequence[Run]) -> None:
     for run in members:
         other = of_seed.setdefault(run.config.seed, run)
         if other is not run:
-            raise NestKALAError(f"{other.folder} and {run.folder} are one run by settings and seed: name one of them")
+            raise NestKALAError(
+                f"{other.folder} and {run.folder} have the same settings and seed: give only one of them"
+            )
 
 
 def _settings(config: Config, compared: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""All numbers of a report on a finished run."""
+"""All numbers in a report on a finished run."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,19 +14,19 @@ from ..training.history import Epoch, load_history
 from .code_statistics import bit_statistics, embed, silhouette
 
 MAPPED = 1000
-"""Queries, at most, that the map shows and the silhouette is of."""
+"""Maximum number of queries on the map and in the silhouette."""
 
 
 @dataclass(frozen=True)
 class LengthMeasurements:
-    """Of one code length b.
+    """Measurements at one code length b.
 
     Attributes:
-        scores: as `nestkala eval` gives them.
+        scores: same as `nestkala eval`.
         radius_precision: mean precision within every radius 0..b; a query that finds nothing counts 0.
-        radius_recall: mean recall likewise.
-        precision_at: mean precision among the first `RunMeasurements.places`.
-        silhouette: 0 to 100 (`silhouette`); None for images of several labels, or where there is none.
+        radius_recall: mean recall within every radius 0..b.
+        precision_at: mean precision in the first n results, for each n in `RunMeasurements.places`.
+        silhouette: 0 to 100 (`silhouette`); None for multi-label images, or if undefined.
     """
 
     scores: Scores
@@ -38,11 +38,11 @@ class LengthMeasurements:
 
 @dataclass(frozen=True)
 class CodeMap:
-    """Codes in the plane.
+    """Codes on a map.
 
     Attributes:
         places: (x, y) of each of n queries.
-        classes: the number of its class, of several the first; -1 for none.
+        classes: index of its class, the first of several; -1 for none.
     """
 
     places: list[list[float]]
@@ -51,23 +51,23 @@ class CodeMap:
 
 @dataclass(frozen=True, eq=False)
 class RunMeasurements:
-    """Of one run.
+    """Measurements of one run.
 
     Attributes:
-        name: the folder's.
-        folder: the run's, as it was given.
+        name: name of the folder.
+        folder: the run's folder, as given.
         config: its settings.
-        class_names: of the C classes.
-        num_train, num_queries, num_gallery: how many images there were of each.
+        class_names: names of the C classes.
+        num_train, num_queries, num_gallery: number of images in each part of the split.
         multi_label: whether any query or gallery image has several labels.
-        lengths: {bits: its measurements}.
-        places: lengths of the list, 1 to the gallery's, that `precision_at` is of.
+        lengths: {bits: measurements}.
+        places: numbers of results, 1 to the gallery size, for `precision_at`.
         chance: share of the gallery that is relevant, mean over the queries.
-        warnings: of codes that say less than they have bits, and of class names that say nothing, in words.
+        warnings: about codes that carry less information than they have bits, and class names without meaning, as text.
         balance: share of ones of each bit of the longest code, over the gallery.
-        correlation: of any two of its bits, None where one is constant.
-        map: of the queries' longest codes, as many as `MAPPED`; None where there are too few.
-        history: of training, None where none was kept.
+        correlation: of every two bits of the longest code, None if one is constant.
+        map: map of the queries' longest codes, at most `MAPPED`; None if there are too few.
+        history: training history, None if none was saved.
     """
 
     name: str
@@ -93,12 +93,12 @@ class RunMeasurements:
         return [bit for bit, share in enumerate(self.balance) if share in (0, 1)]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in JSON's types."""
+        """All measurements as JSON types."""
         return asdict(self) | {"config": self.config.model_dump(mode="json"), "constant_bits": self.constant_bits}
 
 
 def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunMeasurements:
-    """Measure a run whose codes are there, at these lengths, all of which it has."""
+    """Measure a run with the given codes, at lengths that it has."""
     dataset, split = run.data
     found = score_images(codes, lengths)
     places = np.unique(np.geomspace(1, len(codes.gallery), 60).round().astype(int)).tolist()
@@ -151,5 +151,5 @@ def _names_in_doubt(run: FinishedRun) -> list[str]:
 
 
 def first_labels(labels: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The number of each row's first label, (N, C) -> (N,); -1 for a row without."""
+    """The index of each row's first label, (N, C) -> (N,); -1 for a row without labels."""
     return np.where(labels.any(axis=1), labels.argmax(axis=1), -1)

@@ -1,4 +1,4 @@
-"""A report as one HTML file that loads nothing from elsewhere."""
+"""A report as one self-contained HTML file."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +14,8 @@ from .groups import Group
 from .tables import run_table, score_table
 
 SILHOUETTE = (
-    "Silhouette: 50 (s + 1), s the mean silhouette coefficient, -1 to 1, of the queries' codes by Hamming distance; "
-    "50 is no grouping by class at all."
+    "Silhouette: 50 (s + 1), where s is the mean silhouette coefficient, -1 to 1, of the queries' codes by Hamming "
+    "distance; 50 means no grouping by class."
 )
 
 
@@ -25,9 +25,9 @@ def report_page(
     """The page.
 
     Args:
-        groups: one, or several to compare.
-        charts: {section: its charts}, sections "quality", "recall", "precision", "codes" and "training".
-        examples: None where the data has no images.
+        groups: one group, or several to compare.
+        charts: {section: charts}, with sections "quality", "recall", "precision", "codes" and "training".
+        examples: None if the data has no images.
     """
     first = groups[0].first
     alone = len(groups) == 1 and len(groups[0].runs) == 1
@@ -65,19 +65,23 @@ def _doubts(groups: Sequence[Group]) -> list[str]:
 def _score_note(groups: Sequence[Group]) -> str:
     runs = [run for group in groups for run in group.runs]
     notes = [
-        "Scores x 100. mAP: ties in gallery order; tie-aware: its expectation over random order within ties, with its "
-        "95 % interval over the queries.",
-        f"Chance level of the mAP: {100 * runs[0].chance:.1f}, of {runs[0].num_queries:,} queries.",
+        "Scores x 100. mAP: ties in gallery order; tie-aware: expectation over random order within ties, with a 95 % "
+        "interval over the queries.",
+        f"Chance level of the mAP: {100 * runs[0].chance:.1f} ({runs[0].num_queries:,} queries).",
     ]
     if any(of.scores.copy_recall_at_1 is not None for run in runs for of in run.lengths.values()):
         notes.append(f"{MEANING}.")
     if any(len(group.runs) > 1 for group in groups):
         notes.append("±: standard deviation over seeds.")
     if top_k := runs[0].config.top_k:
-        notes.append(f"The first {top_k:,} results count.")
+        notes.append(f"Only the first {top_k:,} results count.")
     notes.append("Within 2 bits: precision, 0 for a query that finds nothing.")
-    notes.append("RAMAP@2: the same and that within 0 and 1, each over the buckets that it looks up, on average.")
     notes.append(
-        "No silhouette: images with several labels belong to no one group." if runs[0].multi_label else SILHOUETTE
+        "RAMAP@2: mean of the precision within 0, 1 and 2 bits, each divided by the number of buckets looked up."
+    )
+    notes.append(
+        "No silhouette: images with several labels do not belong to a single group."
+        if runs[0].multi_label
+        else SILHOUETTE
     )
     return " ".join(notes)

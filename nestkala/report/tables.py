@@ -12,7 +12,7 @@ from .groups import Group
 
 
 def score_table(groups: Sequence[Group]) -> str:
-    """A row a length and group: scores times 100, of several seeds mean ± standard deviation, and the silhouette."""
+    """One row per length and group: scores x 100 (mean ± standard deviation for several seeds), and the silhouette."""
     alone, several = len(groups) == 1, all(len(group.runs) > 1 for group in groups)
     rows = []
     for bits in groups[0].first.lengths:
@@ -35,7 +35,7 @@ def score_table(groups: Sequence[Group]) -> str:
 
 
 def run_table(groups: Sequence[Group]) -> str:
-    """A row a run: its folder, its seed, and the settings in which the groups differ."""
+    """One row per run: its folder, its seed, and the settings in which the groups differ."""
     keys = list(groups[0].differing)
     rows = [
         [as_line(run.folder), *(as_line(group.differing[key]) for key in keys), str(run.config.seed)]

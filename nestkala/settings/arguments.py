@@ -1,4 +1,4 @@
-"""How settings are given on the command line."""
+"""Command-line syntax of settings."""
 
 from pathlib import Path
 from types import NoneType, UnionType
@@ -11,7 +11,7 @@ _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
 
 def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
-    """How a tuple is given on the command line: its items in one word, which is empty if there are none."""
+    """Parses a tuple on the command line: its items separated by commas in one word, which may be empty."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -22,7 +22,7 @@ def comma_separated(item: type, metavar: str) -> PrimitiveConstructorSpec:
 
 
 def optional_metavar(kind: Any) -> str | None:
-    """What the help shows for the value of an `int | None` or the like; None for types of another form."""
+    """The help's placeholder for the value of an `int | None` or similar; None for other types."""
     if get_origin(kind) not in (Union, UnionType) or NoneType not in get_args(kind):
         return None
     shown = list[str]()
@@ -35,7 +35,7 @@ def optional_metavar(kind: Any) -> str | None:
 
 
 def hide_none(command: type) -> None:
-    """Let the help of a dataclass show INT instead of {None}|INT, and no default where that is None."""
+    """Make the help of a dataclass show INT instead of {None}|INT, and no default if it is None."""
     hints = get_type_hints(command, include_extras=True)
     for name, kind in hints.items():
         if (metavar := optional_metavar(kind)) is not None:

@@ -1,4 +1,4 @@
-"""Settings of a YAML file that depend on the number of labeled images a class: its section `by_shots`."""
+"""Settings of a YAML file that depend on the number of labeled images per class: its section `by_shots`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,20 +7,20 @@ from ..utils.errors import NestKALAError
 
 
 def at_shots(path: Path, values: dict[str, Any], shots: int | str | None) -> dict[str, Any]:
-    """A file's settings at this number of shots, those of its section `by_shots` among them.
+    """A file's settings at this number of shots, including those of its section `by_shots`.
 
         by_shots:
           1: {rank: 1, gamma: 3}
           8: {rank: 4, gamma: 1}
 
     Args:
-        path: of the file, for errors.
-        values: all that it holds, settings without their groups.
-        shots: labeled images a class; None: what the file says, or else 1.
+        path: path of the file, for errors.
+        values: all settings in the file, without groups.
+        shots: labeled images per class; None for the file's own value, or 1 if it has none.
 
     Raises:
-        NestKALAError: a section that is no mapping of shots to the same settings each, or repeats some of the file's;
-            no settings for so many shots.
+        NestKALAError: if the section does not map shots to the same settings for each, repeats settings of the file,
+            or has no settings for this number of shots.
     """
     if "by_shots" not in values:
         return values
@@ -30,17 +30,17 @@ def at_shots(path: Path, values: dict[str, Any], shots: int | str | None) -> dic
     known, first = ", ".join(map(str, sections)), next(iter(sections.values()))
     for count, own in sections.items():
         if type(count) is not int or count < 0:
-            raise NestKALAError(f"{path}: by_shots has {count!r}, which is no number of shots")
+            raise NestKALAError(f"{path}: by_shots has {count!r}, which is not a number of shots")
         if own.keys() != first.keys():
             one = str(min(own.keys() ^ first.keys(), key=str))
-            raise NestKALAError(f"{path}: by_shots sets '{one}' for some of {known} shots alone")
+            raise NestKALAError(f"{path}: by_shots sets '{one}' only for some of {known} shots")
     for key in first:
         if key in shared or key == "shots":
-            raise NestKALAError(f"{path}: '{key}' is given for all shots, and again in by_shots")
+            raise NestKALAError(f"{path}: '{key}' is set for all shots, and again in by_shots")
     chosen = shared.get("shots") if shots is None else shots
     chosen = 1 if chosen is None else chosen
     if chosen not in sections:
         raise NestKALAError(
-            f"{path} has settings for {known} shots, not for {chosen}: by_shots in a copy can name more"
+            f"{path} has settings for {known} shots, not for {chosen}: add them under by_shots in a copy"
         )
     return shared | sections[chosen]

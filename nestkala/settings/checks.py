@@ -1,4 +1,4 @@
-"""What must hold before a run begins: files that are there, and a run that can go on with these settings."""
+"""Checks before a run starts: named files exist, and a run can be resumed with these settings."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ FREE_ON_RESUME = {
     *("config", "resume", "epochs", "checkpoint_every", "tracker"),
     *("threads", "workers", "encode_batch_size", "cache", "cache_gb"),
 }
-"""Settings that may be given anew when a run goes on: they do not change what an epoch computes (but for rounding)."""
+"""Settings that may change when a run is resumed: they do not affect what an epoch computes (except for rounding)."""
 
 
 def check_files(config: Config) -> None:
-    """Raise NestKALAError for a file that the settings name and that is not there."""
+    """Raise NestKALAError if a file named in the settings does not exist."""
     named = {"descriptions": config.descriptions}
     if config.resume is None:  # a resumed run has its own copy of the split
         named["split"] = config.split
@@ -25,13 +25,13 @@ def check_files(config: Config) -> None:
 
 
 def check_resumable(earlier: Config, config: Config) -> None:
-    """Raise NestKALAError where a run is to be resumed with settings that change what it computes."""
+    """Raise NestKALAError if a run would be resumed with settings that change what it computes."""
     if config.resume is None:
         return
-    compared = config.model_fields_set - FREE_ON_RESUME  # others are of their default, or have no effect
+    compared = config.model_fields_set - FREE_ON_RESUME  # others have their default, or no effect
     for key in Config.model_fields:
         if key in compared and getattr(earlier, key) != getattr(config, key):
             raise NestKALAError(
-                f"--resume goes on with {key} {getattr(earlier, key)}, not {getattr(config, key)}: "
+                f"--resume continues with {key} {getattr(earlier, key)}, not {getattr(config, key)}: "
                 "train into another --output instead"
             )

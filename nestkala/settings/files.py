@@ -16,15 +16,15 @@ def shipped_files(package: str) -> dict[str, Path]:
 
 
 def read_settings(kind: str, name: str, package: str) -> tuple[Path, dict[str, Any]]:
-    """The file that a shipped file's name or a path stands for, and the mapping in it; empty, if it says nothing.
+    """Find the file by the name of a shipped one or by path, and read its mapping; {} if the file is empty.
 
     Args:
-        kind: what errors call it, such as "config".
-        name: of a shipped file, without .yaml, or the path of any.
-        package: whose folder holds the shipped ones.
+        kind: name of the kind of file in errors, such as "config".
+        name: name of a shipped file, without .yaml, or the path of any file.
+        package: package whose folder holds the shipped files.
 
     Raises:
-        NestKALAError: no such file or name, or no YAML mapping.
+        NestKALAError: if there is no such file or name, or it is not a YAML mapping.
     """
     shipped = shipped_files(package)
     path = shipped.get(name) or Path(name)
@@ -35,7 +35,7 @@ def read_settings(kind: str, name: str, package: str) -> tuple[Path, dict[str, A
     values = read_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise NestKALAError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
+        raise NestKALAError(f"{path} must contain 'key: value' lines, not a {type(values).__name__}")
     for key in values:
         if not isinstance(key, str):
             raise NestKALAError(f"{path}: a key must be a word, not {key!r}")

@@ -1,4 +1,4 @@
-"""The command line of `nestkala train`: what is given there, and which settings that makes."""
+"""The command line of `nestkala train`: its arguments, and the settings that result."""
 
 import argparse
 import re
@@ -38,7 +38,7 @@ def _default_unless_none(default: str) -> str:
 
 
 def _group(name: str) -> tuple[str, Any, Any]:
-    """The rest of a group, as a field of a dataclass."""
+    """The remaining settings of a group, as a field of a dataclass."""
     settings = GROUPS[name]
     group = make_dataclass(settings.__name__, [_argument(key) for key in settings.model_fields if key not in FIRST])
     group.__doc__ = settings.__doc__
@@ -50,7 +50,7 @@ class Flags:
     """Train binary codes of every length from a few labeled images per class.
 
     Settings come from the YAML file that --config names and from flags, which take precedence. A setting that would
-    have no effect is refused.
+    have no effect is an error.
     """
 
     where: Positional[
@@ -71,10 +71,10 @@ Train.__doc__ = Flags.__doc__
 
 
 def described(args: Sequence[str]) -> Flags:
-    """What the help shows as defaults: the settings of the file that --config or --resume names, or none's.
+    """Flags whose defaults in the help are the settings of the file that --config or --resume names, if any.
 
     Raises:
-        NestKALAError: what is wrong with the file.
+        NestKALAError: if there is something wrong with the file.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?")
@@ -91,14 +91,14 @@ def described(args: Sequence[str]) -> Flags:
 
 
 def given(parsed: Flags, args: Sequence[str]) -> dict[str, Any]:
-    """{setting: value} of those that the command line gives.
+    """{setting: value} for the settings given on the command line.
 
     Args:
-        parsed: what tyro made of a `Train`.
-        args: that it was made of; a setting whose flag is there is given, even where the value is the default.
+        parsed: parsed flags.
+        args: the command line; a setting whose flag appears there counts as given, even if it has its default value.
 
     Raises:
-        NestKALAError: a folder is named that is not there, or twice.
+        NestKALAError: if a folder does not exist, or is given twice.
     """
     words = (re.match(r"--(?:no-)?([\w-]+)", word) for word in args)
     named = {word[1].replace("-", "_") for word in words if word}
@@ -108,19 +108,19 @@ def given(parsed: Flags, args: Sequence[str]) -> dict[str, Any]:
         return flags
     key = _meaning(parsed.where)
     if key in flags:
-        raise NestKALAError(f"{parsed.where} and --{key} {flags[key]} say the same: leave one out")
+        raise NestKALAError(f"{parsed.where} and --{key} {flags[key]} set the same thing: leave one out")
     return flags | {key: parsed.where}
 
 
 def _values(parsed: Flags) -> dict[str, Any]:
-    """{setting: value} of all."""
+    """{setting: value} for all settings."""
     values = {each.name: getattr(parsed, each.name) for each in fields(parsed) if each.name != "where"}
     groups = [values.pop(name) for name, value in list(values.items()) if is_dataclass(value)]
     return values | {each.name: getattr(group, each.name) for group in groups for each in fields(group)}
 
 
 def _meaning(where: str) -> str:
-    """Of which setting the word without a flag is the value."""
+    """The setting that the argument without a flag is a value of."""
     if Path(where).exists():
         return "data"
     shipped = shipped_files("nestkala.configs")
@@ -132,25 +132,25 @@ def _meaning(where: str) -> str:
 
 
 def base_config(flags: Mapping[str, Any]) -> Base:
-    """The settings that flags are put on top of: those of the file that --config (or --resume) names.
+    """The settings that flags are applied to: those of the file that --config (or --resume) names.
 
-    What has no effect there may have one beside the flags: `with_flags` decides.
+    A setting without effect there may have one together with the flags; `with_flags` decides.
 
-    Without either, those of the shipped default, which are for its data: with --data of another name no file's, nor
-    with --archive, beside which the default is no labeled data at all.
+    Without either, the settings of the shipped default, which are for its data. With another --data they are those of
+    no file; nor with --archive, which by default comes without labeled data.
 
     Args:
-        flags: {setting: value} of what is given (`given`).
+        flags: {setting: value} for the settings that were given (`given`).
 
     Raises:
-        NestKALAError: what is wrong with the file.
+        NestKALAError: if there is something wrong with the file.
     """
     resume, config = flags.get("resume"), flags.get("config")
     if resume is not None:
         if config is not None:
-            raise NestKALAError("--resume goes on with the settings of its run: --config cannot be given beside it")
+            raise NestKALAError("--resume uses the settings of its run: it cannot be combined with --config")
         if not (resume / "config.yaml").is_file():
-            raise NestKALAError(f"--resume: {resume} is not a run folder, there is no config.yaml in it")
+            raise NestKALAError(f"--resume: {resume} is not a run folder: it contains no config.yaml")
         return read_base(str(resume / "config.yaml"))
     if config is not None:
         return read_base(config, flags.get("shots"))
@@ -162,19 +162,19 @@ def base_config(flags: Mapping[str, Any]) -> Base:
 
 
 def with_flags(base: Base, flags: Mapping[str, Any]) -> Config:
-    """The settings of a base and flags.
+    """The settings of a base with flags applied.
 
     Args:
-        base: what `base_config` gave.
-        flags: {setting: value} of what is given (`given`).
+        base: settings from `base_config`.
+        flags: {setting: value} for the settings that were given (`given`).
 
     Raises:
-        NestKALAError: a flag, or what the user's own file gives, has no effect. What a shipped file, or a run's, gives
-            is left out then.
+        NestKALAError: if a flag, or a setting in the user's own file, has no effect. Settings without effect in a
+            shipped file or in a run's file are dropped.
     """
     values = {key: getattr(base, key) for key in base.model_fields_set} | dict(flags)
     loss = values.get("loss", base.loss).removesuffix(WITH_HSWD)
     if loss != base.base_loss and "loss_args" not in flags.keys() | base.own:
-        values.pop("loss_args", None)  # which are of the base's loss
+        values.pop("loss_args", None)  # these belong to the base's loss
     droppable: AbstractSet[str] = base.model_fields_set - base.own - flags.keys()
     return without_inapplicable(values, droppable)

@@ -1,4 +1,4 @@
-"""Settings in YAML files: read, those of earlier versions too, and written."""
+"""Reads and writes settings as YAML, including files from earlier versions."""
 
 import logging
 from pathlib import Path
@@ -16,30 +16,30 @@ logger = logging.getLogger(__name__)
 
 _WITHOUT_EFFECT = dict.fromkeys(
     ("ridge", "text_weight", "unlabelled_weight"),
-    "the start finds out by itself how far to trust names, labels and images without labels",
+    "the start now estimates how far to trust names, labels and unlabeled images",
 )
-"""Settings of earlier versions, which files may still hold."""
+"""Settings of earlier versions that files may still contain."""
 
 _RENAMED = {"centres": "centers", "unlabelled": "unlabeled"}
-"""Settings that earlier versions spelled differently, which the files of their runs hold."""
+"""Settings that earlier versions spelled differently, as in the files of their runs."""
 
 _IN_EVERY_RUN = {
     *("lengths", "data_root", "protocol_seed", "projections", "prompt_length", "adapter_init", "gamma", "momentum"),
     *("weight_decay", "tracker", "encode_batch_size", "cache_gb"),
 }
-"""A file with all of these is a run's, which holds every setting, also those without effect."""
+"""A file with all of these is a run's, which contains every setting, even those without effect."""
 
 
 def load_config(name: str, shots: int | str | None = None) -> Config:
-    """Read a shipped config by name, or a YAML file by path; of a run's what has no effect is left out.
+    """Read a shipped config by name, or a YAML file by path; in a run's file, settings without effect are dropped.
 
     Args:
-        name: of the one, or path of the other.
-        shots: at which a file with a section `by_shots` is read (`at_shots`), as a number or a word; None: at its own.
+        name: name of a shipped config, or path of a file.
+        shots: number of shots, or a word, at which a section `by_shots` is read (`at_shots`); None for the file's own.
 
     Raises:
-        NestKALAError: no such file or name, no YAML mapping, unknown keys, impossible values, one without effect, or no
-            settings for so many shots.
+        NestKALAError: if there is no such file or name, it is not a YAML mapping, a key is unknown, a value is
+            impossible, a setting has no effect, or there are no settings for this number of shots.
     """
     base = read_base(name, shots)
     values = {key: getattr(base, key) for key in base.model_fields_set}
@@ -50,10 +50,10 @@ def load_config(name: str, shots: int | str | None = None) -> Config:
 
 
 def read_base(name: str, shots: int | str | None = None) -> Base:
-    """Read a file as `load_config` does, for others to be put on top: what has no effect is not refused yet.
+    """Read a file like `load_config`, as a base for other settings: settings without effect are not rejected yet.
 
     Raises:
-        NestKALAError: as for `load_config`.
+        NestKALAError: see `load_config`.
     """
     path, values = read_settings("config", name, "nestkala.configs")
     shots = int(shots) if isinstance(shots, str) and shots.isdecimal() else shots
@@ -65,7 +65,7 @@ def read_base(name: str, shots: int | str | None = None) -> Base:
     values = at_shots(path, values, shots)
     in_file = [key for key in Config.model_fields if key not in ("config", "resume")]
     for key in [key for key in values if key in _WITHOUT_EFFECT]:
-        logger.warning("%s: %s has no effect any more: %s", path, key, _WITHOUT_EFFECT[key])
+        logger.warning("%s: %s no longer has any effect: %s", path, key, _WITHOUT_EFFECT[key])
         del values[key]
     for key in values:
         if key not in in_file:
@@ -80,7 +80,7 @@ def read_base(name: str, shots: int | str | None = None) -> Base:
 
 
 def dump_config(config: Config) -> str:
-    """The settings as YAML by groups, as `load_config` reads them; where they came from is left out."""
+    """The settings as YAML by groups, in the format of `load_config`, without the name of their source."""
     values = config.model_dump(mode="json", exclude={"config", "resume"})
     grouped = {
         name: {key: values.pop(key) for key in group.model_fields if key in values} for name, group in GROUPS.items()
@@ -89,7 +89,7 @@ def dump_config(config: Config) -> str:
 
 
 def _without_groups(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """{setting: value} of a file, whose settings stand in their group or, as those of earlier versions do, in none."""
+    """{setting: value} of a file whose settings are in groups or, in files of earlier versions, at the top level."""
     flat = {_RENAMED.get(key, key): value for key, value in values.items() if not _is_group(key, value)}
     for name in [key for key, value in values.items() if _is_group(key, value)]:
         known = GROUPS[name].model_fields
@@ -100,7 +100,7 @@ def _without_groups(path: Path, values: dict[str, Any]) -> dict[str, Any]:
                 where = f": it belongs to the group {groups[0]}" if groups else nearest(str(key), known)
                 raise NestKALAError(f"{path}: unknown key '{name}.{key}'{where}")
             if key in flat:
-                raise NestKALAError(f"{path}: '{key}' is given twice, once in the group {name}")
+                raise NestKALAError(f"{path}: '{key}' is set twice, once in the group {name}")
             flat[key] = value
     if flat.get("gallery") == "labelled":  # as earlier versions spelled it
         flat["gallery"] = "labeled"
@@ -108,5 +108,5 @@ def _without_groups(path: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_group(key: str, value: Any) -> bool:
-    """Some groups are called as a setting is, which is never a mapping."""
+    """Some groups have the name of a setting, but a setting's value is never a mapping."""
     return key in GROUPS and (value is None or isinstance(value, dict))

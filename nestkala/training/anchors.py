@@ -1,4 +1,4 @@
-"""Text anchors: one embedding a class, which CLoRA takes its directions from and KIDDO its targets."""
+"""Text anchors, one embedding per class: CLoRA takes its directions from them, and KIDDO its targets."""
 
 import logging
 from collections import Counter
@@ -27,22 +27,24 @@ ALL_SORTS = (
     *("room", "kitchen", "chair", "table", "bed", "lamp", "clock", "computer", "telephone", "book", "tool", "weapon"),
     *("shirt", "shoe", "hat", "bag", "toy", "ball", "guitar", "piano", "mountain", "beach", "sea", "sky"),
 )
-"""Nouns for all sorts of things that photographs show."""
+"""Nouns for a wide range of things that photographs show."""
 
 _SAME = 1 - 1e-5
-"""Cosine from which two anchors differ by rounding alone."""
+"""Two anchors with at least this cosine differ only by rounding."""
 
 
 def class_anchors(settings: TextSettings, backbone: Backbone, class_names: Sequence[str], *, seed: int) -> Tensor:
-    """The anchors K (C, d_t) that the settings ask for, float32, not normalized; the seed draws orthonormal ones.
+    """The anchors K (C, d_t) that the settings ask for, float32, not normalized; the seed is for orthonormal ones.
 
     Raises:
-        NestKALAError: a backbone without text tower where one is needed, a file that does not fit the classes,
-            descriptions that leave a class out, or anchors that are not finite.
+        NestKALAError: if the backbone has no text tower and one is needed, a file does not match the classes,
+            descriptions omit a class, or anchors are not finite.
     """
     source = settings.anchors
     if settings.descriptions is not None and not settings.has_text_tower:
-        raise NestKALAError(f"descriptions go through a text tower, and anchors '{source}' need none: leave one out")
+        raise NestKALAError(
+            f"descriptions need a text tower, but anchors '{source}' do not use one: set only one of the two"
+        )
     if source == "orthonormal":
         return orthonormal_anchors(len(class_names), backbone.tower.feature_dim, seed)
     if source.endswith(".npy"):
@@ -50,11 +52,11 @@ def class_anchors(settings: TextSettings, backbone: Backbone, class_names: Seque
     embed = backbone.embed_text if source == "text" else load_backbone(source, num_adapted=0).embed_text
     if embed is None:
         raise NestKALAError(
-            f"{backbone.name} has no text tower: say --anchors tiny, open_clip/MODEL:WEIGHTS, a .npy file "
+            f"{backbone.name} has no text tower: use --anchors tiny, open_clip/MODEL:WEIGHTS, a .npy file "
             "(classes, width), or orthonormal"
         )
     for name in settings.class_words.keys() - set(class_names):
-        logger.warning("class_words: there is no class '%s' here%s", name, nearest(name, class_names))
+        logger.warning("class_words: there is no class '%s'%s", name, nearest(name, class_names))
     described = class_sentences(class_names, settings.prompts, settings.descriptions, settings.class_words)
     embedded = embed([sentence for sentences in described for sentence in sentences])
     anchors = torch.stack([part.mean(dim=0) for part in embedded.split([len(said) for said in described])])  # (C, d_t)
@@ -62,7 +64,7 @@ def class_anchors(settings: TextSettings, backbone: Backbone, class_names: Seque
 
 
 def text_center(settings: TextSettings, backbone: Backbone) -> Tensor | None:
-    """The mean anchor (d_t,) of nouns for all sorts of things; None where no text tower makes the anchors.
+    """The mean anchor (d_t,) of nouns for a wide range of things; None if anchors do not come from a text tower.
 
     Raises:
         NestKALAError: as `class_anchors` does.
@@ -79,20 +81,20 @@ def class_sentences(
     descriptions: Path | None = None,
     words: Mapping[str, str] | None = None,
 ) -> list[list[str]]:
-    """What is said of each class: every prompt with its name in it, or the word for it, or descriptions from a file.
+    """The sentences for each class: every prompt with its name (or its word) filled in, or descriptions from a file.
 
     Raises:
-        NestKALAError: a file that is no mapping of class names to sentences, or leaves a class out.
+        NestKALAError: if the file does not map class names to sentences, or omits a class.
     """
     if descriptions is None:
         said = [(words or {}).get(name, name.replace("_", " ")) for name in class_names]
         return [[prompt.replace("{}", name) for prompt in prompts] for name in said]
     table = read_yaml(descriptions)  # JSON is YAML
     if not isinstance(table, dict):
-        raise NestKALAError(f"{descriptions} must map class names to sentences, not hold a {type(table).__name__}")
+        raise NestKALAError(f"{descriptions} must map class names to sentences, but holds a {type(table).__name__}")
     spellings = Counter(one_form(str(name)) for name in table)
     if twice := [name for name, count in spellings.items() if count > 1]:
-        raise NestKALAError(f"{descriptions} describes the class '{twice[0]}' twice, in two of Unicode's forms")
+        raise NestKALAError(f"{descriptions} describes the class '{twice[0]}' twice, in two Unicode forms")
     table = {one_form(str(name)): said for name, said in table.items()}
     described = []
     for name in map(one_form, class_names):
@@ -106,7 +108,7 @@ def class_sentences(
 
 
 def alike_in_words(anchors: Tensor, class_names: Sequence[str]) -> list[str]:
-    """A warning for each class whose anchor points where an earlier one's does: texts do not tell the two apart."""
+    """A warning for each class whose anchor has the direction of an earlier one's, so texts cannot separate them."""
     directions = F.normalize(anchors.float(), dim=1)  # (C, d_t)
     lines = []
     for place, direction in enumerate(directions):
@@ -114,14 +116,14 @@ def alike_in_words(anchors: Tensor, class_names: Sequence[str]) -> list[str]:
         if len(earlier):
             first = class_names[int(earlier[0])]
             lines.append(
-                f"warning: the classes {first!r} and {class_names[place]!r} have the same text anchor: what is said of "
-                "them is the same as far as the text tower reads"
+                f"warning: the classes {first!r} and {class_names[place]!r} have the same text anchor: the text tower "
+                "cannot tell their descriptions apart"
             )
     return lines
 
 
 def orthonormal_anchors(num_classes: int, width: int, seed: int) -> Tensor:
-    """Random directions (num_classes, width) of unit norm, orthogonal as long as there are at most `width`."""
+    """Random unit vectors (num_classes, width), orthogonal if there are at most `width` of them."""
     with seeded(seed):
         draws = torch.randn(num_classes, width)
     if num_classes > width:
@@ -136,7 +138,7 @@ def _from_file(path: Path, num_classes: int) -> Tensor:
         raise NestKALAError(
             f"anchors {path} must be floats ({num_classes} classes, width), not {array.dtype} {array.shape}"
         )
-    with np.errstate(over="ignore"):  # told below, with all else that is not finite
+    with np.errstate(over="ignore"):  # reported below, with all other non-finite values
         return _checked(torch.from_numpy(array.astype(np.float32)), str(path))
 
 

@@ -1,4 +1,4 @@
-"""What training was like, epoch by epoch: history.json of a run folder."""
+"""The history of training, epoch by epoch: history.json of a run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Epoch:
     """An epoch at every length.
 
     Attributes:
-        terms: {bits: {term's name: its mean over the steps}}, before the lengths' weights; a step without it counts 0.
+        terms: {bits: {term name: mean over the steps}}, before the lengths' weights; a step without the term counts 0.
         weights: {bits: mean over the steps of the length's weight}.
-        objective: {bits: `HashLoss.discrete_objective` at the epoch's end}; None for losses that have none.
+        objective: {bits: `HashLoss.discrete_objective` at the end of the epoch}; None for losses without one.
     """
 
     terms: dict[int, dict[str, float]]
@@ -31,7 +31,7 @@ class Epoch:
 
     @classmethod
     def of(cls, steps: Sequence["StepValues"], objectives: Tensor | None) -> Self:
-        """Means over the steps, one at least, with the lengths' discrete objectives (m,), if any."""
+        """Means over at least one step, with the lengths' discrete objectives (m,), if any."""
         lengths = tuple(steps[0].weights)
         names = {bits: dict.fromkeys(name for step in steps for name in step.terms[bits]) for bits in lengths}
         terms = {
@@ -44,10 +44,10 @@ class Epoch:
 
 
 class StepValues(NamedTuple):
-    """A step at every length.
+    """One step at every length.
 
     Attributes:
-        terms: {bits: {term's name: value}}, before the lengths' weights.
+        terms: {bits: {term name: value}}, before the lengths' weights.
         weights: {bits: the length's weight}.
     """
 
@@ -56,7 +56,7 @@ class StepValues(NamedTuple):
 
 
 class EpochSteps:
-    """Takes the steps of one epoch, and gives their values. These stay on their device until then: no step waits."""
+    """Collects the steps of one epoch and returns their values. Until then these stay on the device: no step waits."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self._lengths = tuple(lengths)
@@ -64,13 +64,13 @@ class EpochSteps:
         self._kept: list[Tensor] = []
 
     def add(self, step: NestedTerms) -> None:
-        """Count a step."""
+        """Add a step."""
         self._names.append([(bits, name) for bits, terms in step.terms.items() for name in terms])
         values = [value.detach() for terms in step.terms.values() for value in terms.values()]
         self._kept.append(torch.cat([torch.stack(values), step.weights.detach()]))
 
     def values(self) -> list[StepValues]:
-        """Of each step, in order."""
+        """The values of each step, in order."""
         flat = iter(torch.cat(self._kept).tolist() if self._kept else ())
         found = []
         for names in self._names:
@@ -90,14 +90,14 @@ def history_as_json(history: Sequence[Epoch]) -> str:
 
 
 def history_from_json(text: str | bytes, where: str) -> list[Epoch]:
-    """The epochs of what `history_as_json` gave; raises NestKALAError, which names `where`, for anything else."""
+    """The epochs from `history_as_json`; raises NestKALAError, which names `where`, for anything else."""
     try:
         return _JSON.validate_json(text)
     except ValidationError as error:
-        raise NestKALAError(f"{where} holds no history of training: {first_in_words(error)}") from None
+        raise NestKALAError(f"{where} does not contain a training history: {first_in_words(error)}") from None
 
 
 def load_history(run: Path) -> list[Epoch] | None:
-    """The epochs of a run folder, None where there is no history.json; raises NestKALAError for a damaged one."""
+    """The epochs of a run folder, None if there is no history.json; raises NestKALAError if it is damaged."""
     path = run / "history.json"
     return history_from_json(path.read_bytes(), str(path)) if path.is_file() else None

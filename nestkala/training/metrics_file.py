@@ -1,4 +1,4 @@
-"""What a run found: metrics.json of its folder."""
+"""The results of a run: metrics.json of its folder."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -16,22 +16,22 @@ _NAME = "metrics.json"
 
 @dataclass
 class RunMetrics:
-    """What metrics.json holds.
+    """The contents of metrics.json.
 
     Attributes:
-        lengths: {bits: {"map", "map_tie_aware"}}, with "copy_recall_at_1" and "copy_recall_at_10" (`CopyRecall`) where
-            the gallery holds images, two at least, whose codes are the network's; earlier versions did not give them.
-        searched: what the gallery was made of: "codes of the network", or "learned codes" of a labeled database.
-        seconds: of loading the tokens of the training images, training all lengths, and evaluating.
-        constant_bits: bits of the longest code that are the same on all training images, numbered from 0.
-        broken_images: names of unreadable images that were left out.
-        leave_one_out_accuracy: share of the labeled images whose class the names and the other labels give, an
-            estimate that needs no queries; None where it cannot be had (`Classes.accuracy`).
-        unnamed_kinds: of things in the images without labels, beside the named classes, which the start found.
+        lengths: {bits: {"map", "map_tie_aware"}}, plus "copy_recall_at_1" and "copy_recall_at_10" (`CopyRecall`) if the
+            gallery holds at least two images with codes from the network; earlier versions did not write them.
+        searched: what the gallery consists of: "codes of the network", or "learned codes" of a labeled database.
+        seconds: for loading the tokens of the training images, training all lengths, and evaluating.
+        constant_bits: bits of the longest code that are the same for all training images, numbered from 0.
+        broken_images: names of unreadable images that were skipped.
+        leave_one_out_accuracy: share of the labeled images that the names and the other labels classify correctly, an
+            estimate that needs no queries; None if it is not available (`Classes.accuracy`).
+        unnamed_kinds: number of unnamed kinds of things that the start found in the unlabeled images.
         chance: share of the gallery that is relevant, mean over the queries; None without queries.
-        queries, gallery: how many images ask, and are searched; None in runs of earlier versions.
-        warnings: of codes of the gallery that say less than they have bits (`Collapse`), in words.
-        features_map: mAP of the frozen backbone's own features by cosine, where `score_features` asks for it.
+        queries, gallery: number of query images and of searched images; None for runs of earlier versions.
+        warnings: about gallery codes that carry less information than they have bits (`Collapse`), as text.
+        features_map: mAP of the frozen backbone's own features by cosine, if `score_features` is set.
     """
 
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -49,22 +49,22 @@ class RunMetrics:
 
 
 def save_metrics(run: Path, metrics: RunMetrics) -> None:
-    """Write metrics.json into a run folder, whole or not at all."""
+    """Write metrics.json into a run folder atomically."""
     write_text(run / _NAME, json.dumps(asdict(metrics), indent=2) + "\n")
 
 
 def load_metrics(run: Path) -> RunMetrics | None:
-    """What `save_metrics` wrote into a run folder, None where there is none yet; raises NestKALAError for another."""
+    """The metrics of a run folder, None if there are none yet; raises NestKALAError if the file is not valid."""
     path = run / _NAME
     if not path.is_file():
         return None
     try:
         metrics = TypeAdapter(RunMetrics).validate_python(read_json(path))
     except ValidationError as error:
-        raise NestKALAError(f"{path} holds no scores: {first_in_words(error)}") from None
+        raise NestKALAError(f"{path} does not contain scores: {first_in_words(error)}") from None
     if "train" not in metrics.seconds or any(
         not bits.isdecimal() or len({"map", "map_tie_aware"} & scores.keys()) == 1
         for bits, scores in metrics.lengths.items()
     ):
-        raise NestKALAError(f"{path} holds no scores: it lacks the seconds of training, or one mAP of a length")
+        raise NestKALAError(f"{path} does not contain scores: the training seconds or a length's mAP is missing")
     return metrics

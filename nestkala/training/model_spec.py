@@ -1,4 +1,4 @@
-"""What model a run trains."""
+"""The model that a run trains."""
 
 from ..backbones import Backbone
 from ..modeling.saved_model import ModelSpec

@@ -1,4 +1,4 @@
-"""The objective of a run: the loss that the settings name, at every length."""
+"""The objective of a run: the loss from the settings, at every length."""
 
 from functools import cache
 from inspect import Parameter, signature
@@ -27,19 +27,19 @@ from ..utils.errors import NestKALAError, one_line, unknown_name
 def make_loss(
     settings: TrainingSettings, head: HashHead, targets: Tensor, *, seed: int, centers: Tensor | None = None
 ) -> NestedLoss:
-    """The objective that the settings ask for, at every length of the head, for training images with labels (N, C).
+    """The objective from the settings, at every length of the head, for training images with labels (N, C).
 
     Args:
         settings: loss and its options, weighting, distillation, centers.
-        head: which makes the codes.
+        head: the head that computes the codes.
         targets: multi-hot labels (N, C).
-        seed: draws codes, centers and what else a loss draws.
-        centers: hash centers (C, L) that the head started from; without them they are drawn. Discrete codes start at
-            the centers of an image's labels, by majority, or at random where there are none.
+        seed: seed for codes, centers and the loss's own draws.
+        centers: hash centers (C, L) that the head started from; drawn if not given. Discrete codes start at the
+            majority of the centers of an image's labels, or at random if there are no centers.
 
     Raises:
-        NestKALAError: an unknown loss, options it does not take, images of several labels for a loss of one, or
-            adaptive weighting of codes that do not nest.
+        NestKALAError: if the loss is unknown, its options are invalid, images have several labels and the loss takes
+            one, or weighting is adaptive for codes that do not nest.
     """
     kind, options = check_objective(settings, head, targets)
     training = _training_set(settings, head.lengths[-1], targets, seed, centers)
@@ -60,42 +60,42 @@ def make_loss(
 def check_objective(
     settings: TrainingSettings, head: HashHead, targets: Tensor
 ) -> tuple[type[HashLoss], dict[str, Any]]:
-    """The loss that the settings name, at one length, and its options, where they fit head and labels.
+    """The class of the loss from the settings and its options, checked against head and labels.
 
     Raises:
-        NestKALAError: as for `make_loss`.
+        NestKALAError: see `make_loss`.
     """
     name, kind = settings.base_loss, loss_class(settings)
     if not kind.multi_label and not (targets.sum(dim=1) == 1).all():
-        raise NestKALAError(f"loss {name} needs images of exactly one class each, and some here have several or none")
+        raise NestKALAError(f"loss {name} needs images with exactly one class each, but some have several or none")
     options: dict[str, Any] = dict(settings.loss_args)
     if name == "kiddo":
         options |= {"alpha": settings.alpha, "quantization": settings.beta, "gamma": settings.gamma}
     known = [key for key, given in signature(kind).parameters.items() if given.default is not Parameter.empty]
     for key in settings.loss_args:
         if name == "kiddo" and key == "quantization":
-            raise NestKALAError("quantization of loss kiddo has a flag, --beta")
+            raise NestKALAError("quantization of loss kiddo is set by its own flag, --beta")
         if key in kind.renamed:
             raise NestKALAError(f"{key} of loss {name} is now called {kind.renamed[key]}")
         if key not in known:
             raise unknown_name(f"argument of loss {name}", key, known)
-    # of a discrete loss it weighs the outputs' say in its codes, too
+    # for a discrete loss it also weighs the influence of the outputs on the codes
     if settings.loss != name and "quantization" in settings.loss_args and not issubclass(kind, DiscreteLoss):
-        raise NestKALAError(f"quantization of loss {name} has no effect: HSWD replaces the term that it weighs")
+        raise NestKALAError(f"quantization of loss {name} has no effect: HSWD replaces that term")
     if settings.weighting == "adaptive" and not _shares_bits(head):
         name = type(head).__name__.removesuffix("HashHead").lower()
         raise NestKALAError(
-            f"weighting adaptive balances lengths on the rows of one weight, which head {name} has not: set weighting "
+            f"weighting adaptive balances lengths on the rows of one weight, but head {name} has no such weight: use "
             "uniform or halving"
         )
     return kind, options
 
 
 def loss_class(settings: TrainingSettings) -> type[HashLoss]:
-    """The loss that the settings name, HSWD beside it left out.
+    """The class of the loss from the settings, without HSWD.
 
     Raises:
-        NestKALAError: there is none of this name, or its package does not load.
+        NestKALAError: if there is no loss of this name, or its package cannot be imported.
     """
     found: type[HashLoss] = find_plugin("losses", settings.base_loss).load()
     return found

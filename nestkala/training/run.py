@@ -1,4 +1,4 @@
-"""A training run from settings to run folder."""
+"""A training run, from settings to run folder."""
 
 import time
 from contextlib import ExitStack
@@ -30,29 +30,29 @@ from .steps.trained_model import TrainedModel
 
 @ending_process_group()
 def train(config: Config, is_held: bool = False) -> Path:
-    """Train, evaluate and leave a run folder: config.yaml, split.json, model.json, model.safetensors, metrics.json.
+    """Train, evaluate and write a run folder: config.yaml, split.json, model.json, model.safetensors, metrics.json.
 
-    Where there was anything to train on, also checkpoint.safetensors and history.json (`Epoch`).
+    If there is anything to train on, also checkpoint.safetensors and history.json (`Epoch`).
 
-    Call it in every process that the launcher started. The process group that it makes, it ends; for several runs in
-    one process make the group first, by an `Accelerator`, and end it yourself.
+    Call it in every process that the launcher started. It destroys the process group that it creates; for several runs
+    in one process create the group first, with an `Accelerator`, and destroy it yourself.
 
     Args:
-        config: its settings.
-        is_held: whether the main process holds the run folder already (`run_folder.held`).
+        config: settings of the run.
+        is_held: whether the main process already holds the run folder (`run_folder.held`).
 
     Returns:
         The run folder.
 
     Raises:
-        NestKALAError: whatever is wrong with settings, data, backbone or a loss that is not finite.
+        NestKALAError: if settings, data or backbone are invalid, or the loss is not finite.
     """
     with ExitStack() as until_then:
         return _train(config, None if is_held else until_then)
 
 
 def _train(config: Config, until_then: ExitStack | None) -> Path:
-    """As `train`; the run folder is held until then, or, for None, by the caller."""
+    """Like `train`; the run folder is held until `until_then` ends or, if it is None, by the caller."""
     accelerator = join_processes(config)
     check_output(config)
     main = accelerator.is_main_process

@@ -1,4 +1,4 @@
-"""The folder of a run: made by one run alone, and gone on with by one at a time."""
+"""The folder of a run: created by one run, and resumed by one process at a time."""
 
 import os
 import sys
@@ -18,25 +18,25 @@ if sys.platform != "win32":
 
 CHECKPOINT = "checkpoint.safetensors"
 _PATIENCE = 10.0
-"""Seconds in which the workers of a killed run end, too, which hold its folder so long."""
+"""Seconds within which the workers of a killed run, which still hold its folder, end too."""
 
 
 class InUseError(NestKALAError):
-    """Another process is at work in a run folder."""
+    """Another process is using a run folder."""
 
 
 @contextmanager
 def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Keep a run folder from other processes on this machine, until the context or this process ends.
+    """Lock a run folder against other processes on this machine, until the context or this process ends.
 
-    On Windows, and on file systems without such locks, it does nothing.
+    Does nothing on Windows, and on file systems without such locks.
 
     Args:
-        folder: that is there.
+        folder: existing folder.
         patience: seconds to wait for another process.
 
     Raises:
-        InUseError: another process holds it.
+        InUseError: if another process holds it.
     """
     if sys.platform == "win32":
         yield
@@ -46,12 +46,12 @@ def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
     try:
         while not _locks(descriptor):
             if time.monotonic() >= until:
-                raise InUseError(f"{folder} is in use: another process is at this run")
+                raise InUseError(f"{folder} is in use by another process")
             time.sleep(0.1)
         yield
     finally:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # processes that were forked meanwhile have the descriptor, too
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # processes forked meanwhile have the descriptor as well
         os.close(descriptor)
 
 
@@ -60,31 +60,31 @@ def _locks(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # there are no locks here
+    except OSError:  # no locks on this file system
         return True
     return True
 
 
 def check_output(settings: OutputSettings) -> None:
-    """Raise NestKALAError where a new run is to go to a file, or to a folder that holds anything."""
+    """Raise NestKALAError if a new run would write to a file, or to a folder that is not empty."""
     folder = settings.output
     if folder is None or settings.resume is not None:
         return
     there = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
     if not all(is_unfinished(path) for path in there):
-        raise NestKALAError(f"{folder} exists already: go on with --resume {folder}, or name another --output")
+        raise NestKALAError(f"{folder} already exists: resume it with --resume {folder}, or choose another --output")
 
 
 def claim(config: Config, until: ExitStack | None) -> Path:
-    """The folder of a run, made for it, or the one that it resumes, where no other process works until then.
+    """Create the folder of a new run, or return the one that it resumes, locked until `until` ends.
 
     Args:
-        config: names it, or does not.
-        until: what ends with the run; None for a folder that is held already.
+        config: settings, which may name the folder.
+        until: stack that ends with the run; None if the folder is already held.
 
     Raises:
-        InUseError: another process is at this run.
-        NestKALAError: the folder that `output` names holds something.
+        InUseError: if another process is using this run.
+        NestKALAError: if the folder that `output` names is not empty.
     """
     if config.resume is not None:
         folder = config.resume
@@ -96,27 +96,27 @@ def claim(config: Config, until: ExitStack | None) -> Path:
         folder = _new_folder(config)
     if until is not None:
         until.enter_context(held(folder, _PATIENCE))
-    check_output(config)  # anew, now that nobody else can write there
+    check_output(config)  # again, now that nobody else can write there
     remove_unfinished(folder)
     return folder
 
 
 def has_checkpoint(settings: OutputSettings, folder: Path, trains: bool) -> bool:
-    """Whether a run goes on from a checkpoint in its folder.
+    """Whether a run resumes from a checkpoint in its folder.
 
     Args:
-        settings: whether it resumes an earlier one.
-        folder: of the run.
-        trains: whether there is training, without which there is no checkpoint.
+        settings: say whether it resumes an earlier run.
+        folder: folder of the run.
+        trains: whether there is training; without it there is no checkpoint.
 
     Raises:
-        NestKALAError: it is to go on, and the folder holds a trained model alone.
+        NestKALAError: if it should resume, but the folder holds only a trained model.
     """
     if settings.resume is None:
         return False
     there = (folder / CHECKPOINT).exists()
     if trains and not there and (folder / "model.safetensors").exists():
-        raise NestKALAError(f"{folder} holds a trained model and no {CHECKPOINT}: there is nothing to go on from")
+        raise NestKALAError(f"{folder} holds a trained model but no {CHECKPOINT}: there is nothing to resume")
     return there
 
 

@@ -22,18 +22,18 @@ from .history import Epoch, EpochSteps, StepValues
 
 
 class TrainingImages(Dataset[tuple[Tensor, ...]]):
-    """Tokens, labels and number of each training image, or of the ones chosen."""
+    """Tokens, labels and index of each training image, or of a chosen subset."""
 
     def __init__(self, tokens: Tensor, targets: Tensor) -> None:
         self.tokens, self.targets = tokens, targets
         self.chosen = self.every = torch.arange(len(tokens))
 
     def choose(self, indices: Tensor | None) -> None:
-        """Show these from now on; all, for None."""
+        """Use only these from now on; None for all."""
         self.chosen = self.every if indices is None else indices
 
     def all(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What is shown, as one batch."""
+        """All chosen images as one batch."""
         return self.tokens[self.chosen], self.targets[self.chosen], self.chosen
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class TrainingImages(Dataset[tuple[Tensor, ...]]):
         return self.tokens[index], self.targets[index], index
 
     def __getitems__(self, places: list[int]) -> tuple[Tensor, ...]:
-        """A batch at once, which needs no collating."""
+        """Return a whole batch at once, which needs no collating."""
         indices = self.chosen[places]
         return self.tokens[indices], self.targets[indices], indices
 
@@ -52,24 +52,24 @@ class TrainingImages(Dataset[tuple[Tensor, ...]]):
 class Trainer:
     """Trains a model on the tokens of its training images.
 
-    The loss sees the global batch: features are gathered across processes, with gradient, before the head, and
-    every process computes head, losses and weights on all of them. So n processes with batches of B / n do what
-    one does with batches of B, and the losses' memories are the same everywhere. Fewer images than one batch are one
-    batch, which every process computes all of.
+    The loss sees the global batch: features are gathered across processes, with gradient, before the head, and every
+    process computes head, losses and weights on all of them. So n processes with batches of B / n compute the same as
+    one process with batches of B, and the losses' memories are equal everywhere. If there are fewer images than one
+    batch, they form a single batch, which every process computes in full.
 
     Args:
         config: epochs, batch size (global), learning rate and so on.
-        accelerator: made with split_batches and a seedable sampler.
+        accelerator: created with split_batches and a seedable sampler.
         model: on the accelerator's device.
-        loss: of all lengths.
-        tokens: of the training images (N, ...), half precision, on the CPU.
+        loss: the loss for all lengths.
+        tokens: tokens of the training images (N, ...), half precision, on the CPU.
         targets: multi-hot (N, C).
-        checkpoint: file to write to.
+        checkpoint: checkpoint file to write.
 
     Attributes:
-        epoch: how many are done.
-        seconds: that they took.
-        history: what they were like.
+        epoch: number of completed epochs.
+        seconds: time they took.
+        history: their records.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Trainer:
     ) -> None:
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
         self.model, self.loss = model, loss.to(accelerator.device)
-        model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training refuses unused parameters
-        # The loss's own parameters need no wrapping: every process computes their whole gradient.
+        model.anchor_to_code.requires_grad_(loss.uses_anchors)  # distributed training rejects unused parameters
+        # The loss's own parameters need no wrapping, because every process computes their full gradient.
         self.trained = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.SGD(
             self.trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
@@ -98,19 +98,19 @@ class Trainer:
         self.history: list[Epoch] = []
 
     def resume(self) -> None:
-        """Go back to the last checkpoint.
+        """Resume from the last checkpoint.
 
         Raises:
-            NestKALAError: there is none, it is damaged, or of another run.
+            NestKALAError: if there is none, it is damaged, or it belongs to another run.
         """
         parts = self.model, self.loss, self.optimizer, self.accelerator.scaler
         self.epoch, self.seconds, self.history = load_checkpoint(self.checkpoint, *parts)
 
     def fit(self) -> None:
-        """Train up to the epochs asked for, writing checkpoints.
+        """Train for the remaining epochs, writing checkpoints.
 
         Raises:
-            DivergedError: a loss that is not finite, with step, length and term.
+            DivergedError: if the loss is not finite; names step, length and term.
         """
         left = max(0, self.config.num_epochs - self.epoch)
         show = self.accelerator.is_main_process
@@ -132,12 +132,12 @@ class Trainer:
             h, anchors = self.network(tokens, self._gather)
             try:
                 result = self.loss.terms(h, targets, indices, anchors, self.model.head.weight)
-            except TermsError as error:  # a stranger's loss
+            except TermsError as error:  # a loss from a plugin
                 raise NestKALAError(f"loss {self.config.loss}: {error}") from error
             self._descend(result.total)
             steps.add(result)
             bar.update()
-        values = steps.values()  # only now, since this waits for the device
+        values = steps.values()  # only now, because this waits for the device
         self._look_at(values, bar)
         with torch.no_grad():
             anchors = self.model.anchor_to_code(self.model.anchors)
@@ -150,9 +150,9 @@ class Trainer:
         self.seconds += time.perf_counter() - started
 
     def _descend(self, total: Tensor) -> None:
-        scaler = self.accelerator.scaler  # with precision fp16 alone
+        scaler = self.accelerator.scaler  # only with precision fp16
         self.accelerator.backward(total)
-        if self.config.max_grad_norm:  # by now the gradients are the processes' mean
+        if self.config.max_grad_norm:  # the gradients are already averaged over processes
             if scaler is not None:
                 scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
@@ -168,7 +168,7 @@ class Trainer:
         check_batch(self.config, len(self.images), self.accelerator.num_processes)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """This process's tokens of each batch, with the labels and numbers of all of it."""
+        """This process's tokens of each batch, with the labels and indices of the whole batch."""
         if self._in_one_batch:
             tokens, targets, indices = self.images.all()
             device = self.accelerator.device
@@ -192,7 +192,7 @@ class Trainer:
         return all_gather_with_gradient if shared else None
 
     def _look_at(self, steps: list[StepValues], bar: "tqdm[Any]") -> None:
-        """Show and log what the steps of this epoch gave. Raises DivergedError at the first that is not finite."""
+        """Show and log the values of this epoch's steps. Raises DivergedError at the first that is not finite."""
         for step, values in enumerate(steps, start=self.epoch * self._steps):
             for bits, of_length in values.terms.items():
                 total = sum(of_length.values())
@@ -200,7 +200,7 @@ class Trainer:
                     wrong = [(name, value) for name, value in of_length.items() if not math.isfinite(value)]
                     name, value = wrong[0] if wrong else ("sum", total)
                     raise self._diverged(
-                        f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite, its term '{name}' "
+                        f"step {step} (epoch {self.epoch}): the loss at {bits} bits is not finite: its term '{name}' "
                         f"is {value}"
                     )
             if self.accelerator.trackers:
@@ -223,23 +223,23 @@ class Trainer:
 
 
 def check_batch(config: Config, num_images: int, processes: int) -> None:
-    """Raise NestKALAError for a batch that the processes cannot share equally, or that BatchNorm refuses."""
+    """Raise NestKALAError if the processes cannot share the batch equally, or it is too small for BatchNorm."""
     if config.batch_size % processes:
         raise NestKALAError(f"batch_size {config.batch_size} cannot be shared equally by {processes} processes")
     if config.normalizes_bits and num_images == 1:
         raise NestKALAError(
-            "one training image alone cannot be normalized over the batch: label more, or set --no-batch-norm"
+            "a single training image cannot be batch-normalized: label more images, or set --no-batch-norm"
         )
 
 
 def all_gather_with_gradient(features: Tensor) -> Tensor:
-    """Features (B / n, d) of each of n processes -> (B, d), on all of them, in the processes' order.
+    """Features (B / n, d) of each of n processes -> (B, d) on all of them, in the order of the processes.
 
-    Its backward sums the gradients over the processes; data-parallel training then averages over them. Together
-    that is the exact gradient of one loss on the global batch, so nothing is to be scaled.
+    The backward pass sums the gradients over the processes, and data-parallel training then averages them. Together
+    this is the exact gradient of one loss on the global batch, so nothing needs to be scaled.
     """
     from torch.distributed.nn.functional import all_gather
 
-    with warnings.catch_warnings():  # deprecated for a successor that torch before 2.13 lacks
+    with warnings.catch_warnings():  # deprecated in favor of a successor that torch before 2.13 lacks
         warnings.simplefilter("ignore", FutureWarning)
         return torch.cat(list(all_gather(features)))

@@ -142,7 +142,7 @@ def test_one_run_given_twice_is_told_before_anything_is_encoded(
 ) -> None:
     monkeypatch.setattr(FinishedRun, "encode", pytest.fail)
     assert main(["eval", str(run), str(run)]) == 2
-    assert "are one run by settings and seed" in capsys.readouterr().err
+    assert "have the same settings and seed" in capsys.readouterr().err
 
 
 def test_a_model_without_text_codes_has_scores_of_images_alone(

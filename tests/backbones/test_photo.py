@@ -378,7 +378,7 @@ def test_auto_takes_own_features_as_they_are_and_says_what_they_need(tmp_path):
     np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(20, 7)).astype(np.float32))
     np.save(tmp_path / "labels.npy", np.arange(20) % 2)
     assert suitable_backbone(load_dataset(str(tmp_path), Path()))[0] == "features:7"
-    with pytest.raises(NestKALAError, match=r"features:7 has nothing to adapt.*set adapter none"):
+    with pytest.raises(NestKALAError, match=r"features:7 has nothing to adapt.*set adapter to none"):
         train(Config(data=str(tmp_path), output=tmp_path / "run", anchors="orthonormal", adapter="clora"))
     settings = {"anchors": "orthonormal", "queries": 4, "shots": 4, "epochs": 1}
     train(Config(data=str(tmp_path), output=tmp_path / "run", **settings))
@@ -397,6 +397,6 @@ def test_auto_is_resolved_once_and_told(tmp_path, capsys):
         "head_init": "random",
     }
     run = train(Config(data=str(tmp_path / "images"), output=tmp_path / "run", **settings))
-    assert "backbone tiny: images' shorter sides are 8 pixels (median)" in capsys.readouterr().out
+    assert "backbone tiny: the median shorter side of the images is 8 pixels" in capsys.readouterr().out
     assert "backbone: tiny\n" in (run / "config.yaml").read_text()
     assert json.loads((run / "model.json").read_text())["backbone"] == "tiny"

@@ -125,9 +125,9 @@ def test_features_without_labels_are_refused(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backbone": "features:9"}, "features of width 12: say --backbone features:12, not features:9"),
-        ({"backbone": "tiny"}, "say --backbone features:12, not tiny"),
-        ({"data": "digits"}, "needs own features, and digits holds images"),
+        ({"backbone": "features:9"}, "features of width 12: use --backbone features:12, not features:9"),
+        ({"backbone": "tiny"}, "use --backbone features:12, not tiny"),
+        ({"data": "digits"}, "needs features, but digits holds images"),
     ],
 )
 def test_backbone_and_data_must_be_a_pair(folder: Folder, changes: dict[str, object], said: str) -> None:
@@ -143,7 +143,7 @@ def test_backbone_and_data_must_be_a_pair(folder: Folder, changes: dict[str, obj
         ({"backbone": "features"}, "needs the features' width: say features:512"),
         ({"backbone": "features:0"}, "needs the features' width"),
         ({"backbone": "features:wide"}, "needs the features' width"),
-        ({"adapter": "clora"}, "set adapter none"),
+        ({"adapter": "clora"}, "set adapter to none"),
         ({"on_broken": "skip"}, "on_broken error"),
         ({"anchors": "text"}, "has no text tower"),
     ],

@@ -63,7 +63,7 @@ def test_images_that_are_all_alike_train_to_bits_that_are_told_to_be_constant(
 ) -> None:
     assert run(tmp_path, ONE_EACH, features=features) == 0
     assert_sound(tmp_path)
-    assert "warning: 12 of 12 bits are the same on all training images" in capsys.readouterr().out
+    assert "warning: 12 of 12 bits are the same for all training images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_images_that_are_all_alike_train_to_bits_that_are_told_to_be_constant(
         (np.zeros(1, int), "", "the gallery is empty: all 1 images are queries"),
         (0 * ALL, "", "queries is 1, but only 0 images have a label"),
         (ONE_EACH, "--shots 50", "images in the training pool, shots is 50"),
-        (ALL, "--loss greedyhash", "needs images of exactly one class each"),
+        (ALL, "--loss greedyhash", "needs images with exactly one class each"),
         (ONE_EACH, "--loss dsdh --loss-args nu nan", "nu must be above 0, not nan"),
         (ONE_EACH, "--loss dch --loss-args gamma 0", "gamma must be above 0, not 0.0"),
         (ONE_EACH, "--loss dpsh --loss-args quantization -1", "quantization must be 0 or more, not -1.0"),

@@ -93,7 +93,7 @@ def test_every_metric_of_any_counts_is_between_0_and_1_or_the_counts_are_refused
     counts = np.concatenate([counts, counts[:, ::-1]])  # equally many items for every two queries
     counts = counts[[0, len(counts) // 2]]
     if not counts.any():
-        with pytest.raises(NestKALAError, match="of no query, or of no gallery"):
+        with pytest.raises(NestKALAError, match="have no queries, or no gallery"):
             RelevanceCounts(counts)
         return
     made = RelevanceCounts(counts)

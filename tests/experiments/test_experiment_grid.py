@@ -163,7 +163,7 @@ def test_fewer_shots_methods_and_seeds() -> None:
         given.restricted(None, [], ["d"])
     with pytest.raises(NestKALAError, match=r"try has no runs at 2 shots \(known: 0, 1, 4\)"):
         given.restricted(None, [2], [])
-    with pytest.raises(NestKALAError, match="none of the methods chosen is run at 1 shots"):
+    with pytest.raises(NestKALAError, match="none of the chosen methods runs at 1 shots"):
         given.restricted(None, [1], ["c"])
 
 
@@ -179,20 +179,26 @@ def test_fewer_shots_methods_and_seeds() -> None:
         ),
         ({"name": "../x"}, "name"),
         ({"settings": {"adaptor": "none"}}, "unknown key 'settings.adaptor'; did you mean 'adapter'?"),
-        ({"settings": {"seed": 1}}, "settings.seed: shots, lengths and seeds are the file's own keys"),
+        ({"settings": {"seed": 1}}, "settings.seed: shots, lengths and seeds belong at the top level of the file"),
         ({"data": {"Digits": None}}, "data.Digits.data is missing"),
-        ({"methods": {"a": {"data": "cifar10"}}}, "methods.a.data: say under data where images are"),
-        ({"settings": {"data": "cifar10"}}, "settings.data: say under data where images are"),
+        ({"methods": {"a": {"data": "cifar10"}}}, "methods.a.data: images are set under data"),
+        ({"settings": {"data": "cifar10"}}, "settings.data: images are set under data"),
         ({"methods": {"a": {"one_modle": True}}}, "unknown key 'methods.a.one_modle'; did you mean 'one_model'?"),
-        ({"methods": {"a": {"lengths": [4]}}}, "methods.a.lengths: shots, lengths and seeds are the file's own keys"),
+        (
+            {"methods": {"a": {"lengths": [4]}}},
+            "methods.a.lengths: shots, lengths and seeds belong at the top level of the file",
+        ),
         ({"methods": {"frozen": {}, "b": {"reference": "frzen"}}}, "unknown method 'frzen'; did you mean 'frozen'?"),
         ({"methods": {"a": {"sweep": {"alpah": [1]}}}}, "unknown key 'methods.a.sweep.alpah'; did you mean 'alpha'?"),
-        ({"methods": {"a": {"sweep": {"alpha": []}}}}, "methods.a.sweep must be one setting and its values"),
+        ({"methods": {"a": {"sweep": {"alpha": []}}}}, "methods.a.sweep must be one setting with at least one value"),
         ({"methods": {"a": {"sweep": {"alpha": [1], "beta": [1]}}}}, "methods.a.sweep must be one setting"),
-        ({"tune": {"sweep": {"lr": [1], "beta": [1]}, "shots": 1}}, "tune.sweep must be one setting and its values"),
-        ({"tune": {"sweep": {}, "shots": 1}}, "tune.sweep must be one setting and its values"),
+        (
+            {"tune": {"sweep": {"lr": [1], "beta": [1]}, "shots": 1}},
+            "tune.sweep must be one setting with at least one value",
+        ),
+        ({"tune": {"sweep": {}, "shots": 1}}, "tune.sweep must be one setting with at least one value"),
         ({"tune": {"sweep": {"lrr": [1]}, "shots": 1}}, "unknown key 'tune.sweep.lrr'; did you mean 'lr'?"),
-        ({"methods": {"a": {"sweep": {"alpha": [1]}}, "b": {"reference": "a"}}}, "'a' sweeps alpha, so b must, too"),
+        ({"methods": {"a": {"sweep": {"alpha": [1]}}, "b": {"reference": "a"}}}, "'a' sweeps alpha, so b must too"),
     ],
 )
 def test_what_a_file_may_not_say(changes: dict[str, object], told: str) -> None:
@@ -207,7 +213,7 @@ def test_impossible_settings_and_shared_folders_are_named(tmp_path: Path) -> Non
         grid_of(experiment(methods={"a": {"rank": 0}}), tmp_path)
     with pytest.raises(NestKALAError, match="unknown config 'kalahsh'; did you mean 'kalahash'"):
         grid_of(experiment(methods={"a": {"base": "kalahsh"}}), tmp_path)
-    with pytest.raises(NestKALAError, match="'A B' and another would be kept in one folder, a_b: rename one"):
+    with pytest.raises(NestKALAError, match="'A B' and another name would share the folder a_b: rename one"):
         grid_of(experiment(methods={"A B": {}, "a+b": {}}), tmp_path)
 
 
@@ -270,7 +276,7 @@ def test_what_is_left_out_or_changed_is_said_in_both_texts(tmp_path: Path) -> No
     write(grid, {"frozen": [0.1, 0.2], "nested": [0.2, 0.3]})
     page, latex, scores = write_output(grid, tmp_path, ["epochs 5"], ["NUS-WIDE"])
     told = (
-        "Backbone tiny; mean {} standard deviation of 2 seeds. Not as in the file: epochs 5. Left out, as the data was "
+        "Backbone tiny; mean {} standard deviation of 2 seeds. Changed from the file: epochs 5. Left out, as the data was "
         "not there: NUS-WIDE."
     )
     assert told.format("±") in page.read_text()
@@ -286,7 +292,7 @@ def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
     latex = write_output(grid, tmp_path, ["a_b"], [])[1].read_text()
     assert r"50\% of a\_b \& \{c\} \#1 \textbackslash{}x \textasciitilde{}\^{}\$" in latex
     assert r"\textbf{28.0 $\pm$ 0.0} \\" in latex
-    assert r"Not as in the file: a\_b." in latex
+    assert r"Changed from the file: a\_b." in latex
     begun, ended = re.findall(r"\\begin\{(\w+)\}", latex), re.findall(r"\\end\{(\w+)\}", latex)
     assert begun == ["table", "tabular"] == ended[::-1]
     assert [rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
@@ -393,7 +399,7 @@ def test_the_command_runs_a_file_once_and_only_what_is_missing(
     assert Path("runs/experiments/own.md").read_text() == page
 
     assert main([*command, "--epochs", "3"]) == 2
-    assert "holds a run with epochs 2, not 3: name other --runs" in capsys.readouterr().err
+    assert "holds a run with epochs 2, not 3: choose another --runs" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
@@ -402,7 +408,7 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     (run.folder / "config.yaml").write_text(dump_config(run.config))
     run.check()
     (run.folder / "config.yaml").write_text(dump_config(run.config.model_copy(update={"lr": 0.5})))
-    with pytest.raises(NestKALAError, match=r"holds a run with lr 0\.5, not None: name other --runs"):
+    with pytest.raises(NestKALAError, match=r"holds a run with lr 0\.5, not None: choose another --runs"):
         run.check()
 
 
@@ -425,7 +431,7 @@ def test_what_runs_share_is_left_out_where_it_has_no_effect(tmp_path: Path) -> N
     assert "adapter_init" not in configs["frozen"].model_fields_set
     assert (configs["alone"].weighting, configs["alone"].lengths) == ("auto", (8,))
     for own in ({"adapter": "none", "rank": 2}, {"loss": "dsh", "alpha": 1}, {"distillation": 0.5}, {"data_root": "x"}):
-        with pytest.raises(NestKALAError, match=r"no effect|say under data"):
+        with pytest.raises(NestKALAError, match=r"no effect|are set under data"):
             grid_of(experiment(methods={"a": own}), tmp_path)
 
 
@@ -439,7 +445,7 @@ def test_a_shared_setting_without_any_effect_is_refused(tmp_path: Path, capsys: 
     for name in SHIPPED:
         check_shared(load_experiment(name))
     with pytest.raises(
-        NestKALAError, match=r"try: settings.prompt_length has no effect on any of the methods: leave it out"
+        NestKALAError, match=r"try: settings.prompt_length has no effect on any of the methods: remove it"
     ):
         check_shared(experiment(settings={"prompt_length": 4}))
     check_shared(experiment(settings={"prompt_length": 4}, methods={"a": {}, "b": {"adapter": "prompts"}}))
@@ -493,5 +499,5 @@ def test_the_command_tunes_first(
     assert "own: its own runs are known once these are finished" in said
     assert main(command) == 0
     page = Path("runs/experiments/own.md").read_text()
-    assert "lr is the best of 0.01, 1e+30 at 2 shots, on other queries: one by one 0.01." in page
+    assert "lr was tuned over 0.01, 1e+30 at 2 shots, on other queries: one by one 0.01." in page
     assert json.loads(Path("runs/experiments/own.json").read_text())["settings"] == {"one by one": {"lr": 0.01}}

@@ -331,7 +331,7 @@ def test_it_needs_no_anchors():
 
 def test_what_does_not_fit_is_an_error():
     targets, codes = training_set()
-    with pytest.raises(ValueError, match=f"{NUM - 1} rows of targets do not fit {NUM} rows of codes"):
+    with pytest.raises(ValueError, match=f"targets have {NUM - 1} rows, but codes have {NUM}"):
         ADSH(targets[1:], codes)
     with pytest.raises(ValueError, match="round_epochs must be a whole number of 1 or more, not 0"):
         ADSH(targets, codes, round_epochs=0)

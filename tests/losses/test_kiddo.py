@@ -244,5 +244,5 @@ def test_missing_anchors_are_an_error_that_says_so():
 
 def test_targets_and_codes_of_different_row_numbers_are_an_error():
     targets, codes = training_set()
-    with pytest.raises(ValueError, match=f"{NUM - 1} rows of targets do not fit {NUM} rows of codes"):
+    with pytest.raises(ValueError, match=f"targets have {NUM - 1} rows, but codes have {NUM}"):
         KIDDO(targets[1:], codes)

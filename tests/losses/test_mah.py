@@ -83,7 +83,7 @@ def test_every_column_belongs_to_one_length(kind: type[HashHead]) -> None:
     assert sorted(taken) == list(range(sum(LENGTHS)))
     assert [len(range(head.width)[head.columns(bits)]) for bits in LENGTHS] == list(LENGTHS)
     for bits in (0, 1, 4, 6, 2.0, True):
-        with pytest.raises(ValueError, match="bits must be one of 2, 3, 5, whose codes do not nest, not"):
+        with pytest.raises(ValueError, match="bits must be one of 2, 3, 5, because these codes do not nest, not"):
             head.columns(bits)
 
 
@@ -153,7 +153,7 @@ def test_halving_is_4_to_2_to_1_with_and_without_gradient() -> None:
 def test_what_does_not_nest_cannot_be_balanced_on_shared_bits() -> None:
     head = random_head(FlatHashHead)
     assert head.weight is None
-    with pytest.raises(ValueError, match="share none: take uniform or halving"):
+    with pytest.raises(ValueError, match="share none: use uniform or halving"):
         nested(head)
 
 
@@ -203,7 +203,7 @@ def test_codes_are_for_search_only_once_they_are_learned(data: Path, capsys: pyt
     loss.end_epoch()
     assert torch.equal(loss.database_codes, loss.codes)
     train(settings(data, epochs=2))
-    assert "the gallery's codes are" not in capsys.readouterr().out
+    assert "gallery codes were learned" not in capsys.readouterr().out
 
 
 def test_hswd_beside_it_samples_and_keeps_codes_as_well() -> None:
@@ -271,7 +271,7 @@ def test_a_labeled_database_is_searched_by_the_codes_that_were_learned(
     AcceleratorState._reset_state()
     split = load_split(run / "split.json", load_dataset(str(data), Path()))
     assert split.gallery.tolist() == split.train.tolist()
-    assert "the gallery's codes are those that adsh learned" in capsys.readouterr().out
+    assert "gallery codes were learned by adsh" in capsys.readouterr().out
     hasher, features = Hasher.from_pretrained(run), np.load(data / "features.npy")
     labels, state = np.load(data / "labels.npy"), load_file(run / "checkpoint.safetensors")
     for number, bits in enumerate(hasher.lengths):
@@ -357,7 +357,7 @@ def test_a_hasher_serves_the_trained_lengths_alone(data: Path, head: str) -> Non
         np.testing.assert_array_equal(hasher.encode(features, bits=bits), np.packbits(h >= 0, axis=1))
     np.testing.assert_array_equal(hasher.encode(features), hasher.encode(features, bits=12))
     for ask in (hasher.encode, hasher.relaxed):
-        with pytest.raises(NestKALAError, match="bits must be one of 3, 5, 12, whose codes do not nest, not 4"):
+        with pytest.raises(NestKALAError, match="bits must be one of 3, 5, 12, because these codes do not nest, not 4"):
             ask(features, bits=4)
 
 
@@ -373,7 +373,7 @@ def test_columns_of_packed_codes_are_those_bits_packed(start: int, bits: int) ->
     ("changes", "said"),
     [
         ({"head": "cascde"}, "unknown head 'cascde'; did you mean 'cascade'"),
-        ({"head_init": "text"}, "head_init text needs head nested, not cascade: set head_init random"),
+        ({"head_init": "text"}, "head_init text needs head nested, not cascade: set head_init to random"),
         ({"shots": 0, "backbone": "tiny", "adapter": "clora"}, "shots is 0, which needs a start from text"),
         (
             {"shots": 0, "head": "nested", "backbone": "tiny", "anchors": "text", "data": "digits"},
@@ -387,6 +387,6 @@ def test_settings_that_do_not_fit_are_refused(data: Path, changes: dict[str, obj
 
 
 def test_adaptive_weighting_is_refused_where_codes_do_not_nest(data: Path) -> None:
-    with pytest.raises(NestKALAError, match="which head flat has not: set weighting uniform or halving"):
+    with pytest.raises(NestKALAError, match="but head flat has no such weight: use uniform or halving"):
         train(settings(data, head="flat", weighting="adaptive"))
     assert not (data.parent / "run").exists()

@@ -235,13 +235,13 @@ def test_it_uses_anchors_where_any_length_does():
 @pytest.mark.parametrize("columns", [5, 9])
 def test_codes_of_another_width_are_an_error(columns):
     setting = Setting()
-    with pytest.raises(ValueError, match=f"h has {columns} columns, codes of .* bits need 8"):
+    with pytest.raises(ValueError, match=f"h has {columns} columns, but codes of .* bits need 8"):
         NestedLoss(LENGTHS, setting.dpsh)(torch.zeros(BATCH, columns), setting.targets[INDICES], INDICES)
 
 
 def test_adaptive_weighting_without_the_weight_is_an_error():
     setting = Setting()
-    with pytest.raises(ValueError, match="needs weight"):
+    with pytest.raises(ValueError, match=r"needs the hash layer's weight: pass weight=head.weight"):
         NestedLoss(LENGTHS, setting.dpsh)(setting.forward(), setting.targets[INDICES], INDICES)
 
 

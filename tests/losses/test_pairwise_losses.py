@@ -323,7 +323,7 @@ def test_targets_of_another_row_number_are_an_error(cls):
     targets, h = training_set(), random_h()
     loss = make(cls, targets)
     for wrong in (targets[INDICES[1:]], targets[INDICES[:1]]):
-        with pytest.raises(ValueError, match=f"6 rows of h do not fit {len(wrong)} rows of targets"):
+        with pytest.raises(ValueError, match=f"h has 6 rows, but targets have {len(wrong)}"):
             loss(h, wrong, INDICES)
 
 
@@ -444,11 +444,11 @@ def test_dhn_refuses_what_does_not_fit_and_writes_nothing():
     with pytest.raises(ValueError, match="1 rows of h do not fit 6"):
         loss(h[:1], targets[INDICES], INDICES)
     for wrong in (-1, NUM):
-        with pytest.raises(ValueError, match=f"indices must be 0 to {NUM - 1}, and hold {wrong}"):
+        with pytest.raises(ValueError, match=f"indices must be 0 to {NUM - 1}, but contain {wrong}"):
             loss(h[:1], targets[:1], torch.tensor([wrong]))
-    with pytest.raises(ValueError, match="h has 4 columns, the loss is for 5 bits"):
+    with pytest.raises(ValueError, match="h has 4 columns, but the loss is for 5 bits"):
         loss(h[:, :4], targets[INDICES], INDICES)
-    with pytest.raises(ValueError, match="targets of 3 classes do not fit 4 classes"):
+    with pytest.raises(ValueError, match="targets have 3 classes"):
         loss(h, targets[INDICES, :3], INDICES)
     assert not loss.memory.any()
 

@@ -75,7 +75,9 @@ def test_what_is_no_number_never_becomes_a_code(problem: tuple[Tensor, Tensor, T
     number, wrong = data.draw(st.integers(0, 2)), data.draw(st.sampled_from([torch.nan, torch.inf, -torch.inf]))
     row, column = (data.draw(st.integers(0, size - 1)) for size in problem[number].shape)
     problem[number][row, column] = wrong
-    said = ("codes must be -1 or [+]1", f"linear must be finite, and holds {wrong}", f"gram must be .* {wrong}")[number]
+    said = ("codes must be -1 or [+]1", f"linear must be finite, but contains {wrong}", f"gram must be .* {wrong}")[
+        number
+    ]
     with pytest.raises(ValueError, match=said):
         dcc(*problem)
 

@@ -189,6 +189,9 @@ def test_a_batch_that_does_not_fit_the_training_set_is_refused_and_not_kept(name
     indices = torch.arange(indexed) % 4
     if (rows, rows, bits, classes) == (labeled, indexed, 5, 4):
         return
-    with pytest.raises(ValueError, match=r"do(es)? not fit|has .* columns|single column"):
+    with pytest.raises(
+        ValueError,
+        match=r"do(es)? not fit|must be \(C, b\)|has .* (columns|rows)|have .* classes, |single column",
+    ):
         loss(general(rows, bits), torch.ones(labeled, classes), indices, general(4, 5))
     assert not loss.memory.any()

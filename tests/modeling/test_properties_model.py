@@ -98,7 +98,7 @@ def test_features_that_are_not_finite_are_told_as_such(wrong: float) -> None:
 
 @pytest.mark.parametrize("anchors", [torch.zeros(3, 4), torch.full((3, 4), 0.1), normal(1, 4).repeat(3, 1)])
 def test_anchors_that_are_all_alike_are_refused(anchors: Tensor) -> None:
-    with pytest.raises(NestKALAError, match="needs anchors that differ, and these 3 do not"):
+    with pytest.raises(NestKALAError, match="needs anchors that differ, but these 3 do not"):
         closed_form(
             before_closed_form(anchors, [8]), [normal(20, 4)], [], torch.zeros(0, 3), Config(), seed=0, has_texts=True
         )

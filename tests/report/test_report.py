@@ -234,7 +234,7 @@ def test_seeds_are_one_group_named_by_what_sets_it_apart(run: Path, second_seed:
     ]
     assert [group.name for group in group_runs([runs[0], runs[2]])] == ["kiddo-seed0 and 1 more"]
     assert [group.name for group in group_runs(runs[:1])] == ["kiddo-seed0"]
-    with pytest.raises(NestKALAError, match=r"kiddo-seed0 and .*kiddo-seed0 are one run by settings and seed"):
+    with pytest.raises(NestKALAError, match=r"kiddo-seed0 and .*kiddo-seed0 have the same settings and seed"):
         group_runs([runs[0], runs[1], figures_of(run)])
 
 
@@ -298,7 +298,7 @@ def test_several_labels(tmp_path: Path) -> None:
     assert all(of.silhouette is None for of in figures.lengths.values())
     page = write_report([folder]).read_text()
     assert "No silhouette: images with several labels" in page
-    assert "Colored by the first of an image" in page
+    assert "Colored by the first label of each image" in page
     assert "silhouette</th>" not in page
 
 
@@ -330,8 +330,8 @@ def test_runs_of_other_questions_are_refused(run: Path, noise_model: Path, featu
     fewer = train_on_features(features, "fewer", queries_per_class=5)
     first_ten = train_on_features(features, "first-ten", top_k=10)
     for folder, reason in (
-        (noise_model, "classes are others"),
-        (fewer, "queries are others"),
+        (noise_model, "classes differ"),
+        (fewer, "queries differ"),
         (first_ten, "top_k is 10, not None"),
     ):
         with pytest.raises(NestKALAError, match=f"{folder.name} cannot be compared with .*: its {reason}"):
@@ -345,7 +345,7 @@ def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ([], "name a run folder"),
         ([str(tmp_path)], "is no run folder: there is no config.yaml"),
         ([str(run), "--lengths", "13"], "1 to 12"),
-        ([str(run), "--output", str(tmp_path)], "holds a page that is no report"),
+        ([str(run), "--output", str(tmp_path)], "holds a page that is not a report"),
     ):
         assert main(["report", *arguments]) == 2
         error = capsys.readouterr().err

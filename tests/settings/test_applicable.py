@@ -129,7 +129,7 @@ def test_of_settings_with_one_reason_the_reason_is_told_once() -> None:
     with pytest.raises(NestKALAError) as caught:
         Config(**RANDOM, loss="dsh", alpha=1.0, gamma=2.0, data_root=Path("x"))
     said = str(caught.value)
-    assert said.startswith("alpha 1.0, gamma 2.0 have no effect: of loss kiddo alone, and the loss is dsh")
+    assert said.startswith("alpha 1.0, gamma 2.0 have no effect: only for loss kiddo, but the loss is dsh")
     assert said.count("loss kiddo") == 1
     assert "; data_root x has no effect: " in said
 
@@ -208,7 +208,7 @@ def test_the_settings_of_a_run_are_read_whatever_they_hold(tmp_path: Path, parse
         assert isinstance(parsed(*base), Config)
         assert isinstance(parsed(*base, "--epochs", "7"), Config)
         assert "alpha 50.0 has no effect" in str(parsed(*base, "--alpha", "50"))
-    assert "--resume goes on with loss dsh, not kiddo" in str(parsed("--resume", tmp_path, "--loss", "kiddo"))
+    assert "--resume continues with loss dsh, not kiddo" in str(parsed("--resume", tmp_path, "--loss", "kiddo"))
     again = parsed("--config", written, "--loss", "kiddo")
     assert isinstance(again, Config)
     assert (again.loss, again.loss_args, again.alpha) == ("kiddo", {}, 50.0)  # margin was of the other loss

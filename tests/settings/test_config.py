@@ -442,9 +442,9 @@ def test_shots_that_a_file_has_no_settings_for_are_refused(shots: str, capsys: p
         ("by_shots: {1: 3}", "by_shots must map numbers of shots to settings"),
         ("by_shots: {one: {rank: 2}}", "by_shots has 'one', which is no number of shots"),
         ("by_shots: {-1: {rank: 2}}", "by_shots has -1, which is no number of shots"),
-        ("by_shots: {1: {rank: 2}, 4: {lr: 1}}", "by_shots sets '(lr|rank)' for some of 1, 4 shots alone"),
-        ("rank: 3\nby_shots: {1: {rank: 2}}", "'rank' is given for all shots, and again in by_shots"),
-        ("by_shots: {1: {shots: 2}}", "'shots' is given for all shots, and again in by_shots"),
+        ("by_shots: {1: {rank: 2}, 4: {lr: 1}}", "by_shots sets '(lr|rank)' only for some of 1, 4 shots"),
+        ("rank: 3\nby_shots: {1: {rank: 2}}", "'rank' is set for all shots, and again in by_shots"),
+        ("by_shots: {1: {shots: 2}}", "'shots' is set for all shots, and again in by_shots"),
         ("by_shots: {1: {rnk: 2}}", "unknown key 'rnk'; did you mean 'rank'"),
         ("shots: 2\nby_shots: {1: {rank: 2}}", "has settings for 1 shots, not for 2"),
     ],
@@ -506,7 +506,7 @@ def test_a_setting_of_earlier_versions_is_dropped_with_a_warning_that_says_why(
     path = yaml_file(f"seed: 3\n{key}: 4.0\nlengths: [5, 9]")
     assert load_config(str(path)) == Config(config=str(path), seed=3, lengths=(5, 9))
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{path}: {key} has no effect any more: the start finds out by itself")
+    assert said.startswith(f"{path}: {key} no longer has any effect: the start now estimates")
     assert key not in Config.model_fields
 
 
@@ -581,7 +581,9 @@ def test_resuming_starts_from_the_settings_of_the_run(tmp_path: Path, parsed: Ca
 
 def test_resuming_with_another_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(Config()))
-    assert "--config cannot be given" in refusal(lambda: base_config({"config": "cifar10", "resume": tmp_path}))
+    assert "it cannot be combined with --config" in refusal(
+        lambda: base_config({"config": "cifar10", "resume": tmp_path})
+    )
 
 
 def test_resuming_what_is_no_run_folder_names_it(tmp_path: Path) -> None:
@@ -644,7 +646,7 @@ def test_what_depends_on_shots_may_stand_in_groups(yaml_file: Callable[[str], Pa
     [
         ("head: {lenghts: [8]}", "unknown key 'head.lenghts'; did you mean 'lengths'?"),
         ("head: {shots: 2}", "unknown key 'head.shots': it belongs to the group data"),
-        ("lengths: [8]\nhead: {lengths: [4]}", "'lengths' is given twice, once in the group head"),
+        ("lengths: [8]\nhead: {lengths: [4]}", "'lengths' is set twice, once in the group head"),
         ("output: {resume: run}", "unknown key 'resume'"),
         ("training: {lr: -1}", "lr should be greater than 0, not -1"),
         ("heads: {lengths: [8]}", "unknown key 'heads'; did you mean 'head'?"),
@@ -705,8 +707,8 @@ def test_a_word_without_a_flag_is_a_folder_or_else_a_shipped_config(
     assert parsed("photos", "--config", "cifar10").queries_per_class == 100
     for args, said in (
         (["fotos"], "there is no folder fotos, nor a shipped config of that name"),
-        (["photos", "--data", "digits"], "photos and --data digits say the same: leave one out"),
-        (["cifar10", "--config", "digits"], "cifar10 and --config digits say the same: leave one out"),
+        (["photos", "--data", "digits"], "photos and --data digits set the same thing: leave one out"),
+        (["cifar10", "--config", "digits"], "cifar10 and --config digits set the same thing: leave one out"),
     ):
         assert train_main(args) == 2
         assert said in capsys.readouterr().err

@@ -184,7 +184,7 @@ def test_one_labeled_image_trains(tmp_path: Path) -> None:
 def test_a_random_start_cannot_normalize_a_single_image(tmp_path: Path) -> None:
     shutil.copytree("labeled/one", tmp_path / "labeled" / "one")
     given = {"data": str(tmp_path / "labeled"), "archive": None, "classes": "one,two", "head_init": "random"}
-    with pytest.raises(NestKALAError, match="one training image alone cannot be normalized over the batch"):
+    with pytest.raises(NestKALAError, match="a single training image cannot be batch-normalized"):
         train(settings(tmp_path / "run", shots="all", queries=0, **given))
     assert not (tmp_path / "run").exists()
 
@@ -383,11 +383,11 @@ def test_what_is_left_out_of_an_archive_is_told(
         ({"archive": "wrong.txt"}, r"none of the 2 images that wrong.txt lists is there, the first is 'a/1.png'"),
         ({"data": "digits"}, "an archive goes with labeled images in files"),
         ({"data": "own"}, "an archive goes with labeled images in files"),
-        ({"head_init": "random"}, "an archive is learned from by a start in closed form alone"),
-        ({"head": "flat"}, "an archive is learned from by a start in closed form alone"),
+        ({"head_init": "random"}, "only a closed-form start learns from an archive"),
+        ({"head": "flat"}, "only a closed-form start learns from an archive"),
         (
             {"shots": 1, "head_init": "labels", "data": "lists"},
-            "needs a labeled image: class number 3 has none",
+            "needs a labeled image, but class number 3 has none",
         ),
         ({"data": "none"}, "data none needs classes, such as --archive photos --classes dog,cat,car"),
         ({"data": "none", "archive": None, "classes": "a,b"}, "data none needs an archive"),
@@ -397,7 +397,7 @@ def test_what_is_left_out_of_an_archive_is_told(
         ({"data": "none", "classes": "a, b,a"}, "classes 'a, b,a' names the class 'a' more than once"),
         ({"data": "none", "classes": " ,"}, "names no class"),
         ({"data": "none", "classes": "gone.txt"}, "no 'gone.txt': one class name a line"),
-        ({"data": "none", "classes": "alone"}, "needs two classes or more"),
+        ({"data": "none", "classes": "alone"}, "needs at least two classes"),
         ({"classes": "zero,won,two"}, "unknown class folder in 'labeled' 'one'; did you mean 'won'"),
         ({"data": "lists", "classes": "zero,one,two"}, "lists names its classes in classnames.txt: leave classes out"),
         ({"queries": 8}, "queries is 8, but only 7 images have a label"),

@@ -209,8 +209,8 @@ def test_garbage_is_refused_by_name(path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        (None, "is no checkpoint of NestKALA"),
-        ({"format": "pt"}, "is no checkpoint of NestKALA"),
+        (None, "is not a NestKALA checkpoint"),
+        ({"format": "pt"}, "is not a NestKALA checkpoint"),
         ({"format": "nestkala-checkpoint"}, "is of version None, known is 3"),
         (
             {"format": "nestkala-checkpoint", "version": "2", "epoch": "1", "seconds": "1.0"},
@@ -311,7 +311,7 @@ def test_a_scaling_that_is_none_is_refused_by_name(text: str, path: Path) -> Non
     parts = build()
     before = state(parts)
     message = refusal(lambda: load_checkpoint(path, *parts, make_scaler()))
-    assert message == f"the checkpoint {path} does not say how gradients are scaled"
+    assert message == f"the checkpoint {path} does not record how gradients are scaled"
     assert same(state(parts), before)
 
 

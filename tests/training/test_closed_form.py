@@ -624,16 +624,16 @@ def refused(model: HashModel, *given: Tensor, **settings: object) -> str:
 def test_what_it_cannot_start_from_is_told_in_a_line() -> None:
     images = normal(50, WIDTH)
     anchors = normal(6, WIDTH)
-    assert "two classes or more: say --head-init random" in refused(before(anchors[:1]), images)
-    assert "images that differ, and these 50 do not" in refused(before(anchors), torch.ones(50, WIDTH))
-    assert "images that differ, and these 1 do not" in refused(before(anchors), images[:1])
-    assert "anchors that differ, and these 6 do not" in refused(before(torch.ones(6, WIDTH)), images)
-    assert "widths are 33 and 32: say --head-init random" in refused(before(normal(6, WIDTH + 1)), images)
+    assert "at least two classes: use --head-init random" in refused(before(anchors[:1]), images)
+    assert "images that differ, but these 50 do not" in refused(before(anchors), torch.ones(50, WIDTH))
+    assert "images that differ, but these 1 do not" in refused(before(anchors), images[:1])
+    assert "anchors that differ, but these 6 do not" in refused(before(torch.ones(6, WIDTH)), images)
+    assert "widths are 33 and 32: use --head-init random" in refused(before(normal(6, WIDTH + 1)), images)
     spoilt = images.clone()
     spoilt[7, 3] = torch.nan
     assert "finite features, and those of 1 images are not" in refused(before(anchors), spoilt)
     few, targets = images[:5], torch.eye(6)[:5]
-    assert "without texts every class needs a labeled image: class number 5 has none" in refused(
+    assert "without texts every class needs a labeled image, but class number 5 has none" in refused(
         before(anchors), images, few, targets, head_init="labels"
     )
     bare = HashModel(Joint(WIDTH), anchors, (8,))  # type: ignore[arg-type]

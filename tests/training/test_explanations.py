@@ -60,7 +60,7 @@ def test_codes_that_lack_nothing_have_no_warning_and_others_have_one_each() -> N
     signs[:, 5], signs[:, 9] = -signs[:, 3], 1
     constant, repeated = Collapse.of(pack(signs), 32).warnings()
     assert constant == "warning: 1 of 32 bits are the same in all codes (numbers 9)"
-    assert repeated == "warning: 1 of 32 bits repeat or reverse another in all codes (5 = 3)"
+    assert repeated == "warning: 1 of 32 bits repeat or invert another in all codes (5 = 3)"
     few = np.repeat(random_signs(100, 32), 4, axis=0)
     (told,) = Collapse.of(pack(few), 32).warnings()
     assert "400 images have only 100 different codes of 32 bits" in told

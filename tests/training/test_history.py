@@ -102,7 +102,7 @@ def test_json_gives_back_every_digit() -> None:
 def test_what_is_no_history_is_refused_by_name(text: bytes, tmp_path: Path) -> None:
     assert load_history(tmp_path) is None
     (tmp_path / "history.json").write_bytes(text)
-    with pytest.raises(NestKALAError, match=r"history\.json holds no history of training") as caught:
+    with pytest.raises(NestKALAError, match=r"history\.json does not contain a training history") as caught:
         load_history(tmp_path)
     assert "\n" not in str(caught.value)
     assert "b'" not in str(caught.value)

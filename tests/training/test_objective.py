@@ -59,7 +59,7 @@ def test_several_labels_are_taken_or_refused_as_the_loss_says(name: str) -> None
     if plugins("losses")[name].load().multi_label:
         assert torch.isfinite(one_step(make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL, seed=0), SEVERAL)[1]).all()
     else:
-        with pytest.raises(NestKALAError, match=f"loss {name} needs images of exactly one class each"):
+        with pytest.raises(NestKALAError, match=f"loss {name} needs images with exactly one class each"):
             make_loss(Config(loss=name, **RANDOM), HEAD, SEVERAL, seed=0)
 
 
@@ -106,7 +106,7 @@ def test_a_former_name_of_an_argument_is_refused_with_the_present_one(loss: str,
 
 
 def test_the_quantization_of_kiddo_has_a_flag() -> None:
-    with pytest.raises(NestKALAError, match="quantization of loss kiddo has a flag, --beta"):
+    with pytest.raises(NestKALAError, match="quantization of loss kiddo is set by its own flag, --beta"):
         make_loss(Config(loss="kiddo", loss_args={"quantization": 0.7}, **RANDOM), HEAD, TARGETS, seed=0)
 
 

@@ -167,7 +167,7 @@ def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(run: Path, tmp_p
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "checkpoint.safetensors").unlink()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(NestKALAError, match=r"holds a trained model and no checkpoint.safetensors"):
+    with pytest.raises(NestKALAError, match=r"holds a trained model but no checkpoint.safetensors"):
         train(settings(folder, resume=folder, epochs=5))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -245,7 +245,7 @@ def test_codes_start_at_the_centers_of_the_labels(tmp_path: Path) -> None:
 
 
 def test_run_folder_that_exists_is_refused(run: Path) -> None:
-    with pytest.raises(NestKALAError, match="exists already: go on with --resume"):
+    with pytest.raises(NestKALAError, match="already exists: resume it with --resume"):
         train(settings(run))
 
 
@@ -355,7 +355,7 @@ def test_features_of_any_scale_train_from_a_random_start(
 
 def test_launcher_and_settings_must_agree_on_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(NestKALAError, match="asks for mixed precision bf16, the settings for fp32"):
+    with pytest.raises(NestKALAError, match="asks for mixed precision bf16, but the settings ask for fp32"):
         train(settings(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -383,7 +383,7 @@ def test_constant_bits_are_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     metrics = json.loads((folder / "metrics.json").read_text())
     shown = capsys.readouterr().out
     assert metrics["constant_bits"]
-    assert f"{len(metrics['constant_bits'])} of 20 bits are the same on all training images" in shown
+    assert f"{len(metrics['constant_bits'])} of 20 bits are the same for all training images" in shown
 
 
 def test_broken_image_stops_the_run_or_is_counted(tmp_path: Path) -> None:

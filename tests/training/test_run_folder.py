@@ -122,7 +122,7 @@ def test_of_runs_to_one_output_one_alone_trains_there(features: Path) -> None:
         else:
             said = each.stderr.splitlines()[-1]
             assert said.startswith("error: runs/one ")
-            assert "is in use: another process" in said or "exists already" in said
+            assert "is in use by another process" in said or "exists already" in said
     scores, expected = (json.loads(Path(of, "metrics.json").read_text())["lengths"] for of in ("runs/one", alone))
     assert scores == expected
 
@@ -185,7 +185,7 @@ def test_one_process_at_a_time_goes_on_with_a_run(features: Path, monkeypatch: p
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
     monkeypatch.setattr(run_folder, "_PATIENCE", 0.3)
-    with pytest.raises(InUseError, match="run is in use: another process is at this run"):
+    with pytest.raises(InUseError, match="run is in use by another process"):
         train(settings(features, resume=run, output=run, epochs=5))
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
     os.kill(other.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Codes before any training: class layer, hash layer and text codes from names, labels and images without labels."""
+"""The closed-form start: class layer, hash layer and text codes from names, labels and unlabeled images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ from .text import fit_text, scale_to_labels
 
 __all__ = ["Start", "closed_form", "closed_form_of_kinds", "default_class_bits", "replace_layers"]
 
-_LEAST_SPREAD = 1e-6  # of rows that differ, relative to their norms; what rounding makes of equal ones is less
+_LEAST_SPREAD = 1e-6  # of distinct rows, relative to their norms; equal rows differ less by rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What the closed form found: where a model starts.
+    """The result of the closed form: the weights that a model starts from.
 
     Attributes:
         layer: the class layer.
         head: (weight (L, k + C), bias (L,)) of the hash layer.
         anchor_to_code: (weight (L, d_t), bias (L,)) of the map from text to codes.
-        class_codes: what images of each class have in common, (C, L), entries -1 or +1.
-        text_sharpness, label_sharpness, accuracy: as of `Classes`.
+        class_codes: codes common to the images of each class, (C, L), entries -1 or +1.
+        text_sharpness, label_sharpness, accuracy: see `Classes`.
     """
 
     layer: ClassLayer
@@ -46,12 +46,12 @@ class Start:
 
     @property
     def num_unnamed(self) -> int:
-        """Kinds of things among the images that have no name."""
+        """Number of unnamed kinds of things among the images."""
         return len(self.layer.prototypes) - len(self.class_codes)
 
     @torch.no_grad()
     def apply(self, model: HashModel) -> None:
-        """Let the model start from here; its class layer and head are replaced."""
+        """Initialize the model from this start, replacing its class layer and head."""
         replace_layers(model, self.layer, self.head)
         _copy(model.anchor_to_code, self.anchor_to_code)
 
@@ -68,49 +68,49 @@ def closed_form(
     has_texts: bool,
     text_center: Tensor | None = None,
 ) -> Start:
-    """Where a model starts; the model is left as it is.
+    """Compute the weights that a model starts from. The model is not modified.
 
-    Classes are learned from texts, labels and unlabeled images together (`fit_classes`); for kinds of things that have
-    no name class layer and head are wider. Some bits of the code are for the class (`class_rows`), the others for
-    the image itself (`detail_rows`; `class_places` says which), each scaled to unit deviation.
-    `anchor_to_code` maps a class's text to the code that most images of the class have (`fit_text`), scaled for the
-    products of codes and anchors at all lengths to be nearest to the labels, which is what KIDDO asks.
+    Classes are learned from texts, labels and unlabeled images together (`fit_classes`); unnamed kinds of things make
+    the class layer and the head wider. Some bits of the code are for the class (`class_rows`), the others for the
+    individual image (`detail_rows`); `class_places` says which. Each is scaled to unit deviation. `anchor_to_code`
+    maps a class's text to the code of most of its images (`fit_text`), scaled so that the products of codes and
+    anchors at all lengths are closest to the labels, which is KIDDO's objective.
 
     Args:
-        model: with a nested head and a class layer.
-        unlabeled: tokens of images, in batches, as `Tower.trunk` gives them.
+        model: must have a nested head and a class layer.
+        unlabeled: tokens of images, in batches, as returned by `Tower.trunk`.
         labeled: tokens of the training images, in batches; none at 0 shots.
-        targets: multi-hot labels (N, C) of the latter.
+        targets: multi-hot labels (N, C) of the training images.
         settings: class bits and unnamed kinds.
-        seed: draws centers and rotations.
-        has_texts: whether the model's anchors are the class names' embeddings, to be learned from.
-        text_center: as for `fit_classes` and `fit_text`.
+        seed: seed for centers and rotations.
+        has_texts: whether the model's anchors are the embeddings of class names and should be used.
+        text_center: see `fit_classes` and `fit_text`.
 
     Raises:
-        NestKALAError: a head of another kind, anchors and features of different width, fewer than two classes,
-            anchors or images that are all alike, features that are not finite, or without texts a class without labels.
+        NestKALAError: if the head is not nested, anchors and features differ in width, there are fewer than two
+            classes, anchors or images are all alike, features are not finite, or a class has neither text nor label.
     """
     anchors, lengths, width = model.anchors, model.head.lengths, model.tower.feature_dim
     if not isinstance(model.head, NestedHashHead) or model.class_layer is None:
-        raise NestKALAError("a start in closed form needs the nested head: say --head nested, or --head-init random")
+        raise NestKALAError("a closed-form start needs the nested head: use --head nested, or --head-init random")
     if len(anchors) < 2:
-        raise NestKALAError("a start in closed form needs two classes or more: say --head-init random")
+        raise NestKALAError("a closed-form start needs at least two classes: use --head-init random")
     texts = anchors if has_texts else None
     text_center = None if text_center is None else text_center.to(anchors)
     if texts is not None and texts.shape[1] != width:
         raise NestKALAError(
             f"a start from text needs anchors in the features' space, but their widths are {texts.shape[1]} and "
-            f"{width}: say --head-init random"
+            f"{width}: use --head-init random"
         )
     targets = targets.to(anchors)
     if texts is not None:
         _check_spread("anchors", texts)
     elif missing := (targets.sum(dim=0) == 0).nonzero().flatten().tolist():
-        raise NestKALAError(f"without texts every class needs a labeled image: class number {missing[0]} has none")
+        raise NestKALAError(f"without texts every class needs a labeled image, but class number {missing[0]} has none")
     without, with_label = (_features(model, anchors, tokens) for tokens in (unlabeled, labeled))
     sizes = [sum(map(len, batches)) for batches in (without, with_label)]
     everything = torch.cat([*without, *with_label])
-    del without, with_label  # or a large archive would be there twice
+    del without, with_label  # otherwise a large archive would be in memory twice
     images, known = everything.split(sizes)
     _check_spread("images", everything)
 
@@ -120,7 +120,7 @@ def closed_form(
     layer, hash_layer, probabilities, codes = _layers(classes, everything, lengths[-1], settings.class_bits, generator)
     expected = probabilities.T @ codes / probabilities.sum(dim=0)[:, None].clamp(min=1e-6)  # (C, L)
     class_codes = torch.where(expected >= 0, 1.0, -1.0).to(anchors)[: len(anchors)]
-    if texts is None:  # the anchors are elsewhere: images say nothing of them
+    if texts is None:  # anchors are in another space, so images say nothing about them
         everything, codes = anchors[:0], codes[:0]
     weight, bias = fit_text(anchors, class_codes, everything, codes, text_center)
     scale = scale_to_labels(class_codes, lengths)
@@ -137,17 +137,17 @@ def closed_form(
 
 @torch.no_grad()
 def closed_form_of_kinds(model: HashModel, features: Tensor, generator: torch.Generator) -> None:
-    """Set class layer and hash layer of a model without classes, from images of which nothing is said.
+    """Set the class layer and hash layer of a model without classes, from images alone.
 
-    Clusters take the place of classes (`fit_kinds`); all else is as in `closed_form`.
+    Clusters take the place of classes (`fit_kinds`); everything else is as in `closed_form`.
 
     Args:
-        model: with a nested head, a class layer and no class.
-        features: of images, (M, d), finite.
-        generator: draws clusters, centers and rotations.
+        model: must have a nested head, a class layer and no classes.
+        features: image features (M, d), finite.
+        generator: source of randomness for clusters, centers and rotations.
 
     Raises:
-        NestKALAError: images that are all alike, or fewer than two.
+        NestKALAError: if all images are alike, or there are fewer than two.
     """
     _check_spread("images", features)
     classes = fit_kinds(features, generator)
@@ -158,7 +158,7 @@ def closed_form_of_kinds(model: HashModel, features: Tensor, generator: torch.Ge
 def _layers(
     classes: Classes, images: Tensor, bits: int, class_bits: int | None, generator: torch.Generator
 ) -> tuple[ClassLayer, tuple[Tensor, Tensor], Tensor, Tensor]:
-    """Class layer, weight and bias of the hash layer, the images' probabilities (M, C) and codes (M, L)."""
+    """Class layer, weight and bias of the hash layer, and the images' probabilities (M, C) and codes (M, L)."""
     layer = ClassLayer(images.shape[1], len(classes.prototypes)).to(images)
     for name in ("mean", "basis", "whitening", "prototypes"):
         getattr(layer, name).copy_(getattr(classes, name))
@@ -169,15 +169,15 @@ def _layers(
     logits = torch.cat([torch.cat(chunk, dim=1) @ rows.T for chunk in chunks])  # (M, L)
     offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
     if not (deviation > 0).all():
-        raise NestKALAError(f"a start in closed form needs images that differ, and these {len(logits)} do not")
+        raise NestKALAError(f"a closed-form start needs images that differ, but these {len(logits)} do not")
     codes = torch.where(logits >= offset, 1.0, -1.0).to(images)
     return layer, (rows / deviation[:, None], -offset / deviation), probabilities, codes
 
 
 @torch.no_grad()
 def replace_layers(model: HashModel, layer: ClassLayer, hash_layer: tuple[Tensor, Tensor]) -> None:
-    """Give the model this class layer, and a nested head of this weight (L, k + C) and bias (L,)."""
-    with seeded(0):  # what is drawn is overwritten
+    """Give the model this class layer and a nested head with this weight (L, k + C) and bias (L,)."""
+    with seeded(0):  # the random weights are overwritten
         head = NestedHashHead(layer.out_features, model.head.lengths).to(layer.mean)
     _copy(head.linear, hash_layer)
     model.class_layer, model.head = layer, head
@@ -196,7 +196,7 @@ def _rows(
     probabilities: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """The hash layer's weight (bits, k + C) on unit features and class probabilities."""
+    """The hash layer's weight (bits, k + C), applied to unit features and class probabilities."""
     few_images = len(units) < len(classes.mean)
     for_class = class_places(bits, class_bits, few_images).to(units.device)
     overlap = probabilities.T @ probabilities
@@ -214,16 +214,16 @@ def _rows(
 def _features(model: HashModel, like: Tensor, tokens: Iterable[Tensor]) -> list[Tensor]:
     features = [like.new_empty(0, model.tower.feature_dim), *(model.features(batch.to(like)) for batch in tokens)]
     if wrong := sum(int((~torch.isfinite(batch)).any(dim=1).sum()) for batch in features):
-        raise NestKALAError(f"a start in closed form needs finite features, and those of {wrong} images are not")
+        raise NestKALAError(f"a closed-form start needs finite features, but those of {wrong} images are not")
     return features
 
 
 def _check_spread(what: str, rows: Tensor) -> None:
-    """Raise NestKALAError where the rows (n, d) differ by no more than rounding, or out of floating point's range."""
+    """Raise NestKALAError if the rows (n, d) differ only by rounding, or exceed the range of floating point."""
     if len(rows) > 1:
         mean = rows.mean(dim=0)
         apart = torch.cat([(some - mean).norm(dim=1) for some in rows.split(CHUNK)])
         spread = apart.mean() / rows.norm(dim=1).mean()
         if spread > _LEAST_SPREAD:
             return
-    raise NestKALAError(f"a start in closed form needs {what} that differ, and these {len(rows)} do not")
+    raise NestKALAError(f"a closed-form start needs {what} that differ, but these {len(rows)} do not")

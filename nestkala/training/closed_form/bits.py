@@ -1,4 +1,4 @@
-"""The hash layer's rows: first bits that say what kind of thing an image shows, then bits that tell which one."""
+"""The rows of the hash layer: first bits for the kind of thing an image shows, then bits for the individual image."""
 
 import math
 
@@ -7,48 +7,49 @@ from torch import Tensor
 
 _FULL_SHARE, _BITS_TO_FULL = 0.4, 2.5
 _DETAIL_REGULARIZATION = 0.5  # in mean variances
-_CLASSES_TAKEN_OUT = 0.3  # of what tells classes apart, from the detail bits: all of it would cost class mAP
+_CLASSES_TAKEN_OUT = 0.3  # share of the class information removed from detail bits; removing all would cost class mAP
 _ROTATION_ROUNDS, _ROTATION_IMAGES = 30, 20_000
 
 
 def default_class_bits(bits: int) -> int:
-    """How many of a code's bits are for the class: 32; half of less than 64, at least 16; all of less than 16."""
+    """The number of class bits in a code: 32; half, but at least 16, of fewer than 64; all of fewer than 16."""
     return min(bits, max(16, min(32, bits // 2)))
 
 
 def class_places(bits: int, class_bits: int | None, few_images: bool) -> Tensor:
-    """Which bits of a code are for the class, bool (bits,); the others are for the image itself.
+    """Which bits of a code are for the class, bool (bits,); the others are for the individual image.
 
-    By default the first ones. Few images do not tell classes apart reliably: then each doubling of the length, from 8
-    bits on, adds as many bits for the image as for the class, so that no length depends on the classes alone. On sets
-    of 126 to 900 photographs, with queries held out, that was better at nearly every length from 16 bits on.
+    By default they are the first ones. With few images, classes cannot be separated reliably. Then each doubling of
+    the length, from 8 bits on, adds as many bits for the image as for the class, so that no length depends on the
+    classes alone. On sets of 126 to 900 photographs, with held-out queries, this was better at nearly every length
+    from 16 bits on.
 
     Args:
         bits: length of the code.
-        class_bits: how many of the first bits are for the class; None for the default.
-        few_images: whether there are fewer images than features have dimensions.
+        class_bits: number of leading bits for the class; None for the default.
+        few_images: whether there are fewer images than feature dimensions.
     """
     places = torch.arange(bits)
     if class_bits is not None or not few_images:
         return places < (class_bits or default_class_bits(bits))
-    doubling = 2 ** places.clamp(min=8).log2().floor().long()  # the length at which a bit's doubling begins
+    doubling = 2 ** places.clamp(min=8).log2().floor().long()  # the length at which a bit's doubling starts
     return (places < 8) | ((places >= 16) & (places < doubling + doubling // 2))
 
 
 def class_rows(units: Tensor, whitening: Tensor, centers: Tensor, generator: torch.Generator) -> Tensor:
     """Rows (L, k + C) on unit features and class probabilities, whose signs are codes near the class's center.
 
-    A bit is the expected center's, p . z, plus a little of the image itself: the projection on a direction rotated by
-    ITQ. Where one class is certain that changes nothing, but for images 2.5 deviations off along it. Where two are
-    likely, some of the bits in which they differ go with one and some with the other, so that the code lies between
-    both centers and images of either class find it (a dither). The image's part grows to 0.4 over the first 2.5 log2(C)
-    bits, which the class itself needs.
+    A bit is the expected center's, p . z, plus a small part of the image itself: its projection on a direction
+    rotated by ITQ. If one class is certain, that changes nothing except for images 2.5 deviations off along the
+    direction. If two are likely, the bits in which they differ are split between them, so that the code lies between
+    both centers and images of either class find it (a dither). The image's part grows to 0.4 over the first
+    2.5 log2(C) bits, which the class itself needs.
 
     Args:
-        units: of images, (M, k).
+        units: images (M, k).
         whitening: (k, k), as in a `ClassLayer`.
         centers: (C, L), entries -1 or +1.
-        generator: draws the rotation's start.
+        generator: source of randomness for the initial rotation.
     """
     num_classes, bits = centers.shape
     whitened = (units - units.mean(dim=0)) @ whitening
@@ -68,17 +69,17 @@ def detail_rows(
     generator: torch.Generator,
     few_images: bool = False,
 ) -> Tensor:
-    """Rows (bits, k + C) that tell images of one class apart: principal components, half whitened, rotated by ITQ.
+    """Rows (bits, k + C) that separate images of one class: principal components, half whitened, rotated by ITQ.
 
-    Three tenths of what tells classes apart is taken out first. With few images the components stay as they are: small
-    variances are not known then, and neither are the classes.
+    Three tenths of the class information is removed first. With few images, components are not whitened, because small
+    variances are not known reliably, and nothing is removed, because classes are not either.
 
     Args:
-        units, probabilities: of images, (M, k) and (M, C).
-        variances: along the k principal directions, and `mean_variance` over all.
-        bits: how many rows.
-        generator: draws the rotation's start.
-        few_images: as for `class_places`.
+        units, probabilities: images (M, k), and their class probabilities (M, C).
+        variances: along the k principal directions; `mean_variance` is their mean over all dimensions.
+        bits: number of rows.
+        generator: source of randomness for the initial rotation.
+        few_images: see `class_places`.
     """
     if few_images:
         rows = rotated_components(units - units.mean(dim=0), bits, generator).T
@@ -95,9 +96,9 @@ def detail_rows(
 
 
 def rotated_components(images: Tensor, bits: int, generator: torch.Generator) -> Tensor:
-    """The first principal directions of centered images (M, k), rotated for their signs to lose least: (k, bits).
+    """The first principal directions of centered images (M, k), rotated so that their signs lose least: (k, bits).
 
-    Where more bits are asked for than there are directions, these are rotated anew, from another start.
+    If there are more bits than directions, the directions are rotated again, from another start.
 
     Source: ITQ (Gong and Lazebnik, CVPR 2011) algorithm 1.
     """
@@ -117,7 +118,7 @@ def rotated_components(images: Tensor, bits: int, generator: torch.Generator) ->
 def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (k,), ascending, and eigenvectors (k, k), in double precision.
 
-    In single precision the solver does not converge for few images of many dimensions, most of whose values are 0.
+    In single precision the solver does not converge for few images of many dimensions, where most eigenvalues are 0.
     """
     values, vectors = torch.linalg.eigh(symmetric.double())
     return values.to(symmetric), vectors.to(symmetric)

@@ -1,4 +1,4 @@
-"""Classes of images from names, labels and images without labels, all at once."""
+"""Learns classes of images from names, labels and unlabeled images at once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,26 +16,27 @@ from .unnamed import SAMPLE, find_kinds, number_of_kinds
 
 _TEXT_SHARPNESS = (0.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _LABEL_SHARPNESS = (5.0, 10.0, 15.0, 30.0, 60.0)
-_USUAL = 15.0  # where nothing tells how far to trust texts or labels
-_TEXT_COUNT = 0.5  # labeled images that a class's text counts as in its prototype
-_PRIOR = 0.25  # how much of the first evidence stays: without it posteriors drift to whatever clusters there are
+_USUAL = 15.0  # used if nothing tells how far to trust texts or labels
+_TEXT_COUNT = 0.5  # a class's text counts as this many labeled images in its prototype
+_PRIOR = 0.25  # share of the first evidence that stays; without it posteriors drift to arbitrary clusters
 _FIRST_ROUNDS, _ROUNDS, _INNER_ROUNDS = 4, 4, 2
 _CLUSTERINGS = 4
-_CLEARLY = 0.3  # by how much more of the labeled images clusters must be right than their own labels and the names are
-_MOST_CLUSTERED = 32  # classes: of more, clusters that know no names were never likelier
+_CLEARLY = 0.3  # margin in the share of labeled images by which clusters must beat names and labels
+_MOST_CLUSTERED = 32  # classes; with more, clusters without names were never likelier
 
 
 class Classes(NamedTuple):
-    """What tells classes apart; the first four are those of a `ClassLayer`.
+    """A classifier; the first four attributes are those of a `ClassLayer`.
 
     Attributes:
-        mean: of the features, (d,).
+        mean: mean of the features, (d,).
         basis: principal directions of the features, (d, k).
-        whitening: (k, k), which evens out how images of one class differ.
-        prototypes: of the classes and of kinds without a name after them, (C + U, k), of unit norm.
-        variances: along the principal directions, (k,), and their mean over all d.
+        whitening: (k, k), which evens out the differences of images within a class.
+        prototypes: of the classes and, after them, of unnamed kinds, (C + U, k), of unit norm.
+        variances: along the principal directions, (k,); `mean_variance` is their mean over all d.
         text_sharpness, label_sharpness: how far texts and labels were trusted.
-        accuracy: share of the labeled images whose class the others' labels and the texts give; None where fewer than
+        accuracy: leave-one-out share of the labeled images that texts and the other labels classify correctly; None if
+            fewer than half of the classes have two labeled images.
             half of the classes have two labeled images.
     """
 
@@ -59,32 +60,33 @@ def fit_classes(
     text_center: Tensor | None = None,
     unnamed: int | None = 0,
 ) -> Classes:
-    """Learn the classes from whatever there is.
+    """Learn the classes from names, labels and unlabeled images, whichever are given.
 
-    Texts and labels give each image without a label first probabilities of the classes. How much each of the two counts
-    is chosen by the likelihood of the labeled images, each left out in turn. Then prototypes and probabilities take
-    turns (expectation maximization), in a space that is whitened by how images differ within a class, as in
-    discriminant analysis; a part of the first evidence stays. Names and few labels can mislead. Where classes are few,
-    the same is done from clusters that know neither. The likeliest are taken where no label can be left out, or where
-    they are right about clearly more of the labeled images than names and labels are about those left out.
-    Where the images show more kinds of things than were named, the others are learned along with them (`find_kinds`).
+    Texts and labels give each unlabeled image initial class probabilities. How much each of the two counts is chosen
+    by the leave-one-out likelihood of the labeled images. Then prototypes and probabilities alternate (expectation
+    maximization) in a space that is whitened by how images differ within a class, as in discriminant analysis; part of
+    the initial evidence stays. Names and few labels can mislead. With few classes, the same is therefore done from
+    clusters that know neither. The likelier solution is taken if no label can be left out, or if clusters are right
+    about clearly more of the labeled images than names and labels are about those left out.
+    If the images show more kinds of things than were named, the others are learned along with them (`find_kinds`).
 
-    Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), images without
-    labels as in TransCLIP (Zanella et al., NeurIPS 2024).
+    Source: the combination is ours. Whitening by a shared covariance as in GDA (Wang et al., ICLR 2024), unlabeled
+    images as in TransCLIP (Zanella et al., NeurIPS 2024).
 
     Args:
-        unlabeled: features of images (M, d).
-        labeled: features of images (n, d), n 0 or more; with M at least two images.
-        targets: multi-hot labels of the latter (n, C).
-        texts: directions of the classes among the features (C, d); None for none, where every class needs a label.
-        generator: draws the clusters' starts.
-        text_center: direction (d,) of texts about anything, beside which those of a few classes say more than beside
-            their own mean; None for the latter.
-        unnamed: kinds of things that have no name, 0 or more; None for as many as the images show.
+        unlabeled: image features (M, d).
+        labeled: image features (n, d), n may be 0; at least two images together with M.
+        targets: multi-hot labels (n, C) of the labeled images.
+        texts: directions of the classes in feature space (C, d); None if there are none, and then every class needs a
+            label.
+        generator: source of randomness for initial clusters.
+        text_center: direction (d,) of texts about anything, a better reference for a few classes than their own mean;
+            None for their own mean.
+        unnamed: number of unnamed kinds of things, 0 or more; None to estimate it from the images.
     """
     space = _Space.of(torch.cat([unlabeled, labeled]))
     halved = space.halved
-    shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)  # of an image's classes in it
+    shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)  # of each class in an image
     given = _Images(space.units(unlabeled), space.units(labeled), targets, shares)
 
     def evidence(center: Tensor | None) -> _Evidence:
@@ -122,13 +124,14 @@ def fit_classes(
 
 
 def fit_kinds(images: Tensor, generator: torch.Generator) -> Classes:
-    """Kinds of things among images of which nothing is said: clusters, each a class without a name.
+    """Learn kinds of things from images alone: clusters, each of which is an unnamed class.
 
-    As many as make images that were held out likely (`number_of_kinds`), made finer by the same turns as `fit_classes`.
+    Their number makes held-out images likely (`number_of_kinds`). They are refined by the same alternation as in
+    `fit_classes`.
 
     Args:
-        images: features (M, d), two or more that differ.
-        generator: draws the sample and the clusters' starts.
+        images: features (M, d), at least two of which differ.
+        generator: source of randomness for the sample and initial clusters.
     """
     space = _Space.of(images)
     units = space.units(images)
@@ -154,11 +157,11 @@ def fit_kinds(images: Tensor, generator: torch.Generator) -> Classes:
 
 
 class _Space(NamedTuple):
-    """The principal directions of images, in which classes are learned."""
+    """The principal directions of the images, in which classes are learned."""
 
     mean: Tensor  # of the features, (d,)
     basis: Tensor  # (d, k)
-    variances: Tensor  # along its directions, (k,)
+    variances: Tensor  # along the basis, (k,)
     mean_variance: Tensor  # over all d
 
     @classmethod
@@ -173,26 +176,26 @@ class _Space(NamedTuple):
         return torch.cat([F.normalize((rows - self.mean) @ self.basis, dim=1) for rows in features.split(CHUNK)])
 
     def halved(self, units: Tensor) -> Tensor:
-        """Units (n, k) after half a whitening, regularized, of unit norm again."""
+        """Units (n, k) after half whitening, regularized, of unit norm again."""
         return F.normalize(units * (self.variances + 2 * self.mean_variance).pow(-0.25), dim=1)
 
 
 class _Images(NamedTuple):
-    others: Tensor  # units (M, k), without labels
+    others: Tensor  # units (M, k), unlabeled
     known: Tensor  # units (n, k)
     targets: Tensor  # multi-hot (n, C)
-    shares: Tensor  # of an image's classes in it, (n, C)
+    shares: Tensor  # of each class in an image, (n, C)
 
 
 @dataclass(frozen=True, eq=False)
 class _Evidence:
-    """Of each class for units (m, k): (m, C), as logits."""
+    """Evidence for each class from units (m, k): logits (m, C)."""
 
-    said: Tensor  # directions of the texts (C, k), 0 where there are none
-    shown: Tensor  # those of texts and labeled images together, in the halved space
+    said: Tensor  # directions of the texts (C, k), 0 if there are none
+    shown: Tensor  # directions of texts and labeled images together, in the half-whitened space
     halved: Callable[[Tensor], Tensor]
     text_sharpness: float
-    label_sharpness: float  # 0 where there are no labels
+    label_sharpness: float  # 0 if there are no labels
     accuracy: float | None
 
     def __call__(self, units: Tensor) -> Tensor:
@@ -202,7 +205,7 @@ class _Evidence:
         return found
 
     def staying(self, units: Tensor) -> Tensor:
-        """The part (m, C) of it that stays, computed once: every round would cost two products of all images."""
+        """The part (m, C) that stays, computed once because it costs two products over all images per round."""
         return torch.cat([_PRIOR * self(rows) for rows in units.split(CHUNK)])
 
 
@@ -213,7 +216,7 @@ class _Solution(NamedTuple):
 
 
 def _gather(images: _Images, halved: Callable[[Tensor], Tensor], texts: Tensor | None) -> _Evidence:
-    """What texts (C, k), if there are any, and labeled images say, trusted as far as the latter bear out."""
+    """Evidence from texts (C, k), if any, and labeled images, trusted as far as the labels confirm it."""
     _, known, targets, shares = images
     said = torch.zeros_like(targets.T @ known) if texts is None else texts
     label_sums = targets.T @ halved(known) + _TEXT_COUNT * halved(said)
@@ -236,7 +239,7 @@ def _with_unnamed(
     number: int | None,
     generator: torch.Generator,
 ) -> _Solution | None:
-    """Classes and kinds without a name; None where the classes are all there is. Arguments as of `find_kinds`."""
+    """Classes and unnamed kinds; None if the classes cover all images. Arguments as for `find_kinds`."""
     others, known, targets, shares = images
     sample = others[torch.randperm(len(others), generator=generator)[:SAMPLE].to(others.device)]
 
@@ -268,9 +271,9 @@ def _alternate(
     texts: Tensor,
     staying: Tensor | None,
 ) -> _Solution:
-    """Prototypes and posteriors by turns, from first posteriors (M, C); evidence (M, C), if given, stays.
+    """Alternate prototypes and posteriors, from initial posteriors (M, C); evidence (M, C), if given, stays.
 
-    Texts (C, k), 0 where there are none, join the first rounds, and are all that is known of a class without images.
+    Texts (C, k), 0 if there are none, count in the first rounds; a class without images has nothing else.
     """
     others, known, targets, shares = images
 
@@ -300,13 +303,13 @@ def _alternate(
 
 
 def _share_right(images: _Images, solution: _Solution) -> float:
-    """The share of labeled images whose nearest prototype is that of a class of theirs."""
+    """The share of labeled images whose nearest prototype is that of one of their classes."""
     nearest = (F.normalize(images.known @ solution.whitening, dim=1) @ solution.prototypes.T).argmax(dim=1)
     return images.targets.gather(1, nearest[:, None]).float().mean().item()
 
 
 def _clusterings(units: Tensor, first: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """Posteriors (M, C) of clusters that know neither names nor labels, each called after the class it fits best."""
+    """Posteriors (M, C) of clusters found without names or labels, each assigned to the class it fits best."""
     num_classes = first.shape[1]
     for _ in range(_CLUSTERINGS):
         found = clusters(units, num_classes, generator)
@@ -335,9 +338,9 @@ def _can_leave_out(targets: Tensor) -> bool:
 
 
 def _trust(by_text: Tensor, by_label: Tensor, targets: Tensor, shares: Tensor, has_texts: bool) -> tuple[float, float]:
-    """The sharpness of the evidence of texts and of labels under which the labeled images are likeliest.
+    """The sharpness of text and label evidence that makes the labeled images likeliest.
 
-    With one label a class there is nothing to leave out: only how far texts are right can be seen then.
+    With one label per class nothing can be left out, so only the trust in texts can be estimated.
     """
     if not len(targets):
         return _USUAL, _USUAL
@@ -354,7 +357,7 @@ def _trust(by_text: Tensor, by_label: Tensor, targets: Tensor, shares: Tensor, h
 
 
 def _without_own(images: Tensor, targets: Tensor, sums: Tensor) -> Tensor:
-    """Cosines (n, C) of labeled images to the classes' sums, an image left out of those of its own classes."""
+    """Cosines (n, C) of labeled images to the classes' sums, leaving each image out of its own classes' sums."""
     cosines = images @ F.normalize(sums, dim=1).T
     rows, classes = targets.nonzero(as_tuple=True)
     own = sums[classes] - images[rows]

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHARPNESS = 20.0
-"""Of every component, by cosine."""
+"""The concentration of every component, by cosine."""
 
 CHUNK = 8192
-"""Images that are computed with at once, where what comes of them is wider than they are."""
+"""Images per chunk, for operations whose results are wider than their inputs."""
 
 _CLUSTER_ROUNDS, _WEIGHT_ROUNDS = 15, 10
 
@@ -21,12 +21,12 @@ def log_densities(prototypes: Tensor, units: Tensor) -> Tensor:
 
 
 def posteriors_of(units: Tensor, score: Callable[[Tensor], Tensor], added: Tensor | None = None) -> Tensor:
-    """Probabilities of the components (M, C), in half precision: of 100,000 images and 1,000 classes they take 200 MB.
+    """Probabilities of the components (M, C), in half precision: 200 MB for 100,000 images and 1,000 classes.
 
     Args:
-        units: of images, (M, k).
-        score: gives the log-densities (m, C) of some of them (m, k).
-        added: to the log-densities, (M, C).
+        units: images (M, k).
+        score: computes the log-densities (m, C) of some of them (m, k).
+        added: added to the log-densities, (M, C).
     """
     if added is None:
         return torch.cat([score(rows).softmax(dim=1).half() for rows in units.split(CHUNK)])
@@ -35,18 +35,18 @@ def posteriors_of(units: Tensor, score: Callable[[Tensor], Tensor], added: Tenso
 
 
 def weighted_sums(weights: Tensor, units: Tensor, space: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
-    """Sums (C, d) over images of weight (M, C) times image (M, k), seen in a space of d dimensions."""
+    """Sums (C, d) over images of weight (M, C) times image (M, k), mapped to a space of d dimensions."""
     chunks = zip(weights.split(CHUNK), units.split(CHUNK), strict=True)
     return torch.stack([w.to(rows).T @ space(rows) for w, rows in chunks]).sum(dim=0)
 
 
 def likelihood(prototypes: Tensor, units: Tensor, space: Callable[[Tensor], Tensor]) -> float:
-    """Log-likelihood of units (M, k), seen in a space, under equally frequent components, up to a constant."""
+    """Log-likelihood of units (M, k), mapped to a space, under equally frequent components, up to a constant."""
     return sum(log_densities(prototypes, space(rows)).logsumexp(dim=1).sum().item() for rows in units.split(CHUNK))
 
 
 def held_out_likelihood(prototypes: Tensor, fitted: Tensor, held_out: Tensor) -> float:
-    """Mean log-likelihood of units (h, k), where the components' frequencies are those of other units (f, k)."""
+    """Mean log-likelihood of units (h, k), with component frequencies estimated on other units (f, k)."""
     frequencies = fitted.new_full((len(prototypes),), 1 / len(prototypes))
     for _ in range(_WEIGHT_ROUNDS):
         frequencies = (log_densities(prototypes, fitted) + frequencies.log()).softmax(dim=1).mean(dim=0).clamp(min=1e-9)
@@ -54,7 +54,7 @@ def held_out_likelihood(prototypes: Tensor, fitted: Tensor, held_out: Tensor) ->
 
 
 def clusters(units: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Prototypes (number, k) of clusters of units (M, k): soft k-means on the sphere from a k-means++ start.
+    """Cluster prototypes (number, k) of units (M, k): soft k-means on the sphere from a k-means++ start.
 
     Source: k-means++ (Arthur and Vassilvitskii, SODA 2007).
     """

@@ -1,4 +1,4 @@
-"""Where texts go in code space."""
+"""Maps texts to code space."""
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +13,22 @@ _IMAGES_A_TEXT = 10.0
 def fit_text(
     texts: Tensor, text_codes: Tensor, images: Tensor, image_codes: Tensor, center: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A linear map of texts to the codes that images of what they say have: weight (L, d_t) and bias (L,).
+    """Fit a linear map from texts to the codes of images that they describe: weight (L, d_t) and bias (L,).
 
-    Ridge regression from texts and images, both centered and normalized. The classes' texts count as much as all
-    images, or 10 images each if that is more.
+    Ridge regression from texts and images, both centered and normalized. The classes' texts together count as much as
+    all images, or as 10 images each if that is more.
 
     Args:
         texts: of the classes, (C, d_t).
-        text_codes: what they are to be mapped to, (C, L).
+        text_codes: targets of the texts, (C, L).
         images: features (M, d_t) in the space of the texts; M may be 0.
-        image_codes: theirs, (M, L).
-        center: of texts about anything, (d_t,); None for the mean of these. About their own mean C texts span C - 1
-            dimensions, in which three of them cannot all have codes of their own.
+        image_codes: targets of the images, (M, L).
+        center: center of texts about anything, (d_t,); None for the mean of `texts`. Around their own mean C texts
+            span C - 1 dimensions, too few for three of them to have independent codes.
     """
     mean = texts.mean(dim=0) if center is None else center
     centered = texts - mean
-    scale = centered.norm(dim=1).mean().clamp(min=1e-12)  # one for all: the map is linear in the text
+    scale = centered.norm(dim=1).mean().clamp(min=1e-12)  # the same for all texts, so that the map is linear
     middle = images.mean(dim=0)
     directions = [F.normalize(rows - middle, dim=1) for rows in images.split(CHUNK)]
     inputs = torch.cat([F.normalize(centered, dim=1), *directions])
@@ -47,6 +47,6 @@ def ridge_regression(inputs: Tensor, outputs: Tensor, counts: Tensor, ridge: flo
 
 
 def scale_to_labels(codes: Tensor, lengths: tuple[int, ...]) -> float:
-    """The s that minimizes |I - s Z_b Z_b^T|^2 summed over the lengths, Z_b the first b columns of codes (C, L)."""
+    """The s that minimizes |I - s Z_b Z_b^T|^2 summed over the lengths; Z_b is the first b columns of codes (C, L)."""
     products = [codes[:, :bits] @ codes[:, :bits].T for bits in lengths]
     return sum(p.trace().item() for p in products) / sum(p.square().sum().item() for p in products)

@@ -1,7 +1,7 @@
-"""Kinds of things in an archive that nobody named.
+"""Unnamed kinds of things in an archive.
 
-A few names and labels of an archive of a hundred kinds say nothing of the other kinds, yet each image of these would be
-given one of the names. Clusters without a name take them instead.
+A few names and labels for an archive of a hundred kinds say nothing about the other kinds, yet each image of these
+would be assigned to one of the names. Unnamed clusters take them instead.
 """
 
 from typing import NamedTuple
@@ -14,15 +14,15 @@ from torch import Tensor
 from .mixture import clusters, held_out_likelihood, log_densities
 
 SAMPLE = 8000
-"""Images that are looked at: half of them make clusters, the other half say how good these are."""
+"""Size of the sample: one half is clustered, the other half measures how good the clusters are."""
 
 _NUMBERS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)
 _IMAGES_PER_CLUSTER = 3
-_CLOSED_WITHIN = 1.2  # nats an image; named classes that explain the images so nearly as well as clusters are all
-_AS_GOOD_WITHIN = 0.3  # nats an image
-_FEW_IMAGES = 200  # of which half, a sample to make clusters of, say too little
-_IMAGES_OF_A_KIND = 4  # among so few images
-_LEAST_FOUND = 0.6  # of the labeled images; clusters in which fewer find their class are finer than the classes
+_CLOSED_WITHIN = 1.2  # nats per image; named classes this close to the clusters' likelihood cover everything
+_AS_GOOD_WITHIN = 0.3  # nats per image
+_FEW_IMAGES = 200  # half of them are too small a sample for clustering
+_IMAGES_OF_A_KIND = 4  # with that few images
+_LEAST_FOUND = 0.6  # share of labeled images; clusters in which fewer find their class are finer than the classes
 
 
 class Kinds(NamedTuple):
@@ -30,7 +30,7 @@ class Kinds(NamedTuple):
 
     Attributes:
         prototypes: (J, k), of unit norm.
-        owners: the class each belongs to, (J,); -1 for none.
+        owners: the class that each cluster belongs to, (J,); -1 for none.
     """
 
     prototypes: Tensor
@@ -46,21 +46,21 @@ def find_kinds(
     number: int | None,
     generator: torch.Generator,
 ) -> Kinds | None:
-    """Clusters for the classes and for whatever has no name; None where the named classes are all there is.
+    """Clusters for the classes and for everything unnamed; None if the named classes cover all images.
 
-    The classes are all there is where images that were held out are nearly as likely under them as under any number of
-    clusters. Otherwise there are as many clusters as make them likely, unless these are finer than the classes: then
-    labeled images would not fall into clusters of their own class. A class owns the clusters that most of their
-    labeled images give it, or one that its name and labels fit best.
+    They do if held-out images are nearly as likely under the classes as under any number of clusters. Otherwise the
+    number of clusters is the one that makes held-out images likely, unless these are finer than the classes: labeled
+    images would then not fall into clusters of their own class. A class owns the clusters that most of their labeled
+    images assign to it, or one that its name and labels fit best.
 
     Args:
         sample: images (S, k), of unit norm, in random order.
-        evidence: of names and labels for each class, (S, C).
+        evidence: from names and labels for each class, (S, C).
         known: labeled images (n, k), of unit norm.
-        targets: multi-hot labels of the latter (n, C).
-        classes: prototypes (C, k) of the named classes where each image has to be of one of them.
-        number: of kinds without a name; None for what the images say.
-        generator: draws the clusters' starts.
+        targets: multi-hot labels (n, C) of the labeled images.
+        classes: prototypes (C, k) of the named classes if every image must belong to one of them.
+        number: number of unnamed kinds; None to estimate it from the images.
+        generator: source of randomness for initial clusters.
     """
     num_classes = len(classes)
     if number is not None:
@@ -79,13 +79,13 @@ def find_kinds(
 
 
 def number_of_kinds(sample: Tensor, generator: torch.Generator) -> int:
-    """How many clusters, 2 or more, make images that were held out likely.
+    """The number of clusters, 2 or more, that makes held-out images likely.
 
-    Of fewer than 200 images, at least one for every four.
+    With fewer than 200 images, at least one cluster for every four.
 
     Args:
         sample: images (S, k), of unit norm, in random order.
-        generator: draws the clusters' starts.
+        generator: source of randomness for initial clusters.
     """
     _, likely = _tried(sample[::2], sample[1::2], generator)
     least = len(sample) // _IMAGES_OF_A_KIND if len(sample) < _FEW_IMAGES else 0
@@ -93,14 +93,14 @@ def number_of_kinds(sample: Tensor, generator: torch.Generator) -> int:
 
 
 def _tried(fitted: Tensor, held_out: Tensor, generator: torch.Generator) -> tuple[dict[int, Tensor], dict[int, float]]:
-    """Clusters by their number, and how likely images that were held out are under them."""
+    """Clusters by their number, and the likelihood of held-out images under them."""
     most = max(1, len(fitted) // _IMAGES_PER_CLUSTER)
     tried = {j: clusters(fitted, j, generator) for j in _NUMBERS if j <= most}
     return tried, {j: held_out_likelihood(prototypes, fitted, held_out) for j, prototypes in tried.items()}
 
 
 def _enough(likely: dict[int, float]) -> int:
-    """The fewest clusters that are nearly as likely as any number of them."""
+    """The smallest number of clusters whose likelihood is close to the best."""
     best = max(likely.values())
     return min(j for j in likely if likely[j] >= best - _AS_GOOD_WITHIN)
 
@@ -108,7 +108,7 @@ def _enough(likely: dict[int, float]) -> int:
 def _owners(
     sample: Tensor, evidence: Tensor, known: Tensor, targets: Tensor, prototypes: Tensor, several: bool
 ) -> Tensor:
-    """The class (J,) of each cluster, -1 for none; a class has one cluster, or `several`."""
+    """The class (J,) of each cluster, -1 for none; a class has one cluster, or several if `several`."""
     weights = log_densities(prototypes, sample).softmax(dim=1)  # (S, J)
     mean_evidence = weights.T @ evidence / weights.sum(dim=0)[:, None].clamp(min=1)  # (J, C)
     votes = _votes(known, targets, prototypes)  # (J, C)
@@ -122,7 +122,7 @@ def _owners(
 
 
 def _votes(known: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
-    """How many labeled images of each class fell into each cluster, (J, C)."""
+    """How many labeled images of each class fall into each cluster, (J, C)."""
     return F.one_hot(_nearest(known, prototypes), len(prototypes)).to(targets).T @ targets
 
 
@@ -131,9 +131,9 @@ def _nearest(known: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def _share_found(known: Tensor, targets: Tensor, prototypes: Tensor) -> float:
-    """The share of labeled images that share a cluster with another one of their class.
+    """The share of labeled images that are in a cluster with another image of their class.
 
-    Those of classes with one label are not counted; 1 where there are no others.
+    Images of classes with one label are not counted; 1 if there are no others.
     """
     able = targets * (targets.sum(dim=0) >= 2)
     asked = able.any(dim=1)

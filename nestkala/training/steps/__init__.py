@@ -1,1 +1,1 @@
-"""The steps of `train`: each takes what it needs, and a file holds those of one concern."""
+"""The steps of `train`, one concern per file; each step takes only what it needs."""

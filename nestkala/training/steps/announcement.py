@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins."""
+"""What a run prints before it starts."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def announce(
     broken: Sequence[str],
     accelerator: Accelerator,
 ) -> None:
-    """Print how many images there are, on what is computed, and what a user should know of both."""
+    """Print the number of images, the device, and notes that a user should know."""
     data = "class names alone" if config.data == "none" else config.data
     archive = "" if split.archive is None else f", {len(split.archive)} without labels in the archive {config.archive}"
     print(
@@ -37,9 +37,9 @@ def announce(
         for line in names_in_doubt([config.class_words.get(name, name) for name in dataset.class_names]):
             print(line)
     if config.backbone.endswith(":random"):
-        print("note: the backbone has random weights: this shows that everything runs, not how well it hashes")
+        print("note: the backbone has random weights: this tests that everything runs, not the quality of the codes")
     if config.anchors == "orthonormal":
-        print("note: the text anchors are random orthonormal directions, which say nothing of the classes")
+        print("note: the text anchors are random orthonormal directions, which say nothing about the classes")
     if broken:
         print(left_out(broken, ""))
     _note_short_classes(config, dataset.targets[split.train].sum(axis=0))
@@ -48,14 +48,16 @@ def announce(
 
 
 def left_out(broken: Sequence[str], where: str) -> str:
-    """A warning that these images are not used; one at least."""
-    return f"warning: left out {len(broken)} unreadable images {where}".rstrip() + f", first {broken[0]!r}"
+    """A warning that these images (at least one) are skipped."""
+    return f"warning: skipped {len(broken)} unreadable images {where}".rstrip() + f", the first is {broken[0]!r}"
 
 
 def _note_short_classes(settings: DataSettings, counts: np.ndarray) -> None:
     shots = settings.labels_per_class
     if settings.split is not None or not shots:
         return
-    wanted, why = (1, "") if shots == "all" else (shots, ", by shared labels" if settings.archive is None else "")
+    wanted, why = (
+        (1, "") if shots == "all" else (shots, ", because labels are shared" if settings.archive is None else "")
+    )
     if short := int((counts < wanted).sum()):
         print(f"note: {short} of {len(counts)} classes have fewer than {wanted} training images{why}")

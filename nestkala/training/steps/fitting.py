@@ -29,17 +29,17 @@ def fit(
     folder: Path,
     resumes: bool,
 ) -> Trainer:
-    """Train the model, from the last checkpoint where the run resumes, and write the history of its epochs.
+    """Train the model, from the last checkpoint if the run resumes, and write the history of its epochs.
 
     Args:
-        config: of the run.
-        accelerator: of its processes.
-        model: that starts where training is to.
-        tokens: of the training images (N, ...).
+        config: settings of the run.
+        accelerator: the run's processes.
+        model: the model at the start of training.
+        tokens: tokens of the training images (N, ...).
         targets: their multi-hot labels (N, C).
         centers: hash centers (C, L) that the model starts from, if any.
-        folder: of the run.
-        resumes: whether there is a checkpoint to go on from.
+        folder: folder of the run.
+        resumes: whether there is a checkpoint to resume from.
     """
     main = accelerator.is_main_process
     loss = make_loss(config, model.head, targets, seed=config.seed, centers=centers)
@@ -49,7 +49,7 @@ def fit(
         if main:  # only now, so that a damaged checkpoint leaves the run as it was
             write_text(folder / "config.yaml", dump_config(config))
     elif config.resume is not None and main:
-        print("note: the run ended before its first checkpoint, and begins anew")
+        print("note: the run ended before its first checkpoint and starts again")
     trainer.fit()
     if main:
         write_text(folder / "history.json", history_as_json(trainer.history) + "\n")
@@ -57,7 +57,7 @@ def fit(
 
 
 def learned_codes(loss: NestedLoss, split: Split) -> dict[int, np.ndarray] | None:
-    """{length: packed codes} of the gallery, where all of it was trained on and the loss has codes to be searched."""
+    """{length: packed codes} of the gallery, if all of it was trained on and the loss has codes to be searched."""
     if loss.database_codes is None or not np.isin(split.gallery, split.train).all():
         return None
     number = {index: place for place, index in enumerate(split.train.tolist())}

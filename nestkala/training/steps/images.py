@@ -1,4 +1,4 @@
-"""The images of a run, and who of them trains, asks and is searched."""
+"""The images of a run, and their train/query/gallery split."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from ..trainer import check_batch
 
 
 def load_images(settings: DataSettings, accelerator: Accelerator) -> tuple[ImageDataset, list[str]]:
-    """The data set with its archive, and the names of unreadable images that were left out."""
+    """The data set with its archive, and the names of unreadable images that were skipped."""
     with accelerator.local_main_process_first():  # which may download
         dataset = load_dataset(settings.data, settings.data_root, settings.classes)
     broken: list[str] = []
@@ -26,10 +26,10 @@ def load_images(settings: DataSettings, accelerator: Accelerator) -> tuple[Image
 
 
 def choose_backbone(config: Config, dataset: ImageDataset, show: bool) -> Config:
-    """The settings with a backbone for the data, which is said where none is named.
+    """The settings with a backbone for the data; prints the choice if the settings name none.
 
     Raises:
-        NestKALAError: own features of another width than the backbone's, or images for a backbone of own features.
+        NestKALAError: if features do not have the backbone's width, or a feature backbone is given images.
     """
     if config.backbone == "auto":
         name, reason = suitable_backbone(dataset)
@@ -40,20 +40,20 @@ def choose_backbone(config: Config, dataset: ImageDataset, show: bool) -> Config
         width = dataset.features.shape[1]
         if config.backbone != f"features:{width}":
             raise NestKALAError(
-                f"{config.data} holds features of width {width}: say --backbone features:{width}, not {config.backbone}"
+                f"{config.data} holds features of width {width}: use --backbone features:{width}, not {config.backbone}"
             )
     elif config.backbone.startswith("features:"):
-        raise NestKALAError(f"backbone {config.backbone} needs own features, and {config.data} holds images")
+        raise NestKALAError(f"backbone {config.backbone} needs features, but {config.data} holds images")
     return config
 
 
 def choose_split(config: Config, dataset: ImageDataset) -> Split:
-    """The split that is drawn, or given, or that of the run that goes on.
+    """The split: drawn, given, or that of the resumed run.
 
     Raises:
-        NestKALAError: what is wrong with it, or settings of scores where there are no queries.
+        NestKALAError: if it is invalid, or settings of scores are given without queries.
     """
-    if config.resume is not None and (config.resume / "split.json").exists():  # else it was killed before
+    if config.resume is not None and (config.resume / "split.json").exists():  # otherwise it was killed earlier
         split = load_split(config.resume / "split.json", dataset)
     elif config.split is not None:
         split = load_split(config.split, dataset)
@@ -69,19 +69,19 @@ def choose_split(config: Config, dataset: ImageDataset) -> Split:
         )
     asked = [f"{key} {getattr(config, key)}" for key in ("top_k", "score_features") if getattr(config, key)]
     if asked and not len(split.query):
-        raise NestKALAError(f"{', '.join(asked)} cannot be: there are no queries to score with (--queries N draws N)")
+        raise NestKALAError(f"{', '.join(asked)} cannot be used: there are no queries (--queries N draws N)")
     return split if config.gallery == "all" else replace(split, gallery=split.train)
 
 
 def check_training(config: Config, num_images: int, processes: int) -> bool:
-    """Whether there is training on so many labeled images.
+    """Whether there is any training with this many labeled images.
 
     Raises:
-        NestKALAError: they are too few for the settings.
+        NestKALAError: if they are too few for the settings.
     """
     if config.trains and num_images:
         check_batch(config, num_images, processes)
         return True
     if not config.starts_in_closed_form:
-        raise NestKALAError(f"{config.data} has no labeled image to train on, which needs a start from text")
+        raise NestKALAError(f"{config.data} has no labeled images: training without labels needs a start from text")
     return False

@@ -1,4 +1,4 @@
-"""The model that a run trains: its towers, its first weights, and its start."""
+"""The model that a run trains: its towers, its initial weights, and its start."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from .tokens import unlabeled_batches
 def load_towers(
     config: Config, class_names: tuple[str, ...], accelerator: Accelerator
 ) -> tuple[Backbone, Tensor, Tensor | None]:
-    """The backbone, the classes' anchors (C, d_t), and the center of texts (d_t,) for a start that uses them."""
+    """The backbone, the classes' anchors (C, d_t), and the text center (d_t,) if the start uses it."""
     with accelerator.local_main_process_first():  # which may download
         backbone = load_backbone(config.backbone, config.num_adapted)
         anchors = class_anchors(config, backbone, class_names, seed=config.seed)
@@ -32,7 +32,7 @@ def load_towers(
 
 
 def new_model(config: Config, spec: ModelSpec, backbone: Backbone, anchors: Tensor, device: torch.device) -> HashModel:
-    """The model at random, drawn by the run's seed."""
+    """The model with random weights, drawn with the run's seed."""
     with seeded(config.seed):
         model = spec.build(backbone.tower, anchors).to(device)
     return model.double() if config.precision == "fp64" else model
@@ -49,18 +49,18 @@ def find_start(
     center: Tensor | None,
     show: bool,
 ) -> tuple[Start | None, list[int]]:
-    """The start in closed form, where the settings ask for one, and unreadable images of the archive.
+    """The closed-form start, if the settings ask for one, and unreadable images of the archive.
 
     Args:
-        config: of the run.
-        model: as `new_model` made it, which stays as it is.
-        source: of tokens.
-        dataset: whose images they are.
-        split: which of them have no labels.
+        config: settings of the run.
+        model: from `new_model`; not modified.
+        source: source of tokens.
+        dataset: data set of the images.
+        split: says which images are unlabeled.
         labeled: tokens of the training images, in batches.
-        targets: multi-hot labels (N, C) of those.
-        center: of texts, as `load_towers` gives it.
-        show: whether to show a bar, and say how many images are left out.
+        targets: their multi-hot labels (N, C).
+        center: text center from `load_towers`.
+        show: whether to show a progress bar and report skipped images.
     """
     if not config.starts_in_closed_form:
         return None, []

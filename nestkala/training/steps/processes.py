@@ -1,4 +1,4 @@
-"""The processes of a run, and the tracker that they report to."""
+"""The processes of a run, and its experiment tracker."""
 
 from pathlib import Path
 
@@ -19,15 +19,15 @@ def join_processes(config: Config) -> Accelerator:
     """The processes that a launcher started, or this one alone.
 
     Raises:
-        NestKALAError: a precision that there is not here, a launcher that asks for another training, or a tracker that
-            is not installed.
+        NestKALAError: if the precision is not available, the launcher asks for something that would change the
+            training, or a tracker is not installed.
     """
     torch.set_num_threads(compute_threads(config.threads))
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise NestKALAError("precision fp16 needs a GPU: use bf16 or fp32 here")
     check_launcher(config.precision)
-    data_seed = config.seed * 2**20  # epochs are added to it: no two seeds share an order
-    AcceleratorState._reset_state()  # or a second run in one process could not choose another precision
+    data_seed = config.seed * 2**20  # epochs are added to it, so that no two seeds share an order
+    AcceleratorState._reset_state()  # so that a second run in one process can choose another precision
     accelerator = Accelerator(
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
@@ -39,12 +39,12 @@ def join_processes(config: Config) -> Accelerator:
 
 
 def start_tracker(config: Config, accelerator: Accelerator, folder: Path) -> None:
-    """Report to the tracker that the settings name, if any. Raises NestKALAError where it cannot start."""
+    """Start the tracker from the settings, if any. Raises NestKALAError if it cannot start."""
     if config.tracker == "none":
         return
     accelerator.project_configuration.set_directories(str(folder))
     accelerator.log_with = filter_trackers(config.tracker, folder)
     try:
         accelerator.init_trackers("nestkala", config={key: str(value) for key, value in config})
-    except Exception as error:  # each tracker has errors of its own
+    except Exception as error:  # each tracker has its own errors
         raise NestKALAError(f"tracker '{config.tracker}' cannot start: {error}") from error

@@ -22,14 +22,14 @@ def score(
     split: Split,
     learned: dict[int, np.ndarray] | None,
 ) -> RunMetrics:
-    """What the codes are worth at every length, of queries and near copies in the gallery; whole on the main process.
+    """Quality of the codes at every length, for queries and near copies; complete on the main process only.
 
     Args:
-        settings: how it is scored.
-        trained: which every process has.
-        dataset: whose images they are.
-        split: which of them ask and are searched.
-        learned: codes of the gallery that the loss learned (`learned_codes`), to be searched instead of the network's.
+        settings: evaluation settings.
+        trained: the trained model, present in every process.
+        dataset: data set of the images.
+        split: says which images are queries and which are searched.
+        learned: gallery codes that the loss learned (`learned_codes`), searched instead of the network's.
     """
     metrics = RunMetrics(searched="learned codes" if learned else RunMetrics.searched)
     accelerator, head = trained.accelerator, trained.model.head
@@ -71,9 +71,9 @@ def score(
 
 
 def constant_bits(codes: np.ndarray, length: int) -> list[int]:
-    """The bits, from 0, that are the same in all of these packed codes of `length` bits: they tell nothing apart.
+    """The bits, from 0, that are the same in all of these packed codes of `length` bits and so carry no information.
 
-    Of no codes none is.
+    Without codes there are none.
     """
     signs = unpack(codes, length)
     return np.flatnonzero((signs == signs[0]).all(axis=0)).tolist() if len(codes) else []

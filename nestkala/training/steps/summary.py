@@ -1,4 +1,4 @@
-"""What a run says of itself at its end."""
+"""What a run prints at its end."""
 
 from tabulate import tabulate
 
@@ -9,9 +9,9 @@ from ..metrics_file import RunMetrics
 
 
 def table(metrics: RunMetrics) -> str:
-    """The scores by length as a Markdown table; all lengths come from the one training whose seconds it gives.
+    """The scores by length as a Markdown table; all lengths come from the one training run whose seconds it gives.
 
-    A sentence says so where there were no queries to score with.
+    If there were no queries, it says so instead.
     """
     shown = {name: title for name, title in SCORE_TITLES.items() if any(name in of for of in metrics.lengths.values())}
     unscored = [] if "map" in shown else ["no mAP: there are no queries (--queries N draws N of the labeled images)"]
@@ -26,10 +26,10 @@ def table(metrics: RunMetrics) -> str:
 
 
 def remarks(metrics: RunMetrics, config: Config) -> list[str]:
-    """What a reader of the table should know."""
+    """Notes for a reader of the table."""
     seconds = metrics.seconds
     lines = [
-        f"one model gives all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
+        f"one model for all lengths; seconds: {seconds['tokens']:.1f} tokens of the training images, "
         f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} encoding and evaluation"
     ]
     if any("copy_recall_at_1" in scores for scores in metrics.lengths.values()):
@@ -50,14 +50,14 @@ def remarks(metrics: RunMetrics, config: Config) -> list[str]:
         lines.append(f"leave-one-out estimate: {known} give {share} of the labeled images their class")
     if metrics.unnamed_kinds:
         lines.append(
-            f"note: the images show more kinds of things than were named: {metrics.unnamed_kinds} clusters without a "
-            "name stand for the others (--unnamed-kinds 0 if every image is of a named class)"
+            f"note: the images show more kinds of things than were named: {metrics.unnamed_kinds} unnamed clusters "
+            "stand for the others (--unnamed-kinds 0 if every image belongs to a named class)"
         )
     if metrics.searched == "learned codes":
-        lines.append(f"note: the gallery's codes are those that {config.loss} learned, the queries' are the network's")
+        lines.append(f"note: gallery codes were learned by {config.loss}, query codes come from the network")
     if dead := metrics.constant_bits:
         lines.append(
-            f"warning: {len(dead)} of {config.lengths[-1]} bits are the same on all training images "
+            f"warning: {len(dead)} of {config.lengths[-1]} bits are the same for all training images "
             f"(numbers {', '.join(map(str, dead))})"
         )
     return [*lines, *(f"{line} (gallery)" for line in metrics.warnings)]

@@ -1,4 +1,4 @@
-"""Where a run takes the tokens of its images from."""
+"""Where a run gets the tokens of its images."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ from ...utils.machine import decoding_workers
 
 def token_source(settings: MachineSettings, spec: ModelSpec, backbone: Backbone, dataset: ImageDataset) -> TokenSource:
     """The source of a data set's tokens for this model, with the cache that the settings ask for."""
-    cache = None  # own features are as quickly read as cached ones
+    cache = None  # features are as fast to read as cached tokens
     if settings.cache_gb > 0 and not isinstance(dataset, FeatureDataset):
         on = f"{backbone.tower.device.type} by {settings.encode_batch_size}"
         kind = f"version 1: {spec.fingerprint} {settings.precision} last {spec.num_adapted} blocks on {on}"
@@ -30,10 +30,10 @@ def token_source(settings: MachineSettings, spec: ModelSpec, backbone: Backbone,
 def unlabeled_batches(
     source: TokenSource, dataset: ImageDataset, split: Split, most: int, broken: list[int], show: bool
 ) -> Iterator[Tensor]:
-    """Tokens of the images whose labels are not looked at; those of an archive that cannot be read go to `broken`."""
+    """Tokens of the unlabeled images; those of an archive that cannot be read are appended to `broken`."""
     chosen = np.setdiff1d(split.unlabeled[:most], split.train).tolist()
     label = "images without labels" if show else None
     yield from source.batches(dataset, chosen, label, broken=None if split.archive is None else broken)
     if chosen and len(broken) == len(chosen):
         first = dataset.names[broken[0]]
-        raise NestKALAError(f"none of the {len(broken)} images of the archive can be read, the first is {first!r}")
+        raise NestKALAError(f"none of the {len(broken)} images of the archive can be read; the first is {first!r}")

@@ -1,4 +1,4 @@
-"""Codes and features of many images, of which every process computes a share."""
+"""Codes and features of many images, shared among the processes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from ...tokens.source import Images, TokenSource
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The model at the end of training.
+    """The model after training.
 
     Attributes:
-        accelerator: of the run's processes, which all ask for the same.
-        model: that encodes.
-        source: of tokens.
+        accelerator: the run's processes, which must all make the same calls.
+        model: the model that encodes.
+        source: source of tokens.
     """
 
     accelerator: Accelerator
@@ -30,12 +30,12 @@ class TrainedModel:
     source: TokenSource
 
     def codes(self, images: Images, indices: np.ndarray, name: str) -> NDArray[np.uint8]:
-        """Packed codes of the images named, in that order, behind a bar with their name."""
+        """Packed codes of the images at `indices`, in that order; the progress bar shows `name`."""
         label = f"encoding {name}" if self.accelerator.is_main_process else None
         return self._shared(indices, lambda share: packed_codes(self.model, self.source, images, share, label))
 
     def frozen_features(self, images: Images, indices: np.ndarray) -> NDArray[np.floating]:
-        """What the backbone gives without its adapter, (n, d)."""
+        """The backbone's output without its adapter, (n, d)."""
         return self._shared(indices, lambda share: self._frozen(images, share))
 
     @torch.no_grad()
