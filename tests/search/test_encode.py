@@ -113,7 +113,7 @@ def test_one_index_is_made_of_the_shards_and_follows_the_folder(
     part.save(tmp_path / "part.index")
     for flag in ("--workers", "--save-every"):
         assert main(["index", str(out), str(tmp_path / "part.index"), flag, "2"]) == 2
-        assert "holds codes already: leave out --workers, --save-every and --backend" in capsys.readouterr().err
+        assert "already holds codes: leave out --workers, --save-every and --backend" in capsys.readouterr().err
     assert main(["index", str(out), str(tmp_path / "part.index"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["added"] == 2
     assert held([PrefixIndex.load(tmp_path / "part.index")]) == expected | {NAMES[0]: "000000"}

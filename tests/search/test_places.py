@@ -176,7 +176,7 @@ def test_folders_that_cannot_be_told_apart_are_refused(home: Path, capsys: pytes
     draw(home / "other" / "photos" / "1.png", 1)
     assert "two folders are called 'photos'" in refused(capsys, "index", "photos", "other/photos", "all.index")
     assert "one is inside the other" in refused(capsys, "index", "photos", "photos/2019", "all.index")
-    assert "name the file of their index, --index FILE" in refused(capsys, "index", "photos", "family")
+    assert "name their index with --index FILE" in refused(capsys, "index", "photos", "family")
     assert "is the index of" in refused(capsys, "index", "family", "photos.index")
     assert not Path("all.index").exists()
 

@@ -72,7 +72,7 @@ def watching(photos: Path, noise_model: Path) -> Iterator[Watching]:
     started = Watching(photos, "--model", noise_model)
     try:
         assert started.told()["images"] == 8
-        assert started.warned() == f"watching {photos} (Ctrl-C stops it)"
+        assert started.warned() == f"watching {photos} (press Ctrl-C to stop)"
         yield started
     finally:
         started.process.kill()
