@@ -157,7 +157,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
     text = (moved / "model.json").read_text().replace('"rank": 1', '"rank": 1 ')
     (moved / "model.json").write_text(text)
     assert main(["search", str(index), str(photos / "0.png"), "--model", str(moved)]) == 2
-    assert "is not the one that the index was made with" in capsys.readouterr().err
+    assert "the index was made with a different model than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "absent.db", "PHOTOS/0.png"], "there is no index absent.db"),
         (["search", "INDEX"], "give an image or a sentence to search for"),
         (["search", "INDEX", " "], "a query is empty"),
-        (["search", "INDEX", "PHOTOS"], "is a folder: ask with an image"),
-        (["search", "PHOTOS/sub", "PHOTOS/0.png"], "is a folder, and there is no index"),
+        (["search", "INDEX", "PHOTOS"], "is a folder: search for an image"),
+        (["search", "PHOTOS/sub", "PHOTOS/0.png"], "is a folder without an index"),
         (["search", "INDEX", "a dog", "--rescore"], "leave it out for sentences"),
         (["search", "INDEX", "3.png", "--not", "4.png", "--bits", "4"], "leave out --bits, --radius and --rescore"),
         (["search", "INDEX", "3.png", "--not", "absent.png"], "cannot read image"),
         (["duplicates", "INDEX", "--max-distance", "20"], "--max-distance must be 0 to 19, not 20"),
-        (["duplicates", "PHOTOS/sub"], "is a folder, and there is no index"),
+        (["duplicates", "PHOTOS/sub"], "is a folder without an index"),
         (["duplicates", "absent.index"], "there is no index absent.index"),
         (["classify", "MODEL"], "give an image or a folder of images"),
         (["classify", "MODEL", "PHOTOS/empty"], "no images in"),
@@ -193,9 +193,9 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["classify", "PHOTOS", "PHOTOS/0.png"], "photos holds no trained model: there is no model.json"),
         (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
         (["index", "PHOTOS/empty", "new.index"], "holds no images: there is nothing to fit codes to"),
-        (["index", "PHOTOS/sub", "INDEX"], "is the index of"),
+        (["index", "PHOTOS/sub", "INDEX"], "is an index of"),
         (["index", "PHOTOS", "INDEX", "--workers", "-1"], "workers must be 0 or more, not -1"),
-        (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is no folder"),
+        (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is not a folder"),
     ],
 )
 def test_mistakes_are_told_in_a_line(
@@ -356,7 +356,7 @@ def test_an_update_of_an_empty_folder_changes_nothing_unasked(
     capsys.readouterr()
     assert main(["index", str(photos), str(index)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: 16 of 16 images in the index are no longer in")
+    assert line.startswith("error: 16 of 16 indexed images are no longer in")
     assert "--allow-removal" in line
     assert index.read_bytes() == before
     assert main(["index", str(photos), str(index), "--allow-removal"]) == 0

@@ -464,4 +464,4 @@ def test_the_commands_work_with_postgresql_in_place_of_a_file(
     changes = told("index", photos, again)  # nothing was lost before
     assert (changes["images"], changes["removed"]) == (10, ["6.png"])
     (tmp_path / "other").mkdir()
-    assert f"{shown}#nestkala is the index of" in refused("index", tmp_path / "other", address)
+    assert f"{shown}#nestkala is an index of" in refused("index", tmp_path / "other", address)
