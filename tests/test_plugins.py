@@ -111,7 +111,7 @@ def test_an_unknown_loss_is_answered_with_the_nearest() -> None:
 
 def test_the_list_of_losses_shows_that_hswd_goes_with_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "losses"]) == 0
-    assert "NAME-hswd: any of them with HSWD (Doan et al., CVPR 2022)" in capsys.readouterr().out
+    assert "NAME-hswd: any of these losses with HSWD (Doan et al., CVPR 2022)" in capsys.readouterr().out
     assert main(["list", "losses", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["with_hswd"] for row in rows] == [f"{name}-hswd" for name in plugins("losses")]

@@ -1,4 +1,4 @@
-"""The subcommands of `nestkala`, each a dataclass of its arguments with `run`. Torch is imported only there."""
+"""The subcommands of `nestkala`: one dataclass of arguments each, with a `run` method. Only `run` imports torch."""
 
 from .advise import Advise
 from .cache import Cache

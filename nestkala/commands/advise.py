@@ -10,22 +10,25 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Advise:
-    """Say which code length to search at: quality, bytes and time of every one, from one pass."""
+    """Recommend a code length to search at.
+
+    Measures the quality, size and search time of every length in one pass.
+    """
 
     run_folder: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """folder that training left; its queries are searched in its gallery"""
+    """run folder from training; its queries are searched in its gallery"""
 
     min_map: float | None = None
-    """tie-aware mAP that is needed: the shortest length that has it is recommended"""
+    """required tie-aware mAP; the shortest length that reaches it is recommended"""
 
     max_ms: float | None = None
-    """milliseconds that a search may take"""
+    """maximum time per search, in milliseconds"""
 
     max_bytes: int | None = None
-    """bytes that an image's code may take"""
+    """maximum size of one image's code, in bytes"""
 
     plot: Path | None = None
-    """write a picture of quality against bytes to this file, PNG or SVG"""
+    """write a plot of quality against bytes to this PNG or SVG file"""
 
     json: bool = False
     """print all lengths and the recommended one as JSON"""
@@ -55,12 +58,11 @@ class Advise:
         formats = {"bits": "", "bytes": "", **scores, "ms": ".3f"}
         shown = {name: digits for name, digits in formats.items() if getattr(chosen, name) is not None}
         rows = [(*(getattr(length, name) for name in shown), "*" if length is chosen else "") for length in lengths]
-        titles = [{**SCORE_TITLES, "ms": "ms a search"}.get(name, name) for name in shown]
+        titles = [{**SCORE_TITLES, "ms": "ms/search"}.get(name, name) for name in shown]
         print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=tuple(shown.values())))
         quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
+        each = f"{chosen.bytes} byte{'s' * (chosen.bytes > 1)} per image"
         print(codes.asked)
         if self.plot is not None:
             print(f"plot: {self.plot}")
-        print(
-            f"recommended: {chosen.bits} bits, {quality}, {chosen.bytes} byte{'s' * (chosen.bytes > 1)} an image: {why}"
-        )
+        print(f"recommended: {chosen.bits} bits, {quality}, {each}: {why}")

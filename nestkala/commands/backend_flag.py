@@ -1,4 +1,4 @@
-"""The flag --backend, which several commands have."""
+"""The --backend flag, shared by several commands."""
 
 from typing import Annotated
 
@@ -9,8 +9,8 @@ from ..runtimes.names import Backend
 BackendFlag = Annotated[
     Backend,
     arg(
-        help="what computes images' features. ONNX Runtime (onnx) and OpenVINO (openvino) are faster than torch on "
-        "processors, and export the model once; openvino-bf16 rounds to bfloat16, for about twice the speed where the "
-        "processor has it; auto is the fastest that is installed and gives the same codes"
+        help="runtime that computes image features. ONNX Runtime (onnx) and OpenVINO (openvino) are faster than torch "
+        "on CPUs and export the model once; openvino-bf16 rounds to bfloat16, about twice as fast on CPUs that support "
+        "it; auto picks the fastest installed one that gives the same codes"
     ),
 ]

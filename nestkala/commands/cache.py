@@ -10,16 +10,19 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Cache:
-    """Show or clear the cache: tokens that the frozen backbone made of images, and models exported for --backend."""
+    """Show or clear the cache.
+
+    It holds image tokens from frozen backbones and models exported for --backend.
+    """
 
     action: Positional[Literal["show", "clear"]] = "show"
-    """show the folder and its size, or delete what is cached in it"""
+    """show the cache folder and its size, or delete its contents"""
 
     folder: Path | None = None
-    """by default NESTKALA_CACHE or ~/.cache/nestkala/tokens"""
+    """cache folder (default: $NESTKALA_CACHE or ~/.cache/nestkala/tokens)"""
 
     json: bool = False
-    """print what is there, or was deleted, as JSON"""
+    """print what was found or deleted as JSON"""
 
     def run(self) -> None:
         from ..runtimes.cache import ExportCache

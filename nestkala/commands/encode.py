@@ -12,33 +12,34 @@ from .backend_flag import BackendFlag
 
 @dataclass(frozen=True)
 class Encode:
-    """Encode a large folder of images, over processes and machines; interrupted, it goes on where it stopped.
+    """Encode a large folder of images, on one or more processes or machines.
 
-    One process: nestkala encode. Several: accelerate launch --num_processes 4 -m nestkala.encode, the same arguments.
+    If interrupted, run the same command again to resume. For several processes, run accelerate launch
+    --num_processes 4 -m nestkala.encode with the same arguments.
     """
 
     folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]
-    """of images, with all its subfolders"""
+    """folder of images; subfolders are included"""
 
     output: Positional[Annotated[Path, arg(metavar="OUTPUT")]]
-    """folder of shards to write, which all processes see; `nestkala index OUTPUT INDEX` makes one index of it"""
+    """folder to write shards to, visible to all processes; `nestkala index OUTPUT INDEX` turns it into one index"""
 
     model: str
-    """run folder, or "owner/name" on the Hugging Face hub"""
+    """run folder, or "owner/name" on the Hugging Face Hub"""
 
     shard_size: int = 8192
-    """images a shard: so many are lost at most by an interruption"""
+    """images per shard, and the most work an interruption can lose"""
 
     workers: int | None = None
-    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
+    """number of threads that decode images, 0 for none (default: one per core, at most 8)"""
 
     backend: BackendFlag = "torch"
 
     skip_unlisted: bool = False
-    """leave out for good folders and files that cannot be listed, which are an error otherwise"""
+    """permanently skip folders and files that cannot be listed, instead of stopping with an error"""
 
     json: bool = False
-    """print what was done as JSON"""
+    """print a summary as JSON"""
 
     def run(self) -> None:
         from accelerate import PartialState

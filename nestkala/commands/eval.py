@@ -15,35 +15,35 @@ from ..utils.errors import NestKALAError
 
 @dataclass(frozen=True)
 class Eval:
-    """Score a run's model on its own queries and gallery, at any prefix length, by image, class name and near copy.
+    """Score a run's model on its own queries and gallery, at any prefix length.
 
-    The near copies are of images in the gallery, cropped, scaled and saved again: copy@1 and copy@10 say how often one
-    finds its original first, and among the first ten.
+    Queries are images, class names and near copies. A near copy is a gallery image that was cropped, scaled and saved
+    again: copy@1 and copy@10 are the share of copies that find their original first or among the first ten.
 
-    Of several runs, mean and standard deviation over seeds of the same settings, on the same data.
+    For several runs, prints the mean and standard deviation over seeds with the same settings and data.
     """
 
     run_folders: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
-    """folders that training left, whose data is still there"""
+    """run folders from training; their data must still be available"""
 
     lengths: Annotated[tuple[int, ...], comma_separated(int, "BITS,BITS,...")] = ()
-    """to score; by default those that the first run was trained at"""
+    """code lengths to score (default: the training lengths of the first run)"""
 
     json: bool = False
-    """print the scores of each run as JSON"""
+    """print each run's scores as JSON"""
 
     def run(self) -> None:
         from ..analysis.finished_run import FinishedRun, score_run
         from ..report.groups import group_runs
 
         if not self.run_folders:
-            raise NestKALAError("name a run folder, or several")
+            raise NestKALAError("give one or more run folders")
         runs = [FinishedRun.open(folder) for folder in self.run_folders]
         groups = group_runs(runs, same_data=False)
         lengths = self.lengths or runs[0].hasher.lengths
         for run in runs:
             for bits in lengths:
-                run.hasher.columns(bits)  # a mistake is told before anything is encoded
+                run.hasher.columns(bits)  # reports mistakes before anything is encoded
         found, asked = {}, {}
         for run in runs:
             codes = run.encode(progress=not self.json)
@@ -67,7 +67,7 @@ class Eval:
 
 
 def _table(found: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """The scores {name: value} of each run, by length, in Markdown; of several runs their mean and deviation."""
+    """A Markdown table of the scores {name: value} by length; for several runs, their mean and standard deviation."""
     from tabulate import tabulate
 
     from ..evaluation.titles import SCORE_TITLES
@@ -84,7 +84,7 @@ def _table(found: Sequence[Sequence[dict[str, Any]]]) -> str:
         means = [_cell([scores[name] for scores in of_length]) for name in shown]
         rows.append((str(of_length[0]["bits"]), *means[:2], *interval, *means[2:]))
     titles = list(shown.values())
-    headers = ("bits", *titles[:2], *(() if several else ("its 95 % interval",)), *titles[2:])
+    headers = ("bits", *titles[:2], *(() if several else ("95 % interval",)), *titles[2:])
     return tabulate(rows, headers, "github", disable_numparse=True, stralign="right")
 
 

@@ -18,55 +18,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Train and score all that an experiment file compares, and write its tables as Markdown, LaTeX and JSON.
+    """Run the experiments described in YAML files and write tables of the results.
 
-    Every run is kept: the same command goes on where it stopped, and repeats nothing that is finished.
+    Tables are written as Markdown, LaTeX and JSON. Every run is kept: after an interruption, the same command resumes
+    and repeats nothing that is finished.
     """
 
     files: Positional[Annotated[tuple[str, ...], arg(metavar="FILE")]]
-    """shipped experiments (docs/experiments.md lists them) or paths of YAML files"""
+    """names of built-in experiments (see docs/experiments.md) or paths to YAML files"""
 
     data: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER")] = ()
-    """where data sets of the file lie on this machine; those that are not there are left out, and named"""
+    """locations of the file's data sets on this machine; missing data sets are reported and skipped"""
 
     backbone: str | None = None
-    """for all runs, instead of the file's"""
+    """backbone for all runs, overriding the file"""
 
     epochs: int | None = None
-    """for all runs that train, instead of the file's"""
+    """number of epochs for all runs that train, overriding the file"""
 
     seeds: int | None = None
-    """how many, instead of the file's"""
+    """number of seeds, overriding the file"""
 
     shots: Annotated[tuple[int, ...], comma_separated(int, "SHOTS,SHOTS,...")] = ()
-    """only these of the file's"""
+    """run only these shot counts from the file"""
 
     only: Annotated[tuple[str, ...], arg(metavar="METHOD")] = ()
-    """only these of the file's methods"""
+    """run only these methods from the file"""
 
     runs: Path = Path("runs/experiments")
-    """folder of run folders"""
+    """folder that holds the run folders"""
 
     output: Path | None = None
-    """folder of the tables; by default that of the runs"""
+    """folder to write the tables to (default: the folder given by --runs)"""
 
     dry_run: bool = False
-    """list the runs and whether they are finished, and do nothing"""
+    """list the runs and their status without running anything"""
 
     def run(self) -> None:
         from ..experiments import check_shared, load_experiment
 
         if not self.files:
-            raise NestKALAError("name an experiment file, or several")
+            raise NestKALAError("give one or more experiment files")
         experiments = [load_experiment(name) for name in self.files]
         for name, number in Counter(experiment.name for experiment in experiments).items():
             if number > 1:
-                raise NestKALAError(f"{number} of the files have the name {name}, which their tables share: say one")
+                raise NestKALAError(
+                    f"{number} files share the name {name}, and so would their tables: give one of them"
+                )
         for experiment in experiments:
             check_shared(experiment)
         folders = dict(self._folder(word, experiments) for word in self.data)
         if len(folders) < len(self.data):
-            raise NestKALAError(f"--data names a data set twice: {' '.join(self.data)}")
+            raise NestKALAError(f"--data gives a data set twice: {' '.join(self.data)}")
         restricted = [experiment.restricted(self.seeds, self.shots, self.only) for experiment in experiments]
         for experiment in restricted:
             self._run(experiment, folders)
@@ -87,7 +90,7 @@ class Experiment:
         absent = {} if self.dry_run else absent_data(experiment, folders)
         for name, reason in absent.items():
             print(
-                f"{experiment.name} leaves out {name}: {reason}; --data '{name}=FOLDER' says where it is",
+                f"{experiment.name}: skipping {name}: {reason}; give its location with --data '{name}=FOLDER'",
                 file=sys.stderr,
             )
         given = {"backbone": self.backbone, "epochs": self.epochs}
@@ -99,7 +102,7 @@ class Experiment:
             else:
                 finish(grid.runs)
         if not all(run.is_finished for grid in tuning for run in grid.runs):
-            print(f"{experiment.name}: its own runs are known once these are finished")
+            print(f"{experiment.name}: its own runs are listed once these are finished")
             return
         experiment = tuned(experiment, tuning)
         grid = make_grid(experiment, self.runs, folders, absent, overrides)
@@ -121,7 +124,7 @@ class Experiment:
 
 
 def _listing(grid: "Grid") -> str:
-    """A line a run, and how many are finished."""
+    """One line per run, and how many are finished."""
     states = ["diverged" if run.has_diverged else "finished" if run.is_finished else "to do" for run in grid.runs]
     lines = [f"{state:8}  {run.folder}" for run, state in zip(grid.runs, states, strict=True)]
     done = sum(state != "to do" for state in states)

@@ -10,20 +10,20 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Export:
-    """Take a trained encoder to ONNX, or an index's codes to numpy or faiss; the output's suffix chooses."""
+    """Export a trained encoder to ONNX, or an index's codes to NumPy or Faiss; the output suffix decides which."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """for .onnx a run folder, or "owner/name" on the Hugging Face hub; for .npy and .faiss an index: a file, or where
-    Milvus or PostgreSQL keeps it"""
+    """for .onnx, a run folder or "owner/name" on the Hugging Face Hub; for .npy and .faiss, an index: a file, or a
+    Milvus or PostgreSQL address"""
 
     output: Positional[Annotated[Path, arg(metavar="OUTPUT")]]
-    """file to write, ending in .onnx, .npy or .faiss; the ids of codes go beside it, to .ids.json"""
+    """file to write, ending in .onnx, .npy or .faiss; image ids go into an .ids.json file next to it"""
 
     bits: int | None = None
-    """length of the codes, by default all"""
+    """code length (default: all bits)"""
 
     json: bool = False
-    """print the names of the files as JSON"""
+    """print the names of the files written as JSON"""
 
     def run(self) -> None:
         from ..hasher import Hasher

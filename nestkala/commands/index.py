@@ -25,58 +25,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Index:
-    """Index folders of images, or bring their index up to date: only new, changed and deleted files are touched.
+    """Index folders of images, or update an existing index.
 
-    Without --model nothing needs to be trained or named: codes are fitted to the images themselves, and the model is
-    kept in INDEX.model beside the index. Of a folder that `nestkala encode` wrote, the images are added that the index
-    does not have.
+    Updating processes only new, changed and deleted files. Without --model, nothing needs to be trained: codes are
+    fitted to the images themselves, and the model is saved in INDEX.model next to the index. For a folder written by
+    `nestkala encode`, images that are missing from the index are added.
     """
 
     paths: Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER [FOLDER ...] [INDEX]")]]
-    """of images, with all its subfolders; several make one index, in which images are called FOLDER/PATH. Or a folder
-    that `nestkala encode` wrote. The file of the index may come last: nestkala index photos photos.index. If it is
-    given alone, it is brought up to date with the folders that it has"""
+    """folders of images, including subfolders, or one folder written by `nestkala encode`. Several folders make one
+    index, with images named FOLDER/PATH. The index file may come last: nestkala index photos photos.index. An index
+    file alone is updated from its own folders"""
 
     index: str | None = None
-    """file to write, or to bring up to date, by default FOLDER.index; or where PostgreSQL keeps it,
-    postgresql://USER@HOST:PORT/DATABASE, with #TABLE behind it if need be; or where Milvus does: http://HOST:PORT, or a
-    file of Milvus Lite that ends in .db, with #COLLECTION behind it if need be"""
+    """index to create or update (default: the file FOLDER.index). For PostgreSQL,
+    postgresql://USER@HOST:PORT/DATABASE[#TABLE]; for Milvus, http://HOST:PORT[#COLLECTION], or a Milvus Lite file
+    FILE.db[#COLLECTION]"""
 
     model: str | None = None
-    """run folder, or "owner/name" on the Hugging Face hub; an index that is there knows its own, and a new one gets a
-    model that is fitted to the images. If it is another model than that of an index that is there, all images are
-    encoded anew, and the index is replaced once that is done"""
+    """run folder, or "owner/name" on the Hugging Face Hub (default: the model of the existing index, or for a new
+    index a model fitted to the images). If an existing index has a different model, all images are encoded again and
+    the index is replaced when that is done"""
 
     exclude: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="PATTERN")]] = ()
-    """files and folders to leave out, in .gitignore's syntax, such as "*.png" or /private/. The index remembers
-    them; new ones replace them, and --exclude "" drops them. A file .nestkalaignore in a folder, of a pattern
-    a line, works as well"""
+    """files and folders to skip, in .gitignore syntax, such as "*.png" or /private/. The index remembers the patterns;
+    new ones replace them, and --exclude "" removes them. You can also put a .nestkalaignore file with one pattern per
+    line into a folder"""
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the folder of the index is now, if it was moved; of several folders, NAME=FOLDER"""
+    """new location of the index's image folder, if it has moved; NAME=FOLDER if there are several"""
 
     watch: bool = False
-    """go on, and bring the index up to date when files change, until Ctrl-C"""
+    """keep running and update the index when files change, until Ctrl-C"""
 
     watch_every: float | None = None
-    """seconds between two looks at the folders, by default 5; more where looking takes long"""
+    """seconds between checks of the folders (default: 5, longer if a check is slow)"""
 
     workers: int | None = None
-    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
+    """number of threads that decode images, 0 for none (default: one per core, at most 8)"""
 
     backend: BackendFlag = "torch"
 
     save_every: int | None = None
-    """images encoded between saves, by default 10,000: so many are lost at most by an interruption"""
+    """images to encode between saves, and the most work an interruption can lose (default: 10,000)"""
 
     partitions: int | None = None
-    """divide a new table of PostgreSQL by the codes' first bits into so many, a power of two"""
+    """divide a new PostgreSQL table by the first bits of the codes into this many partitions, a power of two"""
 
     allow_removal: bool = False
-    """remove images from the index also where most are gone, or all of a subfolder that is still there"""
+    """remove missing images from the index even if most are gone, or all from a subfolder that still exists"""
 
     json: bool = False
-    """print what changed as JSON; with --watch a line for each time"""
+    """print what changed as JSON; with --watch, one line per update"""
 
     def run(self) -> None:
         from ..index.local.index_file import writing_alone
@@ -93,13 +93,13 @@ class Index:
             self._watch(watch, where)
 
     def _run(self, folders: list[Path], where: str) -> "Watch | None":
-        """Do all but watching, which what is returned may go on with."""
+        """Do everything except watching; returns the watch to start, if any."""
         from ..search.opening import find_index
         from ..search.shards import is_encoded
 
         index = find_index(where)
         if self.partitions is not None and index is not None:
-            raise NestKALAError("the index is there already: --partitions divides a new one")
+            raise NestKALAError("--partitions applies to a new index, and this one already exists")
         if len(folders) == 1 and is_encoded(folders[0]):
             self._check_shards(folders[0])
             self._put_together(index, folders[0], where)
@@ -107,18 +107,18 @@ class Index:
         return self._update(index, folders, where)
 
     def _named(self) -> tuple[list[Path], str]:
-        """The folders, and the index, that are meant."""
+        """The folders and the index that the arguments name."""
         from ..search.opening import index_beside, is_address
 
         if self.index is not None:
             return list(map(Path, self.paths)), self.index
         if not self.paths:
-            raise NestKALAError("name a folder of images, or an index to bring up to date")
+            raise NestKALAError("give a folder of images, or an index to update")
         *others, last = self.paths
         if is_address(last) or Path(last).is_file() or (others and not Path(last).is_dir()):
             return list(map(Path, others)), last
         if others:
-            raise NestKALAError(f"{' and '.join(self.paths)} are folders: name the file of their index, --index FILE")
+            raise NestKALAError(f"{' and '.join(self.paths)} are folders: name their index with --index FILE")
         return [Path(last)], index_beside(Path(last))
 
     def _check(self, where: str) -> None:
@@ -126,24 +126,24 @@ class Index:
 
         if self.partitions is not None:
             if not is_in_postgres(where):
-                raise NestKALAError("--partitions divides a table of PostgreSQL: leave it out")
+                raise NestKALAError("--partitions applies only to PostgreSQL: leave it out")
             from ..index.postgres.table import check_partitions
 
             check_partitions(self.partitions)
         if self.save_every is not None and self.save_every < 1:
             raise NestKALAError(f"--save-every must be 1 or more, not {self.save_every}")
         if self.watch_every is not None and not self.watch:
-            raise NestKALAError("--watch-every says how often --watch looks: add --watch")
+            raise NestKALAError("--watch-every has no effect without --watch: add --watch")
         if self.watch_every is not None and not 0 < self.watch_every < threading.TIMEOUT_MAX:
             raise NestKALAError(f"--watch-every must be more than 0 seconds, not {self.watch_every:g}")
 
     def _check_shards(self, folder: Path) -> None:
         if self.model is not None:
-            raise NestKALAError(f"{folder} knows which model made its codes: leave out --model")
+            raise NestKALAError(f"the codes in {folder} already have a model: leave out --model")
         if self.workers is not None or self.save_every is not None or self.backend != "torch":
-            raise NestKALAError(f"{folder} holds codes already: leave out --workers, --save-every and --backend")
+            raise NestKALAError(f"{folder} already holds codes: leave out --workers, --save-every and --backend")
         if self.exclude or self.root or self.watch:
-            raise NestKALAError(f"{folder} holds codes, and no images: leave out --exclude, --root and --watch")
+            raise NestKALAError(f"{folder} holds codes, not images: leave out --exclude, --root and --watch")
 
     def _update(self, index: "SearchIndex | None", folders: list[Path], where: str) -> "Watch":
         from ..search.folder import update_from_folder
@@ -177,7 +177,7 @@ class Index:
             about = index.about | about_model(other, str(self.model))
             index, changes = converted(index, where, about, together.check_there(where), other, **options)
             if not self.json:
-                print(f"{shown_address(where)}: all images encoded again with {self.model}")
+                print(f"{shown_address(where)}: encoded all images again with {self.model}")
         else:
             changes = update_from_folder(index, asked, hasher, keep=lambda: save_index(index, where), **options)
         changes.added = sorted([*fitted, *changes.added])
@@ -188,16 +188,18 @@ class Index:
     def _made(
         self, folders: list[Path], where: str, exclude: list[str]
     ) -> "tuple[SearchIndex, Hasher, ImageFolders, list[str]]":
-        """A new index, its model and folders, and the images that it holds already."""
+        """A new index, its model and folders, and the images it already holds."""
         from ..search.following.membership import notes_on
         from ..search.opening import create_index, shown_address
         from ..search.places import ImageFolders
         from ..search.provenance import about_model
 
         if not folders:
-            raise NestKALAError(f"there is no index {shown_address(where)}: name the folders that it should be of")
+            raise NestKALAError(f"no index at {shown_address(where)}: to create one, give its image folders")
         if self.root:
-            raise NestKALAError(f"--root is for an index that is there, and there is no index {shown_address(where)}")
+            raise NestKALAError(
+                f"--root gives the new folder of an existing index, and there is no index at {shown_address(where)}"
+            )
         places = ImageFolders.of(folders)
         if self.model is None:
             index, hasher, fitted = self._fitted(where, places, exclude)
@@ -221,7 +223,7 @@ class Index:
         for line in [] if again else changes.left_out.in_words():
             print(line)
         if not again and changes.left_out.unlisted:
-            print("note: what the index holds of images that cannot be listed stays in it")
+            print("note: images that cannot be listed stay in the index")
         for line in doubts:
             print(line)
         print(
@@ -235,7 +237,7 @@ class Index:
         from ..search.following.watch import ending_on_sigterm
         from ..search.opening import shown_address
 
-        print(f"watching {watch.folders} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        print(f"watching {watch.folders} (press Ctrl-C to stop)", file=sys.stderr, flush=True)
         with ending_on_sigterm(), suppress(KeyboardInterrupt):
             watch.run(
                 self.watch_every or 5,
@@ -247,7 +249,7 @@ class Index:
     def _fitted(
         self, where: str, folders: "ImageFolders", exclude: list[str]
     ) -> "tuple[SearchIndex, Hasher, list[str]]":
-        """A new index with a model that is fitted to the folders, and the images that it holds already."""
+        """A new index with a model fitted to the folders, and the images it already holds."""
         from ..images.listing import LeftOut
         from ..search.fitted import fit_to_folder
         from ..search.folder import dated, images_in
@@ -261,7 +263,7 @@ class Index:
         if not here:
             others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
             holds = "hold" if folders.are_several else "holds"
-            raise NestKALAError(f"{folders} {holds} no image{others}: there is nothing to fit codes to")
+            raise NestKALAError(f"{folders} {holds} no images{others}: there is nothing to fit codes to")
         first = next(iter(folders.paths.values()))
         beside = str(link_target(Path(where)))
         if is_address(where):
@@ -272,7 +274,7 @@ class Index:
         found = fit_to_folder(folders, list(here), output, workers, not self.json, backend=self.backend)
         hasher = self._loaded(str(output))
         if not self.json:
-            how = f"fitted to {len(found.names)} images" if found.is_own else "as shipped, for want of images to fit to"
+            how = f"fitted to {len(found.names)} images" if found.is_own else "built in, as there are too few images"
             print(f"{output}: codes {how}")
         about = about_model(hasher, str(output)) | notes_on(folders, exclude, where)
         index = create_index(where, hasher.lengths, about, self.partitions)
@@ -291,8 +293,8 @@ class Index:
         if index is None:
             index = create_index(where, plan.lengths, plan.about, self.partitions)
         elif _identity(with_backend(index.about)) != _identity(with_backend(plan.about)):
-            raise NestKALAError(f"{shown} is an index of other images, or of another model or backend, than {folder}")
-        known = {name for name, _ in index.items()}  # which may be newer
+            raise NestKALAError(f"{shown} has different images, or a different model or backend, from {folder}")
+        known = {name for name, _ in index.items()}  # may be newer than the shards
         watched = tqdm(shards, total=plan.num_shards, unit="shard", disable=self.json)
         index.extend(shard.without(known) if known else shard for shard in watched)
         save_index(index, where)
@@ -309,7 +311,7 @@ class Index:
         return Hasher.from_pretrained(model, backend=self.backend)
 
     def _other_model(self, index: "SearchIndex") -> "Hasher | None":
-        """The model that is named, if it is another than the index's."""
+        """The model given by --model, if it differs from the index's."""
         if self.model is None:
             return None
         hasher = self._loaded(self.model)
@@ -317,16 +319,16 @@ class Index:
 
 
 def tell_of_tables(index: "SearchIndex") -> None:
-    """Print what the tables of a file take, if it has any."""
+    """Print the size of an index file's tables, if it has any."""
     from ..index import PrefixIndex
 
     if isinstance(index, PrefixIndex) and index.tables_bytes:
         each = index.tables_bytes / len(index)
-        print(f"tables for exact search: {each:.1f} bytes a code, {index.tables_bytes / 1e6:,.0f} MB")
+        print(f"tables for exact search: {each:.1f} bytes per code, {index.tables_bytes / 1e6:,.0f} MB")
 
 
 def _doubts(index: "SearchIndex", hasher: "Hasher") -> list[str]:
-    """Warnings of codes that say little, where they are at hand, and of class names that do."""
+    """Warnings about uninformative codes, if they are at hand, and about uninformative class names."""
     from ..data.class_names import names_in_doubt
     from ..evaluation.collapse import Collapse
     from ..index import PrefixIndex
@@ -336,5 +338,5 @@ def _doubts(index: "SearchIndex", hasher: "Hasher") -> list[str]:
 
 
 def _identity(about: Mapping[str, str]) -> tuple[str | None, ...]:
-    """What two sets of codes must have in common to be searched together."""
+    """What two sets of codes must share to be searched together."""
     return tuple(about.get(key) for key in ("model_fingerprint", "folder", "backend"))

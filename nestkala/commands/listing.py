@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class List:
-    """Show the losses or heads that are installed, with their papers and the packages that bring them."""
+    """List the installed losses or heads, with their papers and the packages that provide them."""
 
     kind: Positional[Literal["losses", "heads"]]
     """what to list"""
@@ -33,4 +33,4 @@ class List:
             return
         print(tabulate([list(row.values())[:3] for row in rows], ("name", "paper", "origin"), tablefmt="simple"))
         if losses:
-            print(f"\nNAME{WITH_HSWD}: any of them with HSWD (Doan et al., CVPR 2022) for its quantization term")
+            print(f"\nNAME{WITH_HSWD}: any of these losses with HSWD (Doan et al., CVPR 2022) as its quantization term")

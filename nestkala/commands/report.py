@@ -11,19 +11,20 @@ from ..settings.arguments import comma_separated
 
 @dataclass(frozen=True)
 class Report:
-    """Write a page on a run, in one HTML file: scores, curves, codes, bits, training, and what example queries find.
+    """Write an HTML report on a run, or a comparison of several.
 
-    Of several runs with the same queries and gallery a comparison, seeds of the same settings together.
+    The report is one HTML file with scores, curves, codes, bits, training history and the results of example queries.
+    Runs to compare must have the same queries and gallery; seeds with the same settings are grouped.
     """
 
     run_folders: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
-    """folders that training left, whose data is still there"""
+    """run folders from training; their data must still be available"""
 
     output: Path | None = None
-    """folder for index.html, the pictures and report.json; by default report in the run, of several beside the first"""
+    """folder for index.html, pictures and report.json (default: report, in the run or next to the first of several)"""
 
     lengths: Annotated[tuple[int, ...], comma_separated(int, "BITS,BITS,...")] = ()
-    """to report on; by default those that the first run was trained at"""
+    """code lengths to report on (default: the training lengths of the first run)"""
 
     def run(self) -> None:
         from ..report import write_report

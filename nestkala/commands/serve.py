@@ -12,31 +12,31 @@ from .backend_flag import BackendFlag
 
 @dataclass(frozen=True)
 class Serve:
-    """Open a web page where an image or a sentence is searched for, at any code length."""
+    """Serve a web page for searching by image or text, at any code length."""
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it"""
+    """index made by `nestkala index`: a file, a folder with its index next to it, or a Milvus or PostgreSQL address"""
 
     host: str = "127.0.0.1"
-    """address to listen at; 0.0.0.0 lets others in, who need no password"""
+    """address to listen on; 0.0.0.0 lets anyone on the network in, without a password"""
 
     port: int = 8000
-    """to listen at; 0 for any that is free"""
+    """port to listen on; 0 picks a free one"""
 
     name: str | None = None
-    """host name that others call it by, such as that of a proxy before it: no other is answered to, but its own"""
+    """host name that users reach the server by, such as a proxy's; other names than this and its own are refused"""
 
     model: str | None = None
-    """where the index's model is, if it has moved"""
+    """new location of the index's model, if it has moved"""
 
     backend: BackendFlag = "torch"
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
+    """new location of the image folder, if it has moved; NAME=FOLDER if the index covers several"""
 
     def run(self) -> None:
         if not 0 <= self.port <= 65_535:
-            raise NestKALAError(f"port must be 0 (any that is free) to 65535, not {self.port}")
+            raise NestKALAError(f"port must be 0 (any free port) to 65535, not {self.port}")
         try:
             from ..server.app import make_app
             from ..server.connections import make_server
@@ -48,7 +48,7 @@ class Serve:
         from ..search.provenance import hasher_of
 
         if self.name is not None and not is_host_name(self.name):
-            raise NestKALAError(f"name must be a host name alone, such as photos.example, not {self.name!r}")
+            raise NestKALAError(f"--name must be a plain host name, such as photos.example, not {self.name!r}")
         where = index_called(self.index)
         index = open_index(where)
         folders = folders_of(index, where, self.root).check_there(where)
@@ -59,5 +59,5 @@ class Serve:
         listening = socket.create_server((self.host, self.port), family=family)
         host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
         address = f"http://{host}:{listening.getsockname()[1]}"
-        print(f"{len(index)} images of {folders}: {address} (Ctrl-C stops it)", flush=True)
+        print(f"{len(index)} images of {folders}: {address} (press Ctrl-C to stop)", flush=True)
         make_server(app).run(sockets=[listening])

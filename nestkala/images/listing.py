@@ -123,7 +123,7 @@ def images_below(folder: Path, left_out: LeftOut, exclude: Iterable[str] = ()) -
         NestKALAError: no such folder, one that cannot be listed, or patterns that `Excludes` refuses.
     """
     if not folder.is_dir():
-        raise NestKALAError(f"{folder} is no folder")
+        raise NestKALAError(f"{folder} is not a folder")
     excludes = Excludes.of(folder, exclude)
     waiting = ["."]
     while waiting:

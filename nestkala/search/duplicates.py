@@ -7,14 +7,14 @@ from ..index.prefix_index import PrefixIndex
 
 
 def find_duplicates(index: PrefixIndex, max_distance: int) -> list[list[str]]:
-    """Groups of two or more images, the largest first, each sorted by name.
+    """Groups of two or more images, largest group first, each sorted by name.
 
     Args:
-        index: of their codes.
-        max_distance: bits in which two may differ; a group is what chains of such pairs connect.
+        index: index of the images.
+        max_distance: how many bits a pair may differ in; a group is connected by chains of such pairs.
 
     Raises:
-        NestKALAError: a distance that is not 0 to fewer than the codes' bits.
+        NestKALAError: max_distance is negative or not less than the number of bits.
     """
     members = defaultdict[int, list[str]](list)
     for name, group in zip(index.ids, groups_within(index.codes, max_distance).tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""A trained encoder as ONNX, and the codes of an index as files of others."""
+"""Export a trained encoder to ONNX, and the codes of an index to NumPy and Faiss files."""
 
 import copy
 import json
@@ -20,16 +20,16 @@ from ..utils.files import replacing, write_text
 
 
 class PackedEncoder(nn.Module):
-    """Preprocessed images -> packed codes uint8 (B, ceil(b / 8)) and relaxed codes (B, b): the whole way in one module.
+    """Preprocessed images -> packed codes uint8 (B, ceil(b / 8)) and relaxed codes (B, b), in one module.
 
-    A copy of the model, in float32 on the CPU.
+    Holds a copy of the model, in float32 on the CPU.
 
     Args:
         hasher: the model.
-        bits: b, length of the codes, as for `Hasher.encode`.
+        bits: code length b, as for `Hasher.encode`.
 
     Raises:
-        NestKALAError: bits out of range.
+        NestKALAError: bits is out of range.
     """
 
     weights: Tensor
@@ -49,22 +49,22 @@ class PackedEncoder(nn.Module):
 
 
 def export_onnx(hasher: Hasher, path: Path, bits: int | None = None) -> None:
-    """Write the encoder as one ONNX file: input "images" (B, 3, H, W), outputs "codes" and "relaxed".
+    """Write the encoder to one ONNX file with input "images" (B, 3, H, W) and outputs "codes" and "relaxed".
 
-    Images come as `hasher.backbone.prepare` gives them; what that is stands in the file's metadata, beside the bits and
-    the model's fingerprint. Models of own features take "images" (B, width).
+    Images must be preprocessed as by `hasher.backbone.prepare`. The file's metadata describes the preprocessing and
+    holds the number of bits and the model's fingerprint. Models trained on your own features take "images" (B, width).
 
     Raises:
-        NestKALAError: bits out of range, a model whose tower another backend computes, or torch's exporter or its
-            packages are not there.
+        NestKALAError: bits is out of range, the model runs on a backend other than torch, or the packages for export
+            are not installed.
         OSError: the file cannot be written.
     """
     try:
         import onnx
     except ImportError as error:
-        raise NestKALAError('ONNX needs its packages: pip install "nestkala[export]"') from error
+        raise NestKALAError('export to ONNX needs more packages: pip install "nestkala[export]"') from error
     if hasher.backend != "torch":
-        raise NestKALAError(f"only backend torch can be exported, and this model is computed by {hasher.backend}")
+        raise NestKALAError(f"only backend torch can be exported, and this model uses {hasher.backend}")
     encoder = PackedEncoder(hasher, bits).eval()
     if isinstance(hasher.backbone, FeatureBackbone):
         example = torch.zeros(2, hasher.backbone.tower.width)
@@ -82,23 +82,23 @@ def export_onnx(hasher: Hasher, path: Path, bits: int | None = None) -> None:
 
 
 def export_codes(index: PrefixIndex, path: Path, bits: int | None = None) -> Path:
-    """Write an index's codes, packed, as .npy, or as .faiss, which `faiss.read_index_binary` reads.
+    """Write the packed codes of an index to a .npy file, or to a .faiss file for `faiss.read_index_binary`.
 
     Args:
-        index: whose codes.
-        path: of the file, whose suffix chooses.
-        bits: length of the codes, 1 to the index's, which is the default; spare bits of the last byte are 0.
+        index: index to export.
+        path: file to write; its suffix decides the format.
+        bits: code length, 1 to the index's (default: the index's). Unused bits of the last byte are 0.
 
     Returns:
-        The file of the ids, beside it, in the same order: a list in JSON.
+        The file of ids next to it: a JSON list in the same order.
 
     Raises:
-        NestKALAError: bits out of range, or another suffix.
+        NestKALAError: bits is out of range, or the suffix is unknown.
         OSError: a file cannot be written.
     """
     bits = index.checked_bits(bits)
     if path.suffix not in (".npy", ".faiss"):
-        raise NestKALAError(f"cannot write codes to {path}: say a file that ends in .npy or .faiss")
+        raise NestKALAError(f"cannot write codes to {path}: the file name must end in .npy or .faiss")
     codes = prefix(index.codes, bits)
     with replacing(path) as temporary:
         if path.suffix == ".npy":

@@ -1,4 +1,4 @@
-"""A model for a folder of images of which nothing is said: its codes are fitted to the folder itself."""
+"""A model for a folder of images without labels or names: its codes are fitted to the folder itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from ..utils.seeding import seeded
 from .places import ImageFolders
 
 SAMPLE = 8000
-"""Images that a model is fitted to; of a larger folder so many are drawn."""
+"""Maximum number of images a model is fitted to; larger folders are sampled."""
 
 FEWEST = 32
-"""With fewer images the shipped start is better than codes of their own."""
+"""With fewer images, the built-in codes are better than fitted ones."""
 
 START = "photo_start.safetensors"
 START_SHA256 = "9e8b825d578f67a9faa083d60af488b365b4b5938603f0f72016d503d2cabf83"
@@ -40,12 +40,12 @@ _BATCH = 128
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a model was fitted to.
+    """The images that a model was fitted to.
 
     Attributes:
-        names: of the images.
-        codes: theirs, packed, uint8 (n, 16).
-        is_own: whether the codes are fitted to them; False where the shipped start serves.
+        names: names of the images.
+        codes: their packed codes, uint8 (n, 16).
+        is_own: whether the codes are fitted to the images; False if they are the built-in ones.
     """
 
     names: list[str]
@@ -62,22 +62,22 @@ def fit_to_folder(
     seed: int = 0,
     backend: str = "torch",
 ) -> Fitted:
-    """Fit a model to the images of a folder, or several, without a label or a name, and save it.
+    """Fit a model to the images of one or more folders, without labels or class names, and save it.
 
-    Of fewer than 32 images, and of ones that are all alike, codes cannot be learned: they get the shipped start's,
-    which was fitted to Caltech-101.
+    Codes cannot be learned from fewer than 32 images, or from images that are all the same: these get the built-in
+    codes, which were fitted to Caltech-101.
 
     Args:
-        folder: of the images.
-        names: of all its images, as `ImageFolders` calls them.
+        folder: folder or folders of images.
+        names: names of all images, as in `ImageFolders`.
         output: folder to write model.json and model.safetensors to.
-        workers: threads that decode; 0 decodes in the calling one.
-        progress: show a bar.
-        seed: draws the sample and all that starts at random.
-        backend: that computes, as for `Hasher.from_pretrained`.
+        workers: number of decoding threads; 0 decodes in the calling thread.
+        progress: show a progress bar.
+        seed: seed for the sample and everything else that is random.
+        backend: as for `Hasher.from_pretrained`.
 
     Raises:
-        NestKALAError: weights of the backbone that cannot be had, or a backend that cannot compute it.
+        NestKALAError: the backbone's weights are unavailable, or the backend cannot run it.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(names), generator=generator)[:SAMPLE].sort().values.tolist()
@@ -86,7 +86,7 @@ def fit_to_folder(
     images = GivenImages([files.file(name) or "" for name in chosen])
     backbone = load_backbone(_BACKBONE, num_adapted=0)
     spec, model = model_without_names(backbone)
-    set_shipped(model)  # codes that "auto" compares
+    set_shipped(model)  # so that "auto" has codes to compare
     set_backend(backend, spec, backbone, model, START_SHA256)
     source = TokenSource(backbone, "fp32", max(1, min(_BATCH, len(drawn))), workers)
     broken: list[int] = []
@@ -96,7 +96,7 @@ def fit_to_folder(
     if is_own:
         try:
             closed_form_of_kinds(model, found, generator)
-        except NestKALAError:  # the same picture over and over
+        except NestKALAError:  # all images are the same
             is_own = False
     if not is_own:
         set_shipped(model)
@@ -108,14 +108,14 @@ def fit_to_folder(
 
 @torch.no_grad()
 def features_of(source: TokenSource, images: GivenImages, broken: list[int], progress: str | None = None) -> Tensor:
-    """The backbone's features (n, d) of images; the places of those that cannot be read are added to `broken`."""
+    """The backbone's features (n, d) of images; positions of unreadable images are added to `broken`."""
     tower = source.backbone.tower
     batches = source.batches(images, range(len(images)), progress, broken)
     return torch.cat([torch.empty(0, tower.feature_dim), *(tower.tail(tokens.float()) for tokens in batches)])
 
 
 def model_without_names(backbone: Backbone) -> tuple[ModelSpec, HashModel]:
-    """A model without classes on this backbone, for `closed_form_of_kinds` to set."""
+    """A model without classes on this backbone, to be filled by `closed_form_of_kinds`."""
     spec = ModelSpec(
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
@@ -133,12 +133,12 @@ def model_without_names(backbone: Backbone) -> tuple[ModelSpec, HashModel]:
         adapter_scale=1.0,
         adapter_init="linear",
     )
-    with seeded(0):  # what is drawn is overwritten
+    with seeded(0):  # random weights are overwritten
         return spec, spec.build(backbone.tower, torch.zeros(0, backbone.tower.feature_dim))
 
 
 def save_without_names(output: Path, spec: ModelSpec, model: HashModel) -> None:
-    """Save a model that was set."""
+    """Save a model whose layers have been set."""
     assert model.class_layer is not None
     save_model(output, spec.with_unnamed(len(model.class_layer.prototypes)), model.trained_state())
 
@@ -152,10 +152,10 @@ def codes_of(model: HashModel, features: Tensor) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def set_shipped(model: HashModel) -> None:
-    """Give a model without classes the shipped layers, whose directions are fewer: the others count nothing.
+    """Give a model without classes the built-in layers. They have fewer directions; the others get weight 0.
 
     Raises:
-        NestKALAError: the file is absent or altered.
+        NestKALAError: the file is missing or has been altered.
     """
     tensors, _ = load_shipped(START, START_SHA256)
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
@@ -172,7 +172,7 @@ def set_shipped(model: HashModel) -> None:
 
 
 def shipped_tensors(head: NestedHashHead, layer: ClassLayer, kept: int) -> dict[str, Tensor]:
-    """What `set_shipped` reads, of layers whose unit features have no more than `kept` directions, halved."""
+    """The half-precision tensors that `set_shipped` reads, from layers with at most `kept` feature directions."""
     state = layer.state_dict()
     weight = head.linear.weight
     width = state["basis"].shape[1]

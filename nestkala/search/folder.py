@@ -1,4 +1,4 @@
-"""An index that follows folders of images: only new, changed and deleted files are touched."""
+"""Update an index from folders of images: only new, changed and deleted files are processed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,21 +20,21 @@ from .image_folder import CHUNK, encoded
 from .places import ImageFolders
 
 _A_HANDFUL = 5
-"""Images of which nobody deletes most by accident."""
+"""With fewer images than this, deleting most of them is not suspicious."""
 
 Metadata = dict[str, dict[str, Any]]
-"""What is known of each image, by its id."""
+"""Metadata of each image, by id."""
 
 
 @dataclass
 class Changes:
-    """What an update of an index did; names are paths relative to the folder, of several folders FOLDER/PATH.
+    """What an update of an index did. Names are paths relative to the folder, or FOLDER/PATH for several folders.
 
     Attributes:
-        added, changed, removed: images that are new, that were encoded anew, and that are no longer there.
-        unchanged: how many were left as they were.
-        broken: files that cannot be read as images, and are not in the index.
-        left_out: what was not looked at. Images there that the index holds stay in it, and count as unchanged.
+        added, changed, removed: new images, images encoded again, and images that no longer exist.
+        unchanged: how many images were left as they were.
+        broken: files that cannot be read as images and are not in the index.
+        left_out: what was skipped. Indexed images there stay in the index and count as unchanged.
     """
 
     added: list[str] = field(default_factory=list)
@@ -47,14 +47,14 @@ class Changes:
 
 @dataclass
 class Difference:
-    """What folders hold, and how an index differs from it.
+    """What folders hold, and how an index differs from that.
 
     Attributes:
-        here: size and time of modification of each image in the folders.
-        added, changed, removed: images that are new, have another size or time, and are no longer there.
-        undated: metadata of images that are unchanged, and whose date the index does not know; of index files alone.
-        num_known: images in the index.
-        left_out: what was not looked at.
+        here: size and modification time of each image in the folders.
+        added, changed, removed: new images, images with a different size or time, and images that no longer exist.
+        undated: metadata of unchanged images without a date in the index; only for index files.
+        num_known: number of images in the index.
+        left_out: what was skipped.
     """
 
     here: Metadata
@@ -67,7 +67,7 @@ class Difference:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to bring up to date."""
+        """Whether the index is up to date."""
         return not (self.added or self.changed or self.removed or self.undated)
 
 
@@ -83,33 +83,34 @@ def update_from_folder(
     keep: Callable[[], None] = lambda: None,
     keep_every: int = 10_000,
 ) -> Changes:
-    """Make the index hold the images of a folder, or several, and their subfolders.
+    """Make the index hold the images of one or more folders and their subfolders.
 
-    Ids are paths relative to the folder, of several folders FOLDER/PATH. A file has changed where its size or time of
-    modification has. What cannot be listed keeps its codes. Which files count as images says `images_below`.
+    Ids are paths relative to the folder, or FOLDER/PATH for several folders. A file counts as changed if its size or
+    modification time has changed. Images that cannot be listed keep their codes. See `images_below` for which files
+    count as images.
 
     Args:
-        index: that was made of these folders before, or is empty.
-        folder: of images. Of several folders in the index some may be left out: their images stay as they are.
-        hasher: whose codes the index holds.
-        exclude: patterns of files to leave out, as for `Excludes`. Those that the index holds are removed from it.
-        allow_removal: remove images also where most of a folder's are gone, or all of a subfolder that is still there,
-            as in the folder of a disk that is not mounted.
-        workers: threads that decode; 0 decodes in the calling one.
-        progress: show a bar.
-        keep: called after every `keep_every` images that were encoded, and at the end: to save the index.
+        index: an index made from these folders, or an empty one.
+        folder: folder or folders of images. Folders of the index that are not given keep their images.
+        hasher: the index's model.
+        exclude: patterns of files to skip, as for `Excludes`. Matching images in the index are removed.
+        allow_removal: remove images even if most of a folder's are gone, or all of a subfolder that still exists, as
+            when a disk is not mounted.
+        workers: number of decoding threads; 0 decodes in the calling thread.
+        progress: show a progress bar.
+        keep: called after every `keep_every` encoded images and at the end, to save the index.
 
     Raises:
-        NestKALAError: no such folder, so many images gone that it must be allowed, keep_every below 1, or a hasher
-            whose codes are of other length than the index's, or do not nest.
+        NestKALAError: a folder does not exist, so many images are gone that removal must be allowed, keep_every is
+            less than 1, or the hasher's codes do not nest or differ in length from the index's.
     """
     if not hasher.model.head.nested or hasher.lengths[-1] != index.bits:
         raise NestKALAError(
-            f"the index holds nested codes of {index.bits} bits, and the model gives "
-            f"{'' if hasher.model.head.nested else 'codes that do not nest, '}{hasher.lengths[-1]} bits"
+            f"the index holds nested codes of {index.bits} bits, but the model makes "
+            f"{'nested' if hasher.model.head.nested else 'non-nested'} codes of {hasher.lengths[-1]} bits"
         )
     if keep_every < 1:
-        raise NestKALAError(f"images between saves must be 1 or more, not {keep_every}")
+        raise NestKALAError(f"the number of images between saves must be 1 or more, not {keep_every}")
     folders = ImageFolders.of(folder)
     difference = compare(index, folders, exclude, allow_removal)
     return bring_up_to_date(index, folders, difference, hasher, workers, progress, keep, keep_every)
@@ -118,7 +119,7 @@ def update_from_folder(
 def compare(
     index: SearchIndex, folders: ImageFolders, exclude: Iterable[str] = (), allow_removal: bool = False
 ) -> Difference:
-    """How an index differs from what folders hold; arguments and errors as for `update_from_folder`."""
+    """Compare an index with folders; arguments and errors as for `update_from_folder`."""
     here, known, left_out, removed = Metadata(), dict(index.items()), LeftOut(), list[str]()
     patterns = list(exclude)
     for name, path in folders.paths.items():
@@ -160,9 +161,9 @@ def bring_up_to_date(
     keep: Callable[[], None] = lambda: None,
     keep_every: int = 10_000,
 ) -> Changes:
-    """Make an index hold what folders hold, of which `compare` found how it differs.
+    """Apply the difference that `compare` found to the index.
 
-    Arguments as for `update_from_folder`.
+    Arguments are as for `update_from_folder`.
     """
     here = difference.here
     changes = Changes(
@@ -195,7 +196,7 @@ def bring_up_to_date(
 
 
 def images_in(folders: ImageFolders, exclude: Iterable[str], left_out: LeftOut) -> Metadata:
-    """The images of folders by id, with size and time of modification; `exclude` as for `update_from_folder`."""
+    """The images of folders by id, with size and modification time; `exclude` as for `update_from_folder`."""
     found, patterns = Metadata(), list(exclude)
     for name, path in folders.paths.items():
         passed_over = LeftOut()
@@ -206,26 +207,26 @@ def images_in(folders: ImageFolders, exclude: Iterable[str], left_out: LeftOut) 
 
 
 def _differs(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a file has changed; its date, which is read from it, does not count."""
+    """Whether a file has changed. The date is ignored, since it is read from the file."""
     return any(now[key] != before.get(key) for key in now)
 
 
 def _refuse_loss(folder: Path, gone: list[str], num_known: int, here: Mapping[str, Any]) -> None:
-    """Raise NestKALAError where a folder seems to be another than it was, and not only to hold fewer images."""
-    advice = "is a disk not mounted? Nothing was changed; --allow-removal removes them from the index"
+    """Raise NestKALAError if a folder seems to be a different one, rather than one with fewer images."""
+    advice = "is a disk not mounted? Nothing was changed; to remove them from the index, use --allow-removal"
     if gone and (not here or (len(gone) >= _A_HANDFUL and 2 * len(gone) > num_known)):
-        raise NestKALAError(f"{len(gone)} of {num_known} images in the index are no longer in {folder}: {advice}")
+        raise NestKALAError(f"{len(gone)} of {num_known} indexed images are no longer in {folder}: {advice}")
     for emptied in emptied_folders(folder, gone, here, _A_HANDFUL):
         lost = sum(name.startswith(f"{emptied}/") for name in gone)
         raise NestKALAError(
-            f"all {lost} images of {folder / emptied} in the index are gone, and the folder is still there: {advice}"
+            f"all {lost} indexed images in {folder / emptied} are gone, but the folder still exists: {advice}"
         )
 
 
 def _add(
     index: SearchIndex, waiting: list[tuple[Sequence[str], NDArray[np.uint8]]], folders: ImageFolders, here: Metadata
 ) -> None:
-    """Move what waits into the index."""
+    """Move waiting codes into the index."""
     if waiting:
         names = [name for some, _ in waiting for name in some]
         index.add(np.concatenate([codes for _, codes in waiting]), names, dated(folders, names, here))
@@ -235,13 +236,13 @@ def _add(
 def dated(
     folders: ImageFolders, names: Iterable[str], metadata: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The metadata of images, with the date of each."""
+    """The metadata of images, including the date of each."""
     files = ((folders.file(name), metadata[name]) for name in names)
     return [dict(known) if file is None else with_date(file, known) for file, known in files]
 
 
 def _fill_in_dates(index: SearchIndex, folders: ImageFolders, undated: Metadata) -> None:
-    """Give images of an index that was made without dates theirs; their codes stay."""
+    """Add missing dates to the metadata of an older index; codes stay as they are."""
     if undated and isinstance(index, PrefixIndex):
         places = [place for place, name in enumerate(index.ids) if name in undated]
         names, codes = [index.ids[place] for place in places], index.codes[places]

@@ -1,4 +1,4 @@
-"""The codes of images in folders, a chunk at a time."""
+"""Encode images in folders, a chunk at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,22 +10,22 @@ from ..hasher import Hasher
 from ..utils.errors import NestKALAError
 
 CHUNK = 1024
-"""Images that are encoded at a time."""
+"""Number of images encoded at a time."""
 
 
 def encoded(
     hasher: Hasher, file_of: Callable[[str], Path | None], names: Sequence[str], workers: int, chunk_size: int = CHUNK
 ) -> Iterator[tuple[Sequence[str], NDArray[np.uint8], list[str]]]:
-    """Names, their packed codes, and the names of those that cannot be read, a chunk at a time.
+    """Yield names, their packed codes, and the names of unreadable images, a chunk at a time.
 
-    `file_of` gives the file of each name; one without a file cannot be read.
+    `file_of` maps a name to its file; images without a file count as unreadable.
     """
     for start in range(0, len(names), chunk_size):
         chunk, broken = names[start : start + chunk_size], list[str]()
         files = {name: file_of(name) for name in chunk}
         try:
             codes = hasher.encode([file or "" for file in files.values()], workers=workers)
-        except NestKALAError:  # which is rare: only then is each tried by itself
+        except NestKALAError:  # rare, so only now try each image on its own
             broken = [name for name in chunk if not _is_readable(hasher, files[name])]
             unread = set(broken)
             chunk = [name for name in chunk if name not in unread]

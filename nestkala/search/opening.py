@@ -1,4 +1,4 @@
-"""An index by name: a file, or where Milvus or PostgreSQL keeps it."""
+"""Open an index by name: a file, or a Milvus or PostgreSQL address."""
 
 import glob
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def is_in_postgres(where: str) -> bool:
-    """Whether an index is named that PostgreSQL keeps."""
+    """Whether this is a PostgreSQL address."""
     return where.startswith(("postgresql://", "postgres://"))
 
 
 def is_address(where: str) -> bool:
-    """Whether an index is named that Milvus or PostgreSQL keeps, and no file of ours."""
+    """Whether this is a Milvus or PostgreSQL address rather than an index file."""
     return is_in_postgres(where) or milvus.is_address(where)
 
 
 def shown_address(where: str) -> str:
-    """The name of an index for people: without the password that an address of PostgreSQL may have."""
+    """The name of an index for display, without the password of a PostgreSQL address."""
     if not is_in_postgres(where):
         return where
     _postgres()
@@ -38,30 +38,30 @@ def shown_address(where: str) -> str:
 
 
 def index_beside(folder: Path) -> str:
-    """The index file that stands beside a folder by default: photos.index of photos."""
+    """The default index file of a folder, next to it: photos.index for photos."""
     named = folder if folder.name not in ("", "..") else folder.resolve()
     return str(named.with_name(f"{named.name}.index"))
 
 
 def index_called(where: str) -> str:
-    """The index that is meant: of a folder the one beside it, else what was said.
+    """The index that a name refers to: for a folder, the index file next to it; otherwise the name itself.
 
     Raises:
-        NestKALAError: a folder without an index beside it.
+        NestKALAError: the folder has no index next to it.
     """
     if is_address(where) or not Path(where).is_dir():
         return where
     beside = index_beside(Path(where))
     if not Path(beside).is_file():
-        raise NestKALAError(f"{where} is a folder, and there is no index {beside}: nestkala index {where} makes it")
+        raise NestKALAError(f"{where} is a folder without an index: create {beside} with nestkala index {where}")
     return beside
 
 
 def open_index(where: str) -> SearchIndex:
-    """The index of this name: a file, a URI of PostgreSQL or Milvus, a file of Milvus Lite (.db), or files with commas.
+    """Open an index: a file, a PostgreSQL or Milvus URI, a Milvus Lite file (.db), or several files with commas.
 
     Raises:
-        NestKALAError: there is none, what is there is no index, or several that cannot be searched together.
+        NestKALAError: there is no such index, or several cannot be searched together.
     """
     names = where.split(",")
     if len(names) > 1 and "://" not in where and not Path(where).exists():
@@ -75,12 +75,12 @@ def open_index(where: str) -> SearchIndex:
 def _open_file(where: str) -> PrefixIndex:
     index = open_index(where)
     if not isinstance(index, PrefixIndex):
-        raise NestKALAError(f"{where} is no file: only index files are searched together")
+        raise NestKALAError(f"{where} is not a file: only index files can be searched together")
     return index
 
 
 def find_index(where: str) -> SearchIndex | None:
-    """As `open_index`, or None where there is none."""
+    """Like `open_index`, but None if there is no index."""
     if is_in_postgres(where):
         return _postgres().open(where)
     if is_address(where):
@@ -91,16 +91,16 @@ def find_index(where: str) -> SearchIndex | None:
 def create_index(
     where: str, lengths: Sequence[int], about: dict[str, str], partitions: int | None = None
 ) -> SearchIndex:
-    """An index of no items yet.
+    """Create an empty index.
 
     Args:
-        where: as for `open_index`; a file is written by `save_index` only.
-        lengths: trained ones of the model, which Milvus holds; the longest is that of the codes.
-        about: the index itself.
-        partitions: as for `PostgresIndex.create`; None elsewhere.
+        where: as for `open_index`; files are written only by `save_index`.
+        lengths: the model's training lengths, which Milvus can search at; the longest is the code length.
+        about: notes on the index.
+        partitions: as for `PostgresIndex.create`; otherwise None.
 
     Raises:
-        NestKALAError: Milvus or PostgreSQL cannot be reached, or has one there already.
+        NestKALAError: Milvus or PostgreSQL cannot be reached, or already has an index there.
     """
     if is_in_postgres(where):
         return _postgres().create(where, max(lengths), about, partitions)
@@ -110,9 +110,9 @@ def create_index(
 
 
 def save_index(index: SearchIndex, where: str) -> None:
-    """Write what has changed in an index that is a file, and delete what killed processes left of it.
+    """Write the changes to an index file, and delete unfinished files left by killed processes.
 
-    Milvus and PostgreSQL have theirs already.
+    Milvus and PostgreSQL save changes immediately.
     """
     if isinstance(index, PrefixIndex):
         path = link_target(Path(where))
@@ -124,5 +124,5 @@ def _postgres() -> "type[PostgresIndex]":
     try:
         from ..index.postgres import PostgresIndex
     except ImportError as error:
-        raise NestKALAError('an index in PostgreSQL needs its driver: pip install "nestkala[postgresql]"') from error
+        raise NestKALAError('PostgreSQL needs a driver: pip install "nestkala[postgresql]"') from error
     return PostgresIndex

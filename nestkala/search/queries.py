@@ -1,4 +1,4 @@
-"""What an index is asked with: images, sentences, images that it holds, and mixtures of them."""
+"""Queries: image files, images in the index, sentences, and mixtures of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from ..utils.errors import NestKALAError
 from .places import ImageFolders
 
 SHORTLIST = 1000
-"""Images that a mixture ranks, at least: those nearest to its signs."""
+"""Minimum number of images that a mixture ranks: those nearest to its signs."""
 
 _AGAINST = 0.5
-"""How much what is not wanted counts beside what is: all of it would leave nothing but differences."""
+"""Weight of unwanted queries relative to wanted ones; at 1, only the differences would be left."""
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One thing to ask with.
+    """One query.
 
     Attributes:
-        asked: the image, or the sentence.
-        code: packed, uint8 (1, bytes).
-        relaxed: real-valued code (1, L) of an image that was encoded; None of all else.
-        is_image: whether it is an image, and no sentence.
+        asked: the image or the sentence.
+        code: packed code, uint8 (1, bytes).
+        relaxed: real-valued code (1, L) of an encoded image file; otherwise None.
+        is_image: whether it is an image rather than a sentence.
     """
 
     asked: Path | str
@@ -40,20 +40,20 @@ class Query:
 
 
 def as_query(said: str, index: SearchIndex, hasher: Hasher, folders: ImageFolders | None) -> Query:
-    """What is meant: an image file, an image of the index by its name in it, or else a sentence.
+    """Interpret a query: an image file, the name of an image in the index, or else a sentence.
 
     Args:
-        said: by the user.
-        index: that is asked.
-        hasher: that made its codes.
-        folders: of the index's images, if it knows.
+        said: the user's words.
+        index: the index to search.
+        hasher: the index's model.
+        folders: the index's image folders, if known.
 
     Raises:
-        NestKALAError: what is called like an image and is not there, a folder, nothing but spaces, or as `Hasher` does.
+        NestKALAError: a name that looks like an image but does not exist, a folder, only spaces, or as for `Hasher`.
     """
     path, in_index = Path(said), None if folders is None else folders.file(said)
     if not said.strip():
-        raise NestKALAError("a query is empty: name an image, or say what the images should show")
+        raise NestKALAError("a query is empty: name an image, or describe what the images should show")
     if _is_file(path):
         return _of_image(path, hasher)
     if (item := index.get(said)) is not None:
@@ -61,22 +61,22 @@ def as_query(said: str, index: SearchIndex, hasher: Hasher, folders: ImageFolder
     if in_index is not None and looks_like_image(path) and _is_file(in_index):
         return _of_image(in_index, hasher)
     if looks_like_image(path):
-        return _of_image(path, hasher)  # which says why it cannot be read
+        return _of_image(path, hasher)  # raises an error that says why it cannot be read
     if _is_folder(path):
-        raise NestKALAError(f"{said} is a folder: ask with an image, or with a sentence by --text")
+        raise NestKALAError(f"{said} is a folder: search for an image, or use --text for a sentence")
     return of_text(said, hasher)
 
 
 def of_text(sentence: str, hasher: Hasher) -> Query:
-    """Raises NestKALAError as `Hasher.encode_text` does."""
+    """A sentence as a query. Raises NestKALAError as `Hasher.encode_text` does."""
     return Query(sentence, hasher.encode_text(sentence), is_image=False)
 
 
 def mixture(wanted: Sequence[Query], unwanted: Sequence[Query], bits: int) -> NDArray[np.float32]:
-    """A real-valued code (1, bits) that is like all that is wanted and unlike what is not.
+    """A real-valued code (1, bits) that is similar to all wanted queries and dissimilar to the unwanted ones.
 
-    The sum of the codes, entries -1 or +1, less half of each that is not wanted. Images are then ranked by the product
-    of their code with it, as `PrefixIndex.search` does by `rescore`.
+    The sum of the wanted codes, with entries -1 or +1, minus half of each unwanted one. Images are then ranked by the
+    product of their code with it, as by `PrefixIndex.search` with `rescore`.
     """
     for_it = sum(unpack(query.code, bits).astype(np.float32) for query in wanted)
     against = sum((unpack(query.code, bits).astype(np.float32) for query in unwanted), np.zeros((1, bits), np.float32))
@@ -95,11 +95,11 @@ def search_mixture(
     """The k images whose codes have the largest products with a mixture (1, L), among those nearest to its signs.
 
     Args:
-        index: to search.
-        mixed: of the index's length, as `mixture` gives it.
-        k: how many.
-        shortlist: how many images to rank; None for `SHORTLIST`, or 10 k if that is more.
-        bits: prefix length that is compared, by default all.
+        index: the index to search.
+        mixed: from `mixture`, of the index's code length.
+        k: how many results to return.
+        shortlist: how many images to rank (default: `SHORTLIST`, or 10 k if that is more).
+        bits: prefix length to compare (default: all bits).
         where: conditions, as for `PrefixIndex.search`.
     """
     compared = np.where(np.arange(mixed.shape[1]) < (bits or mixed.shape[1]), mixed, np.float32(0))
@@ -115,7 +115,7 @@ def _of_image(path: Path, hasher: Hasher) -> Query:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a sentence longer than a file's name can be
+    except (OSError, ValueError):  # a sentence can be too long for a file name
         return False
 
 

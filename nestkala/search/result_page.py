@@ -1,4 +1,4 @@
-"""Search results as one HTML file with thumbnails, that loads nothing from elsewhere; they open the images."""
+"""Search results as a self-contained HTML page of thumbnails that link to the images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ _SIZE = 288
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page.
+    """One section of a page.
 
     Attributes:
-        title: in words, or the image that was asked with, which is shown.
-        results: paths in the folder, each with a number to show beside it or None.
+        title: a text, or the query image, which is shown.
+        results: paths in the folder, each with a number to show next to it, or None.
     """
 
     title: Path | str
@@ -25,12 +25,12 @@ class Section:
 
 
 def result_page(sections: Sequence[Section], folder: Path | ImageFolders, compared: str) -> str:
-    """The page of what queries found, nearest first.
+    """The results page of queries, nearest images first.
 
     Args:
-        sections: a query each, with distances.
-        folder: where the images are.
-        compared: what the distances are of, in words.
+        sections: one per query, with distances.
+        folder: folder or folders of the images.
+        compared: what the distances compare, in words.
     """
     title = ", ".join(_title(section) for section in sections)
     return page_of(title, f"nearest images first, with their distances: {compared}", sections, folder)

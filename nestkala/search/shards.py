@@ -1,7 +1,7 @@
-"""A collection of any size to codes, over processes and machines: `accelerate launch -m nestkala.encode ...`.
+"""Encode a collection of any size over processes and machines: `accelerate launch -m nestkala.encode ...`.
 
-What it writes is a folder of shards, each an index file of its own with its images, and the list of all images. A shard
-is there whole or not at all, so that whatever ends an encoding, the next one does what is missing.
+The output is a folder of shards, each an index file of its own images, and the list of all images. Shards are written
+completely or not at all, so after any interruption the next run encodes the missing ones.
 """
 
 import json
@@ -38,20 +38,20 @@ from .provenance import about_model, with_backend
 PLAN, _LIST, _VERSION = "encoding.json", "images.jsonl", 1
 MAX_SHARD_SIZE = 2**31 - 1
 _A_HANDFUL = 5
-"""Images of a shard that are not there any more, all of them, are no accident of one or another."""
+"""If at least this many images of a shard are all gone, the folder itself is probably missing."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a folder of shards is of.
+    """What a folder of shards contains.
 
     Attributes:
-        about: model, its fingerprint, and the folder of images, as an index of them keeps it.
-        lengths: that the model was trained at.
-        images: how many are listed.
-        shard_size: images a shard.
-        version: of the format.
-        left_out: what was passed over when the images were listed.
+        about: model, its fingerprint, and the image folder, as stored in an index.
+        lengths: the model's training lengths.
+        images: number of images listed.
+        shard_size: images per shard.
+        version: format version.
+        left_out: what was skipped when the images were listed.
     """
 
     about: dict[str, str]
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def num_shards(self) -> int:
-        """Into how many shards they are divided."""
+        """Number of shards."""
         return -(-self.images // self.shard_size)
 
 
@@ -78,34 +78,34 @@ def encode_folder(
     skip_unlisted: bool = False,
     backend: str = "torch",
 ) -> Plan:
-    """Encode every image below a folder once, in every process that the launcher started, or the one there is.
+    """Encode every image below a folder once, over all processes that the launcher started, or in this one.
 
-    Memory holds one shard at a time, whatever the size of the collection. The images are listed once; those that come
-    later are for `nestkala index` to add. An encoding that was interrupted goes on with the shards that are missing,
-    also with other numbers of processes.
+    Memory holds one shard at a time, whatever the size of the collection. Images are listed once; use `nestkala index`
+    to add later ones. After an interruption, encoding resumes with the missing shards, even with a different number of
+    processes.
 
     Args:
-        folder: of images; which files count says `images_below`.
-        output: folder to write, which all processes see.
-        model: run folder, or "owner/name" on the hub.
-        shard_size: images a shard, 1 to `MAX_SHARD_SIZE`.
-        workers: threads that decode, in each process; 0 for none, None for one for every core, 8 at most.
-        progress: show a bar, of the first process's share.
-        skip_unlisted: leave out what cannot be listed, for good.
-        backend: that computes, as for `Hasher.from_pretrained`.
+        folder: folder of images; see `images_below` for which files count.
+        output: folder to write, visible to all processes.
+        model: run folder, or "owner/name" on the Hugging Face Hub.
+        shard_size: images per shard, 1 to `MAX_SHARD_SIZE`.
+        workers: decoding threads per process; 0 for none, None for one per core, at most 8.
+        progress: show a progress bar for the first process's share.
+        skip_unlisted: permanently skip what cannot be listed.
+        backend: as for `Hasher.from_pretrained`.
 
     Raises:
-        NestKALAError: no such folder or model, a folder without images or, unless it is skipped, with something that
-            cannot be listed, codes that do not nest, or an output that holds something else.
+        NestKALAError: the folder or model does not exist, the folder has no images or (unless skipped) something that
+            cannot be listed, the codes do not nest, or the output holds something else.
     """
     if not 1 <= shard_size <= MAX_SHARD_SIZE:
         raise NestKALAError(f"shard size must be 1 to {MAX_SHARD_SIZE:,}, not {shard_size}")
     torch.set_num_threads(compute_threads())
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
-    with accelerator.local_main_process_first():  # which may download
+    with accelerator.local_main_process_first():  # may download
         hasher = Hasher.from_pretrained(model, _device(accelerator, backend), backend=backend)
     if not folder.is_dir():
-        raise NestKALAError(f"{folder} is no folder")
+        raise NestKALAError(f"{folder} is not a folder")
     about = about_model(hasher, model) | {"folder": str(folder.resolve())}
     missing: list[int] = []
     if accelerator.is_main_process:
@@ -132,15 +132,15 @@ def _device(accelerator: Accelerator, backend: str) -> torch.device:
 
 
 def is_encoded(folder: Path) -> bool:
-    """Whether a folder is one that `encode_folder` wrote, or began."""
+    """Whether `encode_folder` wrote or started writing this folder."""
     return (folder / PLAN).is_file()
 
 
 def read_plan(output: Path) -> Plan:
-    """What a folder of shards is of.
+    """Read the plan of a folder of shards.
 
     Raises:
-        NestKALAError: it is none, is damaged, or of another version.
+        NestKALAError: there is none, or it is damaged or of another version.
     """
     try:
         found = read_json(output / PLAN)
@@ -148,15 +148,15 @@ def read_plan(output: Path) -> Plan:
             check_version(str(output / PLAN), found["version"], _VERSION)
         plan = TypeAdapter(Plan).validate_python(found)
     except ValidationError as error:
-        raise NestKALAError(f"{output} holds no encoded images: {PLAN}: {first_in_words(error)}") from None
+        raise NestKALAError(f"{output} does not hold encoded images: {PLAN}: {first_in_words(error)}") from None
     listed = (output / _LIST).stat().st_size if (output / _LIST).is_file() else 0
-    if plan.images > listed:  # a line an image: else a number that is wrong could keep us busy for ever
-        raise NestKALAError(f"{output / _LIST} is damaged: {plan.images} images make a longer list")
+    if plan.images > listed:  # at least one byte per image; a wrong number could keep us busy forever
+        raise NestKALAError(f"{output / _LIST} is damaged: it is too short for {plan.images} images")
     return plan
 
 
 def read_shards(output: Path, verify: bool = True) -> Iterator[PrefixIndex]:
-    """The shards of a finished encoding, one after the other; `verify` as for `PrefixIndex.load`.
+    """The shards of a finished encoding, one by one; `verify` as for `PrefixIndex.load`.
 
     Raises:
         NestKALAError: shards are missing or damaged.
@@ -164,8 +164,8 @@ def read_shards(output: Path, verify: bool = True) -> Iterator[PrefixIndex]:
     plan = read_plan(output)
     if missing := _missing(output, plan):
         raise NestKALAError(
-            f"{output} is not finished: {len(missing)} of {plan.num_shards} shards are missing; encode again with the "
-            "same arguments, and it goes on"
+            f"{output} is not finished: {len(missing)} of {plan.num_shards} shards are missing; run nestkala encode "
+            "again with the same arguments to resume"
         )
     return (_read_shard(_path(output, shard), verify) for shard in range(plan.num_shards))
 
@@ -175,15 +175,15 @@ def _read_shard(path: Path, verify: bool) -> PrefixIndex:
         shard = PrefixIndex.load(path, verify)
         unreadable(shard)
     except NestKALAError as error:
-        raise NestKALAError(f"the shard {path}: {error}; delete it, and encode again") from None
+        raise NestKALAError(f"shard {path}: {error}; delete it and encode again") from None
     return shard
 
 
 def unreadable(shard: PrefixIndex) -> list[str]:
-    """The images of a shard that could not be read, and have no code."""
-    names = parsed_json(shard.about.get("unreadable", "null"), "what it says of unreadable images")
+    """The unreadable images of a shard, which have no code."""
+    names = parsed_json(shard.about.get("unreadable", "null"), "the list of unreadable images")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NestKALAError("it does not say which images were unreadable")
+        raise NestKALAError("its list of unreadable images is damaged")
     return names
 
 
@@ -196,18 +196,20 @@ def _planned(
     progress: bool,
     skip_unlisted: bool,
 ) -> Plan:
-    """The plan of the output, made now where there is none."""
+    """The plan of the output, created if there is none."""
     if is_encoded(output):
         plan = read_plan(output)
         begun = with_backend(plan.about) | {"shard size": plan.shard_size}
         for what, asked in (about | {"shard size": shard_size}).items():
-            if what != "model" and begun.get(what) != asked:  # which may have moved
-                raise NestKALAError(f"{output} was begun with {what.replace('_', ' ')} {begun.get(what)}, not {asked}")
+            if what != "model" and begun.get(what) != asked:  # the model may have moved
+                raise NestKALAError(
+                    f"{output} was started with {what.replace('_', ' ')} {begun.get(what)}, not {asked}"
+                )
         remove_unfinished(output)
         return plan
     there = output.iterdir() if output.is_dir() else [output] if output.exists() else []
     if not all(path.name == _LIST or is_unfinished(path) for path in there):
-        raise NestKALAError(f"{output} exists, and holds no encoded images: name another folder")
+        raise NestKALAError(f"{output} exists but does not hold encoded images: choose another folder")
     remove_unfinished(output)
     count, left_out = 0, LeftOut()
     try:
@@ -217,26 +219,26 @@ def _planned(
                 count += 1
             _check_listing(folder, count, left_out, skip_unlisted)
     except NestKALAError:
-        with suppress(OSError):  # where there was something in it
+        with suppress(OSError):  # if it was not empty before
             output.rmdir()
         raise
-    left_out.unlisted = {as_line(path): why for path, why in left_out.unlisted.items()}  # they need not be text
+    left_out.unlisted = {as_line(path): why for path, why in left_out.unlisted.items()}  # paths may not be valid text
     plan = Plan(about, lengths, count, shard_size, left_out=left_out)
     write_text(output / PLAN, json.dumps(asdict(plan), indent=2) + "\n")
     return plan
 
 
 def _check_listing(folder: Path, count: int, left_out: LeftOut, skip_unlisted: bool) -> None:
-    """Raise NestKALAError for a list that is not to be kept, since it would be gone by ever after."""
+    """Raise NestKALAError for a list that must not be kept, since it is never made again."""
     if left_out.unlisted and not skip_unlisted:
         path, why = next(iter(left_out.unlisted.items()))
         more = f" and {len(left_out.unlisted) - 1} others" if len(left_out.unlisted) > 1 else ""
         raise NestKALAError(
-            f"cannot list {str(folder / path)!r} ({why}){more}: nothing was encoded; --skip-unlisted leaves it out"
+            f"cannot list {str(folder / path)!r} ({why}){more}: nothing was encoded; use --skip-unlisted to skip it"
         )
     if not count:
         others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ": is a disk not mounted?"
-        raise NestKALAError(f"{folder} holds no image{others}")
+        raise NestKALAError(f"{folder} holds no images{others}")
 
 
 def _path(output: Path, shard: int) -> Path:
@@ -252,10 +254,10 @@ def _missing(output: Path, plan: Plan) -> list[int]:
 
 
 def shard_images(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[int, dict[str, dict[str, Any]]]]:
-    """The images of each shard that is wanted, with their metadata, by name, from the list.
+    """Yield the images of each wanted shard from the list: {name: metadata}.
 
     Raises:
-        NestKALAError: the list is damaged, or names what is not below the folder.
+        NestKALAError: the list is damaged, or has a name that points outside the folder.
     """
     with (output / _LIST).open("rb") as file:
         for shard in range(max(wanted, default=-1) + 1):
@@ -263,12 +265,12 @@ def shard_images(output: Path, plan: Plan, wanted: set[int]) -> Iterator[tuple[i
             if shard in wanted:
                 images = dict(filter(None, map(_listed, lines)))
                 if len(images) != _size(plan, shard):
-                    raise NestKALAError(f"the list {output / _LIST} is damaged: encode to another folder")
+                    raise NestKALAError(f"{output / _LIST} is damaged: encode to another folder")
                 yield shard, images
 
 
 def _listed(line: bytes) -> tuple[str, dict[str, Any]] | None:
-    """Name and metadata of an image, as a line of the list has them; None where it does not."""
+    """Name and metadata of an image from a line of the list, or None if the line is invalid."""
     try:
         name, metadata = json.loads(line)
     except (ValueError, TypeError, RecursionError):
@@ -287,8 +289,8 @@ def _encode_shard(
         bar.update(len(some) + len(unread))
     if len(broken) >= _A_HANDFUL and not names and not any((folder / name).is_file() for name in broken):
         raise NestKALAError(
-            f"all {len(broken)} images of a shard are gone from {folder}, the first is {broken[0]!r}: is a disk not "
-            "mounted any more? The same command goes on with the shards that are missing"
+            f"all {len(broken)} images of a shard are gone from {folder}, starting with {broken[0]!r}: is a disk no "
+            "longer mounted? Run the same command again to encode the missing shards"
         )
     about = about | {"unreadable": json.dumps(broken)}
     return PrefixIndex.build(

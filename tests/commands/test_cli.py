@@ -256,8 +256,8 @@ def test_an_interrupt_gives_130_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("args", "doing", "said"),
     [
-        (["encode", "a", "b", "--model", "c"], "nestkala.search.shards.encode_folder", "shards that are missing"),
-        (["index", "a", "b"], "nestkala.search.opening.find_index", "goes on from there"),
+        (["encode", "a", "b", "--model", "c"], "nestkala.search.shards.encode_folder", "missing shards"),
+        (["index", "a", "b"], "nestkala.search.opening.find_index", "run the same command again"),
         (["search", "a", "b"], "nestkala.search.opening.open_index", "interrupted\n"),
     ],
 )

@@ -157,7 +157,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
     text = (moved / "model.json").read_text().replace('"rank": 1', '"rank": 1 ')
     (moved / "model.json").write_text(text)
     assert main(["search", str(index), str(photos / "0.png"), "--model", str(moved)]) == 2
-    assert "is not the one that the index was made with" in capsys.readouterr().err
+    assert "the index was made with a different model than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -169,33 +169,33 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "absent.index", "PHOTOS/0.png"], "there is no index absent.index"),
         (["search", "INDEX", "PHOTOS/0.png", "--html", "."], "is a folder: name a file"),
         (["search", "INDEX", "--text", " "], "--text is empty"),
-        (["serve", "INDEX", "--port", "65536"], "port must be 0 (any that is free) to 65535, not 65536"),
+        (["serve", "INDEX", "--port", "65536"], "port must be 0 (any free port) to 65535, not 65536"),
         (["serve", "INDEX", "--host", "no.such.host.invalid"], ""),
         (["search", "absent.db", "PHOTOS/0.png"], "there is no index absent.db"),
-        (["search", "INDEX"], "give an image or a sentence to ask with"),
+        (["search", "INDEX"], "give an image or a sentence to search for"),
         (["search", "INDEX", " "], "a query is empty"),
-        (["search", "INDEX", "PHOTOS"], "is a folder: ask with an image"),
-        (["search", "PHOTOS/sub", "PHOTOS/0.png"], "is a folder, and there is no index"),
-        (["search", "INDEX", "a dog", "--rescore"], "leave it out with sentences"),
+        (["search", "INDEX", "PHOTOS"], "is a folder: search for an image"),
+        (["search", "PHOTOS/sub", "PHOTOS/0.png"], "is a folder without an index"),
+        (["search", "INDEX", "a dog", "--rescore"], "leave it out for sentences"),
         (["search", "INDEX", "3.png", "--not", "4.png", "--bits", "4"], "leave out --bits, --radius and --rescore"),
         (["search", "INDEX", "3.png", "--not", "absent.png"], "cannot read image"),
         (["duplicates", "INDEX", "--max-distance", "20"], "--max-distance must be 0 to 19, not 20"),
-        (["duplicates", "PHOTOS/sub"], "is a folder, and there is no index"),
+        (["duplicates", "PHOTOS/sub"], "is a folder without an index"),
         (["duplicates", "absent.index"], "there is no index absent.index"),
-        (["classify", "MODEL"], "name an image, or a folder of images"),
-        (["classify", "MODEL", "PHOTOS/empty"], "there is no image in"),
+        (["classify", "MODEL"], "give an image or a folder of images"),
+        (["classify", "MODEL", "PHOTOS/empty"], "no images in"),
         (["classify", "MODEL", "PHOTOS/0.png", "--top", "0"], "--top must be 1 or more, not 0"),
         (["classify", "MODEL", "PHOTOS/0.png", "--min-probability", "2"], "--min-probability must be 0 to 1, not 2"),
-        (["classify", "MODEL", "PHOTOS/0.png", "--top", "2", "--bits", "4"], "leave out --top, --min-probability"),
+        (["classify", "MODEL", "PHOTOS/0.png", "--top", "2", "--bits", "4"], "leave out --top and --min-probability"),
         (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),
         (["search", "INDEX", "PHOTOS/0.png", "--radius", "2", "-k", "5"], "leave out --k, --shortlist and --rescore"),
-        (["search", "INDEX", "PHOTOS/0.png", "--shortlist", "50"], "say how many, --bits"),
+        (["search", "INDEX", "PHOTOS/0.png", "--shortlist", "50"], "say how many with --bits"),
         (["classify", "PHOTOS", "PHOTOS/0.png"], "photos holds no trained model: there is no model.json"),
         (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
-        (["index", "PHOTOS/empty", "new.index"], "holds no image: there is nothing to fit codes to"),
-        (["index", "PHOTOS/sub", "INDEX"], "is the index of"),
+        (["index", "PHOTOS/empty", "new.index"], "holds no images: there is nothing to fit codes to"),
+        (["index", "PHOTOS/sub", "INDEX"], "is an index of"),
         (["index", "PHOTOS", "INDEX", "--workers", "-1"], "workers must be 0 or more, not -1"),
-        (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is no folder"),
+        (["index", "PHOTOS/absent", "new.index", "--model", "MODEL"], "photos/absent is not a folder"),
     ],
 )
 def test_mistakes_are_told_in_a_line(
@@ -284,7 +284,7 @@ def test_broken_files_are_left_out_of_classes_and_counted(
     assert main(["classify", str(noise_model), str(photos), str(photos / "absent.png"), "--json"]) == 0
     told = capsys.readouterr()
     assert len(json.loads(told.out)) == 14
-    assert "note: 3 of 17 images cannot be read" in told.err
+    assert "note: skipped 3 of 17 images, which cannot be read" in told.err
     assert told.err.count("warning: ") == 3
 
 
@@ -356,7 +356,7 @@ def test_an_update_of_an_empty_folder_changes_nothing_unasked(
     capsys.readouterr()
     assert main(["index", str(photos), str(index)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: 16 of 16 images in the index are no longer in")
+    assert line.startswith("error: 16 of 16 indexed images are no longer in")
     assert "--allow-removal" in line
     assert index.read_bytes() == before
     assert main(["index", str(photos), str(index), "--allow-removal"]) == 0
@@ -370,7 +370,7 @@ def test_an_update_says_what_it_left_out(index: Path, photos: Path, capsys: pyte
     assert main(["index", str(photos), str(index)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert "warning: cannot list 'far.png': No such file or directory" in said
-    assert "note: what the index holds of images that cannot be listed stays in it" in said
+    assert "note: images that cannot be listed stay in the index" in said
     assert "note: left out 1 file of formats that are not read (1 raw)" in said
 
 

@@ -377,7 +377,7 @@ def test_the_command_runs_a_file_once_and_only_what_is_missing(
     assert "unknown experiment 'cifar11'; did you mean 'cifar10'?" in capsys.readouterr().err
 
     assert main(["experiment", "own.yaml", "./own.yaml", "--data", "Own=features"]) == 2
-    assert "2 of the files have the name own" in capsys.readouterr().err
+    assert "2 files share the name own" in capsys.readouterr().err
 
     command = ["experiment", "own.yaml", "--data", "Own=features"]
     assert main([*command, "--dry-run"]) == 0
@@ -458,7 +458,7 @@ def test_a_shared_setting_without_any_effect_is_refused(tmp_path: Path, capsys: 
     assert main(["experiment", str(file), "--dry-run", "--epochs", "5"]) == 2
     assert "--epochs 5 has no effect: no run of own trains" in capsys.readouterr().err
     assert main(["experiment", str(file), "--dry-run", "--data", "A=x", "A=y"]) == 2
-    assert "--data names a data set twice: A=x A=y" in capsys.readouterr().err
+    assert "--data gives a data set twice: A=x A=y" in capsys.readouterr().err
 
 
 def test_a_setting_is_tuned_on_other_queries_and_what_diverges_is_never_the_best(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_the_command_tunes_first(
     assert main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "own-tuning: 0 of 4 runs are finished" in said
-    assert "own: its own runs are known once these are finished" in said
+    assert "own: its own runs are listed once these are finished" in said
     assert main(command) == 0
     page = Path("runs/experiments/own.md").read_text()
     assert "lr was tuned over 0.01, 1e+30 at 2 shots, on other queries: one by one 0.01." in page

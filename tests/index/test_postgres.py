@@ -454,7 +454,7 @@ def test_the_commands_work_with_postgresql_in_place_of_a_file(
     for added, flags in ((11, ["--partitions", 4]), (0, [])):
         answer = told("index", tmp_path / "shards", again, *flags)
         assert (answer["images"], answer["added"], answer["index"]) == (11, added, f"{shown}#again")
-    assert "divides a new one" in refused("index", photos, again, "--partitions", 4)
+    assert "--partitions applies to a new index" in refused("index", photos, again, "--partitions", 4)
     assert "leave it out" in refused("index", photos, local, "--partitions", 4)
     assert "power of two" in refused("index", photos, f"{address}#third", "--partitions", 5)
     (photos / os.fsdecode(b"no \xff.png")).write_bytes((photos / "5.png").read_bytes())
@@ -464,4 +464,4 @@ def test_the_commands_work_with_postgresql_in_place_of_a_file(
     changes = told("index", photos, again)  # nothing was lost before
     assert (changes["images"], changes["removed"]) == (10, ["6.png"])
     (tmp_path / "other").mkdir()
-    assert f"{shown}#nestkala is the index of" in refused("index", tmp_path / "other", address)
+    assert f"{shown}#nestkala is an index of" in refused("index", tmp_path / "other", address)

@@ -201,6 +201,6 @@ def test_every_damaged_byte_of_tables_is_noticed(kept: tuple[Path, Codes]) -> No
 
 def test_an_index_tells_what_its_tables_take(kept: tuple[Path, Codes], capsys: pytest.CaptureFixture[str]) -> None:
     tell_of_tables(PrefixIndex.load(kept[0]))
-    assert capsys.readouterr().out == "tables for exact search: 536.3 bytes a code, 1 MB\n"
+    assert capsys.readouterr().out == "tables for exact search: 536.3 bytes per code, 1 MB\n"
     tell_of_tables(PrefixIndex.build(kept[1]))
     assert not capsys.readouterr().out

@@ -111,7 +111,7 @@ def test_nothing_is_converted_while_images_are_missing(
         (photos / "0" / "0.png").symlink_to("nowhere")
     capsys.readouterr()
     assert main(["index", "photos", "--model", str(other_model)]) == 2
-    said = "images in the index are no longer in" if what == "gone" else "'0/0.png' cannot be listed, so"
+    said = "indexed images are no longer in" if what == "gone" else "'0/0.png' cannot be listed now"
     assert said in capsys.readouterr().err
     assert Path("photos.index").read_bytes() == before
     assert not Path("photos.index.converting").exists()

@@ -113,7 +113,7 @@ def test_one_index_is_made_of_the_shards_and_follows_the_folder(
     part.save(tmp_path / "part.index")
     for flag in ("--workers", "--save-every"):
         assert main(["index", str(out), str(tmp_path / "part.index"), flag, "2"]) == 2
-        assert "holds codes already: leave out --workers, --save-every and --backend" in capsys.readouterr().err
+        assert "already holds codes: leave out --workers, --save-every and --backend" in capsys.readouterr().err
     assert main(["index", str(out), str(tmp_path / "part.index"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["added"] == 2
     assert held([PrefixIndex.load(tmp_path / "part.index")]) == expected | {NAMES[0]: "000000"}
@@ -137,22 +137,22 @@ def test_what_does_not_fit_is_refused(
         return capsys.readouterr().err
 
     model = ["--model", noise_model]
-    assert "was begun with shard size 40, not 41" in refused("encode", photos, out, *model, "--shard-size", 41)
-    assert f"was begun with folder {photos}, not {other}" in refused("encode", other, out, *model, "--shard-size", 40)
-    assert "exists, and holds no encoded images" in refused("encode", photos, photos, *model)
-    assert "absent is no folder" in refused("encode", tmp_path / "absent", tmp_path / "new", *model)
+    assert "was started with shard size 40, not 41" in refused("encode", photos, out, *model, "--shard-size", 41)
+    assert f"was started with folder {photos}, not {other}" in refused("encode", other, out, *model, "--shard-size", 40)
+    assert "exists but does not hold encoded images" in refused("encode", photos, photos, *model)
+    assert "absent is not a folder" in refused("encode", tmp_path / "absent", tmp_path / "new", *model)
     assert not (tmp_path / "new").exists()
     assert "shard size must be 1 to 2,147,483,647, not 0" in refused("encode", photos, out, *model, "--shard-size", 0)
     assert "leave out --model" in refused("index", out, tmp_path / "photos.index", *model)
     (out / "000000.index").write_bytes((out / "000000.index").read_bytes()[:-1])
     said = refused("index", out, tmp_path / "photos.index")
     assert "000000.index is no index of NestKALA" in said
-    assert "delete it, and encode again" in said
+    assert "delete it and encode again" in said
     plan = json.loads((out / "encoding.json").read_text())
     mistakes = ({"images": "x"}, {"images": -1}, {"shard_size": 0}, {"about": []})
     for wrong in ({}, [], *(plan | mistake for mistake in mistakes)):
         (out / "encoding.json").write_text(json.dumps(wrong))
-        assert "holds no encoded images" in refused("index", out, tmp_path / "photos.index")
+        assert "does not hold encoded images" in refused("index", out, tmp_path / "photos.index")
     (out / "encoding.json").write_text(json.dumps(plan | {"version": 2}))
     assert "is of version 2, known is 1" in refused("index", out, tmp_path / "photos.index")
     assert not (tmp_path / "photos.index").exists()
@@ -196,10 +196,10 @@ def test_a_shard_holds_many_long_names_that_cannot_be_read(tmp_path: Path) -> No
 def test_a_folder_without_images_is_refused_and_nothing_kept(noise_model: Path, tmp_path: Path) -> None:
     """As of a disk that is not mounted: the list would be kept for good."""
     (tmp_path / "none").mkdir()
-    with pytest.raises(NestKALAError, match=r"none holds no image: is a disk not mounted\?"):
+    with pytest.raises(NestKALAError, match=r"none holds no images: is a disk not mounted\?"):
         encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model))
     (tmp_path / "none" / "a.jxl").write_bytes(b"x")
-    with pytest.raises(NestKALAError, match=r"none holds no image, only 1 file of formats .* \(1 JPEG XL"):
+    with pytest.raises(NestKALAError, match=r"none holds no images, only 1 file of formats .* \(1 JPEG XL"):
         encode_folder(tmp_path / "none", tmp_path / "out", str(noise_model))
     assert not (tmp_path / "out").exists()
     Image.new("L", (8, 8)).save(tmp_path / "none" / "a.png")
@@ -217,7 +217,7 @@ def test_a_broken_listing_is_not_kept(
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", failing)
-    message = r"cannot list '.*day 1' \(Input/output error\): nothing was encoded; --skip-unlisted leaves it out"
+    message = r"cannot list '.*day 1' \(Input/output error\): nothing was encoded; use --skip-unlisted to skip it"
     with pytest.raises(NestKALAError, match=message):
         encode_folder(photos, tmp_path / "out", str(noise_model), workers=0)
     assert not (tmp_path / "out").exists()

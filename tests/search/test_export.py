@@ -103,7 +103,7 @@ def test_faiss_searches_the_codes(
 
 
 def test_what_cannot_be_exported_is_told(saved: tuple[Path, PrefixIndex], tmp_path: Path) -> None:
-    with pytest.raises(NestKALAError, match=r"say a file that ends in \.npy or \.faiss"):
+    with pytest.raises(NestKALAError, match=r"the file name must end in \.npy or \.faiss"):
         export_codes(saved[1], tmp_path / "codes.csv")
     with pytest.raises(NestKALAError, match="bits must be a whole number from 1 to 20, the index's, not 21"):
         export_codes(saved[1], tmp_path / "codes.npy", 21)

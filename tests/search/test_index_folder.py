@@ -155,7 +155,7 @@ def test_a_folder_that_has_lost_most_of_its_images_removes_nothing_unasked(hashe
     for name in all_images(photos)[:7]:
         (photos / name).unlink()
     draw(photos / "new.png", 1)
-    refuse(index, photos, hasher, r"7 of 12 images in the index are no longer in .*photos: .*--allow-removal removes")
+    refuse(index, photos, hasher, r"7 of 12 indexed images are no longer in .*photos: .*use --allow-removal")
     assert len(removed(index, photos, hasher, allow_removal=True)) == 7
     assert_holds(index, photos, all_images(photos), hasher)
 
@@ -171,7 +171,7 @@ def test_an_empty_folder_removes_nothing_unasked(hasher: Hasher, tmp_path: Path,
     elif left == "other files":
         (tmp_path / "photos" / "lost+found").mkdir()
         (tmp_path / "photos" / "notes.txt").write_text("")
-    refuse(index, tmp_path / "photos", hasher, "1 of 1 images in the index are no longer in")
+    refuse(index, tmp_path / "photos", hasher, "1 of 1 indexed images are no longer in")
     assert removed(index, tmp_path / "photos", hasher, allow_removal=True) == ["a/1.png"]
 
 
@@ -181,7 +181,7 @@ def test_a_subfolder_that_is_there_and_empty_removes_nothing_unasked(hasher: Has
     index = empty(hasher)
     update_from_folder(index, photos, hasher)
     shutil.rmtree(photos / "disk" / "deep")  # what a folder looks like whose disk is not mounted
-    refuse(index, photos, hasher, r"all 5 images of .*disk in the index are gone, and the folder is still there")
+    refuse(index, photos, hasher, r"all 5 indexed images in .*disk are gone, but the folder still exists")
     (photos / "disk").rmdir()  # somebody has deleted it
     assert len(removed(index, photos, hasher)) == 5
 
@@ -328,7 +328,7 @@ def test_a_subfolder_without_permission_keeps_its_codes(noise_model: Path, photo
 
 
 def test_a_folder_that_is_none_and_codes_that_do_not_fit_are_refused(hasher: Hasher, photos: Path) -> None:
-    with pytest.raises(NestKALAError, match="absent is no folder"):
+    with pytest.raises(NestKALAError, match="absent is not a folder"):
         update_from_folder(empty(hasher), photos / "absent", hasher)
-    with pytest.raises(NestKALAError, match="holds nested codes of 16 bits, and the model gives 20 bits"):
+    with pytest.raises(NestKALAError, match="nested codes of 16 bits, but the model makes nested codes of 20"):
         update_from_folder(PrefixIndex.build(np.empty((0, 2), np.uint8)), photos, hasher)

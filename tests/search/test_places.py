@@ -80,12 +80,12 @@ def test_a_missing_folder_is_told_with_advice(home: Path, capsys: pytest.Capture
         ["serve", "photos.index"],
     ):
         line = refused(capsys, *command)
-        assert f"there is no folder {home}/photos, where the images of photos.index were" in line
-        assert line.endswith("--root FOLDER says where it is")
+        assert f"the image folder {home}/photos of photos.index does not exist" in line
+        assert line.endswith("give its location with --root FOLDER")
     assert not Path("page.html").exists()
     assert len(told(capsys, "search", "photos.index", "2019/0.png")["results"]) == 8  # type: ignore[arg-type]
     assert "--root pictures" in refused(capsys, "index", "pictures", "photos.index")
-    assert "is no folder" in refused(capsys, "index", "photos.index", "--root", "absent")
+    assert "is not a folder" in refused(capsys, "index", "photos.index", "--root", "absent")
 
 
 def test_root_says_where_a_folder_is_and_an_update_remembers_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,9 +161,9 @@ def test_a_missing_folder_of_several_removes_nothing(
     told(capsys, "index", "photos", "family", "all.index", "--model", noise_model)
     for path in (home / "family").rglob("*.png"):
         path.unlink()
-    assert f"6 of 6 images in the index are no longer in {home}/family" in refused(capsys, "index", "all.index")
+    assert f"6 of 6 indexed images are no longer in {home}/family" in refused(capsys, "index", "all.index")
     shutil.rmtree("family")
-    assert refused(capsys, "index", "all.index").endswith("--root family=FOLDER says where it is")
+    assert refused(capsys, "index", "all.index").endswith("give its location with --root family=FOLDER")
     draw(home / "kin" / "2019" / "0.png", 100)
     line = refused(capsys, "index", "all.index", "--root", "relatives=kin")
     assert "unknown folder for --root, which takes NAME=FOLDER: 'relatives'" in line
@@ -176,8 +176,8 @@ def test_folders_that_cannot_be_told_apart_are_refused(home: Path, capsys: pytes
     draw(home / "other" / "photos" / "1.png", 1)
     assert "two folders are called 'photos'" in refused(capsys, "index", "photos", "other/photos", "all.index")
     assert "one is inside the other" in refused(capsys, "index", "photos", "photos/2019", "all.index")
-    assert "name the file of their index, --index FILE" in refused(capsys, "index", "photos", "family")
-    assert "is the index of" in refused(capsys, "index", "family", "photos.index")
+    assert "name their index with --index FILE" in refused(capsys, "index", "photos", "family")
+    assert "is an index of" in refused(capsys, "index", "family", "photos.index")
     assert not Path("all.index").exists()
 
 
@@ -186,7 +186,7 @@ def test_ids_lead_to_no_file_elsewhere(tmp_path: Path) -> None:
     assert several.file("b/1.png") == tmp_path / "c" / "1.png"
     for name in ("1.png", "c/1.png", "a", "a/", "../a/1.png", "a/../../1.png", "/a/1.png"):
         assert several.file(name) is None, name
-    with pytest.raises(NestKALAError, match="what it keeps of its folders is damaged"):
+    with pytest.raises(NestKALAError, match="its list of folders is damaged"):
         folders_of(PrefixIndex.empty(8, {"folders": '{"a": 3}'}))
 
 

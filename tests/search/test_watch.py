@@ -72,7 +72,7 @@ def watching(photos: Path, noise_model: Path) -> Iterator[Watching]:
     started = Watching(photos, "--model", noise_model)
     try:
         assert started.told()["images"] == 8
-        assert started.warned() == f"watching {photos} (Ctrl-C stops it)"
+        assert started.warned() == f"watching {photos} (press Ctrl-C to stop)"
         yield started
     finally:
         started.process.kill()
@@ -92,7 +92,7 @@ def test_it_follows_what_happens_and_ends_when_told(watching: Watching, photos: 
     assert watching.told()["removed"] == ["day/0.png"]  # and nothing of the broken file again
 
     photos.rename(photos.with_name("unmounted"))
-    assert watching.warned().startswith(f"waiting: there is no folder {photos}")
+    assert watching.warned().startswith(f"waiting: the image folder {photos}")
     photos.with_name("unmounted").rename(photos)
     assert watching.warned() == "watching again"
 
@@ -111,7 +111,7 @@ def test_it_follows_what_happens_and_ends_when_told(watching: Watching, photos: 
 def test_an_emptied_folder_is_said_once_and_waited_for(watching: Watching, photos: Path) -> None:
     (photos / "day").rename(photos.with_name("away"))
     (photos / "day").mkdir()
-    assert "8 of 8 images in the index are no longer in" in watching.warned()
+    assert "8 of 8 indexed images are no longer in" in watching.warned()
     time.sleep(1)
     assert watching.err.empty()
     (photos / "day").rmdir()

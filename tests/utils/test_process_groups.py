@@ -70,7 +70,7 @@ def test_training_and_encoding_that_fail_leave_no_group(noise_model: Path, tmp_p
     with launched(TRAIN_AND_ENCODE, tmp_path, tmp_path, noise_model) as launch:
         assert launch.wait() != 0
     assert "batch_size 5 cannot be shared equally by 2 processes" in launch.said
-    assert f"{tmp_path / 'missing'} is no folder" in launch.said
+    assert f"{tmp_path / 'missing'} is not a folder" in launch.said
     assert "no group is left" in launch.said
     assert "a group is left" not in launch.said
 

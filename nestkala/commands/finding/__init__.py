@@ -1,4 +1,4 @@
-"""Subcommands that find images, or say what they show."""
+"""Subcommands that search, group or classify images."""
 
 from .classify import Classify
 from .duplicates import Duplicates

@@ -23,36 +23,36 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Classify:
-    """Say which class each image shows, and how likely it is; or that none of them is.
+    """Print the class of each image and its probability, or that the image shows none of the classes.
 
-    By default it is the likeliest class. With --bits it is that whose code, made of its name, is nearest. Images that
-    cannot be read are told, counted and left out.
+    With --bits, print the class whose code, computed from its name, is nearest instead. Images that cannot be read are
+    reported and skipped.
     """
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]]
-    """run folder, or "owner/name" on the Hugging Face hub; one of --shots 0 has seen no labels"""
+    """run folder, or "owner/name" on the Hugging Face Hub; a run trained with --shots 0 needs no labels"""
 
     images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE")]] = ()
-    """one or several, or folders of them"""
+    """images, or folders of images"""
 
     top: int | None = None
-    """how many of the likeliest classes to tell of each image; by default 1"""
+    """how many of the most likely classes to print for each image (default: 1)"""
 
     min_probability: float | None = None
-    """what is less likely is none of the classes; by default 0. Models whose archive showed kinds of things without a
-    name say so by themselves, too"""
+    """below this probability, answer "none of the classes" (default: 0). Models trained on an archive with unnamed
+    kinds of things can also give this answer by themselves"""
 
     bits: int | None = None
-    """compare codes of this length in place of the classes' probabilities"""
+    """compare codes of this length instead of class probabilities"""
 
     workers: int | None = None
-    """threads that decode images, 0 for none; by default one for every core, 8 at most"""
+    """number of threads that decode images, 0 for none (default: one per core, at most 8)"""
 
     backend: BackendFlag = "torch"
 
     json: bool = False
-    """print {image: [{"class": ..., "probability": ...}, ...]} as JSON, likeliest first; null for none of the classes.
-    With --bits {image: class}"""
+    """print {image: [{"class": ..., "probability": ...}, ...]} as JSON, most likely first; class null means none of the
+    classes. With --bits, print {image: class}"""
 
     def run(self) -> None:
         from tabulate import tabulate
@@ -64,7 +64,7 @@ class Classify:
         self._check()
         images = [image for path in self.images for image in _images(path)]
         if not images:
-            raise NestKALAError(f"there is no image in {', '.join(map(str, self.images))}")
+            raise NestKALAError(f"no images in {', '.join(map(str, self.images))}")
         workers = decoding_workers(self.workers)
         hasher = Hasher.from_pretrained(self.model, backend=self.backend)
         answers: dict[str, list[tuple[str | None, float | None]]] = {}
@@ -73,19 +73,19 @@ class Classify:
             chunk = images[start : start + _CHUNK]
             try:
                 found = self._answers(hasher, chunk, workers)
-            except NestKALAError:  # which is rare: only then is each tried by itself
+            except NestKALAError:  # rare, so only now try each image on its own
                 wrong = {image: message for image in chunk if (message := _unreadable(hasher, image))}
                 broken += wrong.values()
                 chunk = [image for image in chunk if image not in wrong]
                 found = self._answers(hasher, chunk, workers)
             answers |= dict(zip(map(str, chunk), found, strict=True))
         if not answers:
-            more = f"; nor can {len(broken) - 1} others" if len(broken) > 1 else ""
+            more = f" (nor can {len(broken) - 1} others)" if len(broken) > 1 else ""
             raise NestKALAError(f"{broken[0]}{more}")
         for message in broken:
             print(f"warning: {message}", file=sys.stderr)
         if broken:
-            print(f"note: {len(broken)} of {len(images)} images cannot be read", file=sys.stderr)
+            print(f"note: skipped {len(broken)} of {len(images)} images, which cannot be read", file=sys.stderr)
         if self.json:
             print(json.dumps({image: self._as_json(ranked) for image, ranked in answers.items()}))
             return
@@ -106,12 +106,12 @@ class Classify:
         print(tabulate(rows, headers, tablefmt="simple"))
 
     def _check(self) -> None:
-        """Raise NestKALAError for arguments that are wrong, or do not go together."""
+        """Raise NestKALAError for invalid or conflicting arguments."""
         if not self.images:
-            raise NestKALAError("name an image, or a folder of images")
+            raise NestKALAError("give an image or a folder of images")
         if self.bits is not None and (self.top is not None or self.min_probability is not None):
             raise NestKALAError(
-                "--bits compares codes, which have no probabilities: leave out --top, --min-probability"
+                "--bits compares codes, which have no probabilities: leave out --top and --min-probability"
             )
         if self.top is not None and self.top < 1:
             raise NestKALAError(f"--top must be 1 or more, not {self.top}")
@@ -121,13 +121,13 @@ class Classify:
     def _answers(
         self, hasher: "Hasher", images: Sequence[Path], workers: int
     ) -> list[list[tuple[str | None, float | None]]]:
-        """Classes of each image with their probabilities, likeliest first; None for none of them."""
+        """The classes of each image with their probabilities, most likely first; None is "none of the classes"."""
         if self.bits is not None:
             return [[(name, None)] for name in hasher.classify(images, self.bits, workers=workers)]
         return [self._ranked(row, hasher.class_names) for row in hasher.class_probabilities(images, workers=workers)]
 
     def _ranked(self, probabilities: "Tensor", names: Sequence[str]) -> list[tuple[str | None, float | None]]:
-        """The likeliest classes of one image, of probabilities (C + 1,), whose last is that of none of them."""
+        """The most likely classes of one image, from probabilities (C + 1,); the last is for "none of the classes"."""
         best = probabilities.sort(descending=True, stable=True)
         ranked: list[tuple[str | None, float | None]] = [
             (names[place] if place < len(names) else None, value)
@@ -145,7 +145,7 @@ class Classify:
 
 
 def _images(path: Path) -> list[Path]:
-    """The image, or those below the folder."""
+    """The image itself, or all images below the folder."""
     from ...images.listing import LeftOut, images_below
 
     if not path.is_dir():
@@ -158,7 +158,7 @@ def _images(path: Path) -> list[Path]:
 
 
 def _unreadable(hasher: "Hasher", path: Path) -> str | None:
-    """Why an image cannot be read; None where it can."""
+    """Why an image cannot be read, or None if it can."""
     try:
         hasher.backbone.prepare(path.read_bytes(), str(path))
     except NestKALAError as error:

@@ -11,28 +11,29 @@ from ...utils.console import linked
 from ...utils.errors import NestKALAError, as_line
 
 DEFAULT_DISTANCE = 9
-"""Of 128 bits. It finds photographs that were saved again, and most of those that were cut a little."""
+"""Out of 128 bits. Finds photographs that were saved again and most that were slightly cropped."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Find groups of near-duplicates among the images of an index, by their whole codes. Nothing is deleted.
+    """Find groups of near-duplicate images in an index. Nothing is deleted.
 
-    Two images are in a group where a chain of images leads from one to the other, each within the distance of the next.
+    Full codes are compared. Two images share a group if a chain of images connects them, each within --max-distance of
+    the next.
     """
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it"""
+    """index made by `nestkala index`: a file, a folder with its index next to it, or a Milvus or PostgreSQL address"""
 
     max_distance: int | None = None
-    """bits in which two near-duplicates differ at most; by default 9 of 128, and in proportion of other lengths. More
-    finds stronger crops, too, and ever more photographs that only look alike"""
+    """maximum number of differing bits (default: 9 of 128, in proportion for other lengths). Larger values also find
+    stronger crops, but more photographs that merely look alike"""
 
     html: Path | None = None
-    """write a page of the groups as thumbnails, which open the images, to this file"""
+    """write the groups to this file as an HTML page of thumbnails that link to the images"""
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
+    """new location of the image folder, if it has moved; NAME=FOLDER if the index covers several"""
 
     json: bool = False
     """print the groups as JSON"""

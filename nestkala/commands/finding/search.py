@@ -20,62 +20,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Search:
-    """Find the images of an index that are most like a given one, or like what a sentence says.
+    """Find the images in an index that are most similar to an image or best match a sentence.
 
-    What is no file, and no image of the index by its name there, is taken as a sentence: nestkala search photos dog.
+    A query that is neither a file nor the name of an image in the index is a sentence: nestkala search photos dog.
     """
 
     index: Positional[Annotated[str, arg(metavar="INDEX")]]
-    """that `nestkala index` made: a file, a folder with its index beside it, or where Milvus or PostgreSQL keeps it.
-    Several files of one model are searched together, separated by commas: 2019.index,2020.index"""
+    """index made by `nestkala index`: a file, a folder with its index next to it, or a Milvus or PostgreSQL address.
+    To search several files made with the same model, separate them with commas: 2019.index,2020.index"""
 
     queries: Positional[Annotated[tuple[str, ...], arg(metavar="QUERY")]] = ()
-    """image or sentence to ask with; several are answered one after the other"""
+    """image or sentence to search for; several are answered one after another"""
 
     text: str | None = None
-    """sentence to ask with, whatever files there are, such as "a photo of a dog." """
+    """sentence to search for, even if a file has that name, such as "a photo of a dog." """
 
     also: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="QUERY")]] = ()
-    """image or sentence that the results should be like as well; may be said again"""
+    """image or sentence that results should also be similar to"""
 
     unlike: UseAppendAction[Annotated[tuple[str, ...], arg(name="not", metavar="QUERY")]] = ()
-    """image or sentence that the results should not be like; may be said again"""
+    """image or sentence that results should not be similar to"""
 
     bits: int | None = None
-    """prefix length that is compared: shorter is faster, longer better; by default the whole code"""
+    """prefix length to compare: shorter is faster, longer is better (default: the full code)"""
 
     k: Annotated[int | None, arg(aliases=["-k"])] = None
-    """how many; by default 20"""
+    """how many results to return (default: 20)"""
 
     radius: int | None = None
-    """in place of --k: all that differ in so many of the bits at most"""
+    """return all images that differ in at most this many bits, instead of --k"""
 
     where: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="CONDITION")]] = ()
-    """search only images for which this holds, such as folder=2019/italy, date>=2024-05 or date<2020; all of
-    several must hold. Quote it, since < and > mean something to a shell"""
+    """search only images that meet this condition, such as folder=2019/italy, "date>=2024-05" or "date<2020"; if given
+    several times, all must hold. Quote < and >, which are special to the shell"""
 
     relevant: bool = False
-    """show only results that are nearer than chance explains, and none if there are none such"""
+    """show only results that are closer than chance would explain, which may be none"""
 
     shortlist: int | None = None
-    """coarse to fine: so many are found at --bits, and re-ranked by the whole code, or by --rescore"""
+    """coarse-to-fine search: find this many images at --bits, then re-rank them by the full code or by --rescore"""
 
     rescore: bool = False
-    """re-rank by the query's real-valued output, which parts the ties of short codes"""
+    """re-rank by the query's real-valued output, which breaks ties between short codes"""
 
     model: str | None = None
-    """where the index's model is, if it has moved"""
+    """new location of the index's model, if it has moved"""
 
     backend: BackendFlag = "torch"
 
     root: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FOLDER")]] = ()
-    """where the images' folder is now, if it was moved; of an index of several, NAME=FOLDER"""
+    """new location of the image folder, if it has moved; NAME=FOLDER if the index covers several"""
 
     html: Path | None = None
-    """write a page of thumbnails, which open the images, to this file"""
+    """write the results to this file as an HTML page of thumbnails that link to the images"""
 
     json: bool = False
-    """print the results as JSON: of one query an object, of several a list of them"""
+    """print the results as JSON: an object for one query, a list of objects for several"""
 
     def run(self) -> None:
         from ...index.prefix_index import PrefixIndex
@@ -91,7 +91,7 @@ class Search:
         where = index_called(self.index)
         index = open_index(where)
         if self.relevant and not isinstance(index, PrefixIndex):
-            raise NestKALAError(f"--relevant compares with the images of an index file, and {self.index} is none")
+            raise NestKALAError(f"--relevant needs an index file, and {self.index} is not one")
         known = {"folder", "folders"} & index.about.keys() or self.root or self.html is not None
         folders = folders_of(index, where, self.root) if known else None
         if folders is not None and self.html is not None:
@@ -101,7 +101,7 @@ class Search:
         if self.text is not None:
             asked.append(of_text(self.text, hasher))
         if self.rescore and any(query.relaxed is None for query in asked):
-            raise NestKALAError("--rescore takes the real-valued output of an image file: leave it out with sentences")
+            raise NestKALAError("--rescore uses the real-valued output of an image file: leave it out for sentences")
         also, unlike = (
             [as_query(said, index, hasher, folders) for said in given] for given in (self.also, self.unlike)
         )
@@ -132,27 +132,27 @@ class Search:
             print(f"page: {self.html}")
 
     def _check(self) -> None:
-        """Raise NestKALAError for flags that do not go together."""
+        """Raise NestKALAError for conflicting flags."""
         if not self.queries and self.text is None:
-            raise NestKALAError("give an image or a sentence to ask with")
+            raise NestKALAError("give an image or a sentence to search for")
         if self.text is not None and not self.text.strip():
-            raise NestKALAError("--text is empty: say what the images should show")
+            raise NestKALAError("--text is empty: describe what the images should show")
         if self.text is not None and self.rescore:
-            raise NestKALAError("--rescore takes an image's real-valued output: leave it out with --text")
+            raise NestKALAError("--rescore uses an image's real-valued output: leave it out with --text")
         if self.radius is not None and (self.k is not None or self.shortlist is not None or self.rescore):
-            raise NestKALAError("--radius finds all within a distance: leave out --k, --shortlist and --rescore")
+            raise NestKALAError("--radius finds all images within a distance: leave out --k, --shortlist and --rescore")
         if self.relevant and self.rescore:
             raise NestKALAError("--relevant compares whole bits: leave out --rescore")
         if self.also or self.unlike:
             if self.radius is not None or self.rescore or self.bits is not None:
-                raise NestKALAError("--also and --not rank by whole codes: leave out --bits, --radius and --rescore")
+                raise NestKALAError("--also and --not rank by the full code: leave out --bits, --radius and --rescore")
         elif self.shortlist is not None and self.bits is None and not self.rescore:
-            raise NestKALAError("--shortlist is found by the first bits of the code: say how many, --bits")
+            raise NestKALAError("--shortlist is found by the first bits of the code: say how many with --bits")
 
     def _found(
         self, index: "SearchIndex", query: "Query", also: "list[Query]", unlike: "list[Query]"
     ) -> list[dict[str, Any]]:
-        """The results of one query, nearest first, each with what is known of it."""
+        """The results of one query, nearest first, with the metadata of each."""
         from ...index.prefix_index import PrefixIndex
         from ...search.chance import chance_of_pairs, chance_of_query
         from ...search.queries import mixture, search_mixture
@@ -169,7 +169,7 @@ class Search:
         names, distances = hits.ids[0], hits.distances[0]
         columns: dict[str, list[Any]] = {"distance": distances.tolist(), "image": names}
         if isinstance(index, PrefixIndex):
-            compared = index.bits if self.shortlist is not None else bits  # in the end by all bits
+            compared = index.bits if self.shortlist is not None else bits  # the final ranking uses all bits
             if soft is not None:
                 chance = chance_of_query(index, soft)
             elif query.is_image:
@@ -186,7 +186,7 @@ class Search:
 
     def _compared(self, longest: int) -> str:
         if self.also or self.unlike:
-            said = [f"like {said} as well" for said in self.also] + [f"not like {said}" for said in self.unlike]
+            said = [f"also like {said}" for said in self.also] + [f"not like {said}" for said in self.unlike]
             return f"all {longest} bits, {', '.join(said)}"
         first = f"the first {self.bits} of {longest} bits" if self.bits else f"all {longest} bits"
         if self.rescore:
@@ -195,7 +195,7 @@ class Search:
 
 
 def _print_table(results: list[dict[str, Any]], folders: "ImageFolders | None") -> None:
-    """The results for people: dates without seconds, and names that open the images."""
+    """Print the results as a table: dates without seconds, names that link to the images."""
     from tabulate import tabulate
 
     if not results:

@@ -1,1 +1,1 @@
-"""How an index goes along with its folders: more of them, another model, changes as they happen."""
+"""Keep an index in step with its folders: added folders, another model, changes as they happen."""

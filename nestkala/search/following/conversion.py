@@ -1,4 +1,4 @@
-"""An index whose images are all encoded anew, by another model."""
+"""Convert an index to another model by encoding all its images again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,30 +26,32 @@ def converted(
     progress: bool = False,
     keep_every: int = 10_000,
 ) -> tuple[PrefixIndex, Changes]:
-    """The index of the same folders by another model, which replaces the file of the one there was.
+    """Index the same folders with another model, and replace the file of the old index.
 
-    The old index answers until the new one is complete. What is encoded is kept in WHERE.converting meanwhile, so that
-    the same call goes on after an interruption.
+    The old index stays usable until the new one is complete. Until then, new codes are kept in WHERE.converting, so
+    the same call resumes after an interruption.
 
     Args:
-        index: the old one.
+        index: the old index.
         where: its file.
-        about: what the new one keeps of itself; its model's fingerprint is in it.
+        about: notes for the new index, including its model's fingerprint.
         folders: all folders of the index.
         hasher: the new model.
         exclude, allow_removal, workers, progress, keep_every: as for `update_from_folder`.
 
     Raises:
-        NestKALAError: the old index is no file; images are missing, as for `update_from_folder`; or images of the old
-            index cannot be listed, which would have no codes in the new one.
+        NestKALAError: the old index is not a file; images are missing, as for `update_from_folder`; or images of the
+            old index cannot be listed, so that the new one would lose them.
     """
     if not isinstance(index, PrefixIndex):
         raise NestKALAError(
-            f"{shown_address(where)} is not a file: make a new index with the new model, and delete this one"
+            f"{shown_address(where)} is not a file: create a new index with the new model, and delete this one"
         )
     before = compare(index, folders, exclude, allow_removal)
     if lost := next((name for name in index.ids if name not in before.here and before.left_out.covers(name)), None):
-        raise NestKALAError(f"{lost!r} cannot be listed, so it cannot be encoded: {shown_address(where)} is unchanged")
+        raise NestKALAError(
+            f"{lost!r} cannot be listed now, so it cannot be encoded: {shown_address(where)} was not changed"
+        )
     unfinished = Path(f"{link_target(Path(where))}.converting")
     new = _begun(unfinished, about) or PrefixIndex.empty(hasher.lengths[-1], about)
     changes = update_from_folder(
@@ -70,7 +72,7 @@ def converted(
 
 
 def _begun(unfinished: Path, about: dict[str, str]) -> PrefixIndex | None:
-    """What an interrupted conversion to the same model has left; None where there is none that can be read."""
+    """What an interrupted conversion to the same model left, or None if there is nothing readable."""
     try:
         found = find_index(str(unfinished))
     except NestKALAError:

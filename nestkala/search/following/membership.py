@@ -1,4 +1,4 @@
-"""Which folders an index is of, when a command names some of them, or new ones."""
+"""The folders of an index, when a command names some of them or new ones."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,20 @@ from ..places import ImageFolders, folders_of
 def joined(
     index: SearchIndex, given: Sequence[Path], where: str, roots: Iterable[str] = ()
 ) -> tuple[SearchIndex, ImageFolders, ImageFolders]:
-    """An index with the folders that a command names, all of its folders, and those that were named.
+    """Add the folders that a command names; returns the index, all of its folders, and the named ones.
 
-    Folders that the index does not have are added if one that it has is named along with them. If it was of one folder
-    before, its images are now called FOLDER/PATH.
+    New folders are added if they are named together with one that the index already has. If the index had one folder
+    before, its images are renamed to FOLDER/PATH.
 
     Args:
-        index: that is there.
-        given: folders; none for all that the index knows.
+        index: the existing index.
+        given: folders; empty for all folders of the index.
         where: name of the index.
         roots: as for `folders_of`.
 
     Raises:
-        NestKALAError: folders of another index, two of the same name, one that is missing, or an index that is no file
-            and would have to call its images differently.
+        NestKALAError: none of the folders belongs to the index, two have the same name, one is missing, or the index
+            is not a file and its images would have to be renamed.
     """
     known = folders_of(index, where, roots)
     if not given:
@@ -39,8 +39,8 @@ def joined(
     if len(new) == len(given):
         named = ", ".join(map(str, given))
         raise NestKALAError(
-            f"{shown_address(where)} is the index of {known}, not of {named}; if its images were moved there, say "
-            f"--root {given[0]}; to add a folder, name it after one that the index has"
+            f"{shown_address(where)} is an index of {known}, not of {named}; if its images have moved there, use "
+            f"--root {given[0]}; to add a folder, give it together with one that the index already has"
         )
     together = known
     if new:
@@ -52,44 +52,42 @@ def joined(
 
 
 def patterns_of(index: SearchIndex | None, given: Sequence[str]) -> list[str]:
-    """The patterns that an index leaves files out by: those given, or else those that it was given last.
+    """The exclude patterns of an index: those given, or else those given last time.
 
     Raises:
-        NestKALAError: what the index keeps of them is damaged.
+        NestKALAError: the patterns stored in the index are damaged.
     """
     if given or index is None or "exclude" not in index.about:
         return [pattern for pattern in given if pattern]
-    kept = parsed_json(index.about["exclude"], "what the index says of excluded files")
+    kept = parsed_json(index.about["exclude"], "the index's exclude patterns")
     if not isinstance(kept, list) or not all(isinstance(pattern, str) for pattern in kept):
-        raise NestKALAError("what the index keeps of the files that it excludes is damaged")
+        raise NestKALAError("the index's exclude patterns are damaged")
     return kept
 
 
 def notes_on(folders: ImageFolders, exclude: Sequence[str], where: str) -> dict[str, str]:
-    """What an index keeps of its folders and of what it leaves out."""
+    """What an index stores about its folders and exclude patterns."""
     return folders.as_notes(where) | ({"exclude": json.dumps(list(exclude))} if exclude else {})
 
 
 def note(index: SearchIndex, folders: ImageFolders, exclude: Sequence[str], where: str) -> None:
-    """Let an index keep `notes_on` its folders in place of what it kept before.
+    """Store `notes_on` its folders in an index, replacing earlier ones.
 
     Raises:
-        NestKALAError: an index that is no file, whose notes are fixed when it is made, has other folders or patterns.
+        NestKALAError: the index is not a file, so that its notes are fixed, and has other folders or patterns.
     """
     if isinstance(index, PrefixIndex):
         others = {key: said for key, said in index.about.items() if key not in ("folder", "near", "folders", "exclude")}
         index.about = others | notes_on(folders, exclude, where)
     elif folders_of(index).paths.keys() != folders.paths.keys() or patterns_of(index, ()) != list(exclude):
         raise NestKALAError(
-            "only an index file can change its folders or what it excludes: make a new index of these folders"
+            "only index files can change their folders or exclude patterns: create a new index of these folders"
         )
 
 
 def _renamed(index: SearchIndex, where: str, folder: str) -> PrefixIndex:
     if not isinstance(index, PrefixIndex):
-        raise NestKALAError(
-            f"{shown_address(where)} is not a file: there an index of one folder cannot become one of several"
-        )
+        raise NestKALAError(f"{shown_address(where)} is not a file, so it cannot change from one folder to several")
     items = list(index.items())
     names, metadata = [f"{folder}/{name}" for name, _ in items], [about for _, about in items]
     return PrefixIndex.build(index.codes, names, index.bits, metadata, index.about)

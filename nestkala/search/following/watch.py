@@ -1,7 +1,7 @@
-"""An index that is brought up to date as files change.
+"""Update an index as files change.
 
-Folders are listed again and again, and no notices of the system are waited for: network drives send none of what other
-machines change, and what cannot be watched by notices fails silently.
+Folders are listed repeatedly instead of waiting for system notifications: network drives send none for changes by other
+machines, and notifications that cannot be set up fail silently.
 """
 
 import signal
@@ -19,21 +19,21 @@ from ..opening import open_index, save_index
 from ..places import ImageFolders
 
 _SHARE = 9
-"""A pause is this many times as long as the look before it, at least, so that looking takes a tenth of the time."""
+"""A pause is at least this many times as long as the check before it, so checking takes a tenth of the time."""
 _SETTLING_SECONDS = 2
-"""A file that was written to so recently may be half of a copy: it is left to the next look."""
+"""A file modified this recently may still be being copied, so it is left for the next check."""
 
 
 class Watch:
-    """Looks at folders and brings their index up to date.
+    """Watches folders and updates their index.
 
     Args:
         where: the index.
-        folders: of its images.
-        hasher: whose codes it holds.
+        folders: its image folders.
+        hasher: its model.
         exclude: as for `update_from_folder`.
-        unreadable: images that are known to be broken; they are tried again when they change.
-        workers: processes that decode.
+        unreadable: images known to be broken; they are tried again when they change.
+        workers: number of decoding threads.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Watch:
         self._said = ""
 
     def run(self, every: float, tell: Callable[[SearchIndex, Changes], None], warn: Callable[[str], None]) -> None:
-        """Look every so many seconds, without end.
+        """Check the folders periodically, forever.
 
-        Whatever keeps it from looking or from saving, such as a disk that is not mounted, is said once and waited for.
+        Errors in checking or saving, such as a disk that is not mounted, are reported once and waited out.
 
         Args:
-            every: seconds, more where a look takes longer.
-            tell: called with the index, saved, and what has changed in it.
-            warn: called with what is wrong, and when it is not any more.
+            every: seconds between checks; longer if a check is slow.
+            tell: called with the saved index and the changes made to it.
+            warn: called with a message when something goes wrong, and when it works again.
         """
         while True:
             started = time.monotonic()
             try:
                 found = self.look()
             except (NestKALAError, OSError) as error:
-                self._index = None  # what is in memory need not be what was saved
+                self._index = None  # memory may differ from what was saved
                 if (said := one_line(error)) != self._said:
                     warn(f"waiting: {said}")
                     self._said = said
@@ -79,10 +79,10 @@ class Watch:
             time.sleep(max(every, _SHARE * (time.monotonic() - started)))
 
     def look(self) -> tuple[SearchIndex, Changes] | None:
-        """Bring the index up to date and save it; None where nothing has changed.
+        """Update the index and save it; None if nothing has changed.
 
         Raises:
-            NestKALAError, OSError: a folder is missing, or as `compare` and `save_index` do.
+            NestKALAError, OSError: a folder is missing, or as for `compare` and `save_index`.
         """
         if self._index is None:
             self._index = open_index(self._where)
@@ -92,7 +92,7 @@ class Watch:
         difference.changed = [name for name in difference.changed if _is_settled(difference.here[name])]
         if difference.is_empty:
             return None
-        few = len(difference.added) + len(difference.changed) < 64  # for which processes take longer to start
+        few = len(difference.added) + len(difference.changed) < 64  # not worth starting threads for
         changes = bring_up_to_date(
             index,
             folders,
@@ -113,12 +113,12 @@ class Watch:
 
 def _is_settled(metadata: dict[str, Any]) -> bool:
     age = time.time() - metadata["mtime_ns"] / 1e9
-    return not 0 <= age < _SETTLING_SECONDS  # of a clock that is ahead nothing can be said
+    return not 0 <= age < _SETTLING_SECONDS  # a time in the future says nothing
 
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
