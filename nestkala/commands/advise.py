@@ -57,10 +57,8 @@ class Advise:
         rows = [(*(getattr(length, name) for name in shown), "*" if length is chosen else "") for length in lengths]
         titles = [{**SCORE_TITLES, "ms": "ms a search"}.get(name, name) for name in shown]
         print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=tuple(shown.values())))
-        quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
+        cost = f"{chosen.bytes} byte{'s' * (chosen.bytes > 1)} per image"
         print(codes.asked)
         if self.plot is not None:
             print(f"plot: {self.plot}")
-        print(
-            f"recommended: {chosen.bits} bits, {quality}, {chosen.bytes} byte{'s' * (chosen.bytes > 1)} an image: {why}"
-        )
+        print(f"recommended: {chosen.bits} bits (tie-aware mAP {chosen.map_tie_aware:.4f}, {cost}). {why}")
