@@ -1,7 +1,7 @@
 """Which code length? Quality, bytes and time of every prefix of a trained model's codes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,12 @@ def recommend(
     return enough[0]
 
 
+def shortest_sufficient(quality: Mapping[int, float]) -> int:
+    """Of {bits: quality}, the fewest bits that keep 95 % of the best quality."""
+    needed = _KEPT * max(quality.values())
+    return min(bits for bits, value in quality.items() if value >= needed)
+
+
 def reason(
     lengths: Sequence[Length],
     chosen: Length,
@@ -116,20 +122,32 @@ def reason(
     max_ms: float | None = None,
     max_bytes: int | None = None,
 ) -> str:
-    """Why `recommend` chose a length of these within these bounds, in words."""
-    bounds = [f"{max_ms:g} ms a search"] if max_ms is not None else []
-    bounds += [f"{max_bytes:,} byte{'s' * (max_bytes != 1)} an image"] if max_bytes is not None else []
+    """Why `recommend` chose a length of these within these bounds: one or two sentences."""
+    bounds = [f"{max_ms:g} ms per search"] if max_ms is not None else []
+    bounds += [f"{max_bytes:,} byte{'s' * (max_bytes != 1)} per image"] if max_bytes is not None else []
     within = f" within {' and '.join(bounds)}" if bounds else ""
     best = max(lengths, key=lambda length: length.map_tie_aware)
-    longest = lengths[-1]
-    compared = f"all {longest.bits} bits have {longest.map_tie_aware:.4f} and take {longest.bytes} bytes"
+    at_best = f"{best.map_tie_aware:.4f} at {best.bits} bits"
     if min_map is not None:
-        return f"the shortest{within} of tie-aware mAP {min_map:g} or more; {compared}"
-    if bounds:
-        loss = "" if chosen is best else f"; without bounds {best.bits} bits have {best.map_tie_aware:.4f}"
-        return f"the best{within}{loss}"
-    most = f"{best.map_tie_aware:.4f} at {best.bits} bits"
-    return f"the shortest that keeps {_KEPT:g} of the best, {most}; {compared}"
+        why = f"It is the shortest length{within} with a tie-aware mAP of {min_map:g} or more."
+    elif bounds:
+        why = (
+            f"It has the best mAP{within}."
+            if chosen is best
+            else f"It has the best mAP{within}; the best of all is {at_best}."
+        )
+    else:
+        why = f"It is the shortest length that keeps {_KEPT:g} of the best mAP, {at_best}."
+    longest = lengths[-1]
+    if chosen is longest:
+        return why
+    compared = f" All {longest.bits} bits take {longest.bytes} bytes and reach {longest.map_tie_aware:.4f}"
+    if longest.copy_recall_at_1 is not None and chosen.copy_recall_at_1 is not None:
+        compared += (
+            f"; of the re-saved copies, {longest.copy_recall_at_1:.4f} find their original first with them, "
+            f"{chosen.copy_recall_at_1:.4f} with {chosen.bits} bits"
+        )
+    return f"{why}{compared}."
 
 
 def _milliseconds(index: PrefixIndex, queries: np.ndarray, bits: int) -> float:

@@ -60,9 +60,8 @@ class Advise:
         rows = [(*(getattr(length, name) for name in shown), "*" if length is chosen else "") for length in lengths]
         titles = [{**SCORE_TITLES, "ms": "ms/search"}.get(name, name) for name in shown]
         print(tabulate(rows, (*titles, ""), tablefmt="simple", floatfmt=tuple(shown.values())))
-        quality = f"tie-aware mAP {chosen.map_tie_aware:.4f}"
-        each = f"{chosen.bytes} byte{'s' * (chosen.bytes > 1)} per image"
+        cost = f"{chosen.bytes} byte{'s' * (chosen.bytes > 1)} per image"
         print(codes.asked)
         if self.plot is not None:
             print(f"plot: {self.plot}")
-        print(f"recommended: {chosen.bits} bits, {quality}, {each}: {why}")
+        print(f"recommended: {chosen.bits} bits (tie-aware mAP {chosen.map_tie_aware:.4f}, {cost}). {why}")

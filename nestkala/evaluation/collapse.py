@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..codes import prefix, unpack
 
-_FEWEST = 32
+FEWEST = 32
 """Minimum number of codes; with fewer, bits are equal by chance."""
 _MOST = 100_000
 """Number of codes whose bits are compared, evenly spaced."""
@@ -40,7 +40,7 @@ class Collapse:
         """Examine the first `bits` bits of packed codes, uint8 (N, bytes)."""
         short = np.ascontiguousarray(prefix(codes, bits))  # (N, ceil(bits / 8))
         distinct = len(np.unique(short.view(f"V{short.shape[1]}"))) if len(short) else 0
-        if len(short) < _FEWEST:
+        if len(short) < FEWEST:
             return cls(len(short), bits, [], {}, distinct)
         sample = short[np.linspace(0, len(short) - 1, min(len(short), _MOST)).astype(int)]
         signs = unpack(sample, bits)  # (n, bits)
@@ -79,7 +79,7 @@ class Collapse:
                 f"warning: {len(self.repeated)} of {self.bits} bits repeat or invert another in all codes "
                 f"({', '.join(named)}{more})"
             )
-        if self.size >= _FEWEST and self.size <= 2 ** min(self.bits, 62) and self.found_first < _OFTEN:
+        if self.size >= FEWEST and self.size <= 2 ** min(self.bits, 62) and self.found_first < _OFTEN:
             lines.append(
                 f"warning: {self.size:,} images have only {self.distinct:,} different codes of {self.bits} bits: an "
                 f"image finds itself first in {self.found_first:.2f} of cases"

@@ -120,6 +120,6 @@ def _examples(
         for group in groups:
             place = measured.index(group.first)
             lengths = nearest_lengths(runs[place])
-            bits = lengths[len(lengths) // 2]
+            bits = lengths[(len(lengths) - 1) // 2]
             asked.append((f"{group.name}, {bits} bits", runs[place], codes[place], bits))
     return list(find_examples(asked))

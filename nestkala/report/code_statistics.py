@@ -33,6 +33,12 @@ def bit_statistics(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.floa
     return balance, correlation.clip(-1, 1)
 
 
+def similar_bits(correlation: NDArray[np.float64], least: float = 0.95) -> dict[int, int]:
+    """{bit: the earlier bit that it is most like}, for bits whose correlation (b, b) is `least` or more either way."""
+    earlier = np.tril(np.nan_to_num(np.abs(correlation)), -1)  # (b, b)
+    return {bit: int(row.argmax()) for bit, row in enumerate(earlier) if row.max() >= least}
+
+
 def silhouette(codes: NDArray[np.uint8], classes: NDArray[np.int64]) -> float | None:
     """How well codes group classes, 0 to 100, as in KALAHash (AAAI 2025): 50 (s + 1).
 

@@ -15,6 +15,7 @@ from .measurements import first_labels
 QUERIES = 6
 RESULTS = 8
 LENGTHS = (8, 16, 32)
+"""Bits; the longest code comes after them."""
 _SIZE = 144
 
 
@@ -49,10 +50,10 @@ def has_images(run: FinishedRun) -> bool:
 
 
 def nearest_lengths(run: FinishedRun) -> list[int]:
-    """The lengths of the run's codes that are nearest to 8, 16 and 32 bits, ascending."""
+    """The lengths of the run's codes that are nearest to 8, 16 and 32 bits, and the longest, ascending."""
     head = run.hasher.model.head
     lengths = range(1, max(head.lengths) + 1) if head.nested else head.lengths
-    return sorted({min(lengths, key=lambda length: abs(length - wanted)) for wanted in LENGTHS})
+    return sorted({min(lengths, key=lambda length: abs(length - wanted)) for wanted in (*LENGTHS, max(lengths))})
 
 
 def find_examples(codes: Sequence[tuple[str, FinishedRun, RunCodes, int]], seed: int = 0) -> Iterator[Example]:

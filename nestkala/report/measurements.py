@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 from ..analysis.finished_run import FinishedRun, RunCodes, Scores, score_images, score_run
 from ..codes import columns
 from ..data.class_names import names_in_doubt
+from ..evaluation.collapse import FEWEST, Collapse
 from ..settings.config import Config
 from ..training.history import Epoch, load_history
-from .code_statistics import bit_statistics, embed, silhouette
+from .code_statistics import bit_statistics, embed, silhouette, similar_bits
+
+FIRST = 10
+"""Results that the verdict is of."""
+_NAMED = 5
 
 MAPPED = 1000
 """Maximum number of queries on the map and in the silhouette."""
@@ -26,6 +31,7 @@ class LengthMeasurements:
         radius_precision: mean precision within every radius 0..b; a query that finds nothing counts 0.
         radius_recall: mean recall within every radius 0..b.
         precision_at: mean precision in the first n results, for each n in `RunMeasurements.places`.
+        precision_at_first: mean precision in the first `FIRST` results, or in all of a smaller gallery.
         silhouette: 0 to 100 (`silhouette`); None for multi-label images, or if undefined.
     """
 
@@ -33,6 +39,7 @@ class LengthMeasurements:
     radius_precision: list[float]
     radius_recall: list[float]
     precision_at: list[float]
+    precision_at_first: float
     silhouette: float | None
 
 
@@ -59,6 +66,7 @@ class RunMeasurements:
         config: its settings.
         class_names: names of the C classes.
         num_train, num_queries, num_gallery: number of images in each part of the split.
+        num_copies: near copies used as queries; 0 for your own features.
         multi_label: whether any query or gallery image has several labels.
         lengths: {bits: measurements}.
         places: numbers of results, 1 to the gallery size, for `precision_at`.
@@ -77,6 +85,7 @@ class RunMeasurements:
     num_train: int
     num_queries: int
     num_gallery: int
+    num_copies: int
     multi_label: bool
     lengths: dict[int, LengthMeasurements]
     places: list[int]
@@ -117,11 +126,13 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunM
             precision.tolist(),
             recall.tolist(),
             [float(counts.precision_at(n).mean()) for n in places],
+            float(counts.precision_at(FIRST).mean()),
             None if multi_label else silhouette(queries, classes),
         )
     longest = max(lengths)
     where = run.hasher.columns(longest)
     balance, correlation = bit_statistics(columns(codes.gallery, where), longest)
+    collapse = codes.collapse(longest)
     in_plane = embed(columns(codes.queries[chosen], where))
     return RunMeasurements(
         run.folder.resolve().name,
@@ -131,16 +142,32 @@ def measure(run: FinishedRun, codes: RunCodes, lengths: tuple[int, ...]) -> RunM
         len(split.train),
         len(split.query),
         len(split.gallery),
+        len(codes.originals),
         multi_label,
         of_length,
         places,
         codes.chance,
-        [*codes.collapse(longest).warnings(), *_names_in_doubt(run)],
+        [*collapse.warnings(), *_nearly_repeated(collapse, correlation), *_names_in_doubt(run)],
         balance.tolist(),
         [[None if np.isnan(value) else float(value) for value in row] for row in correlation.round(4)],
         None if in_plane is None else CodeMap(in_plane.round(3).tolist(), classes.tolist()),
         load_history(run.folder),
     )
+
+
+def _nearly_repeated(collapse: Collapse, correlation: NDArray[np.float64]) -> list[str]:
+    """A warning about bits that are nearly, not wholly, as another one; of few codes none."""
+    if collapse.size < FEWEST:
+        return []
+    pairs = {bit: of for bit, of in similar_bits(correlation).items() if bit not in collapse.repeated}
+    if not pairs:
+        return []
+    named = [f"{bit} like {other}, {abs(correlation[bit, other]):.2f}" for bit, other in list(pairs.items())[:_NAMED]]
+    more = "; ..." if len(pairs) > _NAMED else ""
+    return [
+        f"warning: {len(pairs)} of {collapse.bits} bits nearly repeat or reverse another "
+        f"(|correlation|: {'; '.join(named)}{more})"
+    ]
 
 
 def _names_in_doubt(run: FinishedRun) -> list[str]:

@@ -12,6 +12,7 @@ from .charts import Chart
 from .examples import RESULTS, Example
 from .groups import Group
 from .tables import run_table, score_table
+from .verdict import headlines, verdict
 
 SILHOUETTE = (
     "Silhouette: 50 (s + 1), where s is the mean silhouette coefficient, -1 to 1, of the queries' codes by Hamming "
@@ -41,6 +42,8 @@ def report_page(
         subtitle=f"{first.config.data}: {first.num_queries:,} queries, {first.num_gallery:,} images in the gallery, "
         f"{len(first.class_names):,} classes{training}",
         groups=groups,
+        verdict=verdict,
+        headlines=headlines,
         scores=Markup(score_table(groups)),
         doubts=_doubts(groups),
         score_note=_score_note(groups),

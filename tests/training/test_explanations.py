@@ -95,19 +95,38 @@ CURVE = [
 @pytest.mark.parametrize(
     ("bounds", "why"),
     [
-        ({}, "the shortest that keeps 0.95 of the best, 0.6200 at 32 bits; all 32 bits have 0.6200 and take 4 bytes"),
-        ({"min_map": 0.4}, "the shortest of tie-aware mAP 0.4 or more; all 32 bits have 0.6200 and take 4 bytes"),
+        (
+            {},
+            "It is the shortest length that keeps 0.95 of the best mAP, 0.6200 at 32 bits. "
+            "All 32 bits take 4 bytes and reach 0.6200.",
+        ),
+        (
+            {"min_map": 0.4},
+            "It is the shortest length with a tie-aware mAP of 0.4 or more. All 32 bits take 4 bytes and reach 0.6200.",
+        ),
         (
             {"min_map": 0.4, "max_ms": 0.5},
-            "the shortest within 0.5 ms a search of tie-aware mAP 0.4 or more; "
-            "all 32 bits have 0.6200 and take 4 bytes",
+            "It is the shortest length within 0.5 ms per search with a tie-aware mAP of 0.4 or more. "
+            "All 32 bits take 4 bytes and reach 0.6200.",
         ),
-        ({"max_bytes": 1}, "the best within 1 byte an image; without bounds 32 bits have 0.6200"),
-        ({"max_bytes": 9, "max_ms": 5}, "the best within 5 ms a search and 9 bytes an image"),
+        (
+            {"max_bytes": 1},
+            "It has the best mAP within 1 byte per image; the best of all is 0.6200 at 32 bits. "
+            "All 32 bits take 4 bytes and reach 0.6200.",
+        ),
+        ({"max_bytes": 9, "max_ms": 5}, "It has the best mAP within 5 ms per search and 9 bytes per image."),
     ],
 )
 def test_advice_has_a_reason(bounds: dict[str, float], why: str) -> None:
     assert reason(CURVE, recommend(CURVE, **bounds), **bounds) == why
+
+
+def test_advice_says_what_short_codes_cost_where_copies_are_sought() -> None:
+    short = Length(8, 1, 0.6, 0.6, 0.1, copy_recall_at_1=0.1, copy_recall_at_10=0.2)
+    long = Length(128, 16, 0.5, 0.5, 0.1, copy_recall_at_1=0.9, copy_recall_at_10=1.0)
+    assert reason([short, long], short).endswith(
+        "of the re-saved copies, 0.9000 find their original first with them, 0.1000 with 8 bits."
+    )
 
 
 def by_hand(run: Path) -> tuple[int, int, float]:
@@ -130,7 +149,7 @@ def test_chance_and_queries_stand_beside_every_score(
         answer = answer[0] if command == "eval" else answer
         assert (answer["queries"], answer["gallery"]) == (queries, gallery)
         assert answer["chance"] == pytest.approx(chance)
-    assert answer["reason"].startswith("the shortest that keeps 0.95 of the best")
+    assert answer["reason"].startswith("It is the shortest length that keeps 0.95 of the best mAP")
     metrics = json.loads((noise_model / "metrics.json").read_text())
     assert (metrics["queries"], metrics["gallery"]) == (queries, gallery)
     assert metrics["chance"] == pytest.approx(chance)
