@@ -14,13 +14,26 @@ from nestkala.training.closed_form.bits import class_places
         (64, 40, False, "c" * 40 + "i" * 24),
         (64, 40, True, "c" * 40 + "i" * 24),  # what is asked for
         (6, None, True, "c" * 6),
-        (12, None, True, "c" * 8 + "i" * 4),
-        (24, None, True, "c" * 8 + "i" * 8 + "c" * 8),
-        (128, None, True, 2 * ("c" * 8 + "i" * 8) + "c" * 16 + "i" * 16 + "c" * 32 + "i" * 32),
+        (24, None, True, "c" * 16 + "i" * 8),
+        (128, None, True, 2 * ("c" * 16 + "i" * 16) + "c" * 32 + "i" * 32),
     ],
 )
 def test_few_images_get_as_many_bits_for_the_image_at_every_doubling(
     bits: int, class_bits: int | None, few_images: bool, expected: str
 ) -> None:
     places = class_places(bits, class_bits, few_images)
+    assert "".join("c" if place else "i" for place in places.tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [
+        (6, "c" * 6),
+        (12, "c" * 8 + "i" * 4),
+        (24, "c" * 8 + "i" * 8 + "c" * 8),
+        (128, 2 * ("c" * 8 + "i" * 8) + "c" * 16 + "i" * 16 + "c" * 32 + "i" * 32),
+    ],
+)
+def test_clusters_of_few_images_get_fewer_of_the_first_bits_than_named_classes(bits: int, expected: str) -> None:
+    places = class_places(bits, None, few_images=True, are_named=False)
     assert "".join("c" if place else "i" for place in places.tolist()) == expected

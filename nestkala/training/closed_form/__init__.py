@@ -151,12 +151,17 @@ def closed_form_of_kinds(model: HashModel, features: Tensor, generator: torch.Ge
     """
     _check_spread("images", features)
     classes = fit_kinds(features, generator)
-    layer, hash_layer, _, _ = _layers(classes, features, model.head.lengths[-1], None, generator)
+    layer, hash_layer, _, _ = _layers(classes, features, model.head.lengths[-1], None, generator, are_named=False)
     replace_layers(model, layer, hash_layer)
 
 
 def _layers(
-    classes: Classes, images: Tensor, bits: int, class_bits: int | None, generator: torch.Generator
+    classes: Classes,
+    images: Tensor,
+    bits: int,
+    class_bits: int | None,
+    generator: torch.Generator,
+    are_named: bool = True,
 ) -> tuple[ClassLayer, tuple[Tensor, Tensor], Tensor, Tensor]:
     """Class layer, weight and bias of the hash layer, and the images' probabilities (M, C) and codes (M, L)."""
     layer = ClassLayer(images.shape[1], len(classes.prototypes)).to(images)
@@ -164,7 +169,9 @@ def _layers(
         getattr(layer, name).copy_(getattr(classes, name))
     units = torch.cat([layer.units(rows) for rows in images.split(CHUNK)])
     probabilities = torch.cat([layer.probabilities(rows) for rows in units.split(CHUNK)])
-    rows = _rows(class_bits, bits, classes, units, probabilities, generator)  # (L, k + C)
+    few_images = len(units) < len(classes.mean)
+    for_class = class_places(bits, class_bits, few_images, are_named).to(units.device)
+    rows = _rows(for_class, few_images, classes, units, probabilities, generator)  # (L, k + C)
     chunks = zip(units.split(CHUNK), probabilities.split(CHUNK), strict=True)
     logits = torch.cat([torch.cat(chunk, dim=1) @ rows.T for chunk in chunks])  # (M, L)
     offset, deviation = rows[:, : layer.width] @ units.mean(dim=0), logits.std(dim=0)
@@ -189,21 +196,19 @@ def _copy(linear: nn.Linear, values: tuple[Tensor, Tensor]) -> None:
 
 
 def _rows(
-    class_bits: int | None,
-    bits: int,
+    for_class: Tensor,
+    few_images: bool,
     classes: Classes,
     units: Tensor,
     probabilities: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """The hash layer's weight (bits, k + C), applied to unit features and class probabilities."""
-    few_images = len(units) < len(classes.mean)
-    for_class = class_places(bits, class_bits, few_images).to(units.device)
     overlap = probabilities.T @ probabilities
     size = overlap.diagonal().clamp(min=1e-12).rsqrt()
     centers = nested_centers(probabilities.shape[1], int(for_class.sum()), generator).to(units)
     centers = arrange(centers, overlap * size[:, None] * size)
-    rows = units.new_empty(bits, units.shape[1] + probabilities.shape[1])
+    rows = units.new_empty(len(for_class), units.shape[1] + probabilities.shape[1])
     rows[for_class] = class_rows(units, classes.whitening, centers, generator)
     if not for_class.all():
         variances, for_image = (classes.variances, classes.mean_variance), int((~for_class).sum())
