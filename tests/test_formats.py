@@ -233,17 +233,17 @@ def test_files_of_newer_versions_ask_for_an_upgrade(
         said = str(error)
     assert file in said
     assert "is of version 9, known is " in said
-    assert "a newer NestKALA wrote it, so upgrade yours" in said
+    assert "it was written by a newer NestKALA: upgrade yours" in said
 
 
 def test_cached_tokens_of_a_newer_version_are_left_out(formats: Path, caplog: pytest.LogCaptureFixture) -> None:
     for segment in (formats / "tokens-1").rglob("*.safetensors"):
         of_version(segment, 2)
     assert image_key(bytes([0])) not in TokenCache(formats / "tokens-1", "a kind", 1e9)
-    assert "is of version 2, known is 1: a newer NestKALA wrote it" in caplog.text
+    assert "has version 2, expected 1: it was written by a newer NestKALA" in caplog.text
 
 
 @pytest.mark.parametrize("found", [None, "0", 0, "-1", "x", 1.5, []])
 def test_versions_that_never_were_are_damage(found: object) -> None:
-    with pytest.raises(NestKALAError, match=r"F is of version .*, known is 1: there never was such a version"):
+    with pytest.raises(NestKALAError, match=r"F has version .*, expected 1: there is no such version"):
         check_version("F", found, 1)
