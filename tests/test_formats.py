@@ -130,7 +130,7 @@ def test_unfinished_runs_of_earlier_versions_name_the_command_that_trains_anew(
     run = f"run-{version}"
     assert main(["train", "--resume", run, "--epochs", "3"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"error: the checkpoint {run}/checkpoint.safetensors is of version {version}, known is 3: " in said
+    assert f"error: the checkpoint {run}/checkpoint.safetensors has version {version}, expected 3: " in said
     command = re.search(r"nestkala (train .*) trains anew", said)
     assert command is not None
     assert main([*shlex.split(command.group(1)), "--lengths", "4,8"]) == 0
@@ -232,7 +232,7 @@ def test_files_of_newer_versions_ask_for_an_upgrade(
     except NestKALAError as error:
         said = str(error)
     assert file in said
-    assert "is of version 9, known is " in said
+    assert "has version 9, expected " in said
     assert "it was written by a newer NestKALA: upgrade yours" in said
 
 

@@ -293,7 +293,7 @@ def edited(model: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"version": 5}, ["version 5", "known is 4"]),
+        ({"version": 5}, ["version 5", "expected 4"]),
         ({"format": "other"}, ["format", "'other'"]),
         ({"color": "red"}, ["color", "'red'"]),
         ({"precision": "fp8"}, ["precision", "'fp8'"]),

@@ -35,7 +35,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> NestKALAError:
-    """The error for a name not in `known`: gives the name, the nearest valid one, and the known ones or the first few."""
+    """The error for a name not in `known`: gives the name, the nearest valid one, and the (first) known ones."""
     known = sorted(known)
     more = f" and {len(known) - _MOST_LISTED} more" if len(known) > _MOST_LISTED else ""
     listed = f"{', '.join(known[:_MOST_LISTED])}{more}"
