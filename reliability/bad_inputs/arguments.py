@@ -60,7 +60,7 @@ _COMMANDS = {
     "encode IMAGES OUT --model RUN --shard-size 0": "shard size",
     "encode nowhere OUT --model RUN": "nowhere",
     "encode IMAGES SHARDS --model RUN": "shard size",
-    "encode IMAGES RUN --model RUN": "run already exists",
+    "encode IMAGES RUN --model RUN": "run exists",
     "index nowhere NEW --model RUN": "nowhere",
     "index SHARDS NEW --model RUN": "--model",
     "train --output RUN": "run already exists",
