@@ -1,4 +1,4 @@
-"""Arguments that are out of their range, or do not go together."""
+"""Arguments that are out of range, or that conflict."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from .good import Good
 
 
 def _said(*words: str) -> Make:
-    """A command line, in which capitals stand for good things."""
+    """A command line in which capitals stand for good things."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         places = {

@@ -1,4 +1,4 @@
-"""Folders that training left: models, their settings, splits and scores."""
+"""Folders written by training: models, their settings, splits and scores."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .spoiling import DEEP, LARGE_NUMBER, NO_FORMATS, Spoil, Trap, absent, cut, 
 
 
 def spoilt(name: str, spoil: Spoil, *command: str) -> Make:
-    """A copy of the run on features in which one file is spoilt; the command is `eval` unless another is given."""
+    """A copy of the run on features with one damaged file; the command is `eval` unless another is given."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         run = copied(good.feature_run, here)
@@ -28,7 +28,7 @@ def spoilt(name: str, spoil: Spoil, *command: str) -> Make:
 
 
 def tensors(change: Callable[[dict[str, Tensor]], object]) -> Spoil:
-    """Other tensors in a safetensors file, which then has no checksum; that beside a model's is made to fit."""
+    """Other tensors in a safetensors file, without its checksum; a checksum next to a model's is updated."""
 
     def spoil(path: Path) -> None:
         state = load_file(path)
@@ -41,7 +41,7 @@ def tensors(change: Callable[[dict[str, Tensor]], object]) -> Spoil:
 
 
 def pickled(path: Path) -> None:
-    """A file as torch writes it, which runs a command when it is unpickled."""
+    """A file as torch writes it, which runs a command when unpickled."""
     torch.save({"anchors": Trap()}, path)
 
 
@@ -122,7 +122,7 @@ _CONFIGS: dict[str, tuple[Spoil, str]] = {
 
 
 def _whole(name: str) -> list[Case]:
-    """What is no JSON, or of another form, in place of a file."""
+    """Content that is not JSON, or has another form, instead of a file."""
     return [refused(f"{name} that is {what}", spoilt(name, replaced(content)), name) for what, content in _JSON.items()]
 
 
