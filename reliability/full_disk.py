@@ -107,8 +107,8 @@ def run_full(attempt: Attempt, log: Path) -> Finding:
     clear = code == attempt.code and len(told) == 1 and "Traceback" not in said
     return Finding(
         attempt.what,
-        f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written files left; "
-        f"with space again {'ended bit-for-bit identical' if same else 'ended differently'}",
+        f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written files "
+        f"left; with space again {'ended bit-for-bit identical' if same else 'ended differently'}",
         "one clear line, the last good state kept, the same result",
         clear and kept > 0 and not left and unharmed and same,
         {"said": told, "code": code},

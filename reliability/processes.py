@@ -134,7 +134,8 @@ def _ended(launch: Launch, what: str, error: str) -> Finding:
     held = seconds <= PATIENCE and code != 0 and error in said and not left
     return Finding(
         what,
-        f"all ended within {seconds:.1f} s, exit code {code}, the error {'printed' if error in said else 'not printed'}",
+        f"all ended within {seconds:.1f} s, exit code {code}, the error "
+        f"{'printed' if error in said else 'not printed'}",
         f"within {PATIENCE:.0f} s, with the error",
         held,
         {"seconds": seconds} | ({} if held else {"said": said}),

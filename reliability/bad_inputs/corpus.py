@@ -54,7 +54,9 @@ def run() -> list[Finding]:
     failed = {name: complaint for name, complaint in failed.items() if complaint}
     bad = [case for case in CASES if case.is_right is None]
     odd = [case for case in CASES if case.is_right is not None]
-    return [_finding(what, cases, failed) for what, cases in (("bad inputs rejected", bad), ("odd inputs accepted", odd))]
+    return [
+        _finding(what, cases, failed) for what, cases in (("bad inputs rejected", bad), ("odd inputs accepted", odd))
+    ]
 
 
 def _finding(what: str, cases: list[Case], failed: dict[str, str]) -> Finding:
