@@ -131,7 +131,7 @@ def test_unfinished_runs_of_earlier_versions_name_the_command_that_trains_anew(
     assert main(["train", "--resume", run, "--epochs", "3"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"error: the checkpoint {run}/checkpoint.safetensors has version {version}, expected 3: " in said
-    command = re.search(r"nestkala (train .*) trains anew", said)
+    command = re.search(r"nestkala (train .*) trains from scratch", said)
     assert command is not None
     assert main([*shlex.split(command.group(1)), "--lengths", "4,8"]) == 0
     assert (formats / "NEW" / "model.safetensors").is_file()
@@ -144,7 +144,7 @@ def test_an_unfinished_run_of_an_earlier_closed_form_names_the_command_that_trai
     assert main(["train", "--resume", "run-3-text", "--epochs", "3"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "run-3-text/checkpoint.safetensors has a closed-form start from an earlier version: " in said
-    command = re.search(r"nestkala (train .*) trains anew", said)
+    command = re.search(r"nestkala (train .*) trains from scratch", said)
     assert command is not None
     assert main(shlex.split(command.group(1))) == 0
     assert (formats / "NEW" / "model.safetensors").is_file()

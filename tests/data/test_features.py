@@ -144,7 +144,7 @@ def test_backbone_and_data_must_be_a_pair(folder: Folder, changes: dict[str, obj
         ({"backbone": "features:0"}, "needs the features' width"),
         ({"backbone": "features:wide"}, "needs the features' width"),
         ({"adapter": "clora"}, "set adapter to none"),
-        ({"on_broken": "skip"}, "on_broken error"),
+        ({"on_broken": "skip"}, "on_broken to error"),
         ({"anchors": "text"}, "has no text tower"),
     ],
 )
