@@ -1,1 +1,1 @@
-"""What is measured, and the plain ways that it is measured against: python -m benchmarks."""
+"""Benchmarks against plain baselines: python -m benchmarks."""

@@ -32,10 +32,10 @@ from .ledger import Rows, measure, table
 
 PAGE = """# Against plain baselines
 
-`python -m benchmarks --cifar10 cifar10 --photographs caltech101`. Each number is a ratio within one run: the plain way
-and ours in turn on the same cores, as medians with their range. The plain ways are in `benchmarks/`, written as in
+`python -m benchmarks --cifar10 cifar10 --photographs caltech101`. Each number is a ratio within one run: the baseline
+and NestKALA take turns on the same cores; medians with their range. The baselines are in `benchmarks/`, written like
 published code, and give the same results. CIFAR-10 is a folder of its images, {{train,test}}/CLASS, and the photographs
-are those of Caltech-101 in class folders. The figure needs `pip install "nestkala[plots]"`.
+are Caltech-101 in class folders. The figure needs `pip install "nestkala[plots]"`.
 
 On {machine}.
 
@@ -47,7 +47,7 @@ COLUMNS = {"what": "what", "baseline": "against", "measured": "measured", "targe
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """Measure some of the comparisons, or all, and write their table; rows of others in it stay."""
+    """Run some or all comparisons and write their table; rows of other comparisons are kept."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
     """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, backends, networks,
@@ -57,9 +57,9 @@ class Benchmarks:
     photographs: Path = Path("caltech101")
     """folder of class folders of photographs, for decoding and backends"""
     items: int = 10_000_000
-    """codes that are searched in, for search, and added to, for index_update"""
+    """number of codes to search, for search, and to add to, for index_update"""
     output: Path = Path("docs/benchmarks")
-    """.json and .md are written here, the figure to pictures/cost_growth.png beside them"""
+    """path without suffix for .json and .md; the figure goes to pictures/cost_growth.png next to them"""
 
 
 def main(given: Benchmarks) -> None:
@@ -80,14 +80,14 @@ def main(given: Benchmarks) -> None:
         "index_update": partial(index_update.run, given.items),
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
-        raise NestKALAError(f"{given.cifar10} is no folder: name that of CIFAR-10's images with --cifar10")
+        raise NestKALAError(f"{given.cifar10} is not a folder: give the folder of CIFAR-10's images with --cifar10")
     if not given.photographs.is_dir() and {"decoding", "backends"} & set(given.names or known):
-        raise NestKALAError(f"{given.photographs} is no folder: name that of photographs with --photographs")
+        raise NestKALAError(f"{given.photographs} is not a folder: give a folder of photographs with --photographs")
     measure("benchmark", known, given.names, given.output, page)
 
 
 def page(found: dict[str, Rows], machine: str) -> str:
-    """One table of all, and the plot."""
+    """One table with all rows, and the plot."""
     plot = f"\n{PLOT}\n" if "cost_growth" in found else ""
     return PAGE.format(machine=machine, table=table(list(chain(*found.values())), COLUMNS)) + plot
 

@@ -1,4 +1,4 @@
-"""Encoding by each backend against eager PyTorch: from photographs' files to codes, and through the network alone."""
+"""Encoding with each backend compared to eager PyTorch: from photo files to codes, and through the network alone."""
 
 import statistics
 import tempfile
@@ -32,11 +32,11 @@ from .first_encoding import Decoded
 PHOTOGRAPHS, QUERIES, BATCH, REPEATS = 2000, 400, 128, 2
 LENGTHS = (16, 64)
 NETWORKS = {"photo": 128, "open_clip/ViT-B-32-quickgelu:random": 32, "open_clip/ViT-L-14-quickgelu:random": 4}
-"""{backbone: images a forward pass}"""
+"""{backbone: images per forward pass}"""
 
 
 def installed() -> list[str]:
-    """The backends beside torch. Raises NestKALAError where there is none."""
+    """The backends other than torch. Raises NestKALAError if there are none."""
     found = [name for name in get_args(Backend) if name not in ("torch", "auto") and not missing_packages(name)]
     if not found:
         raise NestKALAError('no backend to measure: pip install "nestkala[onnx,openvino]"')
@@ -44,9 +44,9 @@ def installed() -> list[str]:
 
 
 def run_files(photographs: Path) -> list[Row]:
-    """From files to codes of 128 bits, against a plain DataLoader and the model in eager mode, same workers.
+    """From files to 128-bit codes, compared to a plain DataLoader and the eager model with the same workers.
 
-    The codes are fitted to 2,000 photographs of the folder of class folders, drawn by seed 0.
+    The codes are fitted to 2,000 photographs, drawn with seed 0 from the folder of class folders.
     """
     dataset = load_dataset(str(photographs.absolute()), Path())
     dataset = dataset.take(np.sort(np.random.default_rng(0).permutation(len(dataset))[:PHOTOGRAPHS]))
@@ -86,7 +86,7 @@ def run_files(photographs: Path) -> list[Row]:
 
 
 def _in_turn(plain: Work, ours: Mapping[str, Work]) -> dict[str, Timing]:
-    """Time the plain way and each of ours in turn, after a call of each of ours that does not count."""
+    """Time the baseline and each backend in turn, after one uncounted call of each backend."""
     for work in ours.values():
         work()
     rounds = [(seconds(plain), {name: seconds(work) for name, work in ours.items()}) for _ in range(REPEATS)]
@@ -98,7 +98,7 @@ def _in_words(scores: Mapping[int, float]) -> str:
 
 
 def _scores(codes: np.ndarray, dataset: ImageDataset) -> dict[int, float]:
-    """Tie-aware mAP by length, the first of the drawn photographs as queries, in an order drawn by seed 1."""
+    """Tie-aware mAP by length, with the first of the photographs, drawn with seed 1, as queries."""
     order = np.random.default_rng(1).permutation(len(codes))
     query, gallery = order[:QUERIES], order[QUERIES:]
     labels = dataset.targets
@@ -107,7 +107,7 @@ def _scores(codes: np.ndarray, dataset: ImageDataset) -> dict[int, float]:
 
 
 def run_networks() -> list[Row]:
-    """Through the network alone, photographs' size, random weights for CLIP's architectures."""
+    """Through the network alone, at the size of photographs, with random weights for CLIP's architectures."""
     return [row for backbone, images in NETWORKS.items() for row in _network(backbone, images)]
 
 
@@ -115,7 +115,7 @@ def run_networks() -> list[Row]:
 def _network(backbone: str, count: int) -> Iterator[Row]:
     frozen = load_backbone(backbone, num_adapted=0)
     model = HashModel(frozen.tower, torch.zeros(2, frozen.tower.feature_dim), lengths=LENGTHS).eval()
-    size = frozen.preprocess.transforms[1].size  # type: ignore[attr-defined] # of the central crop
+    size = frozen.preprocess.transforms[1].size  # type: ignore[attr-defined] # side of the central crop
     images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
     encoder = FeatureEncoder(model).eval()
     onnx = to_onnx(encoder, images[:2], ["features"]).SerializeToString()

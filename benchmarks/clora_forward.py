@@ -1,4 +1,4 @@
-"""What CLoRA adds to a forward pass of the whole frozen backbone.
+"""The cost that CLoRA adds to a forward pass of the whole frozen backbone.
 
 python -m benchmarks.clora_forward
 """
@@ -23,14 +23,14 @@ def main(
 ) -> None:
     """Time the whole frozen backbone, and its last block with and without CLoRA in turn (key and value, rank 1).
 
-    The blocks before the last one are the same code either way, so the last one's difference is all there is; on its
-    own it is not lost in the noise of the rest.
+    The earlier blocks run the same code either way, so only the last block differs; timed alone, its difference is not
+    lost in the noise of the others.
 
     Args:
-        backbone: any that `--backbone` of train.py takes; random weights serve as well here.
-        batch_size: images a pass.
-        num_classes: of the class directions.
-        repeats: pairs of last blocks; the whole backbone runs a fifth as often.
+        backbone: any value of train.py's `--backbone`; random weights work as well.
+        batch_size: images per pass.
+        num_classes: number of class directions.
+        repeats: pairs of runs of the last block; the whole backbone runs a fifth as often.
     """
     loaded = load_backbone(backbone, num_adapted=1)
     tower = loaded.tower

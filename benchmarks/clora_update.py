@@ -1,4 +1,4 @@
-"""CLoRA's update of keys and values alone, and the memory that it takes."""
+"""CLoRA's update of keys and values alone, and its memory use."""
 
 import statistics
 
@@ -15,7 +15,7 @@ BATCH, TOKENS, WIDTH, CLASSES = 64, 50, 768, 10  # of ViT-B/32
 
 
 def run() -> list[Row]:
-    """Against an update of width x width for every image, applied by a batched matrix product."""
+    """Compared to a width x width update for every image, applied by a batched matrix product."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(BATCH, TOKENS, WIDTH, generator=generator)
     directions = torch.randn(CLASSES, WIDTH, generator=generator)
@@ -32,14 +32,14 @@ def run() -> list[Row]:
     with torch.no_grad():
         timing = in_turn(plain, ours, repeats=30)
         torch.testing.assert_close(found["plain"], found["ours"], rtol=1e-3, atol=1e-3)
-        # Beyond what both return, and the stacking of it here.
+        # Memory beyond the result of both, and beyond stacking it here.
         returned = found["ours"].nbytes
         taken = {"plain": _peak_bytes(plain) - returned, "ours": _peak_bytes(lambda: update(x, ("k", "v"))) - returned}
     share = taken["ours"] / taken["plain"]
     return [
         Row(
             f"CLoRA's update alone, keys and values, {TOKENS} tokens of width {WIDTH}, batch {BATCH}",
-            "a width x width update for every image, by bmm",
+            "a width x width update for every image, with bmm",
             f"{timing.text}; memory beyond the result {share:.2%} "
             f"({taken['ours'] / 1e6:.2g} MB, {taken['plain'] / 1e6:.3g} MB)",
             "30 times, under 1 %",
@@ -50,7 +50,7 @@ def run() -> list[Row]:
 
 
 def plain_update(x: Tensor, directions: Tensor, q: Tensor) -> Tensor:
-    """What is added to each projection, (projections, B, t, d), from q (projections, d), at rank 1."""
+    """The update of each projection, (projections, B, t, d), from q (projections, d), at rank 1."""
     mean = x[:, 1:].mean(dim=1)
     closest = (mean @ F.normalize(directions, dim=1).T).argmax(dim=1)
     picked = directions[closest]  # (B, d)
@@ -62,7 +62,7 @@ def plain_update(x: Tensor, directions: Tensor, q: Tensor) -> Tensor:
 
 
 def _peak_bytes(work: Work) -> int:
-    """The most that torch had allocated at once during one call, beyond what it had before."""
+    """Peak memory that torch allocated during one call, beyond what it had before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -1,4 +1,4 @@
-"""How a benchmark times two ways of doing one thing, and what it reports."""
+"""Times two ways of doing the same thing, and reports the result."""
 
 import statistics
 import time
@@ -10,11 +10,11 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of the plain way and of ours, taken in turn.
+    """Seconds of the baseline and of ours, taken in turn.
 
     Attributes:
-        plain: of each repetition.
-        ours: likewise.
+        plain: seconds of the baseline, per repetition.
+        ours: seconds of ours, per repetition.
     """
 
     plain: list[float]
@@ -22,7 +22,7 @@ class Timing:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times faster ours was, in each repetition."""
+        """Speedup of ours in each repetition."""
         return [plain / ours for plain, ours in zip(self.plain, self.ours, strict=True)]
 
     @property
@@ -36,15 +36,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        what: is measured.
-        baseline: that it is compared with.
-        measured: in words.
-        target: in words.
-        met: whether the target was reached.
-        figures: behind it, for JSON.
+        what: what is measured.
+        baseline: what it is compared to.
+        measured: the result, as text.
+        target: the target, as text.
+        met: whether the target was met.
+        figures: the numbers behind it, for JSON.
     """
 
     what: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def in_turn(plain: Work, ours: Work, repeats: int, warm_up: bool = True) -> Timing:
-    """Time both in turn, with `warm_up` after a call of ours that does not count, since it may compile."""
+    """Time both in turn; with `warm_up`, after an uncounted call of ours, which may compile."""
     if warm_up:
         ours()
     pairs = [(seconds(plain), seconds(ours)) for _ in range(repeats)]
@@ -64,13 +64,13 @@ def in_turn(plain: Work, ours: Work, repeats: int, warm_up: bool = True) -> Timi
 
 
 def medians(*works: Work, repeats: int) -> list[float]:
-    """Median seconds of each, taken in turn so that a busy moment of the machine meets all; the first do not count."""
+    """Median seconds of each, taken in turn so that a busy moment affects all; the first calls do not count."""
     times = [[seconds(work) for work in works] for _ in range(repeats + 1)]
     return [statistics.median(of_one) for of_one in zip(*times[1:], strict=True)]
 
 
 def seconds(work: Work) -> float:
-    """Of one call."""
+    """Seconds of one call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""How seconds grow with the training images and with the codes that are searched."""
+"""Growth of run time with the number of training images and of searched codes."""
 
 import statistics
 from pathlib import Path
@@ -28,7 +28,7 @@ CLASSES, LENGTHS, EPOCHS, QUERIES = 10, (8, 16, 32, 64), 2, 20
 
 
 def run(figure: Path) -> list[Row]:
-    """Against a straight line: the slope of log seconds over log size is 1 where cost is linear."""
+    """Compared to linear growth: the slope of log seconds over log size is 1 if cost is linear."""
     training = {num: _training_seconds(num) for num in IMAGES}
     searching = {num: _searching_seconds(num) for num in CODES}
     evaluation, search = ({num: found[k] for num, found in searching.items()} for k in range(2))
@@ -47,8 +47,8 @@ def _row(what: str, found: dict[int, float]) -> Row:
     steepest = max(np.diff(np.log(took)) / np.diff(np.log(sizes)))
     return Row(
         f"growth of {what}",
-        "a straight line",
-        f"{took[0]:.3g} to {took[-1]:.3g} s: slope {slope:.2f}, at its steepest {steepest:.2f}",
+        "linear growth",
+        f"{took[0]:.3g} to {took[-1]:.3g} s: slope {slope:.2f}, steepest {steepest:.2f}",
         "at most linear (slope 1)",
         slope <= 1,
         {"seconds": {str(size): value for size, value in found.items()}},
@@ -74,7 +74,7 @@ def _training_seconds(num_images: int) -> float:
 
 
 def _searching_seconds(num_codes: int) -> tuple[float, float]:
-    """Of evaluation and of search, with random codes and labels."""
+    """Seconds of evaluation and of search, with random codes and labels."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (num_codes, LENGTHS[-1] // 8), np.uint8)
     labels = np.eye(CLASSES, dtype=bool)[rng.integers(CLASSES, size=num_codes)]

@@ -14,7 +14,7 @@ ALPHA, BETA = 0.1, 1.0
 
 
 def run() -> list[Row]:
-    """Against the solver as published: for every bit P anew, and codes and anchors without it put together anew."""
+    """Compared to the published solver, which for every bit recomputes P and concatenates the other bits' columns."""
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(IMAGES, CLASSES, generator=generator) < 0.04).float()
     anchors = torch.randn(CLASSES, BITS, generator=generator)
@@ -30,16 +30,16 @@ def run() -> list[Row]:
         found["ours"] = dcc(codes, linear, ALPHA * anchors.T @ anchors, sweeps)
         return found["ours"]
 
-    end = ours()  # which stops where a sweep flips nothing: the plain way is spared these sweeps, too
+    end = ours()  # stops if a sweep flips nothing; the baseline skips these sweeps as well
     sweeps = next(n for n in range(1, SWEEPS + 1) if torch.equal(ours(n), end))
     timing = in_turn(plain, ours, repeats=15)
     differing = (found["plain"] != found["ours"]).float().mean().item()
-    if differing > 1e-3:  # a few arguments near 0 round to either side
+    if differing > 1e-3:  # a few arguments near 0 may be rounded either way
         raise AssertionError(f"the codes differ in {differing:.2%} of the bits")
     return [
         Row(
             f"DCC, N = {IMAGES:,}, b = {BITS}, C = {CLASSES}, {sweeps} sweeps of at most {SWEEPS}",
-            "for every bit P rebuilt, the other bits' columns concatenated",
+            "P recomputed for every bit, the other bits' columns concatenated",
             timing.text,
             "20 times",
             statistics.median(timing.ratios) >= 20,
@@ -49,7 +49,7 @@ def run() -> list[Row]:
 
 
 def plain_dcc(codes: Tensor, targets: Tensor, anchors: Tensor, memory: Tensor, sweeps: int) -> Tensor:
-    """B (N, b) after that many passes over all bits; an argument of 0 keeps the bit."""
+    """B (N, b) after this many passes over all bits; if an argument is 0, the bit stays."""
     codes = codes.clone()
     for _ in range(sweeps):
         for bit in range(codes.shape[1]):

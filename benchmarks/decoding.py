@@ -1,4 +1,4 @@
-"""Photographs as telephones take them, from files to packed codes."""
+"""Encoding of phone-sized photographs, from files to packed codes."""
 
 import tempfile
 from pathlib import Path
@@ -19,7 +19,7 @@ COUNT, PIXELS, BATCH = 100, (4000, 3000), 32
 
 
 def run(photographs: Path) -> list[Row]:
-    """Against a loop that opens, decodes and scales each photograph in full, then encodes a batch."""
+    """Compared to a loop that opens, decodes and scales each photograph in full, then encodes a batch."""
     with tempfile.TemporaryDirectory() as folder:
         backbone = load_backbone("photo", num_adapted=0)
         spec, model = model_without_names(backbone)
@@ -46,7 +46,7 @@ def run(photographs: Path) -> list[Row]:
     return [
         Row(
             f"{len(paths)} photographs of 12 megapixels, file to code, photo",
-            "each decoded and scaled in full, encoded in batches of as many",
+            "each decoded and scaled in full, encoded in batches of the same size",
             f"{timing.text}; {share:.2%} of the bits differ",
             "8 times faster",
             min(timing.ratios) >= 8,
@@ -56,7 +56,7 @@ def run(photographs: Path) -> list[Row]:
 
 
 def _large(photographs: Path, folder: Path) -> list[Path]:
-    """Photographs of class folders, enlarged, with noise as of a sensor, saved as JPEG at quality 92."""
+    """Photographs from class folders, enlarged, with sensor-like noise, saved as JPEG at quality 92."""
     sources = sorted(photographs.glob("*/*.jpg"))
     paths = [folder / f"{number}.jpg" for number in range(min(COUNT, len(sources)))]
     for number, path in enumerate(paths):

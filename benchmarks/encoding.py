@@ -1,4 +1,4 @@
-"""Images a second from image files to packed codes, and through the network alone.
+"""Images per second from image files to packed codes, and through the network alone.
 
 python -m benchmarks.encoding --images cifar10/test
 """
@@ -25,11 +25,11 @@ def main(
 
     Args:
         images: folder of class folders.
-        backbone: any that `--backbone` of train.py takes.
-        count: images, at most; best a multiple of batch_size.
-        batch_size: images a pass.
-        workers: threads that decode.
-        repeats: of each kind, after one that does not count.
+        backbone: any value of train.py's `--backbone`.
+        count: maximum number of images; best a multiple of batch_size.
+        batch_size: images per pass.
+        workers: number of decoding threads.
+        repeats: repetitions of each, after one that does not count.
     """
     dataset = load_dataset(str(images.absolute()), Path())
     indices = range(min(count, len(dataset)))

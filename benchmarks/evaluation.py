@@ -18,7 +18,7 @@ Labels = NDArray[np.bool_]
 
 
 def run() -> list[Row]:
-    """Against a query and a length at a time: matrix product, argsort, loop; in torch, on the same cores."""
+    """Compared to one query and length at a time (matrix product, argsort, loop) in torch, on the same cores."""
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((CLASSES, LENGTHS[-1]))
 
@@ -40,12 +40,12 @@ def run() -> list[Row]:
     timing = in_turn(plain, ours, repeats=3)
     by_plain, by_ours = np.array(found["plain"]), np.array(found["ours"])
     np.testing.assert_allclose(by_plain[:, 1], by_ours[:, 1], rtol=1e-3)
-    np.testing.assert_allclose(by_plain[:, 0], by_ours[:, 0], atol=5e-3)  # argsort takes ties in an order of its own
+    np.testing.assert_allclose(by_plain[:, 0], by_ours[:, 0], atol=5e-3)  # argsort breaks ties arbitrarily
     speedup = float(np.median(timing.ratios))
     return [
         Row(
             f"both mAPs, {QUERIES:,} queries, {GALLERY:,} codes, lengths {', '.join(map(str, LENGTHS))}",
-            "a query and a length at a time: matrix product, argsort, loop over distances for the tie-aware one",
+            "one query and length at a time: matrix product, argsort, loop over distances for the tie-aware mAP",
             timing.text,
             "40 times",
             speedup >= 40,
@@ -55,7 +55,7 @@ def run() -> list[Row]:
 
 
 def plain_maps(q: Codes, q_labels: Labels, g: Codes, g_labels: Labels, bits: int) -> tuple[float, float]:
-    """mAP as deep hashing repositories compute it, and the tie-aware one by a loop over the distances."""
+    """mAP as computed in deep hashing repositories, and the tie-aware mAP by a loop over the distances."""
     queries, gallery = (torch.from_numpy(unpack(codes, bits)).float() for codes in (q, g))
     query_labels, gallery_labels = (torch.from_numpy(labels).float() for labels in (q_labels, g_labels))
     protocol, tie_aware = [], []

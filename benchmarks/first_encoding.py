@@ -40,7 +40,7 @@ class Decoded(Dataset[Tensor]):
 
 
 def run(cifar10: Path) -> list[Row]:
-    """Against a plain DataLoader and the model, same batches, precision and workers; ours fills the cache."""
+    """Compared to a plain DataLoader and the model, same batches, precision and workers; ours also fills the cache."""
     dataset = load_dataset(str(cifar10.absolute()), Path())
     backbone = load_backbone(BACKBONE, num_adapted=1)
     torch.manual_seed(0)
@@ -66,8 +66,8 @@ def run(cifar10: Path) -> list[Row]:
     rate = len(dataset) / statistics.median(timing.ours)
     return [
         Row(
-            f"first encoding of {len(dataset):,} images, {BACKBONE}, batches of {BATCH}, the tokens kept",
-            "DataLoader and model, same batches, precision and workers, nothing kept",
+            f"first encoding of {len(dataset):,} images, {BACKBONE}, batches of {BATCH}, keeping the tokens",
+            "DataLoader and model, same batches, precision and workers, keeping nothing",
             f"{ratio:.2f} times as fast ({min(timing.ratios):.2f} to {max(timing.ratios):.2f}), {rate:.0f} images/s; "
             f"processor {share:.0%} busy",
             "1 time, 90 % busy",
@@ -78,7 +78,7 @@ def run(cifar10: Path) -> list[Row]:
 
 
 def _busy_share(work: Work) -> float:
-    """Of the cores' time, what this process and those it started and ended computed."""
+    """Share of the cores' time used by this process and by its finished children."""
     started, before = time.perf_counter(), _computing()
     work()
     return (_computing() - before) / (time.perf_counter() - started) / len(os.sched_getaffinity(0))

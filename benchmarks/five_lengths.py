@@ -1,4 +1,4 @@
-"""Five lengths from one nested training, against a training each."""
+"""Five lengths from one nested training run, compared to one run per length."""
 
 import statistics
 import tempfile
@@ -63,7 +63,7 @@ def _row(dataset: ImageDataset, name: str, epochs: int, scored: bool) -> Row:
 def _train(
     dataset: ImageDataset, source: TokenSource, lengths: tuple[int, ...], seed: int, epochs: int, scored: bool
 ) -> tuple[float, dict[int, float]]:
-    """Seconds of training, and the tie-aware mAP of each length where it is asked for."""
+    """Seconds of training, and the tie-aware mAP of each length if requested."""
     split = draw_split(dataset, shots=SHOTS, seed=seed, queries_per_class=10)
     config = Config(lengths=lengths, epochs=epochs, seed=seed, checkpoint_every=epochs, head_init="random")
     tokens = torch.cat(list(source.batches(dataset, split.train.tolist())))

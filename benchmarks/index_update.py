@@ -1,4 +1,4 @@
-"""Adding few codes to an index file of many: what is added is appended, where the plain way writes all anew."""
+"""Adding a few codes to a large index file: ours appends, the baseline rewrites the file."""
 
 import statistics
 import tempfile
@@ -16,7 +16,7 @@ ADDED, REPEATS, TARGET = 1_000, 5, 10
 
 
 def run(items: int = 10_000_000) -> list[Row]:
-    """Add 1,000 codes of 64 bits, with ids and metadata as of photographs, to so many."""
+    """Add 1,000 64-bit codes, with ids and metadata like those of photographs, to an index of `items`."""
     rng, number = np.random.default_rng(0), count()
 
     def drawn(begin: int, num: int) -> PrefixIndex:
@@ -39,7 +39,7 @@ def run(items: int = 10_000_000) -> list[Row]:
             rows.append(
                 Row(
                     f"loading with{'' if verify else 'out'} verification, adding {ADDED:,} to {items:,} codes, saving",
-                    "the whole file written anew",
+                    "rewriting the whole file",
                     timing.text,
                     "" if verify else f"{TARGET} times",
                     verify or statistics.median(timing.ratios) >= TARGET,

@@ -1,9 +1,9 @@
-"""A collection too large to be made of real images: what a search in it takes, by length and size.
+"""Search time by length and size, in collections too large to be made from real images.
 
 python -m benchmarks.large_index
 
-The codes are random clusters: as many distinct prefixes as there can be at short lengths, so that the figures are on
-the slow side of what trained codes give.
+The codes are random clusters with as many distinct prefixes as possible at short lengths, so searches are slower than
+with trained codes.
 """
 
 import resource
@@ -28,7 +28,7 @@ def main(items: tuple[int, ...] = (1_000_000, 10_000_000, 100_000_000), repeats:
 
     Args:
         items: sizes of the collection.
-        repeats: of each measurement, after one that does not count; medians are printed.
+        repeats: repetitions of each measurement, after one that does not count; medians are printed.
     """
     headers = ("codes", "build, s", *(f"{bits} bits, ms" for bits in LENGTHS))
     headers += (*(f"{bits}, then 64 of 1,000, ms" for bits in COARSE), "peak memory, GiB")
@@ -52,12 +52,14 @@ def _measured(size: int, repeats: int) -> list[object]:
 
 
 def _codes(items: int) -> NDArray[np.uint8]:
-    """Packed codes of 64 bits (items, 8): cluster centers with each bit flipped at one in 16."""
+    """Packed codes of 64 bits (items, 8): cluster centers with each bit flipped with probability 1/16."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (CLUSTERS, 8), dtype=np.uint8)[rng.integers(CLUSTERS, size=items)]
     for start in range(0, items, 2**20):
         block = codes[start : start + 2**20]
-        flips = rng.integers(0, 2**64, (4, len(block)), dtype=np.uint64)  # a bit stands in all four 1 time in 16
+        flips = rng.integers(
+            0, 2**64, (4, len(block)), dtype=np.uint64
+        )  # a bit is set in all four with probability 1/16
         block ^= np.bitwise_and.reduce(flips).view(np.uint8).reshape(-1, 8)
     return codes
 

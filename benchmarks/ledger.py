@@ -1,4 +1,4 @@
-"""What was measured, where and at which commit: kept in a JSON file entry by entry, and shown as Markdown."""
+"""Measurements with their machine and commit, stored in a JSON file entry by entry, and shown as Markdown."""
 
 import json
 import platform
@@ -22,24 +22,24 @@ Page = Callable[[dict[str, Rows], str], str]
 
 
 def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], output: Path, page: Page) -> None:
-    """Measure what is named, or all, and write OUTPUT.json and OUTPUT.md; what they hold of others stays.
+    """Run the named measurements, or all, and write OUTPUT.json and OUTPUT.md; other entries are kept.
 
     Args:
-        kind: what errors call one of them.
-        known: {name: what measures it and returns dataclasses with `what` and `measured`}.
-        names: which; none for all.
-        output: the files, without suffix.
-        page: Markdown of {name: rows}, in the order of `known`, and of what it was measured on.
+        kind: what errors call a measurement.
+        known: {name: function that measures it and returns dataclasses with `what` and `measured`}.
+        names: names of the measurements; none for all.
+        output: path of the files, without suffix.
+        page: makes Markdown from {name: rows}, in the order of `known`, and the machine.
 
     Raises:
-        NestKALAError: a name that is not known.
+        NestKALAError: if a name is not known.
     """
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)
     saved = output.with_suffix(".json")
     found: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    where = {"machine": machine(), "revision": revision()}  # before the file changes, which may be a tracked one
+    where = {"machine": machine(), "revision": revision()}  # before the output, possibly a tracked file, changes
     for name in names or known:
         rows = [asdict(row) for row in known[name]()]
         for row in rows:
@@ -53,7 +53,7 @@ def measure(kind: str, known: Mapping[str, Measure], names: Sequence[str], outpu
 
 
 def table(rows: Rows, titles: Mapping[str, str]) -> str:
-    """Rows in Markdown, columns {key: title}; a condition that was not met stands out."""
+    """Rows in Markdown, with columns {key: title}; failed conditions are in bold."""
     yes_or_no = {True: "yes", False: "**no**"}
     cells = [[yes_or_no[row[key]] if isinstance(row[key], bool) else row[key] for key in titles] for row in rows]
     return tabulate(cells, list(titles.values()), tablefmt="github", disable_numparse=True)
@@ -72,6 +72,6 @@ def machine() -> str:
 
 
 def revision() -> str:
-    """The commit that is measured, and whether files differ from it."""
+    """The measured commit, and whether files differ from it."""
     told = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return told.stdout.strip() or "unknown"

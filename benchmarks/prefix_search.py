@@ -1,9 +1,9 @@
-"""Search through PrefixIndex against faiss scanning the same codes, each a ratio within one run.
+"""Search with PrefixIndex compared to a faiss scan of the same codes; each number is a ratio within one run.
 
 python -m benchmarks.prefix_search --run runs/RUN
 
-The collection is the codes of a run's gallery, repeated with every bit flipped at a stated rate, up to --items. Codes
-of a run trained at one length only are the control (--control): what they lose by being cut short is what nesting buys.
+The collection consists of the codes of a run's gallery, repeated with random bit flips, up to --items. The control
+(--control) is a run trained at one length only: its loss from truncation is what nesting gains.
 """
 
 import time
@@ -31,14 +31,14 @@ K = 10
 def main(
     run: Path, control: Path | None = None, items: int = 10_000_000, flip_rate: float = 0.02, repeats: int = 5
 ) -> None:
-    """Print the ratios and what coarse-to-fine keeps of the quality.
+    """Print the ratios, and the quality of coarse-to-fine search.
 
     Args:
-        run: run folder of a nested model, whose data is at hand.
-        control: run folder of a model of the same longest length, trained at that alone.
-        items: codes in the collection.
-        flip_rate: how likely each bit of a repeated code is flipped.
-        repeats: of each measurement, after one that does not count; medians are printed.
+        run: run folder of a nested model, whose data is available.
+        control: run folder of a model with the same longest length, trained only at that length.
+        items: number of codes in the collection.
+        flip_rate: probability that a bit of a repeated code is flipped.
+        repeats: repetitions of each measurement, after one that does not count; medians are printed.
     """
     threads = faiss.omp_get_max_threads()
     print(f"{items:,} codes of {run}, bits flipped at {flip_rate:g}; {threads} threads; medians of {repeats}")
@@ -71,7 +71,7 @@ def _against_faiss(codes: Codes, queries: Codes, repeats: int) -> str:
 
 
 def _short_against_full(index: PrefixIndex, codes: Codes, queries: Codes, repeats: int) -> str:
-    """One query at a time at every length, against a scan of all codes in full."""
+    """One query at a time at every length, compared to a scan of all full codes."""
     full = medians(lambda: faiss.knn_hamming(queries[:1], codes, K, variant="mc"), repeats=repeats)[0]
     rows: list[Sequence[Any]] = []
     for bits in (8, 16, 20, 24, 32, 48, 64):
@@ -82,7 +82,7 @@ def _short_against_full(index: PrefixIndex, codes: Codes, queries: Codes, repeat
 
 
 def _kept(codes: Codes) -> str:
-    """What a collection takes to be put together, kept and opened, with names as of photographs."""
+    """Cost to build, store and open a collection with file names like those of photographs."""
     ids = [f"2026/{n % 366:03d}/IMG_{n:08d}.jpg" for n in range(len(codes))]
     metadata = [{"size": 2_000_000 + n, "mtime_ns": 1_790_000_000_000_000_000 + n} for n in range(len(codes))]
     parts = [
@@ -98,7 +98,7 @@ def _kept(codes: Codes) -> str:
         opened = medians(lambda: PrefixIndex.load(path, verify=False), repeats=1)[0]
         size = path.stat().st_size
     rows = [(f"{size / len(codes):.1f}", together, saved, checked, opened)]
-    headers = ("bytes an image", "from shards, s", "save, s", "open and check, s", "open, s")
+    headers = ("bytes per image", "from shards, s", "save, s", "open and check, s", "open, s")
     return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".1f", ".1f", ".1f", ".4f")) + "\n"
 
 
@@ -109,7 +109,7 @@ def _extended(parts: Sequence[PrefixIndex]) -> PrefixIndex:
 
 
 def _quality(index: PrefixIndex, labels: Labels, queries: Codes, asked: Labels) -> str:
-    """mAP@100 of coarse-to-fine search and of a short search alone, as shares of the full search's, and its time."""
+    """mAP@100 of coarse-to-fine search and of short search alone, relative to full search, and the speedup."""
 
     def quality(search: Callable[[], Any]) -> tuple[float, float]:
         started = time.perf_counter()
@@ -140,7 +140,7 @@ def _collection(folder: Path, items: int, flip_rate: float) -> tuple[Codes, Labe
     rng = np.random.default_rng(0)
     chosen = np.resize(np.arange(len(gallery)), items)
     codes = gallery[chosen]
-    for start in range(len(gallery), items, 2**20):  # the first ones stay as they are
+    for start in range(len(gallery), items, 2**20):  # the first ones are unchanged
         block = codes[start : start + 2**20]
         block ^= np.packbits(rng.random((len(block), 8 * block.shape[1]), np.float32) < flip_rate, axis=1)
     return run.queries, run.query_labels, codes, run.gallery_labels[chosen]

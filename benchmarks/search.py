@@ -1,6 +1,6 @@
-"""Exact search by tables against scans and against approximate indexes, on the same codes.
+"""Exact search with tables compared to scans and to approximate indexes, on the same codes.
 
-Figures are processor seconds of one thread, which other work on the machine moves less than the clock.
+Times are processor seconds of one thread, which other work on the machine affects less than wall time.
 """
 
 import statistics
@@ -32,14 +32,14 @@ _BLOCK = 500_000
 
 @dataclass(frozen=True)
 class Case:
-    """A collection of 64-bit codes and the times that a search in it should be faster.
+    """A collection of 64-bit codes, and the required speedups of search in it.
 
     Attributes:
-        what: it is.
+        what: description.
         codes: (num) -> packed codes, of images or of queries.
-        targets: {bits: how many times faster than a scan}.
-        k: how many are searched.
-        scale: of the number of codes.
+        targets: {bits: required speedup over a scan}.
+        k: number of results.
+        scale: factor for the number of codes.
     """
 
     what: str
@@ -50,7 +50,7 @@ class Case:
 
 
 def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
-    """Every case: the faiss scan, the counting variant that earlier versions used, ours, one query at a time."""
+    """Every case: the faiss scan, the counting variant of earlier versions, and ours, one query at a time."""
     rng = np.random.default_rng(0)
     centers = rng.integers(0, 256, (CENTERS, BITS // 8), dtype=np.uint8)
     one = centers[:1]
@@ -63,7 +63,7 @@ def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
         Case("one tight cluster, 5 % flipped", partial(_flipped, rng, one, 0.05), {64: 1 / 1.1}),
         Case("first half constant", partial(_half, rng, slice(0, 4)), {64: 1 / 1.1}),
         Case("last half constant", partial(_half, rng, slice(4, 8)), {64: 1 / 1.1}),
-        Case("uniform, a tenth as many, k = 100", partial(_uniform, rng), {64: 1 / 1.1}, k=100, scale=0.1),
+        Case("uniform, one tenth of the codes, k = 100", partial(_uniform, rng), {64: 1 / 1.1}, k=100, scale=0.1),
     )
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -76,11 +76,11 @@ def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
 
 def _measured(case: Case, items: int, num_queries: int) -> list[Row]:
     index, queries = _index(case.codes(int(items * case.scale))), case.codes(num_queries)
-    index.search(queries[:1], case.k, method="tables")  # which makes them
+    index.search(queries[:1], case.k, method="tables")  # builds the tables
     rows = [_row(case, index, queries, bits, target) for bits, target in case.targets.items()]
     if case.targets[BITS] > 1:
         rows.append(_batch(case, index, queries))
-        with TemporaryDirectory() as folder:  # as `nestkala index` leaves it
+        with TemporaryDirectory() as folder:  # as written by `nestkala index`
             path = Path(folder, "codes.index")
             index.save(path)
             mapped = PrefixIndex.load(path, verify=False)
@@ -89,7 +89,7 @@ def _measured(case: Case, items: int, num_queries: int) -> list[Row]:
 
 
 def _index(codes: Codes) -> PrefixIndex:
-    """Of these codes, named by numbers of eight digits; `build` would take most of the time for the names."""
+    """An index of these codes, with eight-digit numbers as names, for which `build` would take most of the time."""
     words = np.sort(ordered_words(codes), axis=0)
     digits = np.arange(len(codes))[:, None] // 10 ** np.arange(7, -1, -1) % 10  # (N, 8)
     ids = Strings((digits + ord("0")).astype(np.uint8).ravel(), 8 * np.arange(1, len(codes) + 1))
@@ -116,17 +116,17 @@ def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: floa
     for name in ("scan", "ours"):
         ways[name](asked[:1])  # compiles
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for name, way in ways.items():  # one after the other: a scan between two queries would empty the caches
+    for name, way in ways.items():  # one after another: a scan between two queries would flush the caches
         for n in range(len(asked) if name == "ours" else 10):
             started = time.thread_time()
             distances = way(asked[n : n + 1])
             times[name].append(time.thread_time() - started)
             found.setdefault(name, []).append(sorted(distances))
     for name in ("before", "scan", "ours"):
-        assert found[name][:10] == found["faiss"], f"{name} found something else"
+        assert found[name][:10] == found["faiss"], f"{name} found different results"
     ms = {name: 1000 * statistics.median(seconds) for name, seconds in times.items()}
     ratio = ms["faiss"] / ms["ours"]
-    goal = "" if not target else f"{target:g} times" if target > 1 else "1.1 of the scan at most"
+    goal = "" if not target else f"{target:g} times" if target > 1 else "at most 1.1 times the scan"
     return Row(
         f"{len(index):,} codes, {case.what}, {bits} bits, k = {case.k}",
         f"faiss scan {ms['faiss']:.2f} ms; its counting variant {ms['before']:.2f}; ours {ms['scan']:.2f}",
@@ -138,7 +138,7 @@ def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: floa
 
 
 def _batch(case: Case, index: PrefixIndex, queries: Codes) -> Row:
-    """A batch, on one thread, in clock seconds."""
+    """A batch on one thread, in wall time."""
     asked = np.concatenate([queries, case.codes(BATCH - len(queries))])
     index.search(asked, case.k)
     codes, times = index.codes, []
@@ -147,7 +147,7 @@ def _batch(case: Case, index: PrefixIndex, queries: Codes) -> Row:
         way()
         times.append(1000 * (time.process_time() - started) / BATCH)
     return Row(
-        f"{len(index):,} codes, {case.what}, a batch of {BATCH}, a query",
+        f"{len(index):,} codes, {case.what}, a batch of {BATCH}, per query",
         f"faiss scan {times[0]:.2f} ms",
         f"{times[0] / times[1]:.1f} times faster: {times[1]:.3f} ms",
         "10 times",
@@ -156,7 +156,7 @@ def _batch(case: Case, index: PrefixIndex, queries: Codes) -> Row:
 
 
 def _approximate(items: int, make: Callable[[int], Codes]) -> list[Row]:
-    """What faiss's binary indexes find of the true ten, how fast, and what they take."""
+    """Recall of the true ten, speed and size of faiss's binary indexes."""
     codes, queries = make(items), make(100)
     index = _index(codes)
     started = time.thread_time()
@@ -170,12 +170,12 @@ def _approximate(items: int, make: Callable[[int], Codes]) -> list[Row]:
             started = time.thread_time()
             distances = search(queries[n : n + 1])
             times.append(1000 * (time.thread_time() - started))
-            within += int((distances <= true[n]).sum())  # whichever of those that tie
+            within += int((distances <= true[n]).sum())  # any of the tied ones
         recall, ms = within / (K * len(queries)), statistics.median(times)
         return Row(
             f"{items:,} codes, {what}",
             "exact search",
-            f"recall@10 {recall:.3f}, {ms:.3f} ms, built in {seconds:.1f} s, {extra / items:.0f} bytes a code",
+            f"recall@10 {recall:.3f}, {ms:.3f} ms, built in {seconds:.1f} s, {extra / items:.0f} bytes per code",
             "",
             True,
         )

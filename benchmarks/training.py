@@ -1,4 +1,4 @@
-"""The project's trainer on tokens that are at hand."""
+"""The project's trainer on existing tokens."""
 
 import tempfile
 from pathlib import Path

@@ -31,7 +31,7 @@ GALLERY, QUERIES, BATCH = 2000, 100, 128
 
 
 def run(cifar10: Path) -> list[Row]:
-    """Against the same with the whole backbone in every step, its preprocessed pixels at hand in memory."""
+    """Compared to running the whole backbone in every step, with preprocessed pixels in memory."""
     dataset = load_dataset(str(cifar10.absolute()), Path())
     split = draw_split(dataset, shots=1, seed=0, queries_per_class=QUERIES // len(dataset.class_names))
     gallery = split.gallery[:GALLERY]

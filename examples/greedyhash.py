@@ -1,6 +1,6 @@
 """GreedyHash (NeurIPS 2018) at several lengths: a classifier on the binary codes themselves.
 
-The loss has weights of its own, one classifier per length, which the optimizer must be given too.
+The loss has its own weights, one classifier per length, which the optimizer needs as well.
 
 python examples/greedyhash.py
 """

@@ -1,9 +1,9 @@
-"""KALAHash (AAAI 2025): a few labels per class adapt a frozen backbone by CLoRA, under the loss KIDDO.
+"""KALAHash (AAAI 2025): a few labels per class adapt a frozen backbone with CLoRA, under the loss KIDDO.
 
     python examples/kalahash_few_shot.py --data photos --shots 4
 
 Without --data it learns scikit-learn's digits on the built-in backbone. Here one training run gives all lengths; for
-the protocol of the paper, train each by itself: --lengths 16, then 32, then 64.
+the paper's protocol, train each length separately: --lengths 16, then 32, then 64.
 """
 
 import argparse

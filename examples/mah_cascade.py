@@ -1,6 +1,6 @@
 """Multi-head Asymmetric Hashing (arXiv 1809.09329): the cascade head under ADSH.
 
-The labeled training images are the database. Its codes are learned beside the network, and are what is searched.
+The labeled training images are the database. Its codes are learned along with the network, and these are searched.
 
 python examples/mah_cascade.py
 """
@@ -40,7 +40,7 @@ nested = NestedLoss(
 )
 optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
 for epoch in range(epochs):
-    sample = nested.sample(epoch)  # the images that this round passes over; None: all
+    sample = nested.sample(epoch)  # the images of this round; None for all
     seen = torch.arange(len(database)) if sample is None else sample
     for indices in seen[torch.randperm(len(seen))].split(64):
         loss = nested(head(features[database[indices]]), labels[database[indices]], indices)

@@ -1,4 +1,4 @@
-"""The nested head under CSQ (CVPR 2020): one training run, codes of every length, a hash center per class.
+"""The nested head under CSQ (CVPR 2020): one training run, codes of every length, one hash center per class.
 
 python examples/nested_csq.py
 """
@@ -46,5 +46,5 @@ with torch.no_grad():
     codes = pack(head(features))  # uint8 (1797, 4)
 relevant = labels.numpy().astype(np.bool_)
 found = evaluate(codes[query], relevant[query], codes[gallery], relevant[gallery], lengths=(4, *LENGTHS))
-for bits, metrics in found.items():  # 4 bits were never trained, and are a prefix like any other
+for bits, metrics in found.items():  # 4 bits were never trained, but are a prefix like any other
     print(f"{bits} bits: tie-aware mAP {metrics.map_tie_aware:.3f}")

@@ -1,8 +1,8 @@
-"""Features of your own: a model by the trainer's closed form, then the same codes in a loop without it.
+"""Your own features: a model from the trainer's closed form, then the same codes in a loop without it.
 
     python examples/own_features.py features
 
-The folder holds features.npy (N, width) and labels.npy (N,). Without it, scikit-learn's digits stand for yours.
+The folder contains features.npy (N, width) and labels.npy (N,). Without it, scikit-learn's digits are used.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from nestkala.losses import DPSH, NestedLoss
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", nargs="?", type=Path, default=Path("digit_features"))
 parser.add_argument("--output", type=Path, default=Path("runs/own_features"))
-parser.add_argument("--epochs", type=int, default=10, help="of the loop without the trainer")
+parser.add_argument("--epochs", type=int, default=10, help="epochs of the loop without the trainer")
 given = parser.parse_args()
 
 if not given.folder.exists():
@@ -32,7 +32,7 @@ if not given.folder.exists():
 features = np.load(given.folder / "features.npy").astype(np.float32)  # (N, width)
 labels = np.load(given.folder / "labels.npy")  # (N,)
 
-# With the trainer: four labels per class, and all other features without theirs.
+# With the trainer: four labels per class, and all other features without labels.
 code = train_main(
     [
         *("--data", str(given.folder), "--shots", "4", "--lengths", "8,16,32", "--output", str(given.output)),

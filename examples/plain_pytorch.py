@@ -2,7 +2,7 @@
 
     python examples/plain_pytorch.py photos/train query.jpg --model resnet18
 
-The folder holds one folder of images per class. timm downloads the weights; --random-weights does without, to try it.
+The folder contains one folder of images per class. timm downloads the weights; --random-weights tries it without.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from nestkala.losses import DPSH, NestedLoss
 LENGTHS = (8, 16, 32, 64)
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("folder", help="of class folders")
+parser.add_argument("folder", help="folder of class folders")
 parser.add_argument("query", help="an image")
-parser.add_argument("--model", default="resnet18", help="any of timm's")
+parser.add_argument("--model", default="resnet18", help="any timm model")
 parser.add_argument("--random-weights", action="store_true")
 parser.add_argument("--epochs", type=int, default=5)
 given = parser.parse_args()

@@ -1,1 +1,1 @@
-"""What the project does under kills, full disks, several processes, bad files and hostile requests."""
+"""Behavior under kills, full disks, several processes, bad files and hostile requests."""

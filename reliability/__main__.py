@@ -21,7 +21,7 @@ from .finding import Finding
 PAGE = """# Reliability
 
 How NestKALA behaves when processes are killed, disks are full, files are damaged or requests are hostile. Measured by
-`python -m reliability`, or by parts of it, such as `python -m reliability kills full_disk`. The harnesses are in
+`python -m reliability`, or parts of it, such as `python -m reliability kills full_disk`. The harnesses are in
 `reliability/`; filling a disk needs root. [SECURITY.md](../SECURITY.md) says what is promised, and what is not.
 
 On {machine}.
@@ -31,7 +31,7 @@ COLUMNS = {"what": "what", "measured": "measured", "promised": "promised", "held
 
 @dataclass(frozen=True)
 class Reliability:
-    """Run some of the harnesses, or all, and write their table; rows of others in it stay."""
+    """Run some or all harnesses and write their table; rows of other harnesses are kept."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
     """kills, readers, full_disk, processes, bad_inputs, fuzzing, properties, hostile_requests, dependencies; by default
@@ -39,9 +39,9 @@ class Reliability:
     kills: int = 30
     """kills of each kind of work"""
     fuzzing_seconds: int = 300
-    """that the loaders are fuzzed"""
+    """seconds for fuzzing the loaders"""
     output: Path = Path("docs/reliability")
-    """.json and .md are written here"""
+    """path without suffix for .json and .md"""
 
 
 def main(given: Reliability) -> None:

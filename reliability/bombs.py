@@ -1,4 +1,4 @@
-"""Small files that ask an image decoder for much: for memory, or for another program."""
+"""Small files that make an image decoder use much memory, or start another program."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def bombs() -> dict[str, bytes]:
-    """{what it is: the file}, each to be refused before it is decoded."""
+    """{description: file}, each of which must be refused before it is decoded."""
     return {
         "PNG, 30,000 x 30,000": _png(30_000, 30_000),
         "PNG, 2**31 - 1 pixels wide": _png(2**31 - 1, 1),
@@ -32,7 +32,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def largest_taken() -> dict[str, bytes]:
-    """Images just below the server's limit of 50 million pixels, that cost the most memory for their bytes."""
+    """Images just below the server's limit of 50 million pixels that need the most memory for their size."""
     return {
         "PNG of 16-bit gray": _png(7_071, 7_071, depth=16, color=0),
         "PNG with transparency": _png(7_071, 7_071, depth=8, color=6),
@@ -49,7 +49,7 @@ def largest_taken() -> dict[str, bytes]:
 
 
 def _png(width: int, height: int, before: bytes = b"", depth: int = 1, color: int = 0) -> bytes:
-    """Black; of large ones, whose size is told in the header, the first rows alone where they would not be decoded."""
+    """Black; for large sizes, only the header and the first rows, since the rest is never decoded."""
     channels = {0: 1, 6: 4}[color]
     row = 1 + -(-width * depth * channels // 8)
     packer = zlib.compressobj(9)

@@ -1,4 +1,4 @@
-"""What the package registry says of the versions in constraints.txt, and whether those installed fit together."""
+"""Checks the versions in constraints.txt against the package registry, and the installed packages for conflicts."""
 
 import json
 import subprocess
@@ -12,16 +12,16 @@ CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
 def run() -> list[Finding]:
-    """Ask pip. Known weaknesses are not looked up: `pip-audit -r constraints.txt` does that where it is installed."""
+    """Ask pip. Known vulnerabilities are not checked; use `pip-audit -r constraints.txt` for these."""
     return [fitting(), there()]
 
 
 def fitting() -> Finding:
-    """Whether the packages that are installed ask for nothing that others of them are not."""
+    """Whether the requirements of the installed packages are satisfied."""
     told = _pip("check")
     conflicts = [] if told.returncode == 0 else told.stdout.splitlines()
     return Finding(
-        "installed packages against what they ask of each other",
+        "conflicts between installed packages",
         f"{len(conflicts)} conflicts",
         "none",
         not conflicts,
@@ -30,7 +30,7 @@ def fitting() -> Finding:
 
 
 def there(constraints: Path = CONSTRAINTS) -> Finding:
-    """Whether the registry has every pinned version, and has withdrawn none; takes a minute or two."""
+    """Whether the registry has every pinned version, and none is yanked; takes a minute or two."""
     pins = sum("==" in line for line in constraints.read_text(encoding="utf-8").splitlines())
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.json")

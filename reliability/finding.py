@@ -1,18 +1,18 @@
-"""What a harness finds."""
+"""The result of a harness."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        what: was done.
-        measured: in words.
-        promised: in words.
+        what: what was done.
+        measured: the result, as text.
+        promised: the promise, as text.
         held: whether the promise was kept.
-        details: behind it, for JSON.
+        details: the details behind it, for JSON.
     """
 
     what: str

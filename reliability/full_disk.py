@@ -1,4 +1,4 @@
-"""Work on a disk that runs full, and goes on once there is room again."""
+"""Work on a disk that fills up, and continues once there is space again."""
 
 import os
 import shutil
@@ -23,15 +23,15 @@ DISK, IMAGES = "64m", 100
 
 @contextmanager
 def small_disk() -> Iterator[Path]:
-    """A small file system in memory, at a folder of its own.
+    """A small in-memory file system in its own folder.
 
     Raises:
-        PermissionError: this process may not mount one.
+        PermissionError: if this process may not mount one.
     """
     with tempfile.TemporaryDirectory() as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
-            raise PermissionError("a small disk to fill cannot be mounted here: that takes a superuser")
+            raise PermissionError("cannot mount a small disk to fill: this needs root")
         try:
             yield Path(folder)
         finally:
@@ -40,7 +40,7 @@ def small_disk() -> Iterator[Path]:
 
 @contextmanager
 def filled(disk: Path, but_for: int) -> Iterator[None]:
-    """While inside, all of the disk is taken but for so many bytes."""
+    """Within this context, all of the disk is used except for this many bytes."""
     ballast, state = disk / "ballast", os.statvfs(disk)
     ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - but_for))
     try:
@@ -51,17 +51,17 @@ def filled(disk: Path, but_for: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Work that meets a full disk.
+    """Work that runs into a full disk.
 
     Attributes:
-        what: it is, for the table.
-        before: what to do while there is room, given the folder.
-        call: that meets the full disk, and is repeated once there is room.
-        room: bytes that are left for it, given the folder where it has been done.
-        kept: how much of the work there is, and can be read.
-        unit: that it is counted in.
-        result: what must be the same as where there was room all the time.
-        code: exit code that the full disk must give; 0 where the work can be done without.
+        what: description, for the table.
+        before: what to do while there is space, given the folder.
+        call: call that runs into the full disk, and is repeated once there is space.
+        room: free bytes for the call, given the folder in which it has been completed.
+        kept: how much of the work exists and can be read.
+        unit: unit of `kept`.
+        result: what must equal the result with enough space.
+        code: expected exit code with a full disk; 0 if the work can be done anyway.
     """
 
     what: str
@@ -75,20 +75,20 @@ class Attempt:
 
 
 def run(folder: Path) -> list[Finding]:
-    """Fill the disk under training, encoding, indexing and the token cache."""
+    """Fill the disk during training, encoding, indexing and filling the token cache."""
     (images, model), log = make_model(folder, IMAGES), folder / "log"
     return [run_full(attempt, log) for attempt in all_attempts(images, model, log)]
 
 
 def run_full(attempt: Attempt, log: Path) -> Finding:
-    """Do the work once with room, once on a disk that runs full and has room again.
+    """Do the work once with enough space, and once on a disk that fills up and then has space again.
 
     Raises:
-        PermissionError: no small disk can be mounted.
-        RuntimeError: the work fails though there is room.
+        PermissionError: if no small disk can be mounted.
+        RuntimeError: if the work fails despite enough space.
     """
     with small_disk() as disk:
-        place = disk / "place"  # the same for both: files may name it
+        place = disk / "place"  # the same for both, because files may contain the path
         attempt.before(place)
         done([attempt.call(place)], log)
         expected, room = attempt.result(place), attempt.room(place)
@@ -107,9 +107,9 @@ def run_full(attempt: Attempt, log: Path) -> Finding:
     clear = code == attempt.code and len(told) == 1 and "Traceback" not in said
     return Finding(
         attempt.what,
-        f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written left; "
-        f"with room again {'ended the same to the bit' if same else 'ended otherwise'}",
-        "one clear line, the last good state kept, the same end",
+        f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written files "
+        f"left; with space again {'ended bit-for-bit identical' if same else 'ended differently'}",
+        "one clear line, the last good state kept, the same result",
         clear and kept > 0 and not left and unharmed and same,
         {"said": told, "code": code},
     )

@@ -1,4 +1,4 @@
-"""What strangers may send to `nestkala serve`: paths out of the folder, bombs, slow requests, many at once."""
+"""Hostile requests to `nestkala serve`: paths outside the folder, bombs, slow clients, many requests at once."""
 
 import socket
 import time
@@ -20,7 +20,7 @@ _ROUTES = ("/thumbnail/", "/photograph/", "/original/", "/about/")
 
 
 def run(folder: Path) -> list[Finding]:
-    """Start the server over a small index that is made in `folder`, send everything, and report."""
+    """Start a server on a small index created in `folder`, send everything, and report."""
     with serving(make_index(folder)) as server:
         port = server.port
         ask(port, "/encode?text=a%20dog")  # the first sentence loads the text encoder
@@ -39,7 +39,7 @@ def run(folder: Path) -> list[Finding]:
 
 
 def refused_paths(port: int, secret: Path) -> Finding:
-    """Paths to files, in all spellings, whatever route they begin with, and tickets that nobody gave."""
+    """Paths to files, in all spellings and under all routes, and forged tickets."""
     answers = {target: ask(port, target) for target in _spellings(port, secret)}
     let_in = [target for target, answer in answers.items() if answer.status not in (400, 404) or SECRET in answer.body]
     return Finding(
@@ -68,7 +68,7 @@ def _spellings(port: int, secret: Path) -> list[str]:
 
 
 def served_images(port: int) -> Finding:
-    """Of the entries of the index, images in its folder are served, and nothing else is."""
+    """Only those entries of the index that are images in its folder are served."""
     found = entries(port)
     tickets = {result["image"]: result["thumbnail"].removeprefix("thumbnail/") for result in found}
     by_route = [
@@ -86,7 +86,7 @@ def served_images(port: int) -> Finding:
 
 
 def refused_images(port: int) -> Finding:
-    """What is no image, or too large a one, is refused with a sentence."""
+    """Files that are not images, or too large, are refused with a sentence."""
     return _refused(
         "decompression bombs, formats that start other programs, what is no image",
         {name: ask(port, "/encode", data) for name, data in bombs().items()},
@@ -95,7 +95,7 @@ def refused_images(port: int) -> Finding:
 
 
 def refused_sizes(port: int) -> Finding:
-    """Uploads that say, or turn out, to be larger than is taken."""
+    """Uploads that are declared, or turn out, to be larger than allowed."""
     chunks = (b"f4240\r\n" + bytes(1_000_000) + b"\r\n") * 30 + b"0\r\n\r\n"
     answers = {
         "said to be 100 GB": ask(port, "/encode", b"", {"Content-Length": "99999999999"}),
@@ -106,7 +106,7 @@ def refused_sizes(port: int) -> Finding:
 
 
 def refused_pages(port: int) -> Finding:
-    """Requests of other sites' pages, and by names that are not the server's."""
+    """Requests from other sites' pages, and with host names that are not the server's."""
     answers = {
         "another name": ask(port, "/", None, {"Host": f"stranger.example:{port}"}),
         "a name that begins as ours": ask(port, "/", None, {"Host": f"127.0.0.1.stranger.example:{port}"}),
@@ -131,12 +131,12 @@ def _refused(what: str, answers: dict[str, Answer], statuses: set[int]) -> Findi
 
 
 def slow_clients(port: int, clients: int, patience: float) -> Finding:
-    """Clients send heads and bodies a byte at a time, or read no answers; others are answered meanwhile.
+    """Clients send headers and bodies a byte at a time, or do not read answers; others must still be served.
 
     Args:
-        port: of the server.
-        clients: a third of each kind.
-        patience: seconds in which all are to be closed.
+        port: port of the server.
+        clients: number of clients, a third of each kind.
+        patience: seconds within which all must be closed.
     """
     head, body = (
         b"GET / HTTP/1.1\r\nX: ",
@@ -146,7 +146,7 @@ def slow_clients(port: int, clients: int, patience: float) -> Finding:
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.socket()) for _ in range(clients)]
         for number, connection in enumerate(slow):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # few answers that are not read suffice
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # a few unread answers are enough
             connection.connect(("127.0.0.1", port))
             connection.setblocking(False)
             with suppress(OSError):  # closed already
@@ -178,7 +178,7 @@ def _still_open(connection: socket.socket) -> bool:
 
 
 def parallel_requests(server: Server, count: int) -> Finding:
-    """Uploads of several MB and the costliest that are taken, sentences, searches and thumbnails, all at once."""
+    """Uploads of several MB and the most expensive allowed ones, sentences, searches and thumbnails, all at once."""
     port = server.port
     photographs = [_photograph(seed, 1500) for seed in range(4)]
     uploads = [*largest_taken().values(), *photographs * count]
@@ -209,7 +209,7 @@ def parallel_requests(server: Server, count: int) -> Finding:
 
 
 def memory(server: Server, idle: int, once: int) -> Finding:
-    """What the server takes: `idle` MiB before, at worst, `once` all had been sent, and after 200 requests again."""
+    """Memory of the server in MiB: `idle` before, the maximum, `once` after everything, and after 200 more requests."""
     worst, twice = server.memory("VmHWM"), server.memory("VmRSS")
     return Finding(
         "the server's memory: idle, at worst, after all that, and after as many requests again",
@@ -220,7 +220,7 @@ def memory(server: Server, idle: int, once: int) -> Finding:
 
 
 def _photograph(seed: int, side: int) -> bytes:
-    """A PNG of noise, which no compression makes smaller."""
+    """A PNG of noise, which does not compress."""
     noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     buffer = BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Work that is killed at random moments, gone on with, and compared with work that was left in peace."""
+"""Work that is killed at random moments, resumed, and compared with work that was not interrupted."""
 
 import json
 import os
@@ -34,13 +34,13 @@ CLASSES, BATCH = ("circle", "square", "star", "stripe"), 8
 
 @dataclass(frozen=True)
 class Work:
-    """Something that takes a while and leaves files in a folder.
+    """Work that takes a while and writes files in a folder.
 
     Attributes:
-        what: it is, for the table.
-        calls: the processes that do it, or go on with it, given the folder and what lies there.
-        result: what must be the same, whether it was killed or not.
-        victims: how many of the processes are killed; None for all.
+        what: description, for the table.
+        calls: the processes that do or resume it, given the folder and its contents.
+        result: what must be the same whether it was killed or not.
+        victims: number of processes that are killed; None for all.
     """
 
     what: str
@@ -50,21 +50,21 @@ class Work:
 
 
 def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
-    """Kill work so many times, each time from its beginning and at a moment drawn anew, and go on with it.
+    """Kill the work this many times, each time from its start and at a new random moment, and resume it.
 
-    Every second kill waits from that moment for the next file that is being written.
+    Every second kill waits from that moment until a file is being written.
 
     Args:
-        work: to kill.
-        kills: how many.
-        folder: to work in; must not exist.
-        seed: draws the moments, uniformly between start and end.
+        work: work to kill.
+        kills: number of kills.
+        folder: working folder; must not exist.
+        seed: seed for the moments, uniform between start and end.
 
     Raises:
-        RuntimeError: the work fails when it is left in peace, or after a kill.
+        RuntimeError: if the work fails without a kill, or after one.
     """
     folder.mkdir(parents=True)
-    done([Call(bool, ())], folder / "log")  # starts the server that forks the others, which is not work's time
+    done([Call(bool, ())], folder / "log")  # starts the fork server, whose time does not count
     started = time.perf_counter()
     done(work.calls(folder / "peace"), folder / "log")
     seconds = time.perf_counter() - started
@@ -79,12 +79,12 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
         workers = Workers(work.calls(place), folder / "log")
         time.sleep(rng.uniform(0, seconds))
         tries += 1
-        if tries % 2 == 0:  # while a file is being written, which a moment drawn at random seldom meets
+        if tries % 2 == 0:  # while a file is being written, which random moments rarely hit
             while workers.running and not _unfinished(place):
                 pass
         hit = workers.kill(work.victims)
         workers.wait()
-        if not hit:  # it was quicker this time
+        if not hit:  # it finished earlier this time
             continue
         killed += 1
         cut += _unfinished(place)
@@ -97,15 +97,15 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
     equal = killed - len(different)
     return Finding(
         work.what,
-        f"{equal} of {killed} ended the same to the bit; {cut} kills cut a file that was being written",
-        "all the same to the bit",
+        f"{equal} of {killed} ended bit-for-bit identical; {cut} kills cut a file that was being written",
+        "all bit-for-bit identical",
         not different,
         {"kills": killed, "different": different, "cut_writes": cut, "seconds_in_peace": seconds},
     )
 
 
 def _unfinished(place: Path) -> bool:
-    """Whether a file is being written there, or something appended to an index."""
+    """Whether a file is being written there, or an index is being appended to."""
     written = any(files and is_unfinished(Path(folder)) for folder, _, files in os.walk(place))
     return written or any(map(_is_being_appended_to, place.glob("*.index")))
 
@@ -115,20 +115,20 @@ def _is_being_appended_to(index: Path) -> bool:
 
 
 def _different(found: object, expected: object) -> object:
-    """The files that are not the same, where the results tell files apart."""
+    """The files that differ, if the results list files."""
     if isinstance(found, dict) and isinstance(expected, dict):
         return sorted(name for name in found | expected if found.get(name) != expected.get(name))
     return "all of it"
 
 
 def run(folder: Path, kills: int = 30) -> list[Finding]:
-    """Kill everything that takes long, alone and with two processes."""
+    """Kill everything that takes long, with one process and with two."""
     images, model = make_model(folder, 100)
     return [survive(work, kills, folder / "work") for work in all_work(images, model)]
 
 
 def all_work(images: Path, model: Path) -> list[Work]:
-    """Training, encoding, indexing and the token cache, by one process and by two."""
+    """Training, encoding, indexing and the token cache, with one process and with two."""
     encode = ("encode", images, "--model", model, "--shard-size", 5, "--workers", 0)
     index = ("index", images, "--model", model, "--save-every", 5, "--workers", 0)
 
@@ -174,7 +174,7 @@ def all_work(images: Path, model: Path) -> list[Work]:
 
 
 def make_images(folder: Path, count: int) -> Path:
-    """A class-folder tree of small images of noise."""
+    """A class-folder tree of small noise images."""
     rng = np.random.default_rng(0)
     for number in range(count):
         path = folder / CLASSES[number % len(CLASSES)] / f"{number}.png"
@@ -184,14 +184,14 @@ def make_images(folder: Path, count: int) -> Path:
 
 
 def make_model(folder: Path, count: int) -> tuple[Path, Path]:
-    """So many images, and the run folder of a model that was trained on some for a moment."""
+    """This many images, and the run folder of a model briefly trained on some of them."""
     images, model = make_images(folder / "images", count), folder / "model"
     done([training(images, model, epochs=1)], folder / "log")
     return images, model
 
 
 def training(images: Path, run: Path, epochs: int = 20, *more: object) -> Call:
-    """Training on those images, with a checkpoint after every epoch; it goes on where it was killed."""
+    """Training on these images, with a checkpoint after every epoch; it resumes where it was killed."""
     if (run / "config.yaml").exists():
         return command("train", "--resume", run, "--epochs", epochs)
     small = ("--shots", 8, "--lengths", "4,12,20", "--anchors", "orthonormal")
@@ -205,7 +205,7 @@ def _training(images: Path, place: Path, processes: int) -> list[Call]:
 
 
 def run_files(place: Path) -> object:
-    """All that a run folder holds, but for times and its own place."""
+    """The contents of a run folder, except for times and its own path."""
     run, found = place / "run", dict[str, object]()
     for path in run.iterdir():
         if path.name == "checkpoint.safetensors":
@@ -220,11 +220,11 @@ def run_files(place: Path) -> object:
 
 
 def shard_files(place: Path) -> object:
-    """All that a folder of shards holds, once every image is in them exactly once."""
+    """The contents of a folder of shards, after checking that they contain every image exactly once."""
     listed = [json.loads(line)[0] for line in (place / "images.jsonl").read_text(encoding="utf-8").splitlines()]
     held = [name for shard in read_shards(place) for name in shard.ids]
     if sorted(held) != sorted(listed):
-        raise AssertionError(f"{len(listed)} images were listed, and the shards hold {len(held)}")
+        raise AssertionError(f"{len(listed)} images were listed, but the shards contain {len(held)}")
     indexes = {path.name: index_content(path) for path in place.glob("[0-9]*.index")}
     return {path.name: _content(path) for path in place.iterdir()} | indexes
 
@@ -234,18 +234,18 @@ def _content(path: Path) -> bytes:
 
 
 def index_content(path: Path) -> object:
-    """What an index file holds; its bytes may differ, for what was appended to it when."""
+    """The contents of an index file; its bytes may differ, depending on what was appended when."""
     index = PrefixIndex.load(path)
     return index.bits, index.about, index.codes.tobytes(), list(index.items())
 
 
 def append_to_index(path: Path) -> None:
-    """Add 60,000 codes to an index, 3,000 at a time, and remove some; it goes on where it was killed."""
+    """Add 60,000 codes to an index, 3,000 at a time, and remove some; it resumes where it was killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     index = PrefixIndex.load(path) if path.exists() else PrefixIndex.empty(64)
     for begin in range(0, 60_000, 3_000):
         names = [str(number) for number in range(begin, begin + 3_000)]
-        if index.get(names[1]) is not None:  # which is never removed
+        if index.get(names[1]) is not None:  # this one is never removed
             continue
         index.add(np.random.default_rng(begin).integers(0, 256, (3_000, 8), dtype=np.uint8), names)
         index.remove(names[::10])
@@ -255,7 +255,7 @@ def append_to_index(path: Path) -> None:
 
 
 def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:
-    """Put the tokens of all images into a cache, a few at a time."""
+    """Write the tokens of all images to a cache, a few at a time."""
     dataset = _dataset(images)
     source = TokenSource(load_backbone("tiny", 1), "fp32", BATCH, 0, TokenCache(cache, "images", 1e9))
     starts = range(0, len(dataset), BATCH)
@@ -264,7 +264,7 @@ def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:
 
 
 def share_cache(images: Path, cache: Path) -> None:
-    """As `fill_cache`, the launched processes together; each ends without its group, as one that fails would."""
+    """Like `fill_cache`, by launched processes together; each exits without destroying the group, as after an error."""
     torch.set_num_threads(1)
     accelerator, dataset = Accelerator(), _dataset(images)
     source = TokenSource(load_backbone("tiny", 1), "fp32", BATCH, 0, TokenCache(cache, "images", 1e9))
@@ -275,11 +275,11 @@ def share_cache(images: Path, cache: Path) -> None:
         if not torch.equal(
             torch.cat(list(shared.batches(dataset, some))), torch.cat(list(alone.batches(dataset, some)))
         ):
-            raise AssertionError(f"tokens of images {some} are not those that one process computes")
+            raise AssertionError(f"tokens of images {some} differ from those of a single process")
 
 
 def cached(images: Path, cache: Path) -> object:
-    """The tokens of all images, from the cache alone."""
+    """The tokens of all images, only from the cache."""
     kept, dataset = TokenCache(cache, "images", 1e9), _dataset(images)
     return [kept[image_key(dataset.read(index))].numpy().tobytes() for index in range(len(dataset))]
 

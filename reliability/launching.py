@@ -14,10 +14,10 @@ import psutil
 
 
 def free_port() -> int:
-    """A port for processes that have yet to start and then meet at it.
+    """A free port for processes that will start later and meet there.
 
-    It is below those that the system hands out, so that nobody is given it meanwhile, and searched for from a place of
-    this process's own, so that another's search finds another.
+    It is below the ports that the system hands out, so that nobody takes it in the meantime. The search starts at a
+    number specific to this process, so that concurrent searches find different ports.
     """
     for port in range(20_000 + os.getpid() % 10_000, 32_000):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -26,12 +26,12 @@ def free_port() -> int:
 
 
 class Launch:
-    """A launcher and the processes that it starts; leaving its context kills those that still run.
+    """A launcher and its processes; leaving the context kills those still running.
 
     Args:
-        processes: how many.
+        processes: number of processes.
         arguments: a script, or -m and a module, and its arguments.
-        folder: is made, for what they print, each process to files of its own.
+        folder: created for the output, with separate files for each process.
     """
 
     def __init__(self, processes: int, *arguments: object, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Launch:
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
             "PET_REDIRECTS": "3",  # torchrun's --redirects, which Accelerate does not have: stdout and stderr to files
-            "PYTHONUNBUFFERED": "1",  # what is buffered is lost with a process that is killed
+            "PYTHONUNBUFFERED": "1",  # buffered output is lost when a process is killed
         }
         with self._log.open("wb") as log:
             command = [*launcher, *map(str, arguments)]
@@ -60,24 +60,24 @@ class Launch:
 
     @property
     def said(self) -> str:
-        """What has been printed so far: by the launcher, or the one process that there is, and by each of several."""
+        """The output so far: of the launcher or the single process, and of each of several processes."""
         printed = {f"process {log.parent.name}, {log.stem}": log for log in self._folder.glob("*/attempt_0/*/std*.log")}
         logs = {"launcher": self._log, **dict(sorted(printed.items()))}
         return "".join(f"[{who}]\n{log.read_text(encoding='utf-8', errors='replace')}\n" for who, log in logs.items())
 
     @property
     def processes(self) -> list[psutil.Process]:
-        """Those that were launched and still run, in the order of their ranks."""
+        """The launched processes that are still running, in the order of their ranks."""
         children = [child for child in psutil.Process(self._launcher.pid).children() if "RANK" in child.environ()]
         return sorted(children, key=lambda child: int(child.environ()["RANK"]))
 
     @property
     def descendants(self) -> list[psutil.Process]:
-        """Those that were launched, and all that they have started, if they still run."""
+        """The launched processes and all their children that are still running."""
         return psutil.Process(self._launcher.pid).children(recursive=True)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something to become true. Raises RuntimeError where all ends before."""
+        """Wait until a condition holds. Raises RuntimeError if everything ends before."""
         ended = False
         while not condition():
             if ended:
@@ -86,7 +86,7 @@ class Launch:
             ended = self._launcher.poll() is not None
 
     def wait(self, seconds: float = 1800.0) -> int:
-        """The launcher's exit code, once it has ended. Raises RuntimeError after so many seconds, and kills all."""
+        """The launcher's exit code, once it ends. Raises RuntimeError after this many seconds, and kills everything."""
         try:
             return self._launcher.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -94,13 +94,13 @@ class Launch:
             raise RuntimeError(f"still running after {seconds:.0f} s\n{self.said}") from None
 
     def done(self) -> str:
-        """What has been printed, once all have ended well. Raises RuntimeError, with that, where one has not."""
+        """The output, once all have succeeded. Raises RuntimeError, with the output, if one has not."""
         if code := self.wait():
             raise RuntimeError(f"exit code {code}\n{self.said}")
         return self.said
 
     def kill(self) -> None:
-        """Kill the launcher and all that it started, by SIGKILL."""
+        """Kill the launcher and everything it started, by SIGKILL."""
         descendants = self.descendants
         self._launcher.kill()
         self._launcher.wait()

@@ -1,4 +1,4 @@
-"""Training in several processes beside training in one, and what happens when one of them dies."""
+"""Compares training in several processes to training in one, and lets one of them die."""
 
 import json
 import shutil
@@ -18,17 +18,17 @@ from .launching import Launch
 from .workers import command, done, launched
 
 PROCESSES = (2, 4)
-IMAGES, QUERIES = 82, 3  # shares that differ, and fewer queries than processes
+IMAGES, QUERIES = 82, 3  # unequal shares, and fewer queries than processes
 TOLERANCE = 1e-9
-"""Of float64: processes add up in another order."""
+"""For float64, because processes add in a different order."""
 LEAST = 0.01
-"""Numbers below are compared with it: some, such as the gradient of a bias before BatchNorm, are 0 but for rounding."""
+"""Smaller numbers are compared to this one: some, such as a bias gradient before BatchNorm, are 0 up to rounding."""
 PATIENCE = 60.0
 """Seconds that processes may outlive one that died."""
 
 
 def run(folder: Path, losses: Sequence[str] = ()) -> list[Finding]:
-    """Compare with one process, for these losses or all that ship; let a process die."""
+    """Compare to one process, for these losses or all that ship; let a process die."""
     images, model = make_model(folder, IMAGES)
     chosen = losses or [*sorted(plugins("losses")), "kiddo-hswd"]
     return [
@@ -39,7 +39,7 @@ def run(folder: Path, losses: Sequence[str] = ()) -> list[Finding]:
 
 
 def equal_to_one(images: Path, losses: Sequence[str], counts: Sequence[int], folder: Path) -> list[Finding]:
-    """Train with every loss in one process and in so many, with the same global batches in float64."""
+    """Train with every loss in one and in several processes, with the same global batches in float64."""
     differences: dict[int, dict[str, float]] = {count: {} for count in counts}
     for loss in losses:
         runs = {count: folder / "equal" / f"{loss} {count}" for count in (1, *counts)}
@@ -63,7 +63,7 @@ def equal_to_one(images: Path, losses: Sequence[str], counts: Sequence[int], fol
 
 
 def _difference(one: Path, several: Path) -> float:
-    """The largest of all tensors', relative to the tensor's largest number; infinite where scores differ."""
+    """The largest difference of any tensor, relative to its largest number; infinite if scores differ."""
     lengths = [json.loads((run / "metrics.json").read_text(encoding="utf-8"))["lengths"] for run in (one, several)]
     first, second = (load_file(run / "checkpoint.safetensors") for run in (one, several))
     if lengths[0] != lengths[1] or first.keys() != second.keys():
@@ -87,14 +87,14 @@ def few_images(images: Path, model: Path, folder: Path) -> Finding:
     one, several = (shard_files(folder / f"few {count}") for count in counts)
     return Finding(
         f"encoding {max(PROCESSES) - 1} images in {max(PROCESSES)} processes",
-        f"{'the same' if one == several else 'other'} files as by one",
+        f"{'the same' if one == several else 'other'} files as with one process",
         "the same files",
         one == several,
     )
 
 
 def dying(images: Path, folder: Path) -> list[Finding]:
-    """Kill one of two launched processes; let one of two meet an image that cannot be read."""
+    """Kill one of two launched processes; give one of two an unreadable image."""
     return [_killed(images, folder), _failed(images, folder)]
 
 
@@ -134,7 +134,8 @@ def _ended(launch: Launch, what: str, error: str) -> Finding:
     held = seconds <= PATIENCE and code != 0 and error in said and not left
     return Finding(
         what,
-        f"all ended within {seconds:.1f} s, exit code {code}, the error {'told' if error in said else 'not told'}",
+        f"all ended within {seconds:.1f} s, exit code {code}, the error "
+        f"{'printed' if error in said else 'not printed'}",
         f"within {PATIENCE:.0f} s, with the error",
         held,
         {"seconds": seconds} | ({} if held else {"said": said}),

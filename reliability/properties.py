@@ -1,4 +1,4 @@
-"""What must hold for any lengths, shapes, labels and numbers: the property tests of tests/, with many examples each."""
+"""The property tests of tests/, for any lengths, shapes, labels and numbers, with many examples each."""
 
 import re
 import subprocess
@@ -13,11 +13,11 @@ _EXAMPLES = re.compile(r"- (\d+) passing, (\d+) failing")
 
 
 def run(profile: str = "thorough", tests: Sequence[Path] | None = None) -> list[Finding]:
-    """Run them by pytest, a finding for each file.
+    """Run them with pytest; one finding per file.
 
     Args:
-        profile: of tests/conftest.py, which says how many examples each gets.
-        tests: files, by default all test_properties_*.py.
+        profile: profile in tests/conftest.py, which sets the number of examples.
+        tests: test files; all test_properties_*.py by default.
     """
     files = sorted(TESTS.rglob("test_properties_*.py"), key=lambda path: path.name) if tests is None else tests
     return [_of_file(path, profile) for path in files]

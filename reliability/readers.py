@@ -14,16 +14,16 @@ from .workers import Call, done
 
 READERS = 2
 _HELD, _STEP, _K = 400, 7, 10
-"""Items that the index holds, how many are new in each state, and how many are searched for."""
+"""Number of items in the index, number of new ones in each state, and number of searches."""
 
 
 def run(folder: Path, seconds: float = 60.0) -> list[Finding]:
-    """Let processes load and search an index for so long while one writer changes it.
+    """Let processes load and search an index for this long while one writer changes it.
 
-    In its n-th state the index holds known items, and one that says n, so that a reader knows all that it must find.
+    In its n-th state the index contains known items and one that encodes n, so a reader knows what it must find.
 
     Raises:
-        RuntimeError: a process failed, or saw something else than one of the states.
+        RuntimeError: if a process fails, or sees anything but one of the states.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "changing.index"
@@ -44,7 +44,7 @@ def run(folder: Path, seconds: float = 60.0) -> list[Finding]:
 
 
 def codes_of(numbers: range) -> NDArray[np.uint8]:
-    """Codes of 24 bits of the items with these numbers, near to one another, (n, 3)."""
+    """24-bit codes of the items with these numbers, close to each other, (n, 3)."""
     return np.array([np.random.default_rng(n).integers(0, 4, 3) for n in numbers], np.uint8).reshape(-1, 3)
 
 
@@ -54,7 +54,7 @@ def held(number: int) -> range:
 
 
 def state(number: int) -> PrefixIndex:
-    """The n-th state, built at once."""
+    """The n-th state, built in one step."""
     items = held(number)
     index = PrefixIndex.build(codes_of(items), map(str, items))
     index.add(np.full((1, 3), 255, np.uint8), ["state"], [{"number": number}])
@@ -62,12 +62,12 @@ def state(number: int) -> PrefixIndex:
 
 
 def number_of(index: PrefixIndex) -> int:
-    """Which state an index is in."""
+    """The number of the state an index is in."""
     return int(dict(index.items())["state"]["number"])
 
 
 def write(path: Path, seconds: float) -> None:
-    """Lead the index from state to state."""
+    """Take the index from state to state."""
     index, number, until = PrefixIndex.load(path), 0, time.monotonic() + seconds
     while time.monotonic() < until:
         index.remove([*map(str, held(number)[:_STEP]), "state"])
@@ -79,10 +79,10 @@ def write(path: Path, seconds: float) -> None:
 
 
 def read(path: Path, seconds: float, report: Path, seed: int) -> None:
-    """Load and search, compare with brute force, and write down how often and in how many states.
+    """Load and search, compare with brute force, and record how often and in how many states.
 
     Raises:
-        AssertionError: what is found is not what the state holds.
+        AssertionError: if the results do not match the state.
     """
     rng, until, states, loads = np.random.default_rng(seed), time.monotonic() + seconds, set(), 0
     while time.monotonic() < until:
@@ -94,6 +94,6 @@ def read(path: Path, seconds: float, report: Path, seed: int) -> None:
         distances = hamming(query, codes, 24)[0].tolist()
         expected = sorted(zip(distances, map(bytes, codes), held(number), names, strict=True))[:_K]
         assert set(index.ids) == {*names, "state"}, number
-        for _ in range(3):  # also when the file has been changed since
+        for _ in range(3):  # even if the file has been changed since
             assert index.search(query, _K).ids[0] == [name for *_, name in expected], number
     report.write_text(f"{loads} {len(states)}")

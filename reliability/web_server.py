@@ -1,4 +1,4 @@
-"""A real `nestkala serve` of a small index, some of whose entries lead out of its folder; requests sent as they are."""
+"""A real `nestkala serve` of a small index, some of whose entries point outside its folder; requests are sent as is."""
 
 import json
 import socket
@@ -23,14 +23,14 @@ from nestkala.settings.config import Config
 from nestkala.training.run import train
 
 INSIDE = sorted(f"{'ab'[number % 2]}/{number}.png" for number in range(24))
-"""Images of the index."""
+"""Images in the index."""
 OUTSIDE = 7
-"""Entries that lead out of its folder, to what is no image, or nowhere."""
+"""Entries that point outside its folder, to a file that is not an image, or to nothing."""
 SECRET = b"nobody may read this"
 
 
 def make_index(folder: Path) -> Path:
-    """Images of noise in folder/photos, a model of 20 bits and an index of them; secrets are beside the images."""
+    """Noise images in folder/photos, a 20-bit model and an index of them; secrets are next to the images."""
     photos, rng = folder / "photos", np.random.default_rng(0)
     for name in INSIDE:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
@@ -54,21 +54,21 @@ def make_index(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A server on 127.0.0.1, a process of its own, and the file that it prints its errors to."""
+    """A server on 127.0.0.1 in its own process, and the file with its errors."""
 
     port: int
     pid: int
     errors: Path
 
     def memory(self, kind: str) -> int:
-        """MiB that it has (VmRSS), or had at most (VmHWM); Linux alone tells."""
+        """Memory in MiB, current (VmRSS) or maximum (VmHWM); only on Linux."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(kind)) // 1024
 
 
 @contextmanager
 def serving(index: Path) -> Iterator[Server]:
-    """The server of an index, until the context ends."""
+    """Serve an index until the context ends."""
     command = [sys.executable, "-m", "nestkala", "serve", str(index), "--port", "0"]
     errors = index.with_suffix(".errors")
     with errors.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
@@ -84,7 +84,7 @@ def serving(index: Path) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said: a status, 0 where it closed the connection, and a body; in how many seconds."""
+    """The server's answer: a status (0 if it closed the connection), a body, and the time in seconds."""
 
     status: int
     body: bytes
@@ -92,7 +92,7 @@ class Answer:
 
     @property
     def said(self) -> str | None:
-        """The sentence of an error; None where there is no such thing."""
+        """The sentence of an error; None if there is none."""
         try:
             content = json.loads(self.body)
         except ValueError:
@@ -101,7 +101,7 @@ class Answer:
 
 
 def ask(port: int, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """A GET, or a POST of a body, its target sent as it is; `headers` win over the usual ones."""
+    """Send a GET, or a POST with a body; the target is sent as is, and `headers` override the usual ones."""
     usual = {"Host": f"127.0.0.1:{port}"}
     if body is not None and "Transfer-Encoding" not in (headers or {}):
         usual["Content-Length"] = str(len(body))
@@ -114,13 +114,13 @@ def ask(port: int, target: str, body: bytes | None = None, headers: Mapping[str,
             response = HTTPResponse(connection)
             response.begin()
             status, content = response.status, response.read()
-        except (OSError, HTTPException):  # closed, before or while it answered
+        except (OSError, HTTPException):  # closed before or during the answer
             pass
     return Answer(status, content, time.perf_counter() - started)
 
 
 def entries(port: int) -> list[dict[str, Any]]:
-    """All entries of the index, as a search gives them."""
+    """All entries of the index, from a search."""
     found: list[dict[str, Any]] = json.loads(ask(port, f"/search?code=000000&k={len(INSIDE) + OUTSIDE}").body)[
         "results"
     ]

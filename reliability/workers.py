@@ -1,4 +1,4 @@
-"""Calls in processes of their own, quickly started and killed at any moment."""
+"""Calls in separate processes that start quickly and can be killed at any moment."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from nestkala.cli import main
 from .launching import free_port
 
 _context = multiprocessing.get_context("forkserver")
-# What a command imports on its way as well, so that time goes by in its work.
+# Imports that commands need anyway, done in advance so that time is spent on the work.
 _context.set_forkserver_preload(
     ["torchvision", "nestkala.search.shards", "nestkala.search.folder", "nestkala.training.run", __name__]
 )
@@ -25,12 +25,12 @@ _context.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Call:
-    """What a process does.
+    """The work of a process.
 
     Attributes:
-        function: to call, which can be imported; what it returns is the process's exit code, None for 0.
-        arguments: of it.
-        environment: variables that are set for it.
+        function: importable function to call; its return value is the exit code, None for 0.
+        arguments: its arguments.
+        environment: environment variables to set.
     """
 
     function: Callable[..., int | None]
@@ -44,7 +44,7 @@ def command(*arguments: object) -> Call:
 
 
 def launched(call: Call, processes: int) -> list[Call]:
-    """The call as a launcher starts it in so many processes, which find each other and compute on the CPU."""
+    """The call as started by a launcher in this many processes, which form a group and compute on the CPU."""
     if processes == 1:
         return [call]
     shared = {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1"}
@@ -56,11 +56,11 @@ def launched(call: Call, processes: int) -> list[Call]:
 
 
 class Workers:
-    """Processes that have been started together.
+    """Processes that were started together.
 
     Args:
-        calls: what each does.
-        log: file that takes all that they print; where they are several, each has one of its own, with its number.
+        calls: the work of each process.
+        log: file for their output; with several processes, one numbered file each.
     """
 
     def __init__(self, calls: Sequence[Call], log: Path) -> None:
@@ -76,11 +76,11 @@ class Workers:
 
     @property
     def running(self) -> bool:
-        """Whether any is."""
+        """Whether any is running."""
         return any(process.is_alive() for process in self._processes)
 
     def kill(self, count: int | None = None) -> int:
-        """Kill the first ones, by default all, by SIGKILL; return how many of them were running."""
+        """Kill the first ones (all by default) by SIGKILL; return how many were running."""
         victims = [process for process in self._processes[:count] if process.is_alive()]
         for process in victims:
             process.kill()
@@ -89,10 +89,10 @@ class Workers:
         return len(victims)
 
     def wait(self, seconds: float = 1800.0) -> int:
-        """The exit code that is furthest from 0, once all have ended.
+        """The exit code furthest from 0, once all have ended.
 
         Raises:
-            RuntimeError: they have not after so many seconds, and are killed.
+            RuntimeError: if they have not ended after this many seconds; they are then killed.
         """
         deadline = time.monotonic() + seconds
         for process in self._processes:
@@ -104,16 +104,16 @@ class Workers:
 
     @property
     def said(self) -> str:
-        """What they have printed so far, each after its number where they are several."""
+        """Their output so far, each after its number if there are several."""
         printed = [log.read_text(encoding="utf-8", errors="replace") if log.exists() else "" for log in self._logs]
         return printed[0] if len(printed) == 1 else "".join(f"[process {n}]\n{own}\n" for n, own in enumerate(printed))
 
 
 def done(calls: Sequence[Call], log: Path) -> None:
-    """Do these at the same time, to their end.
+    """Run these calls at the same time until they end.
 
     Raises:
-        RuntimeError: one has failed.
+        RuntimeError: if one fails.
     """
     workers = Workers(calls, log)
     if code := workers.wait():
@@ -125,8 +125,8 @@ def _work(call: Call, log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(call.environment)
-    tqdm.set_lock(threading.RLock())  # the default is a semaphore of the system, which a killed process leaves there
+    tqdm.set_lock(threading.RLock())  # the default is a system semaphore, which a killed process would leave behind
     code = call.function(*call.arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code or 0)  # at once: no daemon of a library holds it up
+    os._exit(code or 0)  # at once, without waiting for a library's daemons

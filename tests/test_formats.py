@@ -130,8 +130,8 @@ def test_unfinished_runs_of_earlier_versions_name_the_command_that_trains_anew(
     run = f"run-{version}"
     assert main(["train", "--resume", run, "--epochs", "3"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"error: the checkpoint {run}/checkpoint.safetensors is of version {version}, known is 3: " in said
-    command = re.search(r"nestkala (train .*) trains anew", said)
+    assert f"error: the checkpoint {run}/checkpoint.safetensors has version {version}, expected 3: " in said
+    command = re.search(r"nestkala (train .*) trains from scratch", said)
     assert command is not None
     assert main([*shlex.split(command.group(1)), "--lengths", "4,8"]) == 0
     assert (formats / "NEW" / "model.safetensors").is_file()
@@ -144,7 +144,7 @@ def test_an_unfinished_run_of_an_earlier_closed_form_names_the_command_that_trai
     assert main(["train", "--resume", "run-3-text", "--epochs", "3"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "run-3-text/checkpoint.safetensors has a closed-form start from an earlier version: " in said
-    command = re.search(r"nestkala (train .*) trains anew", said)
+    command = re.search(r"nestkala (train .*) trains from scratch", said)
     assert command is not None
     assert main(shlex.split(command.group(1))) == 0
     assert (formats / "NEW" / "model.safetensors").is_file()
@@ -232,18 +232,18 @@ def test_files_of_newer_versions_ask_for_an_upgrade(
     except NestKALAError as error:
         said = str(error)
     assert file in said
-    assert "is of version 9, known is " in said
-    assert "a newer NestKALA wrote it, so upgrade yours" in said
+    assert "has version 9, expected " in said
+    assert "it was written by a newer NestKALA: upgrade yours" in said
 
 
 def test_cached_tokens_of_a_newer_version_are_left_out(formats: Path, caplog: pytest.LogCaptureFixture) -> None:
     for segment in (formats / "tokens-1").rglob("*.safetensors"):
         of_version(segment, 2)
     assert image_key(bytes([0])) not in TokenCache(formats / "tokens-1", "a kind", 1e9)
-    assert "is of version 2, known is 1: a newer NestKALA wrote it" in caplog.text
+    assert "has version 2, expected 1: it was written by a newer NestKALA" in caplog.text
 
 
 @pytest.mark.parametrize("found", [None, "0", 0, "-1", "x", 1.5, []])
 def test_versions_that_never_were_are_damage(found: object) -> None:
-    with pytest.raises(NestKALAError, match=r"F is of version .*, known is 1: there never was such a version"):
+    with pytest.raises(NestKALAError, match=r"F has version .*, expected 1: there is no such version"):
         check_version("F", found, 1)

@@ -293,7 +293,7 @@ def edited(model: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"version": 5}, ["version 5", "known is 4"]),
+        ({"version": 5}, ["version 5", "expected 4"]),
         ({"format": "other"}, ["format", "'other'"]),
         ({"color": "red"}, ["color", "'red'"]),
         ({"precision": "fp8"}, ["precision", "'fp8'"]),
@@ -365,7 +365,7 @@ def test_the_weights_of_another_model_are_refused(model: Path) -> None:
     state["head.linear.weight"] = -state["head.linear.weight"]  # all codes would be others
     save_tensors(weights, state)
     message = refusal(lambda: Hasher.from_pretrained(model))
-    assert f"{model}/model.json and model.safetensors beside it are not of one model" in message
+    assert f"{model}/model.json and model.safetensors belong to different models" in message
     save_model(model, spec, state)
     assert torch.equal(load_model(model)[1]["head.linear.weight"], state["head.linear.weight"])
 

@@ -1,4 +1,4 @@
-"""A hashing loss of one's own: the cosine of two codes should be 1 or at most a margin."""
+"""A custom hashing loss: the cosine of two codes should be 1, or at most a margin."""
 
 from torch import Tensor
 
@@ -6,10 +6,10 @@ from nestkala.losses import HashLoss, shares_label
 
 
 class AngularLoss(HashLoss):
-    """mean over the batch's pairs of (1 - cos)^2 where they share a label, max(cos - margin, 0)^2 where not.
+    """mean over the batch's pairs of (1 - cos)^2 if they share a label, else max(cos - margin, 0)^2.
 
     Args:
-        margin: cosine below which two dissimilar codes are left alone, -1 to 1.
+        margin: cosine below which dissimilar codes cost nothing, -1 to 1.
     """
 
     paper = "examples/angular_loss"

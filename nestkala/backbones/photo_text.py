@@ -1,8 +1,8 @@
-"""The text side of `photo`: sentences as directions among the features of a classifier trained on ImageNet-1k.
+"""The text side of `photo`: maps sentences to directions in the feature space of an ImageNet-1k classifier.
 
-A classifier's row is the direction that stands for its class. Kernel ridge regression leads from the sentence
-embeddings of the 1,000 classes to their rows, and from there any sentence to a direction of its own. What stands above
-the classes in WordNet (dog, bird, vehicle, ...) is learned along with them, as the mean of the rows below it.
+A classifier's row is the direction of its class. Kernel ridge regression maps the sentence embeddings of the 1,000
+classes to their rows, and so any sentence to a direction. Groups above the classes in WordNet (dog, bird, vehicle, ...)
+are learned along with them, as the mean of their rows.
 """
 
 import json
@@ -27,21 +27,21 @@ _GROUP_WEIGHT = 0.1
 
 
 class Names(NamedTuple):
-    """What ImageNet-1k's classes, and groups of them, are called."""
+    """Names of ImageNet-1k's classes, and of groups of them."""
 
     embeddings: Tensor  # (1000 + groups, 384), unit norm, classes first
-    members: Tensor  # (1000 + groups, 1000), 1 where a class is in it, else 0
+    members: Tensor  # (1000 + groups, 1000), 1 for classes in the group, else 0
 
 
 def text_embedder(classifier: Tensor) -> Callable[[list[str]], Tensor]:
-    """What turns sentences into directions (n, d), float32, among the features that a classifier reads.
+    """A function from sentences to directions (n, d), float32, in the feature space of a classifier.
 
-    A direction is like a row: features are scored by products with it, both centered. Known classes have norms near 1,
-    what resembles none of them has less. The regression takes a fraction of a second, at the first call, which raises
-    NestKALAError where `embed_text` does, and where the file of names is absent or altered.
+    A direction works like a row: features are scored by their product with it, both centered. Known classes have norms
+    near 1; sentences unlike all of them have less. The regression takes a fraction of a second on the first call, which
+    raises NestKALAError if `embed_text` does, or if the file of names is missing or altered.
 
     Args:
-        classifier: weight (1000, d) of the last layer, classes in ImageNet-1k's order.
+        classifier: weight (1000, d) of the last layer, with classes in ImageNet-1k's order.
     """
 
     return _Embedder(classifier.detach().float().cpu())
@@ -63,7 +63,7 @@ def load_names() -> Names:
     """The shipped names.
 
     Raises:
-        NestKALAError: the file is absent or altered.
+        NestKALAError: if the file is missing or altered.
     """
     tensors, metadata = load_shipped(PHOTO_NAMES, PHOTO_NAMES_SHA256)
     embeddings = F.normalize(tensors["embeddings"].float(), dim=1)
@@ -77,12 +77,12 @@ def load_names() -> Names:
 def regress(names: Names, rows: Tensor) -> Callable[[Tensor], Tensor]:
     """Kernel ridge regression from embeddings (n, 384), unit norm, to directions (n, d).
 
-    The kernel is exp(5 (cosine - 1)), an RBF on the sphere, of embeddings less their mean. Targets are rows less their
-    mean, normalized; a group's is the mean of its members', and it counts a tenth of a class.
+    The kernel is exp(5 (cosine - 1)), an RBF on the sphere, of embeddings minus their mean. Targets are rows minus
+    their mean, normalized; a group's target is the mean of its members', and it counts a tenth of a class.
 
     Args:
-        names: of the classes, in any number, and of groups of them.
-        rows: classifier's (classes, d).
+        names: any number of classes, and groups of them.
+        rows: rows of the classifier (classes, d).
     """
     center = names.embeddings[: len(rows)].mean(dim=0)
     known = F.normalize(names.embeddings - center, dim=1)
@@ -95,7 +95,7 @@ def regress(names: Names, rows: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _direction(center: Tensor, known: Tensor, factor: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
     near = _kernel(known, F.normalize(embeddings - center, dim=1))  # (known, n)
-    return torch.cholesky_solve(near, factor).T @ targets  # n right sides, where the targets would be d
+    return torch.cholesky_solve(near, factor).T @ targets  # n right-hand sides instead of d for the targets
 
 
 def _kernel(left: Tensor, right: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tensors that come with the package, believed only when they are the bytes that were published."""
+"""Tensors that ship with the package, used only if they are the published bytes."""
 
 import json
 from hashlib import sha256
@@ -16,11 +16,11 @@ def load_shipped(name: str, digest: str) -> tuple[dict[str, Tensor], dict[str, s
     """A safetensors file of the package: its tensors by name, and its metadata.
 
     Args:
-        name: of the file in nestkala/pretrained.
+        name: name of the file in nestkala/pretrained.
         digest: SHA-256 that the file must have, 64 hex digits.
 
     Raises:
-        NestKALAError: the file is absent, cannot be read, or is not the one with that digest.
+        NestKALAError: if the file is missing or unreadable, or has another digest.
     """
     try:
         content = (FOLDER / name).read_bytes()
@@ -30,7 +30,7 @@ def load_shipped(name: str, digest: str) -> tuple[dict[str, Tensor], dict[str, s
     if found != digest:
         raise _refusal(name, digest, f"its SHA-256 is {found}")
     header_end = 8 + int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8:header_end]).get("__metadata__", {})  # load gives the tensors alone
+    metadata = json.loads(content[8:header_end]).get("__metadata__", {})  # load returns only the tensors
     return load(content), metadata
 
 

@@ -1,4 +1,4 @@
-"""timm's models. They have no text tower: anchors come from an open_clip one or from a file."""
+"""timm's models. They have no text tower, so anchors come from open_clip or from a file."""
 
 import json
 from typing import Any
@@ -13,18 +13,18 @@ from .tower import AdaptableBlock, FixedTower, Tower
 
 
 def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
-    """A timm model by name, with the weights of a pretrained tag (None: timm's default one) or "random" ones.
+    """A timm model by name, with the weights of a pretrained tag (None for timm's default) or "random" ones.
 
-    The feature is what it gives without its classifier: one pooled vector an image. Plain ViTs can be adapted.
+    The feature is its output without the classifier: one pooled vector per image. Plain ViTs can be adapted.
 
     Raises:
-        NestKALAError: unknown model or tag, one that gives no such feature, another than a plain ViT to adapt, or
-            weights that are neither cached nor could be downloaded.
+        NestKALAError: if the model or tag is unknown, it has no such feature, it is adapted but not a plain ViT, or
+            weights are neither cached nor downloadable.
     """
     import timm
 
     if not timm.is_model(model) or "." in model:
-        raise unknown_name("timm model (weights go behind a colon)", model, timm.list_models())
+        raise unknown_name("timm model (weights go after a colon)", model, timm.list_models())
     tagged = model if weights in (None, "random") else f"{model}.{weights}"
     if weights != "random":
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
@@ -39,7 +39,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
         if weights == "random":
             raise NestKALAError(f"timm/{model} cannot be built: {one_line(error)}") from error
         raise NestKALAError(
-            f"the weights of {tagged} are neither cached nor could they be downloaded: fetch "
+            f"the weights of {tagged} are not cached and could not be downloaded: download "
             f"{timm.get_pretrained_cfg(tagged).hf_hub_id} from the Hugging Face hub on a machine with a network and "
             f"copy it into the cache here (HF_HOME) ({one_line(error)})"
         ) from error
@@ -49,8 +49,8 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
         tower = TimmTower(network, num_adapted)
     elif num_adapted:
         raise NestKALAError(
-            f"timm/{model} is a {type(network).__name__}, and only plain VisionTransformers can be adapted: "
-            "say --adapter none"
+            f"timm/{model} is a {type(network).__name__}, but only plain VisionTransformers can be adapted:  "
+            "use --adapter none"
         )
     else:
         tower = PooledTower(network.eval(), _feature_dim(network, preprocessing["input_size"], f"timm/{model}"))
@@ -64,7 +64,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
 
 
 class PooledTower(FixedTower):
-    """Any network that maps images to one vector each; nothing of it can be adapted."""
+    """Any network that maps images to one vector each; no part of it can be adapted."""
 
     def embed(self, images: Tensor) -> Tensor:
         return self.vit(images)
@@ -74,16 +74,16 @@ class PooledTower(FixedTower):
 def _feature_dim(network: Any, input_size: tuple[int, int, int], name: str) -> int:
     try:
         features = network(torch.zeros(2, *input_size))
-    except Exception as error:  # of whatever an architecture wants besides
+    except Exception as error:  # architectures may have other requirements
         raise NestKALAError(f"{name} cannot encode images of {input_size}: {one_line(error)}") from error
     shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2:
-        raise NestKALAError(f"{name} gives {shape} for 2 images, not one feature each")
+        raise NestKALAError(f"{name} returns {shape} for 2 images, not one feature per image")
     return shape[1]
 
 
 class TimmTower(Tower):
-    """timm's VisionTransformer, ending in what its head gives (the pooled token where it has none)."""
+    """timm's VisionTransformer up to the output of its head (the pooled token if it has none)."""
 
     def __init__(self, vit: Any, num_adapted: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The built-in backbone: a CLIP in miniature for 32x32 images, whose weights come with the package."""
+"""The built-in backbone: a miniature CLIP for 32x32 images, whose weights ship with the package."""
 
 import json
 from functools import partial
@@ -28,17 +28,17 @@ PREPROCESSING = {
 
 
 def load(weights: str | None, num_adapted: int) -> Backbone:
-    """The built-in backbone (2.2M parameters), 16 patch tokens of width 256, feature of 384.
+    """The built-in backbone (2.2M parameters), with 16 patch tokens of width 256 and 384 features.
 
-    Its feature meets all-MiniLM-L6-v2's embedding of "a photo of a {class}.": `scripts/pretrain_tiny.py` made it so,
-    and the model card beside the weights says with what.
+    `scripts/pretrain_tiny.py` trained its feature to match all-MiniLM-L6-v2's embedding of "a photo of a {class}.";
+    the model card next to the weights lists the data.
 
     Args:
         weights: None for the pretrained ones, or "random".
-        num_adapted: how many last blocks make the tail.
+        num_adapted: number of last blocks in the tail.
 
     Raises:
-        NestKALAError: the weights' file is absent or altered.
+        NestKALAError: if the weights file is missing or altered.
     """
     with seeded(0):
         vit = network()
@@ -56,7 +56,7 @@ def load(weights: str | None, num_adapted: int) -> Backbone:
 
 
 def network() -> VisionTransformer:
-    """The architecture, with weights from torch's current generator: convolutions down to 4x4, then two blocks."""
+    """The architecture, initialized by torch's current generator: convolutions down to 4x4, then two blocks."""
     return VisionTransformer(
         img_size=32,
         patch_size=8,
@@ -71,10 +71,10 @@ def network() -> VisionTransformer:
 
 
 class ConvStem(nn.Module):
-    """Images (B, 3, H, W) -> patch tokens (B, H/8 * W/8, d), by convolutions instead of one linear map a patch.
+    """Images (B, 3, H, W) -> patch tokens (B, H/8 * W/8, d), by convolutions instead of one linear map per patch.
 
-    Every width halves the resolution; all but the last add a residual block. On small images and few of them
-    convolutions learn much faster than attention (Xiao et al., arXiv 2106.14881).
+    Every width halves the resolution; all but the last add a residual block. With few small images, convolutions
+    learn much faster than attention (Xiao et al., arXiv 2106.14881).
     """
 
     def __init__(self, img_size: int, embed_dim: int, widths: tuple[int, ...], **_: Any) -> None:
@@ -86,7 +86,7 @@ class ConvStem(nn.Module):
         self.num_patches = (img_size // 2 ** len(widths)) ** 2
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)  # convolutions on CPUs are faster so
+        images = images.contiguous(memory_format=torch.channels_last)  # faster for convolutions on CPUs
         return self.layers(images).flatten(2).transpose(1, 2)  # (B, t, d)
 
 

@@ -1,7 +1,7 @@
-"""The built-in backbone's text side: all-MiniLM-L6-v2's embeddings, thousands of them in a file beside the code.
+"""The text side of the built-in backbone: thousands of all-MiniLM-L6-v2's embeddings, in a file next to the code.
 
-The image tower was trained towards this sentence encoder, which is ten times its size. Class names that people use are
-therefore looked up; the encoder itself, an extra, is loaded only for what the file does not hold.
+The image tower was trained toward this sentence encoder, which is ten times its size. So common class names are looked
+up; the encoder itself, an extra, is loaded only for sentences that are not in the file.
 """
 
 import json
@@ -34,12 +34,12 @@ _REFERENCE = "cat"
 def embed_text(sentences: list[str]) -> Tensor:
     """Sentences -> embeddings (n, 384), float32, of unit norm.
 
-    "a photo of a NAME." is looked up by NAME, and so are "NAME", "a NAME" and "the NAME"; case, "_" for a space, and
-    repeated spaces make no difference.
+    "a photo of a NAME." is looked up by NAME, and so are "NAME", "a NAME" and "the NAME"; case, repeated spaces, and
+    "_" instead of a space make no difference.
 
     Raises:
-        NestKALAError: sentences that are not in the vocabulary while the encoder is not installed, or is another
-            one; a vocabulary file that is absent or altered.
+        NestKALAError: if sentences are not in the vocabulary and the encoder is missing or a different one, or the
+            vocabulary file is missing or altered.
     """
     vocabulary = _vocabulary()
     rows = [vocabulary.row(sentence) for sentence in sentences]
@@ -51,15 +51,15 @@ def embed_text(sentences: list[str]) -> Tensor:
 
 
 def name_key(name: str) -> str:
-    """What the vocabulary is looked up by; the encoder, too, knows no upper case."""
+    """The key of a name in the vocabulary; the encoder ignores case as well."""
     return _spaced(name).lower()
 
 
 def load_encoder() -> Any:
-    """The sentence encoder, from an installed package or else from the hub or its cache, on the CPU.
+    """The sentence encoder, from an installed package, or else from the hub or its cache, on the CPU.
 
     Raises:
-        Exception: of whatever kind, when it is not installed or cannot be downloaded.
+        Exception: of any type, if it is not installed or cannot be downloaded.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -70,7 +70,7 @@ def load_encoder() -> Any:
     except ImportError:
         from huggingface_hub import snapshot_download
 
-        # Given the hub's name instead, sentence-transformers tries for a minute where there is no network.
+        # Given the hub's name instead, sentence-transformers retries for a minute without a network.
         folder = snapshot_download(_HUB_NAME, allow_patterns=["*.json", "*.txt", "model.safetensors"])
     with _without_progress_bars():
         return SentenceTransformer(folder, device="cpu")
@@ -111,7 +111,7 @@ def _encode(sentences: list[str]) -> Tensor:
         raise NestKALAError(f"{_unknown(sentences)} ({one_line(error)})") from error
     names = [_named(sentence) for sentence in sentences]
     said = [sentence if name is None else PROMPT.format(name) for sentence, name in zip(sentences, names, strict=True)]
-    # By way of numpy: what encode gives as a tensor is an inference tensor, which autograd refuses.
+    # By way of numpy: encode returns an inference tensor, which autograd rejects.
     return torch.from_numpy(encoder.encode(said, show_progress_bar=False))
 
 
@@ -125,7 +125,7 @@ def _unknown(sentences: list[str]) -> str:
     if others:
         shown = [f"'{shorten(sentence, 60, placeholder='...')}'" for sentence in others[:_MOST_NAMED]]
         parts.append(f"the built-in vocabulary only knows '{PROMPT}', not {_counted(shown, len(others))}")
-    advice = "pip install nestkala[text] embeds any sentence, and --anchors orthonormal does without text"
+    advice = "pip install nestkala[text] embeds any sentence, and --anchors orthonormal needs no text"
     return f"{'; '.join(parts)}: {advice}"
 
 

@@ -1,7 +1,7 @@
-"""A frozen network cut in two: a trunk that never changes, and a tail whose projections adapt.
+"""A frozen network split in two: a trunk that never changes, and a tail whose projections adapt.
 
-What enters the first adapted block of an image never changes in training. So it is computed once (`trunk`),
-rounded to half precision and kept; training and evaluation run the `tail` alone.
+The input of the first adapted block never changes in training. It is computed once per image (`trunk`), rounded to half
+precision and kept; training and evaluation run only the `tail`.
 """
 
 from abc import ABC, abstractmethod
@@ -16,25 +16,25 @@ from torch import Tensor, nn
 from ..utils.errors import NestKALAError
 
 Projection = Literal["q", "k", "v", "o", "head"]
-"""A linear projection of self-attention: queries, keys, values, output; or "head", a convolutional network's last."""
+"""A linear projection of self-attention (queries, keys, values, output), or "head", a convolutional network's last."""
 
 
 class BlockAdapter(Protocol):
-    """What adapts one block."""
+    """Adapts one block."""
 
     def __call__(
         self, x: Tensor, names: Sequence[Projection], projected: Tensor | None = None, /
     ) -> dict[Projection, Tensor]:
         """Input (B, t, d) of the named projections -> what to add to the outputs of those it adapts.
 
-        The outputs are (B, t, d), too, or else `projected` (B, t, d') is the frozen output, of another width.
+        The outputs are (B, t, d) too; if their width differs, `projected` (B, t, d') is the frozen output.
         """
 
 
 class AdaptableBlock(nn.Module):
-    """A pre-norm transformer block, made of a library's own modules, that lets an adapter into its attention.
+    """A pre-norm transformer block, built from a library's own modules, that accepts an adapter of its attention.
 
-    Without an adapter it computes what the library's block does in evaluation mode.
+    Without an adapter it computes the same as the library's block in evaluation mode.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class AdaptableBlock(nn.Module):
 
 
 class Tower(nn.Module, ABC):
-    """The cut network. Its weights are frozen, until `unlock`, and it is always in evaluation mode.
+    """The split network. Its weights are frozen until `unlock`, and it is always in evaluation mode.
 
     Attributes:
-        width: d, of the tokens inside, which enter the projections.
-        projected_width: of what leaves the adapted projections; that of the tokens in a transformer.
-        feature_dim: of the feature that the tail ends in.
-        num_prefix_tokens: class (and register) tokens, which stand before the patch tokens.
-        num_adapted: how many last blocks make the tail; at 0 the trunk goes all the way to the feature.
+        width: d, width of the tokens that enter the projections.
+        projected_width: output width of the adapted projections; equals `width` in a transformer.
+        feature_dim: width of the feature that the tail returns.
+        num_prefix_tokens: number of class (and register) tokens, which come before the patch tokens.
+        num_adapted: number of last blocks in the tail; at 0 the trunk computes the feature itself.
     """
 
     projections: ClassVar[tuple[Projection, ...]] = ("q", "k", "v", "o")
-    """Those of a block that can be adapted."""
+    """The projections of a block that can be adapted."""
     takes_prompts: ClassVar[bool] = True
-    """Whether blocks can see tokens beside the image's own."""
+    """Whether blocks accept additional tokens."""
 
     vit: Any
 
@@ -116,7 +116,7 @@ class Tower(nn.Module, ABC):
         self.width, self.feature_dim, self.num_prefix_tokens = width, feature_dim, num_prefix_tokens
         self.projected_width = width if projected_width is None else projected_width
         self.num_adapted = num_adapted
-        self.vit = network.requires_grad_(False)  # so called in saved models, of whatever kind it is
+        self.vit = network.requires_grad_(False)  # saved models use this name for every kind of network
         cut = len(blocks) - num_adapted
         self.trunk_blocks = nn.ModuleList(blocks[:cut])
         self.tail_blocks = nn.ModuleList(wrap(block) for block in blocks[cut:])
@@ -127,36 +127,36 @@ class Tower(nn.Module, ABC):
 
     @property
     def network(self) -> Any:
-        """The library's own network, whole."""
+        """The library's own network, complete."""
         return self.vit
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self._place.device
 
     def train(self, mode: bool = True) -> "Tower":  # noqa: ARG002 - frozen: dropout and such stay off
         return super().train(False)
 
     def unlock(self, part: Literal["biases", "all"]) -> None:
-        """Let the biases of the tail's blocks, or all of their parameters, be trained."""
+        """Make the biases of the tail's blocks, or all of their parameters, trainable."""
         for name, parameter in self.tail_blocks.named_parameters():
             parameter.requires_grad_(part == "all" or name.endswith("bias"))
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens (B, t, d) that enter the first block."""
+        """Images (B, 3, H, W) -> tokens (B, t, d) entering the first block."""
 
     @abstractmethod
     def pool(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, t, d) that leave the last block -> features (B, feature_dim)."""
+        """Tokens (B, t, d) leaving the last block -> features (B, feature_dim)."""
 
     @torch.no_grad()
     def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> what `tail` takes, in half precision: tokens (B, t, d), or the features.
+        """Images (B, 3, H, W) -> input of `tail`, in half precision: tokens (B, t, d), or the features.
 
         Raises:
-            NestKALAError: values that half precision cannot hold.
+            NestKALAError: if values exceed the range of half precision.
         """
         halved = self.unchecked_trunk(images)
         if not torch.isfinite(halved).all():
@@ -167,7 +167,7 @@ class Tower(nn.Module, ABC):
         return halved
 
     def unchecked_trunk(self, images: Tensor) -> Tensor:
-        """What `trunk` computes, whether finite or not: the same operations whatever the values."""
+        """The same as `trunk` without the check: the same operations whatever the values."""
         return self._tokens(images).half()
 
     def _tokens(self, images: Tensor) -> Tensor:
@@ -182,10 +182,10 @@ class Tower(nn.Module, ABC):
         adapters: Sequence[BlockAdapter | None] | None = None,
         prompts: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """What `trunk` gave -> features (B, feature_dim).
+        """Output of `trunk` -> features (B, feature_dim).
 
-        For each of the last blocks an adapter, or none, and prompt tokens (p, d) that it sees behind the image's own,
-        or none.
+        For each of the last blocks, optionally an adapter, and optionally prompt tokens (p, d) that it sees after the
+        image's own.
         """
         if self.num_adapted == 0:
             return tokens
@@ -201,7 +201,7 @@ class Tower(nn.Module, ABC):
 
 
 class FixedTower(Tower):
-    """A network without blocks to adapt: its trunk goes all the way to the feature, (B, d), which `embed` gives."""
+    """A network without blocks to adapt: its trunk computes the feature (B, d), which `embed` returns."""
 
     def __init__(self, network: nn.Module, feature_dim: int) -> None:
         super().__init__(

@@ -1,22 +1,22 @@
-"""What stands between features and the hash layer where the start is in closed form."""
+"""The layer between features and hash layer in a closed-form start."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_WIDTH = 384
-"""Principal directions of the features that are kept; on photographs more did not help."""
+"""Maximum number of principal directions kept; on photographs more did not help."""
 
 SHARPNESS = 13.0
-"""Of the class probabilities. Sharper ones make better codes of 8 bits, softer ones better codes of 64."""
+"""Sharpness of the class probabilities. Higher values make better 8-bit codes, lower values better 64-bit codes."""
 
 
 class ClassLayer(nn.Module):
-    """Features (B, d) -> unit features (B, k) and class probabilities (B, C), side by side (B, k + C).
+    """Features (B, d) -> unit features (B, k) and class probabilities (B, C), concatenated to (B, k + C).
 
     A linear hash layer on features alone cannot give many classes good short codes: 16 hyperplanes do not separate 100
-    classes. On class probabilities it can, since any word can then be the code of a class. The unit features serve
-    what the classes leave open.
+    classes. On class probabilities it can, because any word can be the code of a class. The unit features capture what
+    the classes leave open.
 
         u = normalize((x - mean) basis),    p = softmax(SHARPNESS cos(u whitening, prototypes))
 
@@ -47,7 +47,7 @@ class ClassLayer(nn.Module):
         return self._with_probabilities(self.units(features))
 
     def towards(self, directions: Tensor) -> Tensor:
-        """What images would give that lie in these directions (B, d) from the mean, (B, k + C)."""
+        """The output for images in these directions (B, d) from the mean, (B, k + C)."""
         return self._with_probabilities(F.normalize(directions @ self.basis, dim=1))
 
     def units(self, features: Tensor) -> Tensor:
@@ -55,12 +55,12 @@ class ClassLayer(nn.Module):
         return F.normalize((features - self.mean) @ self.basis, dim=1)
 
     def probabilities(self, units: Tensor) -> Tensor:
-        """What `units` gave -> class probabilities (B, C)."""
+        """Output of `units` -> class probabilities (B, C)."""
         cosines = F.normalize(units @ self.whitening, dim=1) @ F.normalize(self.prototypes, dim=1).T
         return torch.softmax(SHARPNESS * cosines, dim=1)
 
     def typical(self) -> Tensor:
-        """What an image in the midst of each class would give, (C, k + C)."""
+        """The output for a typical image of each class, (C, k + C)."""
         midst = torch.linalg.solve(self.whitening, self.prototypes, left=False)
         return self._with_probabilities(F.normalize(midst, dim=1))
 

@@ -1,4 +1,4 @@
-"""Images through the whole model, to packed codes."""
+"""Encodes images to packed codes with the whole model."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ from .model import HashModel
 def relaxed_codes(
     model: HashModel, source: TokenSource, images: Images, indices: Sequence[int], progress: str | None = None
 ) -> Iterator[Tensor]:
-    """Relaxed codes (n, L) in (-1, 1) of the images named, in that order, a batch at a time, on the CPU.
+    """Relaxed codes (n, L) in (-1, 1) of the images at `indices`, in that order, a batch at a time, on the CPU.
 
     L is the head's width.
     """
@@ -29,7 +29,7 @@ def relaxed_codes(
 def packed_codes(
     model: HashModel, source: TokenSource, images: Images, indices: Sequence[int], progress: str | None = None
 ) -> np.ndarray:
-    """Packed codes uint8 (N, ceil(L / 8)), L the head's width, of the images named, in that order."""
+    """Packed codes uint8 (N, ceil(L / 8)) of the images at `indices`, in that order; L is the head's width."""
     bytes_per_code = -(-model.head.width // 8)
     batches = [pack(h) for h in relaxed_codes(model, source, images, indices, progress)]
     return np.concatenate(batches) if batches else np.empty((0, bytes_per_code), np.uint8)

@@ -1,4 +1,4 @@
-"""The model that is trained: a frozen tower's tail with an adapter, text anchors, and a hash head."""
+"""The trained model: a frozen tower's tail with an adapter, text anchors, and a hash head."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,25 +13,25 @@ from .class_layer import ClassLayer
 
 
 class HashModel(nn.Module):
-    """Tokens that the tower's trunk gave -> relaxed codes of all lengths.
+    """Tokens from the tower's trunk -> relaxed codes of all lengths.
 
     Trained are the adapter, F (`anchor_to_token`), G (`anchor_to_code`), the prototypes of the class layer, the head,
-    and what is unlocked of the tower, which is frozen else.
+    and unlocked parts of the otherwise frozen tower.
 
     Args:
-        tower: the cut backbone.
+        tower: the split backbone.
         anchors: text anchors K (C, d_t).
         lengths: code lengths in bits, ascending.
-        adapter: of the tower's last blocks; None leaves the tower as it is.
-        batch_norm: as for `HashHead`.
-        head: which head, made with (width of its input, lengths, batch_norm).
-        class_layer: whether a `ClassLayer` stands before the head, for a start in closed form to set.
-        num_unnamed: kinds of things without a name that it tells apart beside the classes.
+        adapter: adapter of the tower's last blocks; None to use the tower unchanged.
+        batch_norm: see `HashHead`.
+        head: class of the head, called with (input width, lengths, batch_norm).
+        class_layer: whether a `ClassLayer` precedes the head, to be set by a closed-form start.
+        num_unnamed: number of unnamed kinds of things that it distinguishes in addition to the classes.
 
     Raises:
-        NestKALAError: an adapter whose rank exceeds the number of classes, or of another number of blocks; a head that
-            cannot be made, or does not give what it should.
-        ValueError: lengths that are not ascending positive ints.
+        NestKALAError: if the adapter's rank exceeds the number of classes, its number of blocks differs, or the head
+            cannot be created or has the wrong output.
+        ValueError: if the lengths are not ascending positive ints.
     """
 
     anchors: Tensor
@@ -51,9 +51,9 @@ class HashModel(nn.Module):
         check_lengths(lengths)
         num_classes, width = anchors.shape
         if isinstance(adapter, CLoRA) and adapter.rank > num_classes:
-            raise NestKALAError(f"rank is {adapter.rank}, at most the number of classes, {num_classes}, is possible")
+            raise NestKALAError(f"rank is {adapter.rank}, but can be at most the number of classes, {num_classes}")
         if adapter is not None and adapter.num_blocks != tower.num_adapted:
-            raise NestKALAError(f"an adapter of {adapter.num_blocks} blocks does not fit a tail of {tower.num_adapted}")
+            raise NestKALAError(f"the adapter has {adapter.num_blocks} blocks, but the tail has {tower.num_adapted}")
         self.tower = tower
         self.register_buffer("anchors", anchors)
         self.adapter = adapter
@@ -68,14 +68,14 @@ class HashModel(nn.Module):
         self.head = _made(head, in_features, lengths, batch_norm)
 
     def features(self, tokens: Tensor) -> Tensor:
-        """What `Tower.trunk` gave -> adapted features (B, feature_dim)."""
+        """Output of `Tower.trunk` -> adapted features (B, feature_dim)."""
         if self.adapter is None:
             return self.tower.tail(tokens)
         directions = self.anchor_to_token(self.anchors) if self.anchor_to_token is not None else None
         return self.tower.tail(tokens, self.adapter.bind(directions), self.adapter.prompts())
 
     def forward(self, tokens: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens -> relaxed codes H (B, L) in (-1, 1) and the anchors in code space T (C, L), L the head's width.
+        """Tokens -> relaxed codes H (B, L) in (-1, 1) and anchors in code space T (C, L); L is the head's width.
 
         With `gather`, which collects features across processes with gradient, B is the global batch.
         """
@@ -91,20 +91,20 @@ class HashModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What all but the frozen backbone computes in, whatever autocast says."""
+        """The dtype of everything but the frozen backbone, regardless of autocast."""
         return self.anchor_to_code.weight.dtype
 
     def trained_state(self) -> dict[str, Tensor]:
-        """All but what is frozen of the tower: a few megabytes, unless blocks of it are trained."""
+        """Everything except the frozen part of the tower: a few megabytes, unless blocks of it are trained."""
         beside = {name: value for name, value in self.state_dict().items() if not name.startswith("tower.")}
         trained = {name: value for name, value in self.tower.named_parameters("tower") if value.requires_grad}
         return beside | {name: value.detach() for name, value in trained.items()}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Take what `trained_state` gave.
+        """Load the output of `trained_state`.
 
         Raises:
-            NestKALAError: other names, shapes or types of number than this model's, or values that are not finite.
+            NestKALAError: if names, shapes or dtypes differ from this model's, or values are not finite.
         """
         own = self.trained_state()
         for name in sorted(own.keys() | state.keys()):
@@ -122,13 +122,15 @@ class HashModel(nn.Module):
 
 
 def _made(head: type[HashHead], in_features: int, lengths: Sequence[int], batch_norm: bool) -> HashHead:
-    """The head, which may be a stranger's, tried on one feature."""
+    """Create the head, which may come from a plugin, and try it on one feature."""
     try:
         made = head(in_features, lengths, batch_norm)
         with torch.no_grad():
             columns = made.eval()(torch.zeros(1, in_features)).shape[1]
-    except Exception as error:  # whatever a stranger's module raises
+    except Exception as error:  # a plugin's module may raise anything
         raise NestKALAError(f"head {head.__name__} cannot be made: {one_line(error)}") from error
     if columns != made.width:
-        raise NestKALAError(f"head {head.__name__} gives {columns} columns, {made.width} make codes of {list(lengths)}")
+        raise NestKALAError(
+            f"head {head.__name__} returns {columns} columns, expected {made.width} for codes of {list(lengths)} bits"
+        )
     return made.train()

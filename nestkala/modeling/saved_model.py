@@ -1,4 +1,4 @@
-"""A trained model on disk: model.json says what it is, model.safetensors holds what was trained."""
+"""A trained model on disk: model.json describes it, model.safetensors holds the trained tensors."""
 
 import json
 from pathlib import Path
@@ -23,21 +23,21 @@ _VERSION: Literal[4] = 4
 _EARLIER = (1, 2, 3)  # without a checksum of the weights
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16
-"""Of a saved model's anchors; no text tower comes near it."""
+"""Maximum width of a saved model's anchors; no text tower comes close."""
 
 
 class ModelSpec(BaseModel):
-    """What is needed to build the model again, besides the trained tensors.
+    """Everything needed to build the model again, besides the trained tensors.
 
     Attributes:
-        backbone: name of the frozen backbone, which is loaded again by it.
-        fingerprint: of the backbone's weights and preprocessing.
-        class_names: of the training classes, in the order of the anchors.
+        backbone: name of the frozen backbone, from which it is loaded again.
+        fingerprint: fingerprint of the backbone's weights and preprocessing.
+        class_names: names of the training classes, in the order of the anchors.
         text_tower: name of the backbone whose text tower made the anchors; None if none did.
-        class_layer: whether a `ClassLayer` stands before the head.
-        num_unnamed: kinds of things without a name that it tells apart beside the classes.
-        has_text_codes: whether `anchor_to_code` learned, or was placed, to give text the codes of what it says.
-        weights_sha256: of the file model.safetensors, in hexadecimal digits; None before it is saved.
+        class_layer: whether a `ClassLayer` precedes the head.
+        num_unnamed: number of unnamed kinds of things that it distinguishes in addition to the classes.
+        has_text_codes: whether `anchor_to_code` was learned, or set, to map text to the codes of what it describes.
+        weights_sha256: SHA-256 of the file model.safetensors, in hex digits; None before it is saved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,16 +72,16 @@ class ModelSpec(BaseModel):
         return check_lengths(lengths)
 
     def with_unnamed(self, number: int) -> Self:
-        """The same with this many kinds of things without a name."""
+        """A copy with this number of unnamed kinds of things."""
         return self.model_copy(update={"num_unnamed": number})
 
     @property
     def num_adapted(self) -> int:
-        """How many last blocks of the tower make its tail: none without an adapter."""
+        """Number of the tower's last blocks in its tail: none without an adapter."""
         return self.adapt_blocks if self.adapter != "none" else 0
 
     def build(self, tower: Tower, anchors: Tensor) -> HashModel:
-        """The model on this tower, freshly initialized from torch's current generator."""
+        """Build the model on this tower, with weights drawn from torch's current generator."""
         width, projected, blocks = tower.width, tower.projected_width, self.adapt_blocks
         self._check_fits(tower)
         adapter: Adapter | None = None
@@ -102,7 +102,9 @@ class ModelSpec(BaseModel):
 
     def _check_fits(self, tower: Tower) -> None:
         if self.adapter == "prompts" and not tower.takes_prompts:
-            raise NestKALAError(f"{self.backbone} takes no prompts: set adapter clora, lora, biases, full or none")
+            raise NestKALAError(
+                f"{self.backbone} does not support prompts: set adapter to clora, lora, biases, full or none"
+            )
         others = [name for name in self.projections if name not in tower.projections]
         if self.adapter in ("clora", "lora") and others:
             known = ", ".join(tower.projections)
@@ -110,21 +112,21 @@ class ModelSpec(BaseModel):
 
 
 def save_model(folder: Path, spec: ModelSpec, state: dict[str, Tensor]) -> None:
-    """Write model.safetensors, then model.json with its checksum, each whole or not at all."""
+    """Write model.safetensors, then model.json with its checksum, each atomically."""
     save_tensors(folder / "model.safetensors", state)
     spec = spec.model_copy(update={"weights_sha256": sha256(folder / "model.safetensors")})
     write_text(folder / "model.json", json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
 
 
 def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """Read what `save_model` wrote.
+    """Read the output of `save_model`.
 
     Raises:
-        NestKALAError: files that are absent, damaged, of another form or version, or not of one model.
+        NestKALAError: if files are missing, damaged, in another format or version, or from different models.
     """
     for name in MODEL_FILES:
         if not (folder / name).is_file():
-            raise NestKALAError(f"{folder} holds no trained model: there is no {name}")
+            raise NestKALAError(f"{folder} contains no trained model: there is no {name}")
     path = folder / "model.json"
     try:
         found = read_json(path)
@@ -140,12 +142,12 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
         raise NestKALAError(f"{path} is damaged: it has no checksum of the weights (weights_sha256)")
     if spec.weights_sha256 not in (None, sha256(weights)):
         raise NestKALAError(
-            f"{path} and {weights.name} beside it are not of one model (SHA-256): copy, download or save both again"
+            f"{path} and {weights.name} belong to different models (SHA-256): copy, download or save both again"
         )
     anchors = state.get("anchors")
     if anchors is None or anchors.ndim != 2 or not 1 <= anchors.shape[1] <= MAX_ANCHOR_WIDTH:
         found = "absent" if anchors is None else tuple(anchors.shape)
         raise NestKALAError(f"the saved model in {folder} does not fit: anchors are {found}, not (classes, width)")
     if len(spec.class_names) != len(anchors):
-        raise NestKALAError(f"{path}: class_names: {len(spec.class_names)} names of {len(anchors)} classes")
+        raise NestKALAError(f"{path}: class_names: {len(spec.class_names)} names for {len(anchors)} classes")
     return spec, state

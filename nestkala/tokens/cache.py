@@ -1,9 +1,9 @@
-"""Tokens on disk: what the frozen trunk made of an image, computed once.
+"""Tokens on disk: the frozen trunk's output for an image, computed once.
 
-A folder for each kind of token (backbone, weights, precision, cut, preprocessing) holds segments: safetensors
-files with the images' keys, digests of their encoded bytes, and the tokens in half precision, which are read
-through memory mapping. A segment is written aside, moved to its place and never changed, so concurrent runs
-and kills do no harm: at worst two runs compute the same tokens, or the segment being written is lost.
+A folder for each kind of token (backbone, weights, precision, split, preprocessing) contains segments: safetensors
+files with the images' keys, digests of their encoded bytes, and the tokens in half precision, read through memory
+mapping. A segment is written to a temporary file, moved into place and never changed, so concurrent runs and kills do
+no harm: at worst two runs compute the same tokens, or the segment being written is lost.
 """
 
 import logging
@@ -29,18 +29,20 @@ logger = logging.getLogger(__name__)
 _FORMAT, _VERSION = "nestkala-tokens", 1
 _DIGEST = "[0-9a-f]" * 32
 _KINDS, _SEGMENT = f"{_DIGEST}/", f"{_DIGEST}.safetensors"
-_HEADER_BYTES = 1024  # more than a segment's header takes
+_HEADER_BYTES = 1024  # more than a segment's header needs
 _SEGMENT_BYTES = 256 * 2**20
 
 
 def default_folder() -> Path:
-    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder. Raises NestKALAError for a user without home."""
+    """NESTKALA_CACHE, or nestkala/tokens in the user's cache folder. Raises NestKALAError if there is no home."""
     if folder := os.environ.get("NESTKALA_CACHE"):
         return Path(folder)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestkala" / "tokens"
     except RuntimeError:
-        raise NestKALAError("no home to keep tokens in: set NESTKALA_CACHE to a folder, or --cache-gb 0") from None
+        raise NestKALAError(
+            "there is no home folder to keep tokens in: set NESTKALA_CACHE to a folder, or --cache-gb 0"
+        ) from None
 
 
 image_key = digest
@@ -49,7 +51,7 @@ image_key = digest
 
 @dataclass(frozen=True)
 class CacheSize:
-    """What a cache holds."""
+    """The contents of a cache."""
 
     segments: int
     bytes: int
@@ -62,9 +64,9 @@ def cache_size(folder: Path) -> CacheSize:
 
 
 def clear_cache(folder: Path) -> CacheSize:
-    """Delete all tokens under `folder`, unfinished ones and remembered digests too, and tell how many tokens they were.
+    """Delete all tokens under `folder`, including unfinished ones and remembered digests; return how many there were.
 
-    Nothing else is touched.
+    Nothing else is deleted.
     """
     size = cache_size(folder)
     for path, _, _ in _segments(folder):
@@ -73,22 +75,22 @@ def clear_cache(folder: Path) -> CacheSize:
     remove_unfinished(folder, FILE)
     remove_unfinished(folder, _KINDS + "*")
     for kind in folder.glob(_KINDS):
-        with suppress(OSError):  # of a folder that another process is writing to, or that holds other files
+        with suppress(OSError):  # another process is writing to the folder, or it has other files
             kind.rmdir()
     return size
 
 
 class TokenCache:
-    """The tokens of one kind, and room for more within a bound on the whole cache.
+    """The tokens of one kind, with room for more within a limit on the whole cache.
 
     Args:
-        folder: of all kinds, `default_folder` as a rule.
-        kind: what the tokens depend on besides the image, in words.
-        max_bytes: bound on the bytes of all segments of all kinds. To make room, segments of other kinds go,
-            least recently used first; where that does not suffice, nothing more is kept.
+        folder: folder of all kinds, usually `default_folder`.
+        kind: text that identifies everything the tokens depend on besides the image.
+        max_bytes: limit on the bytes of all segments of all kinds. To make room, segments of other kinds are deleted,
+            least recently used first; if that is not enough, no more tokens are kept.
 
     Attributes:
-        digests: of the files that tokens were asked for, which are kept in the same folder.
+        digests: digests of the files that tokens were requested for, stored in the same folder.
     """
 
     def __init__(self, folder: Path, kind: str, max_bytes: float) -> None:
@@ -105,23 +107,23 @@ class TokenCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take notice of segments that other processes have written."""
+        """Find segments that other processes have written."""
         for path in sorted(self._folder.glob(_SEGMENT)):
             if path in self._known:
                 continue
             self._known.add(path)
             try:
                 with safe_open(path, framework="pt") as segment:
-                    written_as = segment.metadata() or {"version": _VERSION}  # the first segments do not say it
+                    written_as = segment.metadata() or {"version": _VERSION}  # the first segments do not record it
                     check_version("it", written_as.get("version"), _VERSION)
                     keys, tokens = segment.get_tensor("keys"), segment.get_tensor("tokens")
                 _check(path, keys, tokens)
-                with suppress(OSError):  # of a cache that may only be read
+                with suppress(OSError):  # read-only cache
                     os.utime(path)  # so that it counts as recently used
             except FileNotFoundError:
                 continue
             except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-                logger.warning("leaving out a part of the token cache, %s: %s", path, error)
+                logger.warning("skipping a part of the token cache, %s: %s", path, error)
                 continue
             packed = keys.numpy().tobytes()
             for row in range(len(keys)):
@@ -131,12 +133,12 @@ class TokenCache:
         return key in self._places
 
     def __getitem__(self, key: bytes) -> Tensor:
-        """The tokens of one image, in half precision. Raises KeyError where it has none."""
+        """The tokens of one image, in half precision. Raises KeyError if it has none."""
         tokens, row = self._places[key]
         return tokens[row]
 
     def add(self, key: bytes, tokens: Tensor) -> None:
-        """Keep the tokens of one image; they are on disk from the next `flush` on, or when a segment is full."""
+        """Keep the tokens of one image; they are on disk after the next `flush`, or once a segment is full."""
         if self._full or key in self._places or key in self._pending:
             return
         self._pending[key] = tokens
@@ -145,7 +147,7 @@ class TokenCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as one segment. A full disk, or no room within the bound, ends the keeping."""
+        """Write the added tokens as one segment. If the disk or the limit is full, no more tokens are kept."""
         if not self._pending:
             return
         keys = torch.frombuffer(bytearray(b"".join(self._pending)), dtype=torch.uint8).view(-1, _KEY_BYTES)
@@ -155,7 +157,7 @@ class TokenCache:
         if not self._make_room(keys.nbytes + tokens.nbytes + _HEADER_BYTES):
             self._full = True
             logger.warning(
-                "the token cache %s has no room within its bound of %.1f GB: further tokens are not kept",
+                "the token cache %s has reached its limit of %.1f GB: no more tokens are kept",
                 self._root,
                 self._max_bytes / 1e9,
             )
@@ -165,7 +167,7 @@ class TokenCache:
                 save_file({"keys": keys, "tokens": tokens}, temporary, self._written_as)
         except OSError as error:
             self._full = True
-            logger.warning("cannot write to the token cache %s: %s; further tokens are not kept", self._root, error)
+            logger.warning("cannot write to the token cache %s: %s; no more tokens are kept", self._root, error)
             return
         self.refresh()
 
@@ -180,20 +182,20 @@ class TokenCache:
                 break
             try:
                 path.unlink(missing_ok=True)
-            except OSError:  # somebody else's, in a shared cache
+            except OSError:  # another user's, in a shared cache
                 return False
             excess -= bytes_
         return True
 
 
 def _check(path: Path, keys: Tensor, tokens: Tensor) -> None:
-    """Raise ValueError for a segment whose keys are not those it was named by, or that has tokens of another number."""
+    """Raise ValueError if a segment's keys do not match its name, or its number of tokens does not match its keys."""
     if keys.dtype != torch.uint8 or keys.ndim != 2 or keys.shape[1] != _KEY_BYTES or len(keys) != len(tokens):
-        raise ValueError(f"it has keys {tuple(keys.shape)} of tokens {tuple(tokens.shape)}")
+        raise ValueError(f"it has keys {tuple(keys.shape)} for tokens {tuple(tokens.shape)}")
     if _segment_name(keys) != path.name:
         raise ValueError("its keys are not those that were written")
     if tokens.ndim < 2 or not tokens.is_floating_point():
-        raise ValueError(f"{tokens.dtype} {tuple(tokens.shape)} are no tokens")
+        raise ValueError(f"{tokens.dtype} {tuple(tokens.shape)} are not tokens")
 
 
 def _segment_name(keys: Tensor) -> str:

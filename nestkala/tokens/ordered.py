@@ -1,4 +1,4 @@
-"""Work that threads do ahead of who takes its results."""
+"""Work that threads do ahead of the consumer of its results."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 def in_order(work: Callable[[S], T], items: Iterable[S], threads: int, ahead: int) -> Iterator[T]:
-    """What `work` returns for each item, in their order.
+    """Yield the result of `work` for each item, in the order of the items.
 
     Args:
-        work: safe to call from several threads; what it raises is raised here, in its turn.
-        items: taken as they are needed.
-        threads: that work; with 0 each item waits until it is asked for.
-        ahead: results that are held at most, those in work included.
+        work: must be thread-safe; its exceptions are raised here, in order.
+        items: consumed as needed.
+        threads: number of worker threads; with 0, each item is processed when it is requested.
+        ahead: maximum number of results held, including those in progress.
     """
     if not threads:
         yield from map(work, items)

@@ -1,4 +1,4 @@
-"""The pass through the frozen trunk, shared among processes: an image is computed by one and given to all."""
+"""The pass through the frozen trunk, shared among processes: each image is computed by one process for all."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,19 +14,20 @@ from ..utils.errors import NestKALAError
 from .source import Images, TokenSource
 
 Part = tuple[NDArray[np.float16] | None, list[NestKALAError | None]]
-"""The tokens (n, ...) of the images that could be decoded, if any, and of each image what was wrong with it."""
+"""The tokens (n, ...) of the images that could be decoded, if any, and the error for each of the others."""
 
 
 class SharedTokenSource(TokenSource):
-    """Gives every process the same tokens in the same batches as one `TokenSource` alone, to the bit.
+    """Returns the same tokens in the same batches to every process as one `TokenSource` alone, bit for bit.
 
-    The processes take turns by batches: each reads, hashes and computes every n-th, keeps it in its cache, and sends it
-    to the others. So an image is computed once, whether the processes see one cache, one for each machine, or none,
-    and nobody waits for longer than a batch takes. All processes must ask for the same images at the same time.
+    The processes take turns by batches: each one reads, hashes and computes every n-th batch, stores it in its cache,
+    and sends it to the others. So each image is computed once, whether the processes share a cache, have one per
+    machine, or none, and nobody waits longer than one batch takes. All processes must request the same images at the
+    same time.
 
     Args:
-        source: of each process.
-        accelerator: of the processes.
+        source: source of each process.
+        accelerator: the processes.
     """
 
     def __init__(self, source: TokenSource, accelerator: Accelerator) -> None:
@@ -36,7 +37,7 @@ class SharedTokenSource(TokenSource):
     def rows(
         self, images: Images, indices: Sequence[int], progress: str | None = None
     ) -> Iterator[Tensor | NestKALAError]:
-        """The tokens of each image named, in that order, or why there are none."""
+        """The tokens of each image at `indices`, in that order, or the error."""
         processes, number = self._accelerator.num_processes, self._accelerator.process_index
         if processes == 1:
             yield from super().rows(images, indices, progress)
@@ -48,7 +49,7 @@ class SharedTokenSource(TokenSource):
             batch = own[turn] if turn < len(own) else ()
             for part in gather_object([_packed(list(islice(computed, len(batch))))]):
                 yield from _unpacked(part)
-        for _ in computed:  # there is none, but what was computed is on the disk then
+        for _ in computed:  # nothing is left, but this writes the computed tokens to disk
             pass
         self._accelerator.wait_for_everyone()
         if self.cache is not None:

@@ -1,4 +1,4 @@
-"""Images through the frozen trunk, each computed once and then read from the cache."""
+"""Passes images through the frozen trunk, each one once, and then reads them from the cache."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,10 +22,10 @@ TRUNK_PRECISION = {
     "fp16": torch.float16,
     "fp64": torch.float64,
 }
-"""What each setting of precision computes the trunk in; bf16 and fp16 by autocast."""
+"""The dtype that each precision setting computes the trunk in; bf16 and fp16 use autocast."""
 
 _PATIENCE = 1.0
-"""Seconds before a bar is shown of what is done in a moment as a rule."""
+"""Seconds before a progress bar appears for work that is usually instant."""
 
 
 class Images(Protocol):
@@ -33,32 +33,32 @@ class Images(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """What to call each image in errors."""
+        """The name of each image in errors."""
 
     def read(self, index: int) -> bytes | Image:
-        """The bytes of an image file, or an image that is decoded already (which no cache can keep)."""
+        """The bytes of an image file, or a decoded image (which cannot be cached)."""
 
 
 @runtime_checkable
 class Recognized(Images, Protocol):
-    """Images that can be told apart for the cache without being made."""
+    """Images that the cache can identify without reading them."""
 
     def content(self, index: int) -> Path | bytes:
-        """What tells one image from others of other pixels: its file, or bytes."""
+        """A file or bytes that distinguish an image from others with different pixels."""
 
 
 class TokenSource:
-    """Gives the tokens of images, in batches, from the cache where they are there.
+    """Returns the tokens of images in batches, from the cache if they are there.
 
-    The trunk always runs on batches of one size, the last one filled up, so that an image's tokens do not
-    depend on which images it is computed with, and a run with a cache equals one without.
+    The trunk always runs on batches of one size, padding the last, so that an image's tokens do not depend on the other
+    images in its batch, and a run with a cache equals one without.
 
     Args:
-        backbone: on the device that is to compute.
+        backbone: backbone on the device to compute on.
         precision: "fp32", "bf16", "fp16" or "fp64".
-        batch_size: images a pass.
-        workers: threads that decode; 0 decodes in the calling one.
-        cache: None keeps nothing.
+        batch_size: images per pass.
+        workers: number of decoding threads; 0 decodes in the calling thread.
+        cache: None to keep nothing.
     """
 
     def __init__(
@@ -75,27 +75,28 @@ class TokenSource:
 
     @property
     def device(self) -> torch.device:
-        """Where the backbone computes."""
+        """The backbone's device."""
         return self.backbone.tower.device
 
     def autocast(self) -> torch.autocast:
-        """The context of mixed precision, for trunk and tail; it changes nothing at fp32 and fp64."""
+        """The mixed-precision context for trunk and tail; it does nothing at fp32 and fp64."""
         mixed = self.dtype in (torch.bfloat16, torch.float16)
         return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
 
     def batches(
         self, images: Images, indices: Sequence[int], progress: str | None = None, broken: list[int] | None = None
     ) -> Iterator[Tensor]:
-        """The tokens of the images named, in that order, a batch at a time, on the CPU in half precision.
+        """The tokens of the images at `indices`, in that order, a batch at a time, on the CPU in half precision.
 
         Args:
-            images: where to read them.
-            indices: which.
-            progress: what to call it on a progress bar; None shows none.
-            broken: those that cannot be decoded are left out and added to this list; None stops at the first.
+            images: the collection to read from.
+            indices: indices of the images.
+            progress: label of the progress bar; None for no bar.
+            broken: images that cannot be decoded are skipped and their indices appended to this list; None stops at
+                the first.
 
         Raises:
-            NestKALAError: names an image that cannot be decoded.
+            NestKALAError: if an image cannot be decoded; names it.
         """
         rows: list[Tensor] = []
         with tqdm(total=len(indices), desc=progress, unit="img", disable=progress is None) as bar:
@@ -118,7 +119,7 @@ class TokenSource:
     def rows(
         self, images: Images, indices: Sequence[int], progress: str | None = None
     ) -> Iterator[Tensor | NestKALAError]:
-        """The tokens of each image named, in that order, or why there are none; `batches` puts them together."""
+        """The tokens of each image at `indices`, in that order, or the error; `batches` stacks them."""
         cache = self.cache
         keys = [b""] * len(indices) if cache is None else self._keys(images, indices, cache, progress)
         kept = [cache is not None and key in cache for key in keys]
@@ -136,7 +137,7 @@ class TokenSource:
             cache.flush()
 
     def _keys(self, images: Images, indices: Sequence[int], cache: TokenCache, progress: str | None) -> list[bytes]:
-        """The key of each image in the cache; of one that cannot be read none, which is told in its turn."""
+        """The cache key of each image; none for an image that cannot be read, which is reported in its turn."""
 
         def key(index: int) -> bytes:
             try:
@@ -155,13 +156,13 @@ class TokenSource:
         return keys
 
     def _compute(self, images: Images, indices: Sequence[int]) -> Iterator[Tensor | NestKALAError]:
-        """The tokens of each image, or why there are none."""
+        """The tokens of each image, or the error."""
         prepare = self.backbone.preparation
 
         def prepared(index: int) -> Tensor | NestKALAError:
             try:
                 return prepare(images.read(index), images.names[index])
-            except NestKALAError as error:  # given, not raised: those before it come first
+            except NestKALAError as error:  # returned, not raised, because earlier images come first
                 return error
 
         waiting = in_order(prepared, indices, self.workers, 2 * self.batch_size)
@@ -172,7 +173,7 @@ class TokenSource:
 
     @torch.no_grad()
     def trunk(self, batch: Tensor) -> Tensor:
-        """What `Backbone.prepare` gave, stacked (n, ...), n at most the batch size -> its tokens on the CPU."""
+        """Stacked outputs of `Backbone.prepare` (n, ...), n at most the batch size -> their tokens on the CPU."""
         filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), *batch.shape[1:])])
         filled = filled.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
         with self.autocast():

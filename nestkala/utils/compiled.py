@@ -1,10 +1,10 @@
-"""Functions compiled by numba: kept on disk where there is room for them, called by one thread at a time.
+"""Functions compiled by numba, cached on disk if possible and called by one thread at a time.
 
-numba's simplest threading layer, all that pip installs on macOS, aborts the process when two threads enter parallel
-functions at once. Its threads, as those of OpenMP, do not survive a fork, so that the next parallel function ends the
-child or waits for ever.
+numba's simplest threading layer, the only one that pip installs on macOS, aborts the process if two threads enter
+parallel functions at once. Its threads, like OpenMP's, do not survive a fork, so the next parallel function kills the
+child process or hangs.
 
-Importing numba takes half a second and more, so it waits for the first call of such a function.
+Importing numba takes half a second or more, so it is delayed until the first call of such a function.
 """
 
 import os
@@ -21,22 +21,22 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """As `numba.njit`, for functions without threads; they may call each other.
+    """Like `numba.njit`, for functions without threads; they may call each other.
 
-    Machine code is kept where numba finds room for it: beside the source, in the user's cache folder, or in
-    NUMBA_CACHE_DIR. Where there is none, as in an installation that may only be read, every process compiles anew.
+    Machine code is cached wherever numba can write: next to the source, in the user's cache folder, or in
+    NUMBA_CACHE_DIR. If it can write nowhere, as in a read-only installation, every process compiles again.
     """
     return _Deferred(lambda: _kept(function))
 
 
 def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, with `numba.prange` over threads, and for calls from Python alone.
+    """Like `compiled`, with `numba.prange` over threads; may be called only from Python.
 
-    Threads take turns. A process that was forked when threads had been started computes the same without them. A fork
-    waits for the call that is going on.
+    Threads take turns. A process that was forked after threads were started computes the same result without them. A
+    fork waits for a running call to finish.
     """
     parallel = _Deferred(lambda: _kept(function, parallel=True))
-    # numba keeps code by name: else it would take the one for the other
+    # numba caches code by name: otherwise it would confuse the two versions
     serial = _Deferred(lambda: _kept(function, f"{function.__qualname__}_without_threads"))
 
     @wraps(function)
@@ -50,16 +50,16 @@ def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """A lock for what only one thread may make, such as a cache: the one by which compiled threads take turns.
+    """A lock for work that only one thread may do, such as writing a cache: the one that compiled calls use.
 
-    A lock of one's own would stay locked in a process that is forked while another thread holds it.
+    A separate lock would stay locked in a process that is forked while another thread holds it.
     """
     with _threads.turn:
         yield
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
-    """As `numba.extending.intrinsic`."""
+    """Like `numba.extending.intrinsic`."""
 
     def made() -> Any:
         from numba.extending import intrinsic as numba_intrinsic
@@ -70,12 +70,12 @@ def intrinsic(function: Callable[..., Any]) -> Any:
 
 
 def threads_are_lost() -> bool:
-    """Whether this process was forked from one that computed with threads, which it does not have."""
+    """Whether this process was forked from one that computed with threads, which the fork has lost."""
     return _threads.lost
 
 
 class _Threads:
-    """numba's threads: whose turn it is, and whether a fork has left them behind."""
+    """numba's threads: whose turn it is, and whether a fork has lost them."""
 
     def __init__(self) -> None:
         self.turn, self.lost = threading.RLock(), False
@@ -87,7 +87,7 @@ class _Threads:
         self.turn.acquire()
         self._held = sys.modules.get("numba.core.compiler_lock")
         if self._held is not None:
-            self._held.global_compiler_lock.acquire()  # which nobody would release in the child
+            self._held.global_compiler_lock.acquire()  # nobody would release it in the child
 
     def _release(self) -> None:
         if self._held is not None:
@@ -108,14 +108,14 @@ _threads = _Threads()
 
 
 class _Deferred:
-    """Something of numba's that is made when it is first called, or when a function that calls it is compiled."""
+    """A numba object that is created when first called, or when a function that calls it is compiled."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
 
     @cached_property
     def made(self) -> Any:
-        """The thing itself."""
+        """The object itself."""
         with _threads.turn:
             return self._make()
 
@@ -130,24 +130,24 @@ def _numba_prange() -> Any:
 
 
 prange: Any = _Deferred(_numba_prange)
-"""As `numba.prange`, in functions that are `compiled_parallel`."""
+"""Like `numba.prange`, in functions that are `compiled_parallel`."""
 
 
 def _kept(function: Callable[..., Any], name: str | None = None, **options: bool) -> Any:
-    """The function compiled under a name, by default its own, which its machine code is kept by."""
+    """The function, compiled and cached under a name, by default its own."""
     from numba import njit
     from numba.core.caching import FunctionCache
 
     class Cache(FunctionCache):
-        """Machine code on disk. What cannot be read is compiled anew, what cannot be written is not kept."""
+        """Machine code on disk. Unreadable code is compiled again; code that cannot be written is not cached."""
 
         def load_overload(self, sig: Any, target_context: Any) -> Any:
-            with suppress(Exception):  # unpickling raises nearly every type on what a crash has left
+            with suppress(Exception):  # unpickling the remains of a crash can raise almost any type
                 return super().load_overload(sig, target_context)
             return None
 
         def save_overload(self, sig: Any, data: Any) -> None:
-            with suppress(Exception):  # likewise: it reads what is there before
+            with suppress(Exception):  # likewise: it first reads the existing file
                 super().save_overload(sig, data)
 
     assert isinstance(function, FunctionType)
@@ -156,6 +156,6 @@ def _kept(function: Callable[..., Any], name: str | None = None, **options: bool
     copy = FunctionType(function.__code__, function.__globals__ | made, name or function.__name__)
     copy.__qualname__ = name or function.__qualname__
     dispatcher = njit(copy, **options)
-    with suppress(RuntimeError):  # no folder that can be written to
+    with suppress(RuntimeError):  # no writable folder
         dispatcher._cache = Cache(dispatcher.py_func)
     return dispatcher

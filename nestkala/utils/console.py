@@ -1,4 +1,4 @@
-"""Standard output on any console: what its encoding lacks is told by its code."""
+"""Standard output on any console: characters that its encoding lacks are escaped."""
 
 import codecs
 import os
@@ -10,9 +10,9 @@ _HANDLER = "nestkala.escape"
 
 
 def escape_what_stdout_lacks() -> None:
-    r"""Let no text fail to be printed, as none does on stderr: what the encoding lacks is written as \xe9 or \u732b.
+    r"""Make printing always succeed, as on stderr: characters that the encoding lacks are written as \xe9 or \u732b.
 
-    A file's name that is no text is printed as it is.
+    File names that are not valid text are printed as they are.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         codecs.register_error(_HANDLER, _escaped)
@@ -20,10 +20,10 @@ def escape_what_stdout_lacks() -> None:
 
 
 def linked(text: str, file: Path | None) -> str:
-    """Text that opens a file on a click, where standard output is a terminal; else the text alone.
+    """Text that opens a file on a click if standard output is a terminal, otherwise the text alone.
 
-    By OSC 8 (https://gist.github.com/egmontkob/eb114294efbcd5adb1944c9f3cb5feda). The environment's NO_COLOR, or TERM
-    "dumb", leaves text as it is (https://no-color.org).
+    Uses OSC 8 (https://gist.github.com/egmontkob/eb114294efbcd5adb1944c9f3cb5feda). If NO_COLOR is set, or TERM is
+    "dumb", the text is unchanged (https://no-color.org).
     """
     plain = file is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if file is None or plain else f"\x1b]8;;{file.absolute().as_uri()}\x1b\\{text}\x1b]8;;\x1b\\"

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, written in a temporary folder and then moved; arrays and tensors that are read."""
+"""Writes files atomically, through a temporary folder; reads arrays and tensors."""
 
 import hashlib
 import json
@@ -23,25 +23,25 @@ from .errors import NestKALAError, one_line
 
 _TEMPORARY = ".writing-"
 _UNFINISHED = f"{_TEMPORARY}{'[0-9a-f]' * 32}-"
-"""How names of the folders of unfinished files begin, as a pattern."""
+"""Pattern for the start of the names of folders with unfinished files."""
 _CHECKSUM = "checksum"
 
 ABANDONED_SECONDS = 3600.0
-"""An unfinished file in a folder that others may write to is taken for one of a killed process after so long."""
+"""Seconds after which an unfinished file in a shared folder is attributed to a killed process."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file of the same name in a temporary folder, to write to; it becomes `path` without an error.
+    """A file of the same name in a temporary folder, to write to; unless there is an error, it becomes `path`.
 
-    The folder is beside `path`. Where that is a link it stays one, and the file that it leads to is replaced, beside
-    which the folder is then. A file that was there passes on its mode and, where that is allowed, its owner.
+    The folder is next to `path`. If `path` is a link, it stays one: the file that it points to is replaced, and the
+    folder is next to that file. An existing file passes on its mode and, if permitted, its owner.
 
-    The data is on the disk before it is moved, so that a crash leaves the old file or the new one. What libraries
-    write on their way, temporary files of their own among it, goes with the folder.
+    The data is flushed to disk before it is moved, so that a crash leaves either the old file or the new one. Other
+    files that libraries write along the way, such as temporary files of their own, are deleted with the folder.
 
     Raises:
-        NestKALAError: a folder, a device or a pipe; a link in a circle, or into a folder that is not there.
+        NestKALAError: if it is a folder, a device or a pipe, or a link in a circle or into a missing folder.
     """
     target, before = _replaceable(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,70 +60,70 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise NestKALAError where it is seen beforehand that `replacing` could not write a file; nothing is written."""
+    """Raise NestKALAError if it is clear in advance that `replacing` could not write a file; writes nothing."""
     parent = _replaceable(path)[0].absolute().parent
     while not os.path.lexists(parent):
         parent = parent.parent
     if not parent.is_dir():
-        raise NestKALAError(f"cannot write {path}: {parent} is no folder")
+        raise NestKALAError(f"cannot write {path}: {parent} is not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise NestKALAError(f"cannot write {path}: the folder {parent} may not be written to")
+        raise NestKALAError(f"cannot write {path}: the folder {parent} is not writable")
 
 
 def _replaceable(path: Path) -> tuple[Path, os.stat_result | None]:
-    """The file to replace, and what there is of it; raises NestKALAError for what is none, as `replacing`."""
+    """The file to replace, and its status; raises NestKALAError if it is not a file, as `replacing` does."""
     target = link_target(path)
     before = target.stat() if target.exists() else None
     if not path.name or (before is not None and stat.S_ISDIR(before.st_mode)):
-        raise NestKALAError(f"{path} is a folder: name a file")
+        raise NestKALAError(f"{path} is a folder: give a file")
     if before is not None and not stat.S_ISREG(before.st_mode):
-        raise NestKALAError(f"{path} is a device or a pipe: name a file")
+        raise NestKALAError(f"{path} is a device or a pipe: give a file")
     return target, before
 
 
 def link_target(path: Path) -> Path:
-    """The file that a path leads to by way of links, which may not be there yet; the path itself where it is no link.
+    """The file that a path points to through links, which need not exist; the path itself if it is not a link.
 
     Raises:
-        NestKALAError: links that lead in a circle, or into a folder that is not there.
+        NestKALAError: if links form a circle, or point into a missing folder.
     """
     if not path.is_symlink():
         return path
     target = Path(os.path.realpath(path))
     if target.is_symlink():
-        raise NestKALAError(f"{path} is a link that leads in a circle")
+        raise NestKALAError(f"{path} is a circular link")
     if not target.parent.is_dir():
-        raise NestKALAError(f"{path} is a link to {target}, and there is no folder {target.parent}")
+        raise NestKALAError(f"{path} is a link to {target}, but there is no folder {target.parent}")
     return target
 
 
 def _pass_on(before: os.stat_result, file: Path) -> None:
-    """Give a file the owner and the mode that another had, as far as the system allows."""
+    """Give a file the owner and mode that another one had, as far as the system permits."""
     with suppress(PermissionError):
         if (before.st_uid, before.st_gid) != (file.stat().st_uid, file.stat().st_gid):
             os.chown(file, before.st_uid, before.st_gid)
-    with suppress(PermissionError):  # of file systems without owners
+    with suppress(PermissionError):  # file systems without owners
         file.chmod(stat.S_IMODE(before.st_mode))
 
 
 def remove_unfinished(folder: Path, names: str = "*", older_than: float | None = None) -> None:
-    """Delete what processes that were killed had begun to write.
+    """Delete files that killed processes left unfinished.
 
     Args:
-        folder: it is in.
-        names: pattern of what would have been written, which may name subfolders.
-        older_than: seconds since it was last written to, where others may be writing now; None for whatever age, also
-            where a clock was set back meanwhile.
+        folder: folder that contains them.
+        names: pattern of the final names, which may include subfolders.
+        older_than: seconds since the last write, if others may be writing now; None for any age, even if the clock was
+            set back.
     """
     *subfolders, name = names.split("/")
     for left in folder.glob("/".join([*subfolders, _UNFINISHED + name])):
-        with suppress(OSError):  # gone by now, or in a folder that may only be read
+        with suppress(OSError):  # already gone, or in a read-only folder
             if older_than is None or time.time() - _last_written(left) >= older_than:
                 shutil.rmtree(left)
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a path is the folder of a file that is, or was, being written, by its name."""
+    """Whether a path, by its name, is the folder of an unfinished file."""
     return fnmatchcase(path.name, f"{_UNFINISHED}*")
 
 
@@ -132,14 +132,14 @@ def _last_written(folder: Path) -> float:
 
 
 def load_array(path: Path, called: str) -> np.ndarray:
-    """The array in a .npy file, `called` so in errors; it stays on the disk.
+    """The array in a .npy file, memory-mapped; errors refer to it as `called`.
 
     Raises:
-        NestKALAError: it cannot be read, or is an archive of several.
+        NestKALAError: if it cannot be read, or is an archive of several arrays.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy raises nearly every type on broken headers
+    except Exception as error:  # numpy raises almost any type for broken headers
         raise NestKALAError(f"cannot read {called}: {one_line(error)}") from None
     if not isinstance(array, np.ndarray):
         raise NestKALAError(f"{called} must be one array, not an archive of several")
@@ -147,10 +147,10 @@ def load_array(path: Path, called: str) -> np.ndarray:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file with a checksum, whole or not at all.
+    """Write a safetensors file with a checksum, atomically.
 
     Raises:
-        OSError: it cannot be written, for want of room as a rule.
+        OSError: if it cannot be written, usually because the disk is full.
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = metadata or {}
@@ -159,15 +159,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 def load_tensors(path: Path, called: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata that `save_tensors` wrote; a file without a checksum is taken as it is.
+    """The tensors and metadata written by `save_tensors`; a file without a checksum is not verified.
 
     Args:
-        path: of the file.
-        called: what errors call it.
+        path: path of the file.
+        called: name of the file in errors.
 
     Raises:
-        NestKALAError: it is no safetensors file, cannot be read, or is not what was written.
-        FileNotFoundError: there is none.
+        NestKALAError: if it is not a safetensors file, cannot be read, or differs from what was written.
+        FileNotFoundError: if there is no such file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -175,11 +175,11 @@ def load_tensors(path: Path, called: str) -> tuple[dict[str, Tensor], dict[str, 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch refuses what safetensors lets pass, such as numbers of half a byte
+    except Exception as error:  # torch rejects types that safetensors accepts, such as 4-bit numbers
         raise NestKALAError(f"{called} is damaged: {one_line(error)}") from None
     written = metadata.pop(_CHECKSUM, None)
     if written not in (None, _checksum(tensors, metadata)):
-        raise NestKALAError(f"{called} is damaged: its content is not what was written")
+        raise NestKALAError(f"{called} is damaged: its content differs from what was written")
     return tensors, metadata
 
 
@@ -194,7 +194,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def checksum(metadata: Mapping[str, str], arrays: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:
-    """BLAKE2b, 128 bits in hexadecimal digits, of what a file says of itself and of arrays, described and as bytes."""
+    """BLAKE2b, 128 bits in hex digits, of a file's metadata and of arrays, given by description and bytes."""
     digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16)
     for description, content in arrays:
         digest.update(description.encode())
@@ -203,14 +203,14 @@ def checksum(metadata: Mapping[str, str], arrays: Iterable[tuple[str, NDArray[np
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
+    """SHA-256 of a file's content, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def replacing_safetensors(path: Path) -> Iterator[Path]:
-    """As `replacing`, for what safetensors writes: its errors become OSError, and others may read the file."""
+    """Like `replacing`, for safetensors: its errors become OSError, and other users may read the file."""
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -218,11 +218,11 @@ def replacing_safetensors(path: Path) -> Iterator[Path]:
             yield temporary
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
-        with suppress(PermissionError):  # of file systems without owners
-            temporary.chmod(mode)  # safetensors gives it to its owner alone
+        with suppress(PermissionError):  # file systems without owners
+            temporary.chmod(mode)  # safetensors makes it readable by its owner only
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What of the machine a process takes."""
+"""The machine's resources that a process uses."""
 
 import os
 import tempfile
@@ -11,31 +11,31 @@ _MEMORY = Path("/dev/shm")
 
 
 def find_temporary_folder() -> None:
-    """Where the system has none for temporary files that can be written to, let the one in memory be it.
+    """If the system has no writable folder for temporary files, use the one in memory.
 
-    Libraries, torch among them, need one; a container whose file system may only be read has no other.
+    Libraries, including torch, need one, and a container with a read-only file system has no other.
     """
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
         if os.access(_MEMORY, os.W_OK):
-            tempfile.tempdir = os.environ["TMPDIR"] = str(_MEMORY)  # of processes that are started, too
+            tempfile.tempdir = os.environ["TMPDIR"] = str(_MEMORY)  # for child processes as well
 
 
 def cores_per_process() -> int:
-    """Processor cores for this process, its share where a launcher started several on the machine."""
+    """Number of cores for this process, its share if a launcher started several on the machine."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def compute_threads(asked: int = 0, environment: Mapping[str, str] = os.environ) -> int:
-    """Threads that this process computes with: as many as asked for, OMP_NUM_THREADS, or its share of the cores.
+    """Number of threads that this process computes with: the setting, OMP_NUM_THREADS, or its share of the cores.
 
-    A launcher sets OMP_NUM_THREADS to 1 where nobody else has. That 1 is nobody's wish, and does not count.
+    A launcher sets OMP_NUM_THREADS to 1 if it is not set. That 1 is not the user's choice, and is ignored.
 
     Args:
-        asked: by the settings; 0 for what the environment says.
-        environment: variables of this process.
+        asked: number from the settings; 0 to use the environment.
+        environment: environment variables of this process.
     """
     if asked:
         return asked
@@ -46,10 +46,10 @@ def compute_threads(asked: int = 0, environment: Mapping[str, str] = os.environ)
 
 
 def decoding_workers(asked: int | None) -> int:
-    """Threads that decode images: as many as asked for, or one for every core of this process, at most 8.
+    """Number of threads that decode images: the setting, or one per core of this process, at most 8.
 
     Raises:
-        NestKALAError: fewer than none asked for.
+        NestKALAError: if the setting is negative.
     """
     if asked is not None and asked < 0:
         raise NestKALAError(f"workers must be 0 or more, not {asked}")

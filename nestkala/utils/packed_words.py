@@ -1,4 +1,4 @@
-"""Packed codes as machine words, for what compares many of them."""
+"""Packed words: packed codes as machine words, for fast comparisons."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ Words = NDArray[np.unsignedinteger]
 
 
 def ordered_words(packed: NDArray[np.uint8]) -> Words:
-    """Packed codes (N, bytes) as big-endian words (N, W), whose order as numbers is that of the codes.
+    """Packed codes (N, bytes) as big-endian words (N, W), which sort in the order of the codes.
 
-    One word of 8, 16, 32 or 64 bits where that is enough, else as many of 64 as it takes; spare bits are the last.
+    A single word of 8, 16, 32 or 64 bits if that is enough, otherwise several of 64 bits; padding is at the end.
     """
     num_bytes = packed.shape[1]
     size = next((size for size in (1, 2, 4, 8) if num_bytes <= size), 8)
@@ -23,14 +23,14 @@ def ordered_words(packed: NDArray[np.uint8]) -> Words:
 
 
 def packed_bytes(words: Words, num_bytes: int) -> NDArray[np.uint8]:
-    """The packed codes (N, num_bytes) that `ordered_words` took."""
+    """The packed codes (N, num_bytes) from which `ordered_words` made the words."""
     as_bytes = words.astype(words.dtype.newbyteorder(">")).view(np.uint8)
     return np.ascontiguousarray(as_bytes[:, :num_bytes])
 
 
 @intrinsic
 def _ctpop(_: Any, x: Any) -> Any:  # noqa: ARG001 - numba passes it by name
-    """The processor's own instruction, of which LLVM vectorizes loops; numba has no name for it."""
+    """The processor's popcount instruction, which LLVM vectorizes in loops; numba does not expose it."""
     from numba import types
 
     def generated(_: Any, builder: Any, __: Any, args: Any) -> Any:
@@ -41,7 +41,7 @@ def _ctpop(_: Any, x: Any) -> Any:  # noqa: ARG001 - numba passes it by name
 
 @compiled
 def popcount(x: np.uint64) -> np.int64:
-    """Bits set in a uint64."""
+    """Number of bits set in a uint64."""
     return np.int64(_ctpop(np.uint64(x)))
 
 
@@ -49,7 +49,7 @@ def popcount(x: np.uint64) -> np.int64:
 def prefetch(_: Any, array: Any, place: Any) -> Any:  # noqa: ARG001 - as above
     """prefetch(array, place): fetch an element of a contiguous array into the cache, for compiled functions.
 
-    The processor else waits for each that is anywhere in memory, since what it does next depends on it.
+    Otherwise the processor waits for every element that is far away in memory, because the next step depends on it.
     """
     from llvmlite import ir
     from numba import types
@@ -60,7 +60,7 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:  # noqa: ARG001 - as above
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-        builder.call(function, [pointer, number(0), number(3), number(1)])  # to be read, often, data
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # read access, high locality, data cache
         return context.get_dummy_value()
 
     return types.void(array, types.uint64), generated

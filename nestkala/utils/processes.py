@@ -1,6 +1,6 @@
-"""What the processes do together that a launcher started; the end of the group that they form.
+"""Coordination of the processes that a launcher started, and the end of their process group.
 
-A group that is left to the interpreter can abort the process: as it exits, threads of the group outlive what they use.
+Leaving a group to the interpreter can abort the process: at exit, threads of the group outlive the objects they use.
 """
 
 import atexit
@@ -18,15 +18,15 @@ from .errors import NestKALAError
 
 Given = TypeVar("Given")
 PATIENCE = timedelta(days=30)
-"""How long processes wait for each other: one may have more to do, or to download. A death ends the wait at once."""
+"""How long processes wait for each other: one may have more work or downloads. If one dies, the wait ends at once."""
 
 
 @contextmanager
 def ending_process_group() -> Iterator[None]:
-    """End the process group that is made inside; one that was there before is left to whoever made it.
+    """Destroy the process group created inside; a group that existed before is left to its creator.
 
-    After an error the group ends with the process, once the error has been told. If it ended at once, the other
-    processes would fail at its loss, and for that the launcher might kill this one before it says what was wrong.
+    After an error the group is destroyed at exit, once the error has been printed. If it were destroyed at once, the
+    other processes would fail, and the launcher might then kill this one before it prints what was wrong.
     """
     end_process_group_at_exit()
     there_before = _is_there()
@@ -36,10 +36,10 @@ def ending_process_group() -> Iterator[None]:
 
 
 def from_main_process(action: Callable[[], Given]) -> Given:
-    """What an action gives that the main process alone does, in all processes, which must all call this.
+    """Run an action in the main process only and return its result in all processes, all of which must call this.
 
     Raises:
-        NestKALAError, OSError: that the action raised, in all of them, so that none waits for another.
+        NestKALAError, OSError: raised by the action, in all processes, so that none waits for another.
     """
     outcome: list[Given | NestKALAError | OSError | None] = [None]
     if PartialState().is_main_process:
@@ -55,12 +55,12 @@ def from_main_process(action: Callable[[], Given]) -> Given:
 
 @cache
 def end_process_group_at_exit() -> None:
-    """See to it that a process group which is still there when this process exits is ended."""
+    """Make sure that a process group which still exists when this process exits is destroyed."""
     atexit.register(_end_what_is_left)
 
 
 def _end_what_is_left() -> None:
-    # NCCL ends by itself at exit; if it were asked to, it would wait for processes that may have died.
+    # NCCL ends by itself at exit; destroying it would wait for processes that may have died.
     if _is_there() and "nccl" not in distributed.get_backend():
         distributed.destroy_process_group()
 

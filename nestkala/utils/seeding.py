@@ -1,4 +1,4 @@
-"""Randomness from a seed alone, leaving the process's own generators as they were."""
+"""Randomness from a seed alone, without changing the process's own generators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within this context torch's CPU generator starts from `seed`; afterwards it continues as if nothing had happened.
+    """Seed torch's CPU generator within this context, and restore its state afterwards.
 
-    Generators of GPUs are left alone, so draw on the CPU.
+    GPU generators are not affected, so draw random numbers on the CPU.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs, too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPU generators as well
         yield

@@ -1,4 +1,4 @@
-"""YAML and JSON that anybody may have written: what is wrong with it is told by name, and nothing in it is run."""
+"""Reads untrusted YAML and JSON: errors say what is wrong and where, and nothing in the files is executed."""
 
 import json
 from pathlib import Path
@@ -13,25 +13,25 @@ _MOST_BITS = 1024
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, JSON among them; plain values only.
+    """The content of a YAML (or JSON) file; plain values only.
 
     Raises:
-        NestKALAError: it cannot be read, is no YAML, has a key twice in one mapping, or merges mappings by «<<».
+        NestKALAError: if it cannot be read, is not YAML, repeats a key in a mapping, or merges mappings by «<<».
     """
     content = _content(path)
     try:
         return _Loader(content.decode("utf-8")).get_single_data()
-    except Exception as error:  # PyYAML raises nearly every type on what it cannot make a value of
-        raise NestKALAError(f"{path} is not YAML as it is read here: {_reason(error)}") from None
+    except Exception as error:  # PyYAML raises almost any type for invalid values
+        raise NestKALAError(f"{path} is not valid YAML:  {_reason(error)}") from None
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises NestKALAError where it cannot be read, or is no JSON."""
+    """The content of a JSON file. Raises NestKALAError if it cannot be read, or is not JSON."""
     return parsed_json(_content(path), str(path))
 
 
 def parsed_json(text: str | bytes, where: str) -> Any:
-    """What JSON text holds. Raises NestKALAError, which names `where`, for anything else."""
+    """The value of JSON text. Raises NestKALAError, which names `where`, if it is not valid."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -39,14 +39,14 @@ def parsed_json(text: str | bytes, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, less what YAML 1.2 has dropped: keys that are given twice, and merge keys."""
+    """The safe loader with YAML 1.2's restrictions: no repeated keys, and no merge keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if key.tag == _MERGE:  # by which a few lines can grow without bound
-                raise yaml.composer.ComposerError(None, None, "merge keys '<<' are not taken", key.start_mark)
+            if key.tag == _MERGE:  # with them a few lines can grow without bound
+                raise yaml.composer.ComposerError(None, None, "merge keys '<<' are not supported", key.start_mark)
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     raise yaml.composer.ComposerError(None, None, f"key '{key.value}' is given twice", key.start_mark)
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         number = super().construct_yaml_int(node)
-        if number.bit_length() > _MOST_BITS:  # which Python refuses to print
+        if number.bit_length() > _MOST_BITS:  # Python refuses to print it
             raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
         return number
 

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with values that were read, in words."""
+"""Turns pydantic's validation errors into text."""
 
 import reprlib
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ _shortened.maxstring = _shortened.maxother = 120
 
 
 def in_words(error: ValidationError, known: Iterable[str]) -> str:
-    """All of it in one line, with the nearest of the `known` keys for an unknown one."""
+    """All errors on one line, with the nearest of the `known` keys for an unknown one."""
     known = list(known)
     return "; ".join(_sentence(detail, known) for detail in error.errors(include_url=False))
 
 
 def first_in_words(error: ValidationError) -> str:
-    """The first of it, where a damaged file may be wrong in every entry."""
+    """The first error, since a damaged file may be wrong in every entry."""
     return _sentence(error.errors(include_url=False)[0], [])
 
 

@@ -1,31 +1,31 @@
-"""Files carry the version of their format; one of another version is refused with a way on."""
+"""Versions of file formats: a file of another version is rejected, with advice."""
 
 from .errors import NestKALAError
 
 _LONGEST = 10
-"""Digits; Python refuses to read very many."""
+"""Maximum number of digits; Python refuses to read very many."""
 
 
 def check_version(where: str, found: object, known: int, anew: str | None = None) -> None:
-    """Refuse a file of another version.
+    """Reject a file of another version.
 
     Args:
-        where: the file, as errors call it.
-        found: what it gives as its version, a number or its digits; None for a file that gives none.
-        known: the version that is read.
-        anew: the command that makes a file of an earlier version anew; None where there was no earlier one.
+        where: name of the file in errors.
+        found: version found in the file, a number or its digits; None if there is none.
+        known: the supported version.
+        anew: command that creates a file of an earlier version again; None if there was no earlier version.
 
     Raises:
-        NestKALAError: it is of another version; says which, and what to do.
+        NestKALAError: if it has another version; says which, and what to do.
     """
     said = str(found)
     if said == str(known):
         return
     number = int(said) if said.isdecimal() and len(said) < _LONGEST else None
     if number is not None and number > known:
-        way_on = "a newer NestKALA wrote it, so upgrade yours"
+        way_on = "it was written by a newer NestKALA: upgrade yours"
     elif number is not None and anew is not None:
         way_on = anew
     else:
-        way_on = "there never was such a version, so it is damaged"
-    raise NestKALAError(f"{where} is of version {said[:40]}, known is {known}: {way_on}")
+        way_on = "there is no such version, so the file is damaged"
+    raise NestKALAError(f"{where} has version {said[:40]}, expected {known}:  {way_on}")

@@ -1,4 +1,4 @@
-"""Inputs that are bad, or only odd, with the command that meets each and what must come of it.
+"""Inputs that are bad, or just odd, each with a command and its expected outcome.
 
-A file a kind of input, each with its `CASES`.
+One file per kind of input, each with its `CASES`.
 """

@@ -1,4 +1,4 @@
-"""Arguments that are out of their range, or do not go together."""
+"""Arguments that are out of range, or that conflict."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from .good import Good
 
 
 def _said(*words: str) -> Make:
-    """A command line, in which capitals stand for good things."""
+    """A command line in which capitals stand for good things."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         places = {
@@ -63,7 +63,7 @@ _COMMANDS = {
     "encode IMAGES RUN --model RUN": "run exists",
     "index nowhere NEW --model RUN": "nowhere",
     "index SHARDS NEW --model RUN": "--model",
-    "train --output RUN": "run exists",
+    "train --output RUN": "run already exists",
     "train --resume RUN --config digits": "--config",
     "train --resume RUN --lengths 8": "lengths",
     "train --resume IMAGES": "images",

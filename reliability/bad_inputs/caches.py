@@ -1,4 +1,4 @@
-"""The cache of tokens: what is wrong with it is never an error, nor does it change a result."""
+"""The token cache: damage to it is never an error, and never changes a result."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
 
 
 def _spoilt(spoil: Spoil, which: str = "*/*.safetensors") -> Make:
-    """Training with a cache whose segments, or other files, are spoilt, after the same with good ones."""
+    """Training with a cache whose segments, or other files, are damaged, after the same with good ones."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         quietly(lambda: main([str(word) for word in _trained(here, good, "first")]))

@@ -1,4 +1,4 @@
-"""An input that is bad, or only odd, the command that meets it, and what must come of that."""
+"""A bad, or just odd, input, with a command and its expected outcome."""
 
 import os
 import traceback
@@ -17,7 +17,7 @@ from .good import Good
 Make = Callable[[Path, Good], Sequence[str | Path]]
 Look = Callable[[Path, Good, str], bool]
 OUTPUT = "out"
-"""What commands are told to write to begins with this: all else must stay as it is."""
+"""Prefix of the paths that commands may write to: everything else must stay unchanged."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,10 @@ class Case:
     """An input.
 
     Attributes:
-        name: says what it is.
-        make: puts it into a folder, which is empty, and gives the command line that meets it.
-        culprit: of an input that must be refused, what the one line names.
-        is_right: of an input that is odd but good, whether what came of it is right: looks at the folder and at what
-            was printed.
+        name: description.
+        make: writes it into an empty folder, and returns a command line that uses it.
+        culprit: for an input that must be refused, what the error line must name.
+        is_right: for an odd but good input, whether the outcome is right, given the folder and the output.
         is_slow: whether it takes seconds.
     """
 
@@ -51,11 +50,11 @@ def accepted(name: str, make: Make, is_right: Look, is_slow: bool = False) -> Ca
 
 
 def complaint(case: Case, good: Good, here: Path) -> str:
-    """What is wrong with how the command line meets a case; an empty string where nothing is.
+    """What is wrong with the command's reaction to a case; an empty string if nothing is.
 
     Args:
-        case: to try.
-        good: things that it may use, which must stay as they are.
+        case: the case to try.
+        good: inputs that it may use, which must stay unchanged.
         here: an empty folder.
     """
     command = [str(word) for word in case.make(here, good)]
@@ -81,14 +80,14 @@ def complaint(case: Case, good: Good, here: Path) -> str:
 def _no_clear_line(code: int, said: str, culprit: str) -> str:
     if code != 2:
         return f"exit code {code}, not 2: {said[-500:]}"
-    last = said.replace("\r", "\n").rstrip("\n").split("\n")[-1]  # progress bars come before
+    last = said.replace("\r", "\n").rstrip("\n").split("\n")[-1]  # progress bars come first
     if "Traceback" in said or said.count("error: ") != 1 or not last.startswith("error: "):
         return f"not one line: {said[-500:]}"
     return "" if culprit in last and last.isprintable() else f"{last!r} does not name {culprit!r}"
 
 
 def _difference(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    """What has come, gone or changed outside of what the command was told to write, or was left unfinished there."""
+    """What was added, removed or changed outside of the permitted paths, or left unfinished there."""
     for path in sorted(before.keys() | after.keys()):
         parts = Path(path).parts
         is_output = any(part.startswith(OUTPUT) for part in parts)
@@ -99,7 +98,7 @@ def _difference(before: Mapping[str, str], after: Mapping[str, str]) -> str:
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """{path: what is there} of all below a folder; links are not followed, pipes and devices not opened."""
+    """{path: description} for everything below a folder; links are not followed, pipes and devices not opened."""
     found = {}
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:

@@ -1,4 +1,4 @@
-"""Checkpoints that training is to go on from."""
+"""Checkpoints to resume training from."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -32,7 +32,7 @@ def _given(name: str) -> Make:
 
 
 def _without(name: str) -> Callable[[Path], None]:
-    """Take away the images of one class, or the class."""
+    """Remove the images of one class, or the class."""
 
     def spoil(folder: Path) -> None:
         for path in (folder / "b").iterdir():
@@ -76,7 +76,7 @@ def _two_classes(here: Path, _: Good, __: str) -> bool:
 
 
 _FORMS = ("caf\u00e9", "cafe\u0301")
-"""A class as two systems write it."""
+"""The same class name as written by two systems."""
 
 
 def _two_forms(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""All inputs, and a run of each in one process."""
+"""All inputs, run in one process."""
 
 import json
 import os
@@ -44,7 +44,7 @@ CASES: list[Case] = [
 
 
 def run() -> list[Finding]:
-    """Every input meets its command in one process of its own, so that a crash is seen, too."""
+    """Run every input in one separate process, so that a crash is noticed too."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", "reliability.bad_inputs.corpus", folder], stdout=subprocess.PIPE, text=True
@@ -54,13 +54,15 @@ def run() -> list[Finding]:
     failed = {name: complaint for name, complaint in failed.items() if complaint}
     bad = [case for case in CASES if case.is_right is None]
     odd = [case for case in CASES if case.is_right is not None]
-    return [_finding(what, cases, failed) for what, cases in (("bad inputs refused", bad), ("odd inputs taken", odd))]
+    return [
+        _finding(what, cases, failed) for what, cases in (("bad inputs rejected", bad), ("odd inputs accepted", odd))
+    ]
 
 
 def _finding(what: str, cases: list[Case], failed: dict[str, str]) -> Finding:
     promises = {
-        "bad inputs refused": "exit code 2, one line that names the culprit, all else as it was",
-        "odd inputs taken": "the right result, by another way to it",
+        "bad inputs rejected": "exit code 2, one line that names the culprit, nothing else changed",
+        "odd inputs accepted": "the right result, checked another way",
     }
     wrong = {case.name: failed[case.name] for case in cases if case.name in failed}
     return Finding(what, f"{len(cases) - len(wrong)} of {len(cases)}", promises[what], not wrong, {"failed": wrong})

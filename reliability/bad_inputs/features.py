@@ -1,4 +1,4 @@
-"""Own features and their labels, and anchors in files."""
+"""Features with their labels, and anchors in files."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""Small good things of every kind, for cases to copy and to spoil."""
+"""Small good inputs of every kind, for cases to copy and damage."""
 
 import shutil
 from collections.abc import Callable
@@ -26,14 +26,14 @@ OF_FEATURES = {
 
 @dataclass(frozen=True)
 class Good:
-    """What lies in `folder`.
+    """The contents of `folder`.
 
-    images: 12 of noise in each of the class folders a and b.
-    run: a model of 4 and 20 bits, trained on them for a moment.
-    index: of the images, by that model.
-    shards: the images encoded, 10 to a shard.
-    features: 24 rows of 8 numbers, of two classes.
-    feature_run: a model of 4 and 20 bits, trained on them for 3 epochs with a checkpoint after each.
+    images: 12 noise images in each of the class folders a and b.
+    run: a 4 and 20 bit model, briefly trained on them.
+    index: index of the images, with that model.
+    shards: the encoded images, 10 per shard.
+    features: 24 rows of 8 numbers, in two classes.
+    feature_run: a 4 and 20 bit model, trained on them for 3 epochs with a checkpoint after each.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Good:
 
     @property
     def image(self) -> Path:
-        """One of them."""
+        """One of the images."""
         return self.images / "a" / "0.png"
 
     @property
@@ -69,7 +69,7 @@ class Good:
 
 
 def make_good(folder: Path) -> Good:
-    """Make all of it, in a few seconds."""
+    """Create everything, in a few seconds."""
     good = Good(folder)
     write_images(good.images)
     write_features(good.features)
@@ -87,7 +87,7 @@ def make_good(folder: Path) -> Good:
 
 
 def quietly(*actions: Callable[[], object]) -> None:
-    """Call these and drop what they print."""
+    """Call these and discard their output."""
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         for action in actions:
             action()
@@ -115,7 +115,7 @@ def write_features(folder: Path) -> None:
 
 
 def copied(source: Path, folder: Path) -> Path:
-    """A copy of a file or folder of the same name in this folder."""
+    """A copy of a file or folder, with the same name, in this folder."""
     target = folder / source.name
     if source.is_dir():
         shutil.copytree(source, target)

@@ -43,12 +43,12 @@ def _png(width: int, height: int, data: bytes) -> bytes:
 
 
 def _with_chunk(chunk: bytes) -> bytes:
-    """A PNG file with one chunk more, behind its header."""
+    """A PNG file with one additional chunk after its header."""
     return _WHOLE["PNG"][:33] + chunk + _WHOLE["PNG"][33:]
 
 
 def _with_segment(segment: bytes) -> bytes:
-    """A JPEG file with one segment more, before its others."""
+    """A JPEG file with one additional segment before its others."""
     return _WHOLE["JPEG"][:2] + segment + _WHOLE["JPEG"][2:]
 
 
@@ -113,7 +113,7 @@ _SMALL = ("--lengths", "4", "--batch-size", "4", "--cache-gb", "0", "--workers",
 
 
 def _in_folder(write: Callable[[Path], object]) -> Make:
-    """A folder that `write` fills, to be indexed."""
+    """A folder filled by `write`, to be indexed."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         (here / "images").mkdir()
@@ -145,7 +145,7 @@ def _named(kind: str, name: str) -> Case:
 
 
 def _leaves_out(name: str, spoil: Callable[[Path], object]) -> Case:
-    """A folder with one image and something that is none."""
+    """A folder with one image and something that is not an image."""
 
     def write(folder: Path) -> None:
         noise(1).save(folder / "1.png")
@@ -159,12 +159,12 @@ def _leaves_out(name: str, spoil: Callable[[Path], object]) -> Case:
 
 def _rotated() -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     return encoded(noise(3, 16), "PNG", exif=exif)
 
 
 def _cmyk() -> tuple[bytes, Image.Image]:
-    """A CMYK file, and what it shows by the formula (255 - ink) (255 - black) / 255, on inks of 0 or 255."""
+    """A CMYK file, and its content by the formula (255 - ink) (255 - black) / 255, for inks of 0 or 255."""
     inks = np.random.default_rng(5).integers(0, 2, (16, 16, 4)).astype(np.float64) * 255
     shown = (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255
     content = encoded(Image.fromarray(inks.astype(np.uint8), "CMYK"), "TIFF")
@@ -183,7 +183,7 @@ def _animated() -> tuple[bytes, Image.Image]:
 
 
 def _transparent() -> tuple[bytes, Image.Image]:
-    """Half of it without opacity, which shows as white."""
+    """An image that is half transparent, which shows as white."""
     pixels = np.asarray(noise(10, 16))
     opacity = np.full((16, 16, 1), 255, np.uint8)
     opacity[:8] = 0
@@ -192,7 +192,7 @@ def _transparent() -> tuple[bytes, Image.Image]:
 
 
 def _negative() -> tuple[bytes, Image.Image]:
-    """Gray of 16 bits in which 0 is white."""
+    """16-bit gray in which 0 is white."""
     gray = np.random.default_rng(11).integers(0, 256, (16, 16))
     content = encoded(Image.fromarray((65_535 - gray * 257).astype(np.uint16)), "TIFF")
     kind = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
@@ -201,7 +201,7 @@ def _negative() -> tuple[bytes, Image.Image]:
 
 
 def _one_transparent_gray() -> tuple[bytes, Image.Image]:
-    """Gray of 16 bits, one value of which shows as white."""
+    """16-bit gray with one transparent value, which shows as white."""
     gray = np.arange(256).reshape(16, 16)
     content = encoded(Image.fromarray((gray * 257).astype(np.uint16)), "PNG", transparency=9 * 257)
     gray[gray == 9] = 255
@@ -218,7 +218,7 @@ def _other_formats(folder: Path) -> None:
 
 
 def _emptied(*flags: str) -> Make:
-    """A folder whose images are gone since it was indexed, as where a disk is not mounted."""
+    """A folder whose images have disappeared since it was indexed, as when a disk is not mounted."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         folder = copied(good.images, here)

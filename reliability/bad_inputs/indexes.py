@@ -1,4 +1,4 @@
-"""Index files, most of them with a checksum that is right: it is no secret."""
+"""Index files, most of them with a correct checksum, since it is not a secret."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def _updated(spoil: Spoil) -> Make:
 
 
 def _written(bits: int | None = None, about: Any = None, **arrays: Any) -> Spoil:
-    """The same index with other parts; an array may be given as a function of the one there is."""
+    """The same index with other parts; an array may be given as a function of the existing one."""
 
     def spoil(path: Path) -> None:
         whole = read_index(path, verify=False)
@@ -50,7 +50,7 @@ def _written(bits: int | None = None, about: Any = None, **arrays: Any) -> Spoil
 
 
 def _header(name: str, **values: Any) -> Spoil:
-    """Other values in the header's entry of an array, or, of «__metadata__», of the file."""
+    """Other values in the header's entry for an array or, for «__metadata__», for the file."""
 
     def spoil(path: Path) -> None:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Lists of images, and the names of classes beside them."""
+"""Lists of images, and the class names next to them."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ _TRAIN, _TEST = _lines(range(16)), _lines(range(16, 24))
 
 
 def _files(**files: str | bytes | None) -> Make:
-    """Lists that are good but for those that are given; None is no file."""
+    """Lists that are good except for those given; None for no file."""
 
     def make(here: Path, _: Good) -> list[str | Path]:
         write_images(here / "data")
@@ -48,7 +48,7 @@ def _is_read_as(numbers: range) -> Case:
 
 
 def _called(here: Path, _: Good, __: str) -> bool:
-    """The lists of queries and of the gallery are read under the names that KALAHash's data has."""
+    """The query and gallery lists are read under the names used in KALAHash's data."""
     split = json.loads((here / "out" / "split.json").read_text())
     return len(split["query"]) == 8 and len(split["gallery"]) == 16
 

@@ -1,4 +1,4 @@
-"""Folders that training left: models, their settings, splits and scores."""
+"""Folders written by training: models, their settings, splits and scores."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .spoiling import DEEP, LARGE_NUMBER, NO_FORMATS, Spoil, Trap, absent, cut, 
 
 
 def spoilt(name: str, spoil: Spoil, *command: str) -> Make:
-    """A copy of the run on features in which one file is spoilt; the command is `eval` unless another is given."""
+    """A copy of the run on features with one damaged file; the command is `eval` unless another is given."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         run = copied(good.feature_run, here)
@@ -28,7 +28,7 @@ def spoilt(name: str, spoil: Spoil, *command: str) -> Make:
 
 
 def tensors(change: Callable[[dict[str, Tensor]], object]) -> Spoil:
-    """Other tensors in a safetensors file, which then has no checksum; that beside a model's is made to fit."""
+    """Other tensors in a safetensors file, without its checksum; a checksum next to a model's is updated."""
 
     def spoil(path: Path) -> None:
         state = load_file(path)
@@ -41,7 +41,7 @@ def tensors(change: Callable[[dict[str, Tensor]], object]) -> Spoil:
 
 
 def pickled(path: Path) -> None:
-    """A file as torch writes it, which runs a command when it is unpickled."""
+    """A file as torch writes it, which runs a command when unpickled."""
     torch.save({"anchors": Trap()}, path)
 
 
@@ -60,7 +60,7 @@ _JSON = {
     "cut short": '{"a": ',
 }
 _SPECS: dict[str, tuple[dict[str, Any], str]] = {
-    "of another version": ({"version": 9}, "is of version 9, known is 4"),
+    "of another version": ({"version": 9}, "has version 9, expected 4"),
     "of another format": ({"format": "other"}, "format"),
     "with a word too many": ({"color": "red"}, "color"),
     "of no lengths": ({"lengths": []}, "lengths"),
@@ -70,14 +70,14 @@ _SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "of a negative number of blocks": ({"adapt_blocks": -1}, "adapt_blocks"),
     "of blocks that there are not": ({"adapter": "lora", "adapt_blocks": 10**9}, "adapt"),
     "of a strength that is no number": ({"adapter_scale": float("nan")}, "adapter_scale"),
-    "of more classes than anchors": ({"class_names": ["a", "b", "c"]}, "class_names: 3 names of 2 classes"),
+    "of more classes than anchors": ({"class_names": ["a", "b", "c"]}, "class_names: 3 names for 2 classes"),
     "of other lengths": ({"lengths": [4, 24]}, "expected (24,)"),
     "of another head": ({"head": "flt"}, "did you mean 'flat'"),
     "of another backbone": ({"backbone": "tiny"}, "fingerprint"),
     "of no such backbone": ({"backbone": "features:many"}, "features:many"),
     "of a backbone of a trillion numbers": ({"backbone": f"features:{10**12}"}, "features"),
-    "of a version of 5,000 digits": ({"version": LARGE_NUMBER}, "is of version 999"),
-    "of other weights": ({"weights_sha256": "0" * 64}, "model.safetensors beside it are not of one model"),
+    "of a version of 5,000 digits": ({"version": LARGE_NUMBER}, "has version 999"),
+    "of other weights": ({"weights_sha256": "0" * 64}, "model.safetensors belong to different models"),
     "of weights without a checksum": ({"weights_sha256": None}, "weights_sha256"),
     "of a checksum that is none": ({"weights_sha256": "0"}, "weights_sha256"),
     "of other weights of the backbone": ({"fingerprint": "0" * 32}, "0" * 32),
@@ -122,7 +122,7 @@ _CONFIGS: dict[str, tuple[Spoil, str]] = {
 
 
 def _whole(name: str) -> list[Case]:
-    """What is no JSON, or of another form, in place of a file."""
+    """Content that is not JSON, or has another form, instead of a file."""
     return [refused(f"{name} that is {what}", spoilt(name, replaced(content)), name) for what, content in _JSON.items()]
 
 

@@ -49,7 +49,7 @@ _NO_CONFIG: dict[str, tuple[str | bytes, str]] = {
     "no such loss with HSWD": ("loss: kido-hswd\n", "did you mean 'kiddo-hswd'"),
     "a rate that drops twice at once": ("lr_drops: [5, 5]\n", "[5, 5]"),
     "no settings for so many shots": ("shots: 3\nby_shots: {1: {rank: 2}}\n", "not for 3"),
-    "settings of some shots alone": ("by_shots: {1: {rank: 2}, 4: {lr: 1}}\n", "some of 1, 4 shots alone"),
+    "settings of some shots alone": ("by_shots: {1: {rank: 2}, 4: {lr: 1}}\n", "only for some of 1, 4 shots"),
     "no such anchors": ("anchors: tinny\n", "'tinny'"),
     "prompts without a place for the name": ("prompts: [a photo]\n", "'a photo'"),
     "lists that grow without bound": (_BOMB.replace("a0:", "lengths:", 1), "x.yaml"),

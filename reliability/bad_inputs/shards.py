@@ -1,4 +1,4 @@
-"""Folders that `nestkala encode` wrote."""
+"""Folders written by `nestkala encode`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from .spoiling import DEEP, NO_FORMATS, Spoil, absent, cut, edited, flipped, rep
 
 
 def _indexed(name: str, spoil: Spoil) -> Make:
-    """An index is to be made of a copy in which one file is spoilt."""
+    """Create an index from a copy with one damaged file."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         shards = copied(good.shards, here)
@@ -22,7 +22,7 @@ def _indexed(name: str, spoil: Spoil) -> Make:
 
 
 def _gone_on(spoil: Callable[[Path], object], size: str = "10") -> Make:
-    """The encoding is to go on in a spoilt copy, of which a shard is missing."""
+    """Continue encoding in a damaged copy with a missing shard."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         shards = copied(good.shards, here)
@@ -34,7 +34,7 @@ def _gone_on(spoil: Callable[[Path], object], size: str = "10") -> Make:
 
 
 def _listing(line: str) -> Callable[[Path], object]:
-    """Another line for the 15th image, which is of the second shard."""
+    """Another line for the 15th image, which is in the second shard."""
 
     def spoil(folder: Path) -> None:
         lines = (folder / "images.jsonl").read_text().splitlines()

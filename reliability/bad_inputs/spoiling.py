@@ -1,4 +1,4 @@
-"""Ways to spoil a file."""
+"""Ways to damage a file."""
 
 import json
 import os
@@ -11,22 +11,22 @@ Spoil = Callable[[Path], object]
 
 
 def replaced(content: bytes | str) -> Spoil:
-    """Something else in its place."""
+    """Replace the content."""
     return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def cut(size: int) -> Spoil:
-    """Only its first bytes; of a negative number, all but the last."""
+    """Keep only the first bytes; if `size` is negative, all but the last."""
     return lambda path: path.write_bytes(path.read_bytes()[:size])
 
 
 def absent(path: Path) -> None:
-    """No file at all."""
+    """Delete the file."""
     path.unlink()
 
 
 def flipped(place: int) -> Spoil:
-    """One bit of one byte turned."""
+    """Flip one bit of one byte."""
 
     def spoil(path: Path) -> None:
         content = bytearray(path.read_bytes())
@@ -37,12 +37,12 @@ def flipped(place: int) -> Spoil:
 
 
 def edited(**values: Any) -> Spoil:
-    """Other values in a JSON file."""
+    """Change values in a JSON file."""
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 class Trap:
-    """What runs a command when it is unpickled."""
+    """Runs a command when unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch unpickled",)

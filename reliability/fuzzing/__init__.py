@@ -1,4 +1,4 @@
-"""Loaders against files that are spoilt at random: `python -m reliability.fuzzing --seconds 300 --seed 0`."""
+"""Loaders given randomly damaged files: `python -m reliability.fuzzing --seconds 300 --seed 0`."""
 
 from .harness import run
 

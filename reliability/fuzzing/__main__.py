@@ -1,4 +1,4 @@
-"""`python -m reliability.fuzzing`: findings as they come, one a line of JSON, and in the end how much was tried."""
+"""`python -m reliability.fuzzing`: prints findings as lines of JSON, and finally the number of trials."""
 
 import json
 import logging
@@ -13,21 +13,21 @@ from .harness import fuzz
 
 @dataclass(frozen=True)
 class Fuzzing:
-    """Spoil files at random and see what the loaders do."""
+    """Damage files at random and watch the loaders."""
 
     seconds: float = 60
-    """in all"""
+    """seconds in total"""
     seed: int = 0
-    """of the files"""
+    """seed for the files"""
     folder: Path | None = None
-    """to work in, empty; the last file that was tried stays there. By default a temporary one"""
+    """empty working folder; keeps the last file that was tried. By default a temporary one"""
     only: tuple[str, ...] = ()
     """names of loaders; by default all"""
 
 
 def main(given: Fuzzing) -> None:
     """Fuzz and print."""
-    logging.disable()  # the token cache warns of every damaged file
+    logging.disable()  # the token cache warns about every damaged file
     with TemporaryDirectory() as temporary:
         for line in fuzz(given.seconds, given.seed, given.folder or Path(temporary), given.only):
             print(json.dumps(line), flush=True)

@@ -1,7 +1,7 @@
-"""Tries the loaders one after the other, and tells what they did not bear.
+"""Tries the loaders one after another and reports what they did not handle.
 
-A loader may succeed, or raise NestKALAError or OSError. All else is a finding: another error, a trial of more than
-`MOST_SECONDS`, memory beyond `MOST_BYTES`, or the end of the process.
+A loader may succeed, or raise NestKALAError or OSError. Everything else is a finding: another error, a trial of more
+than `MOST_SECONDS`, memory beyond `MOST_BYTES`, or the end of the process.
 """
 
 import json
@@ -36,24 +36,24 @@ class TooSlow(BaseException):
 
 
 def fuzz(seconds: float, seed: int, folder: Path, names: tuple[str, ...] = ()) -> Iterator[dict[str, object]]:
-    """Spoil files and read them, in this process.
+    """Damage files and read them, in this process.
 
     Args:
-        seconds: in all, shared alike among the loaders, once each has read its valid files.
-        seed: which with the number of a trial makes its file.
-        folder: to work in, empty.
-        names: of the loaders; by default all.
+        seconds: total time, divided among the loaders, after each has read its valid files.
+        seed: determines each file, together with the number of the trial.
+        folder: empty working folder.
+        names: names of the loaders; all by default.
 
     Yields:
-        A finding at a time, {"target", "trial", "what", "content" in hexadecimal digits}, one of a kind; in the end
-        {"trials": {target: how many}}.
+        One finding at a time, {"target", "trial", "what", "content" in hex digits}, one per kind; finally
+        {"trials": {target: number}}.
     """
     targets = [
         target for target in make_targets(make_good(folder / "good"), folder) if not names or target.name in names
     ]
     trials, spent = dict.fromkeys((target.name for target in targets), 0), [0.0] * len(targets)
     found = set[tuple[str, str]]()
-    for target in targets:  # what a loader imports and compiles at its first use is no fault of a spoilt file
+    for target in targets:  # imports and compilation on first use do not count
         for content in target.seeds:
             target.path.write_bytes(content)
             target.load()
@@ -76,7 +76,7 @@ def fuzz(seconds: float, seed: int, folder: Path, names: tuple[str, ...] = ()) -
 
 
 def run(seconds: float = 60, seed: int = 0) -> list[Finding]:
-    """Fuzz in a process of its own, so that its end is a finding, too."""
+    """Fuzz in a separate process, so that a crash is a finding too."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "reliability.fuzzing", "--seconds", str(seconds), "--seed", str(seed)]
         done = subprocess.run([*command, "--folder", folder], capture_output=True, text=True)
@@ -91,7 +91,7 @@ def run(seconds: float = 60, seed: int = 0) -> list[Finding]:
 
 
 def came_of(load: Callable[[], object]) -> str:
-    """What was not allowed, with the place in our code; an empty string where all was well."""
+    """What was not allowed, with its place in our code; an empty string if nothing."""
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
     try:
         load()
@@ -110,7 +110,7 @@ def came_of(load: Callable[[], object]) -> str:
 
 @contextmanager
 def bounds() -> Iterator[None]:
-    """Within this context a trial that is too slow is stopped, and memory beyond the bound is refused."""
+    """Within this context, slow trials are stopped, and memory beyond the limit is refused."""
 
     def stop(_: int, __: FrameType | None) -> None:
         raise TooSlow

@@ -1,4 +1,4 @@
-"""Valid files made invalid at random."""
+"""Random damage to valid files."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ _MOST = 2**20
 
 
 def mutated(content: bytes, others: Sequence[bytes], rng: np.random.Generator) -> bytes:
-    """One to four changes to a file; pieces of `others` may come into it."""
+    """One to four changes to a file; pieces of `others` may be inserted."""
     for _ in range(rng.integers(1, 5)):
         change = _CHANGES[rng.integers(len(_CHANGES))]
         content = change(content, others, rng)[:_MOST]
@@ -53,7 +53,7 @@ def _splice(content: bytes, others: Sequence[bytes], rng: np.random.Generator) -
 
 
 def _other_number(content: bytes, _: Sequence[bytes], rng: np.random.Generator) -> bytes:
-    """Another number in the text that a file is, or in the JSON that a safetensors file begins with."""
+    """Another number in a text file, or in the JSON header of a safetensors file."""
     size = int.from_bytes(content[:8], "little")
     if not 8 + size <= len(content):
         return _renumbered(content, rng)

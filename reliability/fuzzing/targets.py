@@ -1,4 +1,4 @@
-"""What reads files from elsewhere, each with valid ones to begin with."""
+"""Loaders of untrusted files, each with valid files to start from."""
 
 import json
 import os
@@ -45,10 +45,10 @@ class Target:
     """A loader.
 
     Attributes:
-        name: of what it reads.
+        name: name of its input.
         seeds: valid contents.
-        path: where a content is written before each trial.
-        load: reads it.
+        path: path that contents are written to before each trial.
+        load: reads the file.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Target:
 
 
 def make_targets(good: Good, folder: Path) -> list[Target]:
-    """All of them; each spoils files of its own below `folder`."""
+    """All loaders; each damages its own files below `folder`."""
     return [
         _images(folder / "image"),
         *_indexes(good, folder / "index"),
@@ -113,7 +113,7 @@ def _indexes(good: Good, path: Path) -> list[Target]:
 
 
 def _models(good: Good, folder: Path) -> list[Target]:
-    """Weights are spoilt beside a model.json of version 3, which has no checksum of them: or that alone would tell."""
+    """Weights are damaged next to a model.json of version 3, without their checksum, which would catch everything."""
     run = copied(good.feature_run, _made(folder))
     earlier = copied(good.feature_run, _made(folder / "earlier"))
     said = json.loads((earlier / "model.json").read_text(encoding="utf-8"))

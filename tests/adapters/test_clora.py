@@ -304,7 +304,7 @@ def test_rank_is_at_most_the_number_of_classes(rank, good):
 
 def test_as_many_adapters_as_adapted_blocks_are_needed():
     adapter = CLoRA(WIDTH, 1, num_prefix_tokens=3)
-    with pytest.raises(NestKALAError, match="an adapter of 1 blocks does not fit a tail of 2"):
+    with pytest.raises(NestKALAError, match="the adapter has 1 blocks, but the tail has 2"):
         HashModel(timm_tower(2), torch.randn(CLASSES, TEXT_WIDTH), (4,), adapter)
 
 

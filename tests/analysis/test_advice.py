@@ -66,8 +66,8 @@ def test_the_shortest_that_suffices_or_the_best_within_bounds(bounds: dict[str, 
     [
         ({"min_map": 0.8}, "reaches a tie-aware mAP of 0.8: the best is 0.6200, at 32 bits"),
         ({"min_map": 0.55, "max_bytes": 1}, "reaches a tie-aware mAP of 0.55: the best is 0.5000, at 8 bits"),
-        ({"max_ms": 0.01}, r"no length is within the bounds: .* the quickest 0.100 ms \(1 bits\)"),
-        ({"max_bytes": 0}, "no length is within the bounds"),
+        ({"max_ms": 0.01}, r"no length is within the limits: .* the fastest 0.100 ms \(1 bits\)"),
+        ({"max_bytes": 0}, "no length is within the limits"),
     ],
 )
 def test_what_no_length_can_do_is_said(bounds: dict[str, float], said: str) -> None:
@@ -93,7 +93,7 @@ def test_the_command_shows_marks_and_draws(
 
 def test_mistakes_are_told(noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["advise", str(tmp_path)]) == 2
-    assert "is no run folder: there is no config.yaml" in capsys.readouterr().err
+    assert "is not a run folder: it contains no config.yaml" in capsys.readouterr().err
     assert main(["advise", str(noise_model), "--plot", str(tmp_path / "plot.xyz")]) == 2
     assert "plot.xyz: say a file that ends in .png or .svg" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

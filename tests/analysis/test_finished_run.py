@@ -168,7 +168,7 @@ def test_where_training_searched_learned_codes_it_is_told(
     learned = {"loss": "adsh", "gallery": "labeled", "head_init": "random"}
     run = train(Config(data=images, output=tmp_path / "run", **learned, **small))
     assert main(["eval", str(run), "--json"]) == 0
-    assert "searched codes that it learned for the gallery; here the network makes them" in caplog.text
+    assert "searched learned codes for the gallery; here they come from the network" in caplog.text
     caplog.clear()
     assert main(["eval", str(noise_model), "--json"]) == 0
     assert not caplog.text
@@ -188,4 +188,4 @@ def test_lengths_that_there_are_not_are_told_before_anything_is_encoded(
 
 def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(tmp_path)]) == 2
-    assert "is no run folder: there is no config.yaml" in capsys.readouterr().err
+    assert "is not a run folder: it contains no config.yaml" in capsys.readouterr().err

@@ -297,7 +297,9 @@ def test_class_names_lie_near_their_rows_of_the_classifier(network, backbone):
 
 
 def test_prompts_are_refused(photographs, tmp_path):
-    with pytest.raises(NestKALAError, match=r"photo takes no prompts: set adapter clora, lora, biases, full or none"):
+    with pytest.raises(
+        NestKALAError, match=r"photo does not support prompts: set adapter to clora, lora, biases, full or none"
+    ):
         train(Config(data=str(photographs), output=tmp_path / "run", queries=4, shots=4, epochs=1, adapter="prompts"))
     assert not (tmp_path / "run").exists()
 

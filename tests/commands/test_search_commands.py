@@ -190,7 +190,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "INDEX", "--text", "a dog", "--rescore"], "leave it out with --text"),
         (["search", "INDEX", "PHOTOS/0.png", "--radius", "2", "-k", "5"], "leave out --k, --shortlist and --rescore"),
         (["search", "INDEX", "PHOTOS/0.png", "--shortlist", "50"], "say how many with --bits"),
-        (["classify", "PHOTOS", "PHOTOS/0.png"], "photos holds no trained model: there is no model.json"),
+        (["classify", "PHOTOS", "PHOTOS/0.png"], "photos contains no trained model: there is no model.json"),
         (["classify", "MODEL", "PHOTOS/absent.png"], "cannot read image"),
         (["index", "PHOTOS/empty", "new.index"], "holds no images: there is nothing to fit codes to"),
         (["index", "PHOTOS/sub", "INDEX"], "is an index of"),

@@ -144,7 +144,7 @@ def test_backbone_and_data_must_be_a_pair(folder: Folder, changes: dict[str, obj
         ({"backbone": "features:0"}, "needs the features' width"),
         ({"backbone": "features:wide"}, "needs the features' width"),
         ({"adapter": "clora"}, "set adapter to none"),
-        ({"on_broken": "skip"}, "on_broken error"),
+        ({"on_broken": "skip"}, "on_broken to error"),
         ({"anchors": "text"}, "has no text tower"),
     ],
 )
@@ -156,7 +156,7 @@ def test_settings_that_make_no_sense_without_a_backbone(tmp_path: Path, changes:
 def test_a_number_that_is_not_finite_stops_by_row(folder: Folder) -> None:
     features, _ = drawn()
     features[17, 3] = np.nan
-    with pytest.raises(NestKALAError, match="row 17 holds numbers that are not finite"):
+    with pytest.raises(NestKALAError, match="row 17 contains numbers that are not finite"):
         train(settings(folder(features)))
     AcceleratorState._reset_state()
 
@@ -166,5 +166,5 @@ def test_features_of_another_width_are_not_encoded(folder: Folder) -> None:
     AcceleratorState._reset_state()
     with pytest.raises(NestKALAError, match=f"number 0 has 5 numbers, but features:{WIDTH} takes {WIDTH}"):
         hasher.encode(np.zeros((2, 5)))
-    with pytest.raises(NestKALAError, match="no row of float32 numbers"):
+    with pytest.raises(NestKALAError, match="not a row of float32 numbers"):
         hasher.encode(b"abc")

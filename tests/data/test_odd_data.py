@@ -100,4 +100,4 @@ def test_a_feature_that_no_float_holds_is_named(
     features = np.zeros((NUM, WIDTH))
     features[:, 1] = wrong
     assert run(tmp_path, ONE_EACH, features=features) == 2
-    assert "holds numbers that are not finite" in capsys.readouterr().err
+    assert "contains numbers that are not finite" in capsys.readouterr().err

@@ -307,7 +307,7 @@ def published(**changes: object) -> dict[str, object]:
         (b"\xff\xfe\x00", "is not JSON"),
         ([], 'lacks "format": "nestkala-split"'),
         ({"train": []}, 'lacks "format"'),
-        (published(version=2), "is of version 2, known is 1"),
+        (published(version=2), "has version 2, expected 1"),
         (published(query=None), "no list of image names under 'query'"),
         (published(gallery=[1, 2]), "no list of image names under 'gallery'"),
         (published(gallery=[]), "empty gallery part"),

@@ -127,8 +127,8 @@ def test_one_code_for_all_finds_by_chance() -> None:
 @pytest.mark.parametrize(
     ("originals", "said"),
     [
-        ([0, 4], "got place 4, and the gallery has 4 images"),
-        ([-1, 0], "got place -1"),
+        ([0, 4], "got position 4, but the gallery has 4 images"),
+        ([-1, 0], "got position -1"),
         ([0], "need the positions of 2 images"),
         ([0.0, 1.0], "got float64"),
     ],

@@ -276,8 +276,8 @@ def test_what_is_left_out_or_changed_is_said_in_both_texts(tmp_path: Path) -> No
     write(grid, {"frozen": [0.1, 0.2], "nested": [0.2, 0.3]})
     page, latex, scores = write_output(grid, tmp_path, ["epochs 5"], ["NUS-WIDE"])
     told = (
-        "Backbone tiny; mean {} standard deviation of 2 seeds. Changed from the file: epochs 5. Left out, as the data "
-        "was not there: NUS-WIDE."
+        "Backbone tiny; mean {} standard deviation over 2 seeds. Changed from the file: epochs 5. "
+        "Skipped because the data was missing: NUS-WIDE."
     )
     assert told.format("±") in page.read_text()
     captions = re.findall(r"\\caption\{(.*)\}", latex.read_text())

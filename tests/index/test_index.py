@@ -367,7 +367,7 @@ def test_a_foreign_file_is_no_index(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_of_a_later_version_and_one_that_is_not_there(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes().replace(b'"version":"1"', b'"version":"9"'))
-    with pytest.raises(NestKALAError, match="is of version 9, known is 2"):
+    with pytest.raises(NestKALAError, match="has version 9, expected 2"):
         PrefixIndex.load(saved)
     with pytest.raises(NestKALAError, match=r"cannot read index .*absent"):
         PrefixIndex.load(saved.with_name("absent"))

@@ -241,7 +241,7 @@ def test_what_can_be_wrong_with_an_address_is_told_in_one_line(
         f"{server}/absent": 'database "absent" does not exist',
         f"{server}/latin": "must be encoded in UTF8, not LATIN1",
         f"{server}/postgres#other": "the table other .* is no index of NestKALA",
-        f"{server}/postgres#newer": "is of version 9, known is 1: a newer NestKALA wrote it",
+        f"{server}/postgres#newer": "has version 9, expected 1: it was written by a newer NestKALA",
         f"{server}/postgres#no table": "the table behind # must be a name of letters",
         f"{server}/postgres#{'a' * 64}": "at most 63",
         "postgresql://me:top#secret@host/db": "write a # in a password as %23",

@@ -323,7 +323,7 @@ def test_targets_of_another_row_number_are_an_error(cls):
     targets, h = training_set(), random_h()
     loss = make(cls, targets)
     for wrong in (targets[INDICES[1:]], targets[INDICES[:1]]):
-        with pytest.raises(ValueError, match=f"h has 6 rows, but targets have {len(wrong)}"):
+        with pytest.raises(ValueError, match=f"6 rows of h do not fit {len(wrong)} rows of targets"):
             loss(h, wrong, INDICES)
 
 

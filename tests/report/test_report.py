@@ -343,7 +343,7 @@ def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "index.html").write_text("my site")
     for arguments, told in (
         ([], "name a run folder"),
-        ([str(tmp_path)], "is no run folder: there is no config.yaml"),
+        ([str(tmp_path)], "is not a run folder: it contains no config.yaml"),
         ([str(run), "--lengths", "13"], "1 to 12"),
         ([str(run), "--output", str(tmp_path)], "holds a page that is not a report"),
     ):

@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_refused(
         (out / "encoding.json").write_text(json.dumps(wrong))
         assert "does not hold encoded images" in refused("index", out, tmp_path / "photos.index")
     (out / "encoding.json").write_text(json.dumps(plan | {"version": 2}))
-    assert "is of version 2, known is 1" in refused("index", out, tmp_path / "photos.index")
+    assert "has version 2, expected 1" in refused("index", out, tmp_path / "photos.index")
     assert not (tmp_path / "photos.index").exists()
 
 

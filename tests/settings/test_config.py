@@ -440,8 +440,8 @@ def test_shots_that_a_file_has_no_settings_for_are_refused(shots: str, capsys: p
         ("by_shots: 3", "by_shots must map numbers of shots to settings"),
         ("by_shots: {}", "by_shots must map numbers of shots to settings"),
         ("by_shots: {1: 3}", "by_shots must map numbers of shots to settings"),
-        ("by_shots: {one: {rank: 2}}", "by_shots has 'one', which is no number of shots"),
-        ("by_shots: {-1: {rank: 2}}", "by_shots has -1, which is no number of shots"),
+        ("by_shots: {one: {rank: 2}}", "by_shots has 'one', which is not a number of shots"),
+        ("by_shots: {-1: {rank: 2}}", "by_shots has -1, which is not a number of shots"),
         ("by_shots: {1: {rank: 2}, 4: {lr: 1}}", "by_shots sets '(lr|rank)' only for some of 1, 4 shots"),
         ("rank: 3\nby_shots: {1: {rank: 2}}", "'rank' is set for all shots, and again in by_shots"),
         ("by_shots: {1: {shots: 2}}", "'shots' is set for all shots, and again in by_shots"),
@@ -638,7 +638,7 @@ def test_what_depends_on_shots_may_stand_in_groups(yaml_file: Callable[[str], Pa
     text = "start: {head_init: random}\nby_shots: {1: {model: {rank: 2}}, 4: {model: {rank: 3}}}"
     assert [load_config(str(yaml_file(text)), shots).rank for shots in (1, 4)] == [2, 3]
     odd = "by_shots: {1: {model: {rank: 2}}, 4: {training: {lr: 1}}}"
-    assert "for some of 1, 4 shots alone" in refusal(lambda: load_config(str(yaml_file(odd))))
+    assert "only for some of 1, 4 shots" in refusal(lambda: load_config(str(yaml_file(odd))))
 
 
 @pytest.mark.parametrize(

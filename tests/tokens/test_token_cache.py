@@ -462,5 +462,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("NESTKALA_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", nobody)
-    with pytest.raises(NestKALAError, match="no home to keep tokens in: set NESTKALA_CACHE to a folder"):
+    with pytest.raises(
+        NestKALAError, match="there is no home folder to keep tokens in: set NESTKALA_CACHE to a folder"
+    ):
         default_folder()

@@ -64,7 +64,7 @@ def test_prompts_say_the_word_for_a_class_where_there_is_one(
     class_anchors(settings(class_words={"owls": "x"}, prompts=("a {}",)), backbone, CLASSES, seed=0)
     assert heard[3:] == ["a cat", "a traffic light", "a owl"]
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said == "class_words: there is no class 'owls' here; did you mean 'owl'?"
+    assert said == "class_words: there is no class 'owls'; did you mean 'owl'?"
 
 
 @pytest.mark.parametrize(("num_classes", "width"), [(1, 7), (10, 384), (7, 7)])

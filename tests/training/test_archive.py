@@ -133,7 +133,7 @@ def test_nothing_was_scored_is_said_by_all_that_would_show_scores(
     assert "no mAP: there are no queries (--queries N draws N of the labeled images)" in shown
     for command in ("eval", "advise", "report"):
         assert main([command, str(run)]) == 2
-        assert capsys.readouterr().err == f"error: {run} has no queries to be scored with: it was trained without any\n"
+        assert capsys.readouterr().err == f"error: {run} cannot be scored: it was trained without queries\n"
 
 
 def test_queries_that_are_asked_for_search_the_other_labeled_images(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_broken_images_of_the_archive_are_left_out_and_counted(
         for cache in (0, 1):
             output = tmp_path / f"{on_broken} {cache}"
             runs.append(train(settings(output, archive=tmp_path / "photos", on_broken=on_broken, cache_gb=cache)))
-            assert "left out 2 unreadable images of the archive, first 'archive//" in capsys.readouterr().out
+            assert "skipped 2 unreadable images of the archive, the first is 'archive//" in capsys.readouterr().out
             assert sorted(metrics_of(runs[-1])["broken_images"]) == ["archive//1/b.jpg", "archive//a.png"]  # type: ignore[call-overload]
     states = [load_file(folder / "model.safetensors") for folder in runs]
     assert all(torch.equal(states[0][key], state[key]) for state in states for key in state)
@@ -251,7 +251,7 @@ def test_an_archive_of_nothing_but_broken_images_is_an_error(tmp_path: Path) -> 
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(
-        NestKALAError, match=r"none of the 3 images of the archive can be read, the first is 'archive//"
+        NestKALAError, match=r"none of the 3 images of the archive can be read; the first is 'archive//"
     ):
         train(settings(tmp_path / "run", archive=tmp_path))
 

@@ -211,10 +211,10 @@ def test_garbage_is_refused_by_name(path: Path) -> None:
     [
         (None, "is not a NestKALA checkpoint"),
         ({"format": "pt"}, "is not a NestKALA checkpoint"),
-        ({"format": "nestkala-checkpoint"}, "is of version None, known is 3"),
+        ({"format": "nestkala-checkpoint"}, "has version None, expected 3"),
         (
             {"format": "nestkala-checkpoint", "version": "2", "epoch": "1", "seconds": "1.0"},
-            "is of version 2, known is 3: nestkala train --config ",
+            "has version 2, expected 3: nestkala train --config ",
         ),
     ],
 )

@@ -631,7 +631,7 @@ def test_what_it_cannot_start_from_is_told_in_a_line() -> None:
     assert "widths are 33 and 32: use --head-init random" in refused(before(normal(6, WIDTH + 1)), images)
     spoilt = images.clone()
     spoilt[7, 3] = torch.nan
-    assert "finite features, and those of 1 images are not" in refused(before(anchors), spoilt)
+    assert "finite features, but those of 1 images are not" in refused(before(anchors), spoilt)
     few, targets = images[:5], torch.eye(6)[:5]
     assert "without texts every class needs a labeled image, but class number 5 has none" in refused(
         before(anchors), images, few, targets, head_init="labels"

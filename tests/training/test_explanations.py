@@ -258,7 +258,7 @@ def test_a_file_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_folder_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # the superuser may write everywhere
-    with pytest.raises(NestKALAError, match="may not be written to"):
+    with pytest.raises(NestKALAError, match="is not writable"):
         check_writable(tmp_path / "new" / "file.txt")
 
 

@@ -45,7 +45,7 @@ def test_a_precision_that_is_none_here_is_not_recommended() -> None:
     with pytest.raises(NestKALAError) as caught:
         check_launcher("fp32", {"ACCELERATE_MIXED_PRECISION": "fp8"})
     assert "--precision" not in str(caught.value)
-    with pytest.raises(NestKALAError, match="say --precision bf16"):
+    with pytest.raises(NestKALAError, match="use --precision bf16"):
         check_launcher("fp32", {"ACCELERATE_MIXED_PRECISION": "bf16"})
 
 

@@ -158,7 +158,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
         shutil.copy(run / name, folder)
     unfinished(folder / "split.json")
     train(settings(folder, **({"resume": folder} if begun else {})))
-    assert ("begins anew" in capsys.readouterr().out) == bool(begun)
+    assert ("starts again" in capsys.readouterr().out) == bool(begun)
     assert {path.name for path in folder.iterdir()} == {path.name for path in run.iterdir()}
     assert_equal(trained(folder), trained(run))
 

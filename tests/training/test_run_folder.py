@@ -122,7 +122,7 @@ def test_of_runs_to_one_output_one_alone_trains_there(features: Path) -> None:
         else:
             said = each.stderr.splitlines()[-1]
             assert said.startswith("error: runs/one ")
-            assert "is in use by another process" in said or "exists already" in said
+            assert "is in use by another process" in said or "already exists" in said
     scores, expected = (json.loads(Path(of, "metrics.json").read_text())["lengths"] for of in ("runs/one", alone))
     assert scores == expected
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_lies_there_is_not_continued(features: Path) -> None:
     for name in ("config.yaml", "split.json", "model.json", "model.safetensors", "metrics.json", "history.json"):
         (run / name).unlink()
     before = (run / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(NestKALAError, match="run exists already"):
+    with pytest.raises(NestKALAError, match="run already exists"):
         train(settings(features, output=run, epochs=5))
     assert (run / "checkpoint.safetensors").read_bytes() == before
 
@@ -163,7 +163,7 @@ def test_processes_of_one_job_all_hear_that_an_output_is_taken(features: Path) -
     arguments = "--data", features, *SMALL, "--output", "taken"
     with Launch(2, "script.py", *arguments, folder=Path("log")) as launch:
         assert launch.wait(120) != 0
-        assert launch.said.count("error: taken exists already") == 2
+        assert launch.said.count("error: taken already exists") == 2
     assert [path.name for path in Path("taken").iterdir()] == ["mine.txt"]
 
 

@@ -182,7 +182,7 @@ def test_a_link_to_nothing_makes_its_file_but_no_folder(tmp_path: Path) -> None:
 def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(NestKALAError, match="a is a link that leads in a circle"):
+    with pytest.raises(NestKALAError, match="a is a circular link"):
         write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").is_symlink()
 
@@ -218,7 +218,7 @@ def test_folders_pipes_and_devices_are_refused_and_stay(tmp_path: Path) -> None:
     (tmp_path / "null").symlink_to("/dev/null")
     (tmp_path / "to a folder").symlink_to(tmp_path)
     for name in ("pipe", "null"):
-        with pytest.raises(NestKALAError, match=f"{name} is a device or a pipe: name a file"):
+        with pytest.raises(NestKALAError, match=f"{name} is a device or a pipe: give a file"):
             write_text(tmp_path / name, "new")
     for folder in (tmp_path, tmp_path / "to a folder"):
         with pytest.raises(NestKALAError, match="is a folder: name a file"):

@@ -37,8 +37,8 @@ def test_bytes_are_json_or_an_error_with_the_place(content: bytes) -> None:
         ("!!python/object/apply:os.getcwd []", "python/object"),
         ("[\n" * 5000, "nested too deeply"),
         ("a: 0x" + "f" * 300, "too large"),
-        ("!!int ''", "is not YAML"),
-        ("a: \udcff", "is not YAML"),
+        ("!!int ''", "is not valid YAML"),
+        ("a: \udcff", "is not valid YAML"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_by_file(text: str, told: str, tmp_path: Path) -> None:
