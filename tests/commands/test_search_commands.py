@@ -165,7 +165,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
     [
         (["search", "INDEX", "PHOTOS/0.png", "--bits", "21"], "bits must be a whole number from 1 to 20"),
         (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
-        (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is no index of NestKALA"),
+        (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is not a NestKALA index"),
         (["search", "absent.index", "PHOTOS/0.png"], "there is no index absent.index"),
         (["search", "INDEX", "PHOTOS/0.png", "--html", "."], "is a folder: name a file"),
         (["search", "INDEX", "--text", " "], "--text is empty"),

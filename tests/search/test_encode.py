@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused(
     assert "leave out --model" in refused("index", out, tmp_path / "photos.index", *model)
     (out / "000000.index").write_bytes((out / "000000.index").read_bytes()[:-1])
     said = refused("index", out, tmp_path / "photos.index")
-    assert "000000.index is no index of NestKALA" in said
+    assert "000000.index is not a NestKALA index" in said
     assert "delete it and encode again" in said
     plan = json.loads((out / "encoding.json").read_text())
     mistakes = ({"images": "x"}, {"images": -1}, {"shard_size": 0}, {"about": []})

@@ -494,7 +494,7 @@ def test_a_filter_narrows_what_is_found(page: Any) -> None:
     noticed(page, "No photograph satisfies the filter.")
     page.fill("#where", "summer")
     page.keyboard.press("Enter")
-    noticed(page, "A condition is like folder=2019")
+    noticed(page, "A condition must look like folder=2019")
 
 
 def test_markup_in_a_file_name_stays_text(page: Any, photos: Path) -> None:
