@@ -117,7 +117,7 @@ def test_text_has_codes_where_training_or_its_start_gave_it_any(
     if sentences:
         assert hasher.encode_text("a photo of a cat.").shape == (1, 3)
     else:
-        with pytest.raises(NestKALAError, match="cannot encode (text|sentences)"):
+        with pytest.raises(NestKALAError, match=r"cannot encode (text|sentences)"):
             hasher.encode_text("a photo of a cat.")
 
 

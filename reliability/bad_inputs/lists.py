@@ -78,7 +78,7 @@ CASES = [
     refused("no class name", _files(**_named(b"")), "classnames.txt"),
     refused("a class name twice", _files(**_named(b"cat", b"cat ")), "'cat'"),
     refused("a class name that is no UTF-8", _files(**_named(b"cat", b"\xff")), "'\\udcff'"),
-    refused("a class name of 10,000 letters", _files(**_named(b"cat", b"x" * 10_000)), "10000 letters"),
+    refused("a class name of 10,000 letters", _files(**_named(b"cat", b"x" * 10_000)), "10000 characters"),
     _is_read_as(range(16, 24)),
     accepted("lists called query and gallery", _files(test=None, query=_TEST, gallery=_TRAIN), _called),
     refused("a list of another name", _files(val=_TEST), "val.txt"),
