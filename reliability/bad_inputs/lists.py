@@ -60,13 +60,17 @@ def _named(*names: bytes) -> dict[str, bytes]:
 CASES = [
     refused("a list with a label too few", _files(train=_TRAIN + "a/9.png 1\n"), "train.txt:17"),
     refused("a list with a label too many", _files(train=_TRAIN + "a/9.png 1 0 1\n"), "a/9.png 1"),
-    refused("a list with a label of 2", _files(train=_TRAIN + "a/9.png 1 2\n"), "train.txt:17: '2'"),
+    refused(
+        "a list with a label of 2",
+        _files(train=_TRAIN + "a/9.png 1 2\n"),
+        "train.txt:17: labels must be 0 or 1, not '2'",
+    ),
     refused("a list with a label of another script", _files(train=_TRAIN + "a/9.png 1 \u0661\n"), "train.txt:17"),
     refused("a list of an image that is not there", _files(train=_TRAIN + "a/99.png 1 0\n"), "'a/99.png'"),
     refused("a list of a folder", _files(train=_TRAIN + "a 1 0\n"), "'a'"),
     refused("a list with a zero byte in a name", _files(train=_TRAIN.encode() + b"a/\0.png 1 0\n"), "train.txt:17"),
-    refused("a list of an image twice", _files(train=_TRAIN + "a/0.png 1 0\n"), "'a/0.png' is listed already"),
-    refused("two lists at odds on labels", _files(database="a/0.png 0 1\n"), "'a/0.png' has other labels"),
+    refused("a list of an image twice", _files(train=_TRAIN + "a/0.png 1 0\n"), "'a/0.png' is already listed"),
+    refused("two lists at odds on labels", _files(database="a/0.png 0 1\n"), "'a/0.png' has different labels"),
     refused("queries that are trained on", _files(test=_TEST + "a/0.png 1 0\n"), "'a/0.png'"),
     refused("a list of blank lines", _files(test="\n\r\n  \n"), "test.txt"),
     *(
