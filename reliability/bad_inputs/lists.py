@@ -63,7 +63,7 @@ CASES = [
     refused(
         "a list with a label of 2",
         _files(train=_TRAIN + "a/9.png 1 2\n"),
-        "train.txt:17: labels must be 0 or 1, not '2'",
+        "must be 0 or 1, not '2'",
     ),
     refused("a list with a label of another script", _files(train=_TRAIN + "a/9.png 1 \u0661\n"), "train.txt:17"),
     refused("a list of an image that is not there", _files(train=_TRAIN + "a/99.png 1 0\n"), "'a/99.png'"),
