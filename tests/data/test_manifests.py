@@ -263,7 +263,7 @@ def test_metadata_without_labels_and_twice(folder: Path) -> None:
     write(folder / "metadata.csv", [{"file_name": "a.png", "text": "a cat"}])
     assert "no recognized column for the label: it has 'file_name', 'text'" in refusal(folder)
     write(folder / "metadata.jsonl", [{"file_name": "a.png", "label": "cat"}])
-    assert "metadata.csv and metadata.jsonl: leave one" in refusal(folder)
+    assert "metadata.csv and metadata.jsonl: keep only one" in refusal(folder)
 
 
 # COCO
@@ -314,7 +314,7 @@ def test_coco_annotations(tmp_path: Path) -> None:
     [
         (lambda all_: all_.pop("images"), "no list 'images'"),
         (lambda all_: all_["images"][0].pop("file_name"), "images[0] has no 'file_name' (str)"),
-        (lambda all_: all_["annotations"][1].update(image_id=5), "annotations[1] is of image 5 and category 1"),
+        (lambda all_: all_["annotations"][1].update(image_id=5), "annotations[1] refers to image 5 and category 1"),
         (lambda all_: all_["annotations"][0].update(category_id="x"), "annotations[0] has no 'category_id' (int)"),
         (lambda all_: all_["categories"][0].update(id=1), "has a category id twice"),
         (lambda all_: all_["categories"][0].update(name="cat"), "has a category name twice"),
@@ -531,7 +531,7 @@ def test_mnist_from_its_files(tmp_path: Path) -> None:
     for name in ("training.pt", "test.pt"):
         (tmp_path / "MNIST" / "processed").mkdir(exist_ok=True)
         (tmp_path / "MNIST" / "processed" / name).write_bytes(b"a pickle")
-    with pytest.raises(NestKALAError, match=r"training.pt, of an early torchvision, would be unpickled"):
+    with pytest.raises(NestKALAError, match=r"training.pt, from an early torchvision, would be unpickled"):
         load_dataset("torchvision:MNIST", tmp_path)
 
 
