@@ -12,7 +12,7 @@ __version__: str
 
 __all__ = ["Hasher", "PrefixIndex", "__version__"]
 
-find_temporary_folder()  # before torch loads, which may load what asks for one at once
+find_temporary_folder()  # before importing torch, which may import libraries that need one immediately
 
 
 def __getattr__(name: str) -> Any:  # so that the command line can check settings before torch loads

@@ -1,4 +1,4 @@
-"""`accelerate launch -m nestkala.encode ...` is `nestkala encode ...` in several processes."""
+"""Run `nestkala encode ...` in several processes with `accelerate launch -m nestkala.encode ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A trained model at work: images in, packed codes of any length out."""
+"""Use a trained model: images in, packed codes of any length out."""
 
 import hashlib
 import json
@@ -36,9 +36,9 @@ class Hasher:
         >>> short = hasher.encode(["a.jpg", "b.jpg"], bits=8)  # uint8 (2, 1), their prefixes
 
     Attributes:
-        lengths: the trained code lengths in bits; of a nested head any other up to the longest is served too.
-        class_names: of the training classes.
-        backend: what computes images' features.
+        lengths: the trained code lengths in bits; nested heads support every other length up to the longest, too.
+        class_names: names of the training classes.
+        backend: the runtime that computes image features.
     """
 
     backend: Backend = "torch"
@@ -59,19 +59,19 @@ class Hasher:
         backbone: str | None = None,
         backend: str = "torch",
     ) -> Self:
-        """Load a run folder, or a model repository on the Hugging Face hub.
+        """Load a run folder, or a model repository on the Hugging Face Hub.
 
         Args:
-            folder_or_repo: a folder with model.json and model.safetensors, or "owner/name" on the hub.
-            device: where to compute; by default a GPU where there is one and the backend can use it.
-            backbone: name to load the frozen backbone by, where its weights are a file that lies elsewhere now.
-            backend: what computes images' features: "torch"; "onnx" (ONNX Runtime) or "openvino", which are faster on
-                processors; "openvino-bf16", faster still where the processor has bfloat16, with slightly different
-                codes; or "auto", the fastest that is installed and gives the same codes.
+            folder_or_repo: a folder with model.json and model.safetensors, or "owner/name" on the Hub.
+            device: device to compute on (default: a GPU, if available and supported by the backend).
+            backbone: name to load the frozen backbone by, if the file with its weights has moved.
+            backend: runtime that computes image features: "torch"; "onnx" (ONNX Runtime) or "openvino", which are
+                faster on CPUs; "openvino-bf16", even faster on CPUs with bfloat16, with slightly different codes; or
+                "auto", the fastest installed one that gives the same codes.
 
         Raises:
-            NestKALAError: no such model, damaged files, a backbone here that is not the one it was trained on, or a
-                backend that is unknown, not installed, or cannot run the model.
+            NestKALAError: the model does not exist or is damaged, the backbone differs from the one it was trained on,
+                or the backend is unknown, not installed, or cannot run the model.
         """
         folder = Path(folder_or_repo)
         if not folder.is_dir():
@@ -80,10 +80,10 @@ class Hasher:
         frozen = load_backbone(backbone or spec.backbone, spec.num_adapted)
         if frozen.fingerprint != spec.fingerprint:
             raise NestKALAError(
-                f"{folder} was trained on another {spec.backbone}: the backbone's weights or preprocessing here have "
-                f"fingerprint {frozen.fingerprint}, not {spec.fingerprint}"
+                f"{folder} was trained on a different {spec.backbone}: the weights or preprocessing of the backbone "
+                f"found here have fingerprint {frozen.fingerprint}, not {spec.fingerprint}"
             )
-        with seeded(0):  # what is drawn here is overwritten: the caller's generator must not notice
+        with seeded(0):  # random weights are overwritten; leave the caller's generator untouched
             model = spec.build(frozen.tower, torch.zeros_like(state["anchors"]))
         if spec.precision == "fp64":
             model = model.double()
@@ -105,17 +105,17 @@ class Hasher:
         """Packed codes of images, uint8 (N, ceil(bits / 8)), big-endian bits, +1 -> 1.
 
         Args:
-            images: one image or several: paths, encoded bytes, open files, images of Pillow, arrays or tensors
-                (`ImageLike`), arrays uint8 (N, H, W, 3) and tensors (N, 3, H, W) among them; for a model that was
-                trained on own features such, (N, width) or (width,). An iterator is read a few batches at a time.
-            bits: length of the codes, 1 to the longest trained length, which is the default. A shorter code is
-                exactly the prefix of a longer one. Of heads that do not nest, a trained length.
-            batch_size: images per pass.
-            workers: threads that decode images ahead of the network; 0 decodes in the calling one.
-            progress: show a bar.
+            images: one or more images: paths, encoded bytes, open files, Pillow images, arrays or tensors
+                (`ImageLike`), including arrays uint8 (N, H, W, 3) and tensors (N, 3, H, W). For a model trained on your
+                own features: features (N, width) or (width,). Iterators are read a few batches at a time.
+            bits: code length, 1 to the longest trained length (default: the longest). A shorter code is exactly a
+                prefix of a longer one. For heads that do not nest, one of the trained lengths.
+            batch_size: images per forward pass.
+            workers: number of threads that decode images ahead of the network; 0 decodes in the calling thread.
+            progress: show a progress bar.
 
         Raises:
-            NestKALAError: bits out of range, an image that cannot be read, by name, or what is no image, by number.
+            NestKALAError: bits is out of range, or an image is invalid or cannot be read; the message names it.
         """
         where = self.columns(bits)
         label = "encoding" if progress else None
@@ -133,7 +133,7 @@ class Hasher:
         workers: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """Relaxed codes (N, bits), floats in (-1, 1), whose signs `encode` packs. Arguments and errors are the same."""
+        """Relaxed codes (N, bits), floats in (-1, 1), whose signs `encode` packs; same arguments and errors."""
         where = self.columns(bits)
         label = "encoding" if progress else None
         batches = [
@@ -146,19 +146,19 @@ class Hasher:
         return relaxed
 
     def encode_text(self, sentences: str | Sequence[str], bits: int | None = None) -> np.ndarray:
-        """Packed codes of sentences, uint8 (N, ceil(bits / 8)), to be searched among those of images.
+        """Packed codes of sentences, uint8 (N, ceil(bits / 8)), for searching among codes of images.
 
         Args:
-            sentences: one or several, such as "a photo of a dog."
+            sentences: one or more sentences, such as "a photo of a dog."
             bits: as for `encode`.
 
         Raises:
-            NestKALAError: bits out of range, a model without a text tower or whose training left text aside, or, of the
-                built-in backbone, words it does not know while the encoder is not installed.
+            NestKALAError: bits is out of range, the model has no text tower or was trained without text, or the
+                built-in backbone does not know a word and the optional text encoder is not installed.
         """
         where = self.columns(bits)
         if self.spec.text_tower is None:
-            raise NestKALAError(f"{self._folder} was trained without a text tower: it has no codes for sentences")
+            raise NestKALAError(f"{self._folder} was trained without a text tower, so it cannot encode sentences")
         said = [sentences] if isinstance(sentences, str) else list(sentences)
         embedded = self._embed_text(said) if said else self.model.anchors[:0].cpu()
         return self._text_codes(embedded, where) if self.class_names else self._codes_towards(embedded, where)
@@ -171,15 +171,15 @@ class Hasher:
         bits: int | None = None,
         shortlist: int | None = None,
     ) -> Hits:
-        """The images of an index that are nearest to what each sentence says.
+        """The images in an index that best match each sentence.
 
         Args:
-            index: of codes that this model made.
+            index: an index made with this model.
             sentences: as for `encode_text`.
             k, bits, shortlist: as for `PrefixIndex.search`.
 
         Raises:
-            NestKALAError: as `encode_text` and `PrefixIndex.search` do.
+            NestKALAError: as for `encode_text` and `PrefixIndex.search`.
 
         Example:
             >>> hits = hasher.search_text(index, "a photo of a dog.", bits=16)
@@ -190,18 +190,18 @@ class Hasher:
         """Packed codes of the class names, uint8 (C, ceil(bits / 8)), in their order; `bits` as for `encode`.
 
         Raises:
-            NestKALAError: bits out of range, or a model whose training left text aside.
+            NestKALAError: bits is out of range, or the model was trained without text.
         """
         return self._text_codes(self.model.anchors, self.columns(bits))
 
     def classify(
         self, images: ImageLike | Iterable[ImageLike], bits: int | None = None, batch_size: int = 128, workers: int = 0
     ) -> list[str | None]:
-        """The class of each image: that whose code is nearest to the image's relaxed one.
+        """The class of each image: the one whose code is nearest to the image's relaxed code.
 
-        None where a kind of things is nearer that has no name, in a model whose archive showed such.
+        The answer is None if an unnamed kind of things is nearer, for models trained on an archive with such kinds.
 
-        Arguments as for `encode`, errors as for `encode` and `class_codes`.
+        Arguments are as for `encode`, errors as for `encode` and `class_codes`.
         """
         self._check_classes()
         codes = np.concatenate([self.class_codes(bits), self._unnamed_codes(bits)])
@@ -210,16 +210,16 @@ class Hasher:
         return [self.class_names[best] if best < named else None for best in nearest_classes(relaxed, codes)]
 
     def classes_of_codes(self, codes: np.ndarray, bits: int | None = None) -> np.ndarray:
-        """The class of each packed code (N, ceil(bits / 8)), by place in `class_names`, int64 (N,); -1 for none.
+        """The class of each packed code (N, ceil(bits / 8)), as an index into `class_names`, int64 (N,); -1 for none.
 
-        As `classify`, of codes that were made before: the nearest class code counts, the first of several.
+        Like `classify`, but for existing codes: the nearest class code wins, and the first one if there are ties.
 
         Args:
-            codes: of images, as `encode` gives them.
+            codes: codes of images, from `encode`.
             bits: how many of their bits to compare, as for `encode`.
 
         Raises:
-            NestKALAError: as `classify` does.
+            NestKALAError: as for `classify`.
         """
         self._check_classes()
         compared = self.columns(bits)
@@ -231,13 +231,13 @@ class Hasher:
     def class_probabilities(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int = 128, workers: int = 0
     ) -> Tensor:
-        """How likely each class is for each image, (N, C + 1); the last column is "none of these". Rows sum to 1.
+        """The probability of each class for each image, (N, C + 1); the last column is "none of these". Rows sum to 1.
 
-        Of a model whose start was in closed form, these are the probabilities that its class layer gives, those of all
-        kinds without a name together in the last column. Of any other it is a softmax of half the product of relaxed
-        code and class code, by which the class losses compare the two, and the last column is 0.
+        For models with a closed-form start, these are the probabilities of the class layer, with all unnamed kinds
+        summed in the last column. For other models, it is the softmax of half the product of relaxed code and class
+        code, the measure that the class losses use, and the last column is 0.
 
-        Arguments and errors as for `classify`.
+        Arguments and errors are as for `classify`.
         """
         self._check_classes()
         found = [
@@ -263,11 +263,11 @@ class Hasher:
 
     def _check_classes(self) -> None:
         if not self.class_names:
-            raise NestKALAError(f"{self._folder} was fitted without classes: it can search, but not classify")
+            raise NestKALAError(f"{self._folder} was fitted without classes: it can search but not classify")
 
     @torch.no_grad()
     def _unnamed_codes(self, bits: int | None) -> np.ndarray:
-        """Packed codes of the kinds of things that have no name, (U, ceil(bits / 8))."""
+        """Packed codes of the unnamed kinds of things, (U, ceil(bits / 8))."""
         layer = self.model.class_layer
         if layer is None:
             return np.empty((0, self.class_codes(bits).shape[1]), np.uint8)
@@ -277,22 +277,22 @@ class Hasher:
     def _text_codes(self, embedded: Tensor, where: slice) -> np.ndarray:
         if not self.spec.has_text_codes:
             raise NestKALAError(
-                f"{self._folder} has no codes for text: its loss learns from images alone, from a random start"
+                f"{self._folder} cannot encode text: its loss learns only from images, from a random start"
             )
         to_code = self.model.anchor_to_code
         return pack(to_code(embedded.to(to_code.weight))[:, where])
 
     @torch.no_grad()
     def _codes_towards(self, embedded: Tensor, where: slice) -> np.ndarray:
-        """Packed codes of images that lie where texts point, seen from the midst of all sorts of texts."""
+        """Packed codes of images in the directions of texts, relative to the mean of all sorts of texts."""
         layer = self.model.class_layer
-        assert layer is not None  # a model without classes is made with one
+        assert layer is not None  # models without classes always have one
         directions = (embedded - self._text_center).to(layer.mean)
         return pack(self.model.head(layer.towards(directions))[:, where])
 
     @cached_property
     def _text_center(self) -> Tensor:
-        from .training.anchors import ALL_SORTS  # here, since a search with an image needs none of the data's formats
+        from .training.anchors import ALL_SORTS  # here, since searching with an image needs no data formats
 
         return self._embed_text([PROMPT.format(name) for name in ALL_SORTS]).mean(dim=0)
 
@@ -300,14 +300,14 @@ class Hasher:
     def _embed_text(self) -> Callable[[list[str]], Tensor]:
         name = self.spec.text_tower
         tower = self.backbone if name == self.backbone.name else load_backbone(str(name), num_adapted=0)
-        assert tower.embed_text is not None  # or training would have had no anchors
+        assert tower.embed_text is not None  # otherwise training would have had no anchors
         return tower.embed_text
 
     def columns(self, bits: int | None = None) -> slice:
-        """Where in the head's output the codes of a length are, by default the longest.
+        """The columns of the head's output that hold the codes of a length (default: the longest).
 
         Raises:
-            NestKALAError: a length that they do not have.
+            NestKALAError: the model has no codes of this length.
         """
         try:
             return self.model.head.columns(self.lengths[-1] if bits is None else bits)
@@ -316,25 +316,24 @@ class Hasher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of what was trained and how it was set: models of one fingerprint give the same codes."""
+        """Hash of the trained weights and settings: models with the same fingerprint give the same codes."""
         digest = hashlib.blake2b(digest_size=16)
         for name in MODEL_FILES:
             digest.update((self._folder / name).read_bytes())
         return digest.hexdigest()
 
     def push_to_hub(self, repo: str, private: bool = False) -> str:
-        """Upload the model, with a card, to "owner/name" on the Hugging Face hub, and return the address.
+        """Upload the model with a model card to "owner/name" on the Hugging Face Hub, and return the URL.
 
-        It is one commit: the repository holds the whole model, or what it held before.
-
-        The repository has the form that `from_pretrained` takes. Log in first: `hf auth login`.
+        The upload is a single commit, so the repository holds either the complete model or what it held before. Load
+        the model from there with `from_pretrained`. Log in first with `hf auth login`.
 
         Raises:
-            NestKALAError: what the hub answered, no network and no permission included.
+            NestKALAError: the upload failed, for example without network or permission.
         """
         from huggingface_hub import CommitOperationAdd, HfApi
 
-        load_model(self._folder)  # which may have been written to since: no two halves are uploaded
+        load_model(self._folder)  # check again, in case the files have changed since
         api = HfApi()
         try:
             url = api.create_repo(repo, private=private, exist_ok=True)
@@ -342,13 +341,13 @@ class Hasher:
             added.append(CommitOperationAdd("README.md", self._card().encode()))
             api.create_commit(repo, added, commit_message="Upload a NestKALA model")
         except Exception as error:
-            raise NestKALAError(f"cannot upload to {repo} on the Hugging Face hub: {one_line(error)}") from error
+            raise NestKALAError(f"cannot upload to {repo} on the Hugging Face Hub: {one_line(error)}") from error
         return str(url)
 
     def _sources(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int, workers: int
     ) -> Iterator[tuple[GivenImages, TokenSource]]:
-        source = None  # one for all, so that no code depends on how a stream is cut
+        source = None  # shared, so that codes do not depend on how a stream is split
         for given in chunks(images, isinstance(self.backbone, FeatureBackbone), batch_size):
             if source is None:
                 size = max(1, min(batch_size, len(given)))
@@ -377,12 +376,12 @@ class Hasher:
         if metrics is not None and metrics.lengths:
             lines += ["```json", json.dumps(metrics.lengths, indent=2), "```", ""]
             if metrics.searched == "learned codes":
-                lines += ["The gallery's codes were learned beside the model and are not included here.", ""]
+                lines += ["The gallery's codes were learned together with the model and are not included here.", ""]
         return "\n".join(lines)
 
 
 def nearest_classes(relaxed: np.ndarray, class_codes: np.ndarray) -> np.ndarray:
-    """Relaxed codes (N, bits) and packed ones of classes (C, ceil(bits / 8)) -> the nearest class of each, (N,)."""
+    """Relaxed codes (N, bits) and packed class codes (C, ceil(bits / 8)) -> the nearest class of each, (N,)."""
     codes = unpack(class_codes, relaxed.shape[1]).astype(relaxed.dtype)  # (C, bits)
     nearest: np.ndarray = (relaxed @ codes.T).argmax(axis=1)
     return nearest
@@ -395,5 +394,5 @@ def _download(repo: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
     except Exception as error:
         raise NestKALAError(
-            f"'{repo}' is no folder here, and from the Hugging Face hub it cannot be had: {one_line(error)}"
+            f"'{repo}' is not a folder, and loading it from the Hugging Face Hub failed: {one_line(error)}"
         ) from error

@@ -391,7 +391,7 @@ def test_an_absent_file_is_named(name: str, model: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "owner/nowhere", "runs/no/where", "/no/where", "not a name"])
 def test_what_is_neither_a_folder_nor_on_the_hub_is_one_clear_error(name: str) -> None:
     message = refusal(lambda: Hasher.from_pretrained(name))
-    assert message.startswith(f"'{name}' is no folder here")
+    assert message.startswith(f"'{name}' is not a folder, and loading it")
 
 
 def test_a_model_from_the_hub(

@@ -112,12 +112,12 @@ def test_text_has_codes_where_training_or_its_start_gave_it_any(
         assert hasher.class_codes(9).shape == (2, 2)
         assert len(hasher.classify(sorted(images.rglob("*.png"))[:3])) == 3
     else:
-        with pytest.raises(NestKALAError, match="has no codes for text: its loss learns from images alone"):
+        with pytest.raises(NestKALAError, match="cannot encode text: its loss learns only from images"):
             hasher.class_codes()
     if sentences:
         assert hasher.encode_text("a photo of a cat.").shape == (1, 3)
     else:
-        with pytest.raises(NestKALAError, match=r"has no codes for (text|sentences)|it has no codes"):
+        with pytest.raises(NestKALAError, match=r"cannot encode (text|sentences)"):
             hasher.encode_text("a photo of a cat.")
 
 
@@ -125,5 +125,5 @@ def test_a_model_of_before_says_that_it_has_no_text(noise_model: Path) -> None:
     old = Hasher.from_pretrained(noise_model, "cpu")
     spec = {k: v for k, v in old.spec.model_dump().items() if k not in ("text_tower", "has_text_codes")}
     old.spec = type(old.spec)(**json.loads(json.dumps(spec)))
-    with pytest.raises(NestKALAError, match="without a text tower: it has no codes for sentences"):
+    with pytest.raises(NestKALAError, match="without a text tower, so it cannot encode sentences"):
         old.encode_text("a photo of a cat.")

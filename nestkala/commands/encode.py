@@ -14,8 +14,8 @@ from .backend_flag import BackendFlag
 class Encode:
     """Encode a large folder of images, on one or more processes or machines.
 
-    If interrupted, run the same command again to resume. For several processes, run accelerate launch
-    --num_processes 4 -m nestkala.encode with the same arguments.
+    If interrupted, run the same command again to resume. To use several processes, replace nestkala encode with
+    accelerate launch --num_processes 4 -m nestkala.encode.
     """
 
     folder: Positional[Annotated[Path, arg(metavar="FOLDER")]]

@@ -10,7 +10,10 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Export:
-    """Export a trained encoder to ONNX, or an index's codes to NumPy or Faiss; the output suffix decides which."""
+    """Export a trained encoder, or the codes of an index.
+
+    The suffix of OUTPUT decides: .onnx exports an encoder to ONNX; .npy and .faiss export codes to NumPy and Faiss.
+    """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """for .onnx, a run folder or "owner/name" on the Hugging Face Hub; for .npy and .faiss, an index: a file, or a

@@ -28,8 +28,8 @@ class Index:
     """Index folders of images, or update an existing index.
 
     Updating processes only new, changed and deleted files. Without --model, nothing needs to be trained: codes are
-    fitted to the images themselves, and the model is saved in INDEX.model next to the index. For a folder written by
-    `nestkala encode`, images that are missing from the index are added.
+    fitted to the images themselves, and the model is saved in INDEX.model next to the index. If the folder was written
+    by `nestkala encode`, images that are missing from the index are added.
     """
 
     paths: Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER [FOLDER ...] [INDEX]")]]

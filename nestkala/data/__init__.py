@@ -1,4 +1,4 @@
-"""Labeled image collections: built-in sets, folders, lists, manifests, and features in place of images."""
+"""Labeled image collections: built-in sets, folders, lists, manifests, and features instead of images."""
 
 from pathlib import Path
 
@@ -27,27 +27,27 @@ _BUILT_IN = ("cifar10", "digits", "none")
 
 
 def load_dataset(data: str, root: Path, classes: str | None = None) -> ImageDataset:
-    """The data set that `data` stands for.
+    """Load the data set named by `data`.
 
-    `data` is `digits` (scikit-learn's), `cifar10` (kept under `root`, downloaded where missing), what a library has
-    (`hf:NAME`, `torchvision:NAME`, see `formats`), a file (a manifest or COCO annotations, see there), or a folder: one
-    with own features (see `features`), list files (see `lists`), metadata or COCO annotations (see `formats`), else a
-    tree of class folders (see `folders`). A folder of the same name as a built-in set is written `./digits`. `none` has
-    classes and no images.
+    `data` is `digits` (from scikit-learn), `cifar10` (stored under `root`, downloaded if missing), a data set from a
+    library (`hf:NAME`, `torchvision:NAME`, see `formats`), a file (a manifest or COCO annotations, see `formats`), or a
+    folder: your own features (see `features`), list files (see `lists`), metadata or COCO annotations (see `formats`),
+    or else a tree of class folders (see `folders`). To use a folder with the name of a built-in set, write `./digits`.
+    `none` has classes but no images.
 
-    `classes` names the classes (see `given_class_names`) of `none`, and those of class folders and manifests, of which
-    some may be without images then.
+    `classes` names the classes (see `given_class_names`) of `none`, of class folders and of manifests, some of which
+    may then have no images.
 
-    Raises NestKALAError for an unknown name, a missing folder, classes where the data names its own or where none are
-    given, and whatever is wrong inside a folder.
+    Raises NestKALAError for an unknown name, a missing folder, classes that are missing or given for data that names
+    its own, and errors in the contents of a folder.
     """
     class_names = None if classes is None else given_class_names(classes)
     if data == "none":
         if class_names is None:
-            raise NestKALAError('data none has no images to take classes from: name them, --classes "dog,cat,car"')
+            raise NestKALAError('data none has no images to take classes from: name them with --classes "dog,cat,car"')
         return no_images(class_names)
     if class_names is not None and data in _BUILT_IN:
-        raise NestKALAError(f"data {data} has classes of its own: leave classes out")
+        raise NestKALAError(f"data {data} has its own classes: leave classes out")
     if data == "digits":
         return load_digits()
     if data == "cifar10":
@@ -59,12 +59,12 @@ def load_dataset(data: str, root: Path, classes: str | None = None) -> ImageData
         if not folder.exists():
             raise NestKALAError(
                 f"no data set or folder {data!r}{nearest(data, _BUILT_IN)} (known: {', '.join(_BUILT_IN)}, "
-                f"{', '.join(f'{prefix}NAME' for prefix in PREFIXES)}, or the path of a folder or a manifest)"
+                f"{', '.join(f'{prefix}NAME' for prefix in PREFIXES)}, or the path of a folder or manifest)"
             )
         if not folder.is_dir():
             raise NestKALAError(
-                f"data {data!r} is a file, and no manifest (.csv, .tsv, .jsonl, .parquet) or COCO annotations (.json); "
-                "give one of these, or the folder that holds the images or the lists"
+                f"data {data!r} is a file, but not a manifest (.csv, .tsv, .jsonl, .parquet) or COCO annotations "
+                "(.json); give one of these, or the folder of the images or lists"
             )
         if class_names is not None and (is_feature_folder(folder) or is_list_folder(folder)):
             raise NestKALAError(f"{data} names its classes in {CLASS_NAMES}: leave classes out")

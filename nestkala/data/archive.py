@@ -1,4 +1,4 @@
-"""Images without labels beside labeled ones: the archive that is going to be searched."""
+"""Unlabeled images in addition to labeled ones: the archive that will be searched."""
 
 import os
 import re
@@ -14,13 +14,13 @@ from .dataset import ARCHIVE, FileDataset, ImageDataset
 from .formats import images_of
 from .lists import is_list_folder, lines, load_lists
 
-_PREFIX = f"{ARCHIVE}//"  # no path that a folder or a list gives has two strokes there
+_PREFIX = f"{ARCHIVE}//"  # no path in a folder or list has two slashes there
 _LABELS = re.compile(r"(\s+[01])+\s*$")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _WithArchive(FileDataset):
-    """Labeled images below `root`, and images below `archive`, which are told by how their names begin."""
+    """Labeled images below `root`, and images below `archive`, whose names start with a prefix."""
 
     archive: Path
 
@@ -30,26 +30,26 @@ class _WithArchive(FileDataset):
 
 
 def no_images(class_names: tuple[str, ...]) -> FileDataset:
-    """A data set of classes alone."""
+    """A data set that has only classes."""
     return FileDataset(names=[], targets=np.zeros((0, len(class_names)), bool), class_names=class_names, root=Path())
 
 
 def with_archive(labeled: ImageDataset, archive: Path) -> FileDataset:
-    """The labeled images and, as the part `ARCHIVE`, those of an archive, less the files that are labeled.
+    """The labeled images and, as the part `ARCHIVE`, those of an archive except for the labeled files.
 
     Args:
-        labeled: images, which must be in files.
-        archive: a folder of images at any depth, one with lists (see `lists`; their labels are not used), a manifest or
-            COCO annotations (see `formats`; likewise), or a text file with the path of an image a line, relative to the
-            file's folder, labels after it as in lists or none.
-            That its images are there, and can be read, is not checked.
+        labeled: labeled images, which must be files.
+        archive: a folder of images at any depth, a folder with lists (see `lists`; labels are ignored), a manifest or
+            COCO annotations (see `formats`; likewise), or a text file with one image path per line, relative to the
+            file's folder and optionally followed by labels as in lists. Whether the images exist and can be read is not
+            checked.
 
     Raises:
-        NestKALAError: labeled images that are not in files; no such folder or file of an archive, a malformed one, or
-            one without any image that is not labeled.
+        NestKALAError: the labeled images are not files; the archive does not exist, is malformed, or has no unlabeled
+            images.
     """
     if not isinstance(labeled, FileDataset):
-        raise NestKALAError("an archive goes with labeled images in files: set data to a folder of such, or to none")
+        raise NestKALAError("an archive needs labeled images in files: set data to a folder of images, or to none")
     left_out = LeftOut()
     root, names = _listed(archive.expanduser(), left_out)
     files = {os.path.realpath(labeled.path(index)) for index in range(len(labeled))}
@@ -61,9 +61,9 @@ def with_archive(labeled: ImageDataset, archive: Path) -> FileDataset:
             added.append(_PREFIX + name)
     if not names:
         others = f", only {left_out.formats_in_words()}" if left_out.other_formats else ""
-        raise NestKALAError(f"the archive {archive} holds no image{others}")
+        raise NestKALAError(f"the archive {archive} holds no images{others}")
     if not added:
-        raise NestKALAError(f"the archive {archive} holds no image besides those that are labeled")
+        raise NestKALAError(f"the archive {archive} holds no images other than the labeled ones")
     targets = np.zeros((len(labeled) + len(added), len(labeled.class_names)), bool)
     targets[: len(labeled)] = labeled.targets
     return _WithArchive(
@@ -78,7 +78,7 @@ def with_archive(labeled: ImageDataset, archive: Path) -> FileDataset:
 
 
 def _listed(archive: Path, left_out: LeftOut) -> tuple[Path, Sequence[str]]:
-    """A folder, and the images that are meant by their paths relative to it."""
+    """A folder and the images of the archive, as paths relative to it."""
     if archive.is_dir():
         if is_list_folder(archive):
             return archive, load_lists(archive).names
@@ -86,12 +86,12 @@ def _listed(archive: Path, left_out: LeftOut) -> tuple[Path, Sequence[str]]:
     if (named := images_of(str(archive))) is not None:
         return named
     if not archive.is_file():
-        raise NestKALAError(f"archive: there is no folder or file {archive}")
+        raise NestKALAError(f"archive: no folder or file {archive}")
     names = [_path(archive.parent, line.strip()) for _, line in lines(archive) if "\0" not in line]
     if names and not any((archive.parent / name).is_file() for name in names):
         raise NestKALAError(
-            f"none of the {len(names)} images that {archive} lists is there, the first is {names[0]!r}; their paths "
-            f"are relative to {archive.parent}"
+            f"none of the {len(names)} images listed in {archive} exists, starting with {names[0]!r}; paths "
+            f"must be relative to {archive.parent}"
         )
     return archive.parent, names
 

@@ -1,4 +1,4 @@
-"""Leaving out images that cannot be decoded."""
+"""Skip images that cannot be decoded."""
 
 from multiprocessing.pool import ThreadPool
 from typing import TypeVar
@@ -16,7 +16,7 @@ Dataset = TypeVar("Dataset", bound=ImageDataset)
 def without_broken(dataset: Dataset) -> tuple[Dataset, list[str]]:
     """The images that can be decoded, and the names of those that cannot. Decodes every image once.
 
-    Raises NestKALAError where none can be.
+    Raises NestKALAError if no image can be decoded.
     """
 
     def readable(index: int) -> bool:
@@ -35,5 +35,5 @@ def without_broken(dataset: Dataset) -> tuple[Dataset, list[str]]:
     if not broken:
         return dataset, broken
     if not intact.any():
-        raise NestKALAError(f"none of the {len(dataset)} images can be read, the first is {broken[0]!r}")
+        raise NestKALAError(f"none of the {len(dataset)} images can be read, starting with {broken[0]!r}")
     return dataset.take(np.flatnonzero(intact)), broken

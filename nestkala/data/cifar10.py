@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the binary version of their authors, labels and pixels alone: nothing to unpickle."""
+"""CIFAR-10 and CIFAR-100 in their authors' binary version, which needs no unpickling."""
 
 import tarfile
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .dataset import ArrayDataset
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-"""As https://www.cs.toronto.edu/~kriz/cifar.html gives it."""
+"""From https://www.cs.toronto.edu/~kriz/cifar.html."""
 URL_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 MD5_100 = "03b5dce01913d631647c71ecec9e9cb8"
 """Likewise."""
@@ -23,9 +23,9 @@ _IMAGE = (3, 32, 32)  # channels, rows, columns
 
 
 def load_cifar10(root: Path) -> ArrayDataset:
-    """All 60,000 images, 32 x 32 pixels, as one set, named `train/0`..`train/49999`, `test/0`..`test/9999`.
+    """All 60,000 images of 32 x 32 pixels as one set, named `train/0`..`train/49999`, `test/0`..`test/9999`.
 
-    The archive is kept in `root`, and downloaded where it is missing or another. Raises NestKALAError where that fails.
+    The archive is stored in `root`, and downloaded if it is missing or differs. Raises NestKALAError if that fails.
     """
     with tarfile.open(_downloaded("CIFAR-10", URL, MD5, root)) as tar:
         parts = {
@@ -45,21 +45,21 @@ def load_cifar100(root: Path) -> ArrayDataset:
 
 def _downloaded(name: str, url: str, md5: str, root: Path) -> Path:
     """The archive in `root`."""
-    from torchvision.datasets.utils import download_url  # the import takes seconds, which no other source needs
+    from torchvision.datasets.utils import download_url  # the import takes seconds, and other data sets do not need it
 
     archive = root / Path(url).name
     try:
         download_url(url, root, md5=md5)
-    except Exception as error:  # torchvision passes on those of urllib and http
+    except Exception as error:  # torchvision passes on exceptions from urllib and http
         raise NestKALAError(
             f"cannot download {name} ({one_line(error)}); "
-            f"fetch {url} by other means and put {archive.name} into {str(root)!r}"
+            f"get {url} some other way and put {archive.name} into {str(root)!r}"
         ) from error
     return archive
 
 
 def _joined(parts: Mapping[str, NDArray[np.uint8]], labels: int, class_names: tuple[str, ...]) -> ArrayDataset:
-    """Of records (n, labels + 3072), the last label counts, the images."""
+    """The images of records (n, labels + 3072), of which the last label is used."""
     records = np.concatenate(list(parts.values()))
     return ArrayDataset(
         names=[f"{part}/{number}" for part, rows in parts.items() for number in range(len(rows))],
@@ -75,5 +75,5 @@ def _records(tar: tarfile.TarFile, member: str, labels: int) -> NDArray[np.uint8
 
 def _content(tar: tarfile.TarFile, member: str) -> bytes:
     file = tar.extractfile(member)
-    assert file is not None  # or the archive had another MD5
+    assert file is not None  # otherwise the MD5 would differ
     return file.read()

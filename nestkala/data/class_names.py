@@ -1,4 +1,4 @@
-"""Which class names can be put into sentences, files and pages."""
+"""Checks of class names for use in sentences, files and pages."""
 
 import re
 import unicodedata
@@ -16,34 +16,34 @@ _NAMED = 5
 
 
 def one_form(name: str) -> str:
-    """A class name in Unicode's form NFC: what macOS and Linux write in different letters for the same name is one."""
+    """A class name in Unicode form NFC, since macOS and Linux encode the same name differently."""
     return unicodedata.normalize("NFC", name)
 
 
 def check_class_names(names: Iterable[str], where: str) -> None:
-    """Raise NestKALAError, which says `where`, for a name that is no text in UTF-8, or has more than `MAX_LETTERS`."""
+    """Raise NestKALAError, with `where`, for a name that is not UTF-8 or has more than `MAX_LETTERS` characters."""
     for name in names:
         if len(name) > MAX_LETTERS:
             raise NestKALAError(
-                f"{where} has a class name of {len(name)} letters, '{name[:20]}...': {MAX_LETTERS} at most are taken"
+                f"{where} has a class name of {len(name)} characters, '{name[:20]}...': at most {MAX_LETTERS} allowed"
             )
         if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise NestKALAError(f"{where} has the class name {name!r}, which is no text in UTF-8")
+            raise NestKALAError(f"{where} has the class name {name!r}, which is not valid UTF-8")
 
 
 def says_nothing(name: str) -> bool:
-    """Whether a class name is none that a text tower could read: `class1`, `7`, `IMG_cars`, `n01440764`."""
+    """Whether a class name means nothing to a text tower: `class1`, `7`, `IMG_cars`, `n01440764`."""
     return _SAYS_NOTHING.fullmatch(name.strip()) is not None
 
 
 def names_in_doubt(names: Sequence[str]) -> list[str]:
-    """A warning, on one line, where class names say nothing of what images show; else none."""
+    """A one-line warning if class names do not say what images show; otherwise empty."""
     empty = [name for name in names if says_nothing(name)]
     if not empty:
         return []
     more = ", ..." if len(empty) > _NAMED else ""
     return [
-        f"warning: {len(empty)} of {len(names)} class names say nothing that a text tower could read "
-        f"({', '.join(map(repr, empty[:_NAMED]))}{more}): name classes by what they show, or say what "
-        "prompts call them, --class-words"
+        f"warning: {len(empty)} of {len(names)} class names mean nothing to a text tower "
+        f"({', '.join(map(repr, empty[:_NAMED]))}{more}): name classes by what they show, or give the words for "
+        "prompts with --class-words"
     ]

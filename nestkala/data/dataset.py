@@ -1,4 +1,4 @@
-"""What every labeled image collection offers, whatever it is read from."""
+"""The interface of labeled image collections."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from PIL import Image
 from ..utils.errors import NestKALAError
 
 ARCHIVE = "archive"
-"""The part of a data set that has no labels."""
+"""Name of the unlabeled part of a data set."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageDataset(ABC):
-    """N encoded images with labels from C classes. Holds no open file; `read` is called by several threads at once.
+    """N encoded images with labels from C classes. Keeps no files open; `read` must be thread-safe.
 
-    names: N unique names, the same wherever the collection lies.
-    targets: bool (N, C), a 1 for every class that the image shows; rows may be empty.
+    names: N unique names, independent of the collection's location.
+    targets: bool (N, C), True for every class that the image shows; rows may be empty.
     class_names: the C classes, in the order of the columns.
-    parts: image indices of the parts that the source itself defines ("train", "database", "test"), and of an archive
-        (`ARCHIVE`), which has no labels; or empty.
-    notes: lines on what was left out or put together when it was read, for people.
+    parts: image indices of the parts that the source defines ("train", "database", "test"), and of an archive
+        (`ARCHIVE`), which has no labels; may be empty.
+    notes: messages for the user on what was skipped or merged while reading.
     """
 
     names: Sequence[str]
@@ -37,17 +37,17 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The encoded file of one image. Raises NestKALAError where it cannot be read."""
+        """The encoded file of one image. Raises NestKALAError if it cannot be read."""
 
     def content(self, index: int) -> Path | bytes:
-        """What tells one image from others of other pixels: its file, or bytes. Raises NestKALAError as `read` does."""
+        """What identifies the pixels of an image: its file, or bytes. Raises NestKALAError as `read` does."""
         return self.read(index)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Self:
-        """The collection of these images alone, in this order; the parts keep those of theirs that remain."""
+        """The collection of only these images, in this order; parts keep their remaining images."""
         place = np.full(len(self), -1, dtype=np.int64)
         place[indices] = np.arange(len(indices))
         places = {part: place[members] for part, members in self.parts.items()}
@@ -61,7 +61,7 @@ class ImageDataset(ABC):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FileDataset(ImageDataset):
-    """Images in files; their names are paths relative to the folder `root`."""
+    """Images in files, named by their paths relative to the folder `root`."""
 
     root: Path
 

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: small, and part of its installation."""
+"""scikit-learn's handwritten digits, which come with its installation."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ _CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 def load_digits() -> ArrayDataset:
-    """1,797 handwritten digits, 8 x 8 pixels, gray; the names are their numbers in scikit-learn's order."""
-    import sklearn.datasets  # the import takes a second, which no other source needs
+    """1,797 gray images of handwritten digits, 8 x 8 pixels, named by their position in scikit-learn."""
+    import sklearn.datasets  # the import takes a second, and only this data set needs it
 
     digits = sklearn.datasets.load_digits()
     return ArrayDataset(

@@ -1,4 +1,4 @@
-"""A researcher's own features: features.npy and labels.npy in a folder."""
+"""Your own features: features.npy and labels.npy in a folder."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ _MOST_CLASSES = 100_000
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FeatureDataset(ImageDataset):
-    """Features (N, width), floats, in place of images; an item is read as the bytes of a float32 row."""
+    """Features (N, width), floats, instead of images; an item is read as the bytes of a float32 row."""
 
     features: npt.NDArray[Any]
 
@@ -35,12 +35,12 @@ def is_feature_folder(folder: Path) -> bool:
 
 
 def load_features(folder: Path) -> FeatureDataset:
-    """What a folder holds: features.npy (N, width), floats; labels.npy, class numbers (N,) or 0 and 1 (N, C).
+    """Load features.npy, floats (N, width), and labels.npy, class numbers (N,) or 0 and 1 (N, C), from a folder.
 
-    classnames.txt, one a line, names the classes, by default "class 0" and so on. Items are named "row 0" and so on.
+    classnames.txt names the classes, one per line (default: "class 0" and so on). Items are named "row 0" and so on.
 
     Raises:
-        NestKALAError: files that are absent, hold something else, or do not fit together.
+        NestKALAError: a file is missing, holds something else, or does not match the others.
     """
     features, labels = (_array(folder / name) for name in (_FEATURES, _LABELS))
     if features.ndim != 2 or not features.size or not np.issubdtype(features.dtype, np.floating):
@@ -54,7 +54,7 @@ def load_features(folder: Path) -> FeatureDataset:
     highest = 1 if labels.ndim == 2 else _MOST_CLASSES - 1
     if least < 0 or most > highest:
         raise NestKALAError(
-            f"{folder / _LABELS} holds {least if least < 0 else most}, which is no label: 0 to {highest} are"
+            f"{folder / _LABELS} holds {least if least < 0 else most}, but labels must be 0 to {highest}"
         )
     num_classes = labels.shape[1] if labels.ndim == 2 else most + 1
     if not 1 <= num_classes <= _MOST_CLASSES:
@@ -62,7 +62,7 @@ def load_features(folder: Path) -> FeatureDataset:
     named = folder / CLASS_NAMES
     class_names = read_class_names(named) if named.is_file() else tuple(f"class {c}" for c in range(num_classes))
     if len(class_names) < num_classes or (labels.ndim == 2 and len(class_names) > num_classes):
-        raise NestKALAError(f"{named} names {len(class_names)} classes, {_LABELS} has {num_classes}")
+        raise NestKALAError(f"{named} names {len(class_names)} classes, but {_LABELS} has {num_classes}")
     return FeatureDataset(
         names=[f"row {index}" for index in range(len(features))],
         targets=labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(class_names)),
@@ -73,5 +73,5 @@ def load_features(folder: Path) -> FeatureDataset:
 
 def _array(path: Path) -> npt.NDArray[Any]:
     if not path.is_file():
-        raise NestKALAError(f"there is no {path}: own features need {_FEATURES} and {_LABELS}")
+        raise NestKALAError(f"no {path}: a folder of features needs {_FEATURES} and {_LABELS}")
     return load_array(path, str(path))

@@ -1,4 +1,4 @@
-"""Class-folder trees: ROOT/CLASS/image, or ROOT/PART/CLASS/image, parts being `train`, `val` and the like."""
+"""Class-folder trees: ROOT/CLASS/image, or ROOT/PART/CLASS/image, with parts such as `train` and `val`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from .dataset import FileDataset
 
 
 def load_folders(root: Path, class_names: tuple[str, ...] | None = None) -> FileDataset:
-    """The images of a class-folder tree, single-label, sorted; the names are paths relative to `root`.
+    """Load the images of a class-folder tree: single-label, sorted, named by their paths relative to `root`.
 
-    Where the first level holds nothing but folders of folders, it is taken for parts: the images of all parts
-    form one set, classes of the same name being one. Hidden files, files without an image's suffix, pipes, devices and
-    links back to a folder above are left out. Where `class_names` are given, they are the classes, and some may have no
-    folder, or no image in it. Names that differ in Unicode's forms alone (`one_form`) are one class.
+    If the first level holds only folders of folders, these are parts: the images of all parts form one set, and
+    classes with the same name are merged. Hidden files, files without an image suffix, pipes, devices and links back to
+    a parent folder are skipped. If `class_names` are given, they are the classes, and some may have no folder or an
+    empty one. Names that differ only in Unicode form (`one_form`) are one class.
 
-    Raises NestKALAError for folders of other classes than are given; or, where none are, where there are no class
-    folders, only one, or one without an image, and for names that `check_class_names` refuses.
+    Raises NestKALAError if there are folders for classes other than those given; without `class_names`, if there are
+    fewer than two class folders, or one has no images; and for names that `check_class_names` refuses.
     """
     folders = _folders(root)
     if folders and all(_folders(folder) and not _images(folder) for folder in folders):
@@ -45,32 +45,30 @@ def load_folders(root: Path, class_names: tuple[str, ...] | None = None) -> File
 
 
 def _joined(folders: Iterable[Path]) -> list[str]:
-    """A line for each class whose folders are spelt in several of Unicode's forms."""
+    """One line for each class whose folder names use several Unicode forms."""
     spellings: dict[str, set[str]] = {}
     for folder in folders:
         spellings.setdefault(one_form(folder.name), set()).add(folder.name)
     return [
-        f"note: {len(names)} spellings of the class {name!r} differ in Unicode's normalization alone, and are one class"
+        f"note: merged {len(names)} folder names of class {name!r} that differ only in Unicode normalization"
         for name, names in spellings.items()
         if len(names) > 1
     ]
 
 
 def _classes(root: Path, images: Mapping[Path, Sequence[Path]], left_out: LeftOut) -> tuple[str, ...]:
-    """Those that the class folders are called after, of which each must hold an image."""
+    """The classes of the class folders, each of which must hold an image."""
     filled = {one_form(folder.name) for folder, found in images.items() if found}
     for folder in images:
         if one_form(folder.name) not in filled:
-            others = f" (there are {left_out.formats_in_words()})" if left_out.other_formats else ""
+            others = f" (only {left_out.formats_in_words()})" if left_out.other_formats else ""
             raise NestKALAError(
-                f"class folder {str(folder)!r} holds no image{others}; the images belong into FOLDER/CLASS or "
+                f"class folder {str(folder)!r} holds no images{others}; put images into FOLDER/CLASS or "
                 "FOLDER/PART/CLASS"
             )
     if len(filled) < 2:
-        found = f"only the class folder {str(next(iter(images)))!r}" if images else "no class folder"
-        raise NestKALAError(
-            f"{found} found in {str(root)!r}; at least two are needed, as FOLDER/CLASS or FOLDER/PART/CLASS"
-        )
+        found = f"only class folder {str(next(iter(images)))!r}" if images else "no class folders"
+        raise NestKALAError(f"{found} found in {str(root)!r}; need at least two, as FOLDER/CLASS or FOLDER/PART/CLASS")
     check_class_names(filled, str(root))
     return tuple(sorted(filled))
 
@@ -85,12 +83,12 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _images(folder: Path, left_out: LeftOut | None = None) -> list[Path]:
-    """Those in a folder; of other files what is a photograph all the same is counted."""
+    """The images in a folder; photographs in unsupported formats are counted."""
     images = []
     for path in folder.iterdir():
         if not looks_like_image(path):
             if left_out is not None and path.is_file():
                 left_out.count(path.name)
-        elif path.is_file() or not path.exists():  # a link to nothing is told where it is read; a pipe never ends
+        elif path.is_file() or not path.exists():  # broken links fail when read; pipes never end
             images.append(path)
     return sorted(images)

@@ -1,8 +1,8 @@
 """The list format common in deep hashing.
 
-A folder holds any of `train.txt`, `database.txt` (or `gallery.txt`) and `test.txt` (or `query.txt`), a line being
-`path 0 1 0 ...`: the path of an image relative to the folder, or to `images` in it, and a 0 or 1 for each class.
-`classnames.txt` names the classes, one a line.
+A folder holds any of `train.txt`, `database.txt` (or `gallery.txt`) and `test.txt` (or `query.txt`) with lines like
+`path 0 1 0 ...`: the path of an image, relative to the folder or to `images` in it, and a 0 or 1 for each class.
+`classnames.txt` names the classes, one per line.
 """
 
 import os
@@ -22,7 +22,7 @@ _LISTS = {
     "database": ("database.txt", "gallery.txt"),
     "test": ("test.txt", "query.txt"),
 }
-"""What the list of each part may be called."""
+"""Possible names of the list of each part."""
 _NAMES = "; ".join(" or ".join(names) for names in _LISTS.values())
 _IMAGES = "images"
 _BEGINNING = 65_536
@@ -34,7 +34,7 @@ def is_list_folder(folder: Path) -> bool:
 
 
 def refuse_ignored_lists(folder: Path) -> None:
-    """Raise NestKALAError for a file in `folder` that reads like a list, but is not called like one."""
+    """Raise NestKALAError if a file in `folder` looks like a list but does not have the name of one."""
     known = {name for names in _LISTS.values() for name in names}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in (".txt", ".lst", ".csv", "") and path.name not in known and path.is_file():
@@ -42,8 +42,7 @@ def refuse_ignored_lists(folder: Path) -> None:
                 words = file.read(_BEGINNING).decode("utf-8-sig", "replace").lstrip().partition("\n")[0].split()
             if len(words) > 2 and {*words[-2:]} <= {"0", "1"}:
                 raise NestKALAError(
-                    f"{str(path)!r} reads like a list of images with labels, and no list is called so: they are "
-                    f"called {_NAMES}"
+                    f"{str(path)!r} looks like a list of images with labels, but lists must be named {_NAMES}"
                 )
 
 
@@ -54,7 +53,7 @@ def _lists(root: Path) -> dict[str, Path]:
         if len(paths) > 1:
             raise NestKALAError(
                 f"{str(root)!r} holds {' and '.join(path.name for path in paths)}, two names for the {part} part: "
-                "leave one"
+                "keep only one"
             )
     if not any(found.values()):
         raise NestKALAError(f"{str(root)!r} holds {CLASS_NAMES} but none of {_NAMES}")
@@ -62,16 +61,16 @@ def _lists(root: Path) -> dict[str, Path]:
 
 
 def _placed(root: Path, name: str) -> str | None:
-    """The path of an image relative to the lists; None where there is no such file."""
+    """The path of an image relative to the lists; None if there is no such file."""
     return next((path for path in (name, f"{_IMAGES}/{name}") if (root / path).is_file()), None)
 
 
 def load_lists(root: Path) -> FileDataset:
-    """The images that the lists in `root` name, each once, in the order train, database, test.
+    """Load the images named by the lists in `root`, each once, in the order train, database, test.
 
-    The names are the paths; `parts` holds each list's images in the list's order. Raises NestKALAError for a
-    missing, empty or malformed file, one that reads like a list and is not called so, two lists of one part, an image
-    file that does not exist, and an image that a list repeats or that two lists label differently, with file and line.
+    Names are the paths; `parts` holds the images of each list, in the list's order. Raises NestKALAError, with file and
+    line, for a missing, empty or malformed file, a file that looks like a list but has another name, two lists for one
+    part, an image file that does not exist, and an image that a list repeats or that two lists label differently.
     """
     class_names = read_class_names(root / CLASS_NAMES)
     lists = _lists(root)
@@ -90,18 +89,18 @@ def load_lists(root: Path) -> FileDataset:
                 if place is None:
                     raise NestKALAError(
                         f"{origin}: no image file {name!r} in {str(root)!r}, "
-                        f"where the last {len(class_names)} columns are taken for labels"
+                        f"taking the last {len(class_names)} columns as labels"
                     )
                 places.append(place)
                 rows.append(row)
                 origins.append(origin)
             if index in members:
-                raise NestKALAError(f"{origin}: image {name!r} is listed already at {members[index]}")
+                raise NestKALAError(f"{origin}: image {name!r} is already listed at {members[index]}")
             if rows[index] != row:
-                raise NestKALAError(f"{origin}: image {name!r} has other labels at {origins[index]}")
+                raise NestKALAError(f"{origin}: image {name!r} has different labels at {origins[index]}")
             members[index] = origin
         if not members:
-            raise NestKALAError(f"{str(path)!r} lists no image")
+            raise NestKALAError(f"{str(path)!r} lists no images")
         parts[part] = np.array(list(members), dtype=np.int64)
     digits = np.frombuffer("".join(rows).encode(), dtype=np.uint8)
     return FileDataset(
@@ -114,17 +113,17 @@ def load_lists(root: Path) -> FileDataset:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names in the file, one a line.
+    """Read class names from a file, one per line.
 
-    Raises NestKALAError where it is absent or empty, repeats a name, or has one that `check_class_names` refuses.
+    Raises NestKALAError if it is missing or empty, repeats a name, or has one that `check_class_names` refuses.
     """
     if not path.is_file():
-        raise NestKALAError(f"no {str(path)!r}: one class name a line, in the order of the lists' columns")
+        raise NestKALAError(f"no {str(path)!r}: expected one class name per line, in the order of the lists' columns")
     return _distinct(tuple(line.strip() for _, line in lines(path)), repr(str(path)))
 
 
 def given_class_names(classes: str) -> tuple[str, ...]:
-    """Class names as a setting gives them: the path of a file, one a line, or else words with commas between them.
+    """Class names from a setting: the path of a file with one name per line, or names separated by commas.
 
     Raises NestKALAError as `read_class_names` does.
     """
@@ -137,7 +136,7 @@ def given_class_names(classes: str) -> tuple[str, ...]:
 def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     names = tuple(map(one_form, names))
     if not names:
-        raise NestKALAError(f"{where} names no class")
+        raise NestKALAError(f"{where} names no classes")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise NestKALAError(f"{where} names the class {name!r} more than once")
@@ -146,23 +145,23 @@ def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 
 def _read_list(path: Path, num_classes: int) -> Iterator[tuple[str, str, str]]:
-    """Of each line where it stands, the image's name and its labels as a string of zeros and ones."""
+    """Yield file and line number, image name, and labels as a string of zeros and ones, for each line."""
     for line_number, line in lines(path):
         origin = f"{path}:{line_number}"
         # From the right, since paths may hold spaces.
         name, *labels = line.rsplit(maxsplit=num_classes)
         if len(labels) < num_classes:
-            raise NestKALAError(f"{origin}: {len(labels)} labels after the path, not {num_classes}")
+            raise NestKALAError(f"{origin}: {len(labels)} labels after the path instead of {num_classes}")
         for label in labels:
             if label not in ("0", "1"):
                 raise NestKALAError(
-                    f"{origin}: {label!r} where a label 0 or 1 should be (a path, then {num_classes} labels)"
+                    f"{origin}: labels must be 0 or 1, not {label!r} (a path, then {num_classes} labels)"
                 )
         yield origin, PurePosixPath(name).as_posix(), "".join(labels)
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers."""
+    """The nonblank lines of a text file, with their numbers."""
     # surrogateescape: paths need not be UTF-8.
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())

@@ -1,4 +1,4 @@
-"""Who trains, who asks and who is searched: n-shot splits, drawn or given."""
+"""n-shot splits into training, query and gallery images, drawn or given."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ _PARTS = ("train", "query", "gallery")
 class Split:
     """Indices, int64, of a data set's images. No query is in `train` or `gallery`; those two may overlap.
 
-    `archive` are images without labels to learn from, where the data has such.
+    `archive` holds unlabeled images to learn from, if the data has any.
     """
 
     train: Indices
@@ -37,11 +37,11 @@ class Split:
 
     @property
     def unlabeled(self) -> Indices:
-        """Images whose labels are not looked at: the archive, or else the gallery that is going to be searched."""
+        """Images whose labels are not used: the archive, or else the gallery that will be searched."""
         return self.gallery if self.archive is None else self.archive
 
     def without(self, broken: Sequence[int]) -> Self:
-        """Less these images of the archive."""
+        """The split without these images of the archive."""
         if self.archive is None or not broken:
             return self
         archive, gallery = (part[~np.isin(part, broken)] for part in (self.archive, self.gallery))
@@ -58,24 +58,23 @@ def draw_split(
     train_pool: int | None = None,
     protocol_seed: int = 0,
 ) -> Split:
-    """Draw an n-shot split. It depends on the arguments alone.
+    """Draw an n-shot split, which depends only on the arguments.
 
-    Queries and gallery depend on `protocol_seed` alone, never on `shots` and `seed`. The queries are the data
-    set's `test` part; where it has none, `queries_per_class` of every class (single-label sets), or `queries`
-    of all images that have a label, by default a tenth of them, or none beside an archive. The gallery is the
-    `database` part or else all other images, shuffled.
+    Queries and gallery depend only on `protocol_seed`, never on `shots` and `seed`. The queries are the data set's
+    `test` part, if it has one; otherwise `queries_per_class` of every class (single-label sets), or `queries` of all
+    labeled images (default: a tenth of them, or none if there is an archive). The gallery is the `database` part, or
+    else all other images, shuffled.
 
-    The training images come from the `train` part; where there is none, from `train_pool` images of the
-    gallery, or from all of it. They are taken in an order drawn by `seed`, each only if none of its labels
-    has `shots` images yet: exactly `shots` a class if every image has one label, else at most. Images without
-    a label are never taken; at 0 shots none is, and at "all" shots all others are.
+    The training images come from the `train` part, if there is one; otherwise from `train_pool` images of the gallery,
+    or from all of it. They are taken in an order drawn with `seed`, each only if none of its labels has `shots` images
+    yet: exactly `shots` per class if every image has one label, otherwise at most. Unlabeled images are never taken; at
+    0 shots none are taken, and at "all" shots all labeled ones are.
 
-    Of a data set with an archive all of this concerns the other images, and a class may have fewer than `shots`.
-    The archive is shuffled; where there are no queries, it is the gallery, too.
+    If the data set has an archive, all of this applies to the other images, and a class may have fewer than `shots`.
+    The archive is shuffled; if there are no queries, it is also the gallery.
 
-    Raises NestKALAError for settings out of range, missing, or at odds with the data set's parts; for
-    queries that are also in the `train` or `database` part; and for a class of a single-label set that has
-    too few images.
+    Raises NestKALAError if settings are out of range, missing, or in conflict with the data set's parts; if queries are
+    also in the `train` or `database` part; and if a class of a single-label set has too few images.
     """
     for setting, value in {"queries_per_class": queries_per_class, "train_pool": train_pool}.items():
         if value is not None and value < 1:
@@ -83,9 +82,9 @@ def draw_split(
     numbers = {"shots": 0 if shots == "all" else shots, "queries": queries or 0}
     for setting, value in (numbers | {"seed": seed, "protocol_seed": protocol_seed}).items():
         if value < 0:
-            raise NestKALAError(f"{setting} must not be negative, but is {value}")
+            raise NestKALAError(f"{setting} must be 0 or more, not {value}")
 
-    # A stream for each purpose, so that no draw shifts another, whether or not the seeds are equal.
+    # A stream per purpose, so that no draw affects another, whether or not the seeds are equal.
     query_rng, gallery_rng, pool_rng, shots_rng = (
         np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(purpose,)))
         for purpose, entropy in enumerate([protocol_seed, protocol_seed, protocol_seed, seed])
@@ -114,9 +113,9 @@ def draw_split(
 
 
 def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
-    """Write a split as JSON, by image names; a file of this name is replaced in one step.
+    """Write a split as JSON, by image names; an existing file is replaced atomically.
 
-    Raises NestKALAError where it cannot be written.
+    Raises NestKALAError if it cannot be written.
     """
     parts = [*_PARTS, *([] if split.archive is None else [ARCHIVE])]
     names = {part: [dataset.names[index] for index in getattr(split, part)] for part in parts}
@@ -128,12 +127,12 @@ def save_split(path: Path, split: Split, dataset: ImageDataset) -> None:
 
 
 def load_split(path: Path, dataset: ImageDataset) -> Split:
-    """Read a split that `save_split`, or somebody else, wrote for this data set.
+    """Read a split for this data set, written by `save_split` or by other means.
 
-    Where the file names no archive, that of the data set is taken, if it has one.
+    If the file names no archive, the data set's archive is used, if any.
 
-    Raises NestKALAError for a file that is unreadable, not JSON or not a split, for names that the data set
-    lacks, an empty gallery or archive, names repeated in a part, and queries that are also in another part.
+    Raises NestKALAError if the file is unreadable, not JSON or not a split, has names that are not in the data set, an
+    empty gallery or archive, or repeated names, or if queries are also in another part.
     """
     where = f"split {str(path)!r}"
     content = read_json(path)
@@ -153,11 +152,11 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
         parts[part] = names
     index = {name: number for number, name in enumerate(dataset.names)}
     if unknown := list(dict.fromkeys(n for names in parts.values() for n in names if n not in index)):
-        raise NestKALAError(f"{where} names {len(unknown)} images that the data lacks, first {unknown[0]!r}")
+        raise NestKALAError(f"{where} names {len(unknown)} images that are not in the data, such as {unknown[0]!r}")
     split = Split(**{part: np.array([index[name] for name in names], dtype=np.int64) for part, names in parts.items()})
     _refuse_overlap(dataset, split.query, split.gallery, f"gallery of {where}")
     _refuse_overlap(dataset, split.query, split.train, f"train part of {where}")
-    if split.archive is None:  # of another run, say, or published
+    if split.archive is None:  # for example, from another run, or a published one
         return replace(split, archive=dataset.parts.get(ARCHIVE))
     _refuse_overlap(dataset, split.query, split.archive, f"archive of {where}")
     return split
@@ -166,13 +165,13 @@ def load_split(path: Path, dataset: ImageDataset) -> Split:
 def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rng: np.random.Generator) -> Indices:
     if "test" in dataset.parts:
         if per_class is not None or total is not None:
-            raise NestKALAError("no number of queries can be set: the data set has its own test part")
+            raise NestKALAError("the number of queries cannot be set: the data set has its own test part")
         return dataset.parts["test"]
     if per_class is not None and total is not None:
-        raise NestKALAError("queries_per_class and queries exclude each other")
+        raise NestKALAError("set either queries_per_class or queries, not both")
     if per_class is not None:
         if not _is_single_label(dataset):
-            raise NestKALAError("queries_per_class needs exactly one label an image; set queries instead")
+            raise NestKALAError("queries_per_class needs exactly one label per image; set queries instead")
         _refuse_short_classes(dataset, _outside_archive(dataset), per_class, "data set", "queries_per_class")
         return np.concatenate(
             [rng.choice(np.flatnonzero(members), per_class, replace=False) for members in dataset.targets.T]
@@ -187,7 +186,7 @@ def _queries(dataset: ImageDataset, per_class: int | None, total: int | None, rn
 
 
 def _without_queries(dataset: ImageDataset, part: str, query: Indices) -> Indices:
-    """A part less the drawn queries, sorted; all other images where the data set does not define the part."""
+    """A part without the drawn queries, sorted; all other images if the data set does not define the part."""
     if part not in dataset.parts:
         return np.setdiff1d(_outside_archive(dataset), query)
     if "test" in dataset.parts:
@@ -208,7 +207,7 @@ def _draw_shots(dataset: ImageDataset, pool: Indices, shots: int | Literal["all"
             taken.append(index)
             counts[labels] += 1
     if shots and not taken:
-        raise NestKALAError(f"none of the {len(pool)} images of the training pool has a label")
+        raise NestKALAError(f"none of the {len(pool)} images in the training pool has a label")
     return np.array(taken, dtype=np.int64)
 
 
@@ -224,10 +223,10 @@ def _refuse_short_classes(dataset: ImageDataset, members: Indices, needed: int, 
     counts = dataset.targets[members].sum(axis=0)
     for name, count in zip(dataset.class_names, counts, strict=True):
         if count < needed:
-            raise NestKALAError(f"class {name!r} has {count} images in the {place}, {setting} is {needed}")
+            raise NestKALAError(f"class {name!r} has {count} images in the {place}, but {setting} is {needed}")
 
 
 def _refuse_overlap(dataset: ImageDataset, query: Indices, other: Indices, place: str) -> None:
     common = np.intersect1d(query, other)
     if len(common):
-        raise NestKALAError(f"{len(common)} query images are also in the {place}, first {dataset.names[common[0]]!r}")
+        raise NestKALAError(f"{len(common)} query images are also in the {place}, such as {dataset.names[common[0]]!r}")

@@ -9,22 +9,22 @@ from typing import Any
 from .decoding import open_header
 
 _EXIF, _DATE_TIME_ORIGINAL = 0x8769, 0x9003
-"""The tag of the Exif IFD, and in it that of the date (CIPA DC-008, Exif 2.32, 4.6.5)."""
+"""The tags of the Exif IFD and of the date in it (CIPA DC-008, Exif 2.32, 4.6.5)."""
 
 
 def with_date(file: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of an image, as `images_below` gives it, with its `date`.
+    """Metadata of an image from `images_below`, plus its `date`.
 
-    Of the file only the header is read. The date is local time, such as "2024-05-17T08:30:00": when the photograph was
-    taken, or when the file was last modified if the header does not say.
+    Only the header of the file is read. The date is local time, such as "2024-05-17T08:30:00": when the photograph was
+    taken, or, if the header does not say, when the file was last modified.
     """
     return {**metadata, "date": date_taken(file) or _in_iso(metadata["mtime_ns"])}
 
 
 def date_taken(file: Path) -> str | None:
-    """The date of exposure that an image file's EXIF data states; None if there is none, or none that can be read."""
+    """The date of exposure in an image file's EXIF data; None if there is no readable one."""
     with contextlib.suppress(Exception), open_header(file) as image:  # Pillow raises nearly every type
-        # Of a PNG Pillow would decode everything, to look behind the pixels as well.
+        # Pillow would decode a whole PNG, since EXIF data may also follow the pixels.
         if image.format == "PNG" and "exif" not in image.info:
             return None
         text = str(image.getexif().get_ifd(_EXIF).get(_DATE_TIME_ORIGINAL, ""))
@@ -35,5 +35,5 @@ def date_taken(file: Path) -> str | None:
 def _in_iso(mtime_ns: int) -> str:
     try:
         return datetime.fromtimestamp(mtime_ns // 10**9).isoformat()
-    except (OverflowError, OSError, ValueError):  # years that a calendar lacks
+    except (OverflowError, OSError, ValueError):  # years outside the calendar
         return datetime.fromtimestamp(0).isoformat()

@@ -1,4 +1,4 @@
-"""Encoded image files to upright 8-bit RGB images."""
+"""Decode image files to upright 8-bit RGB images."""
 
 import contextlib
 import threading
@@ -28,7 +28,7 @@ else:
 _AVIF = ("AVIF",) if features.check("avif") else ()
 
 FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", *_AVIF, "GIF", "BMP", "TIFF", "PPM", *_HEIF)
-"""Those that are decoded, whatever a file is called. Pillow knows others, some of which start other programs."""
+"""Formats to decode, whatever the file name. Pillow supports others, some of which start other programs."""
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".png", ".apng", ".webp"),
@@ -36,48 +36,47 @@ IMAGE_SUFFIXES = (
     *(".avif" for _ in _AVIF),
     *(suffix for _ in _HEIF for suffix in (".heic", ".heif", ".hif")),
 )
-"""Suffixes, in lower case, by which image files in folders are told from others."""
+"""Lowercase suffixes that identify image files in folders."""
 
 _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"))
-"""How HEIC files begin, behind four bytes."""
+"""How HEIC files begin, after four bytes."""
 _MARGIN = 2
-"""How many times what is needed a JPEG that is decoded at a reduced scale keeps of its shorter side, at least."""
+"""A JPEG decoded at a reduced scale keeps at least this many times the needed pixels of its shorter side."""
 _BAND = 1 << 20
-"""Pixels of more than 8 bits that are scaled at a time."""
+"""Number of pixels of more than 8 bits that are scaled at a time."""
 _NO_IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file's name is that of an image, and not hidden."""
+    """Whether a file has the name of an image and is not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def is_below(name: str) -> bool:
-    """Whether a name is that of a file in a folder or its subfolders, and leads to no place elsewhere."""
+    """Whether a relative name stays inside its folder and subfolders."""
     path = Path(name)
     return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def decode_image(data: bytes | Image.Image, name: str, side: int | None = None) -> Image.Image:
-    """Decode the bytes of an image file, in one of `FORMATS`, to an 8-bit RGB image.
+    """Decode the bytes of an image file in one of `FORMATS` to an 8-bit RGB image.
 
-    An image that Pillow has opened already is treated by the same rules, and left as it is.
+    Images already opened by Pillow follow the same rules and are not modified.
 
-    The EXIF orientation is applied, transparency is composited on white, of an animation the first frame
-    counts. Gray values of more than 8 bits are scaled: integers from 0..65535 (of 12 bits 0..4095), floating-point
-    ones from the smallest of 0..1, 0..255 and 0..65535 that holds them all, and values outside those ranges from their
-    own minimum and maximum. Metadata that is broken, or longer than Pillow takes, is left aside, as libpng and libjpeg
-    do. Safe to call from several threads.
+    The EXIF orientation is applied, transparency is composited on white, and only the first frame of an animation is
+    used. Gray values of more than 8 bits are scaled: integers from 0..65535 (12-bit ones from 0..4095), floats from the
+    smallest of 0..1, 0..255 and 0..65535 that contains them all, and values outside those ranges from their own minimum
+    and maximum. Like libpng and libjpeg, it ignores metadata that is broken or too long for Pillow. Thread-safe.
 
     Args:
-        data: of the file, or an image of Pillow.
-        name: to call it by in errors.
-        side: pixels that the shorter side is going to be scaled to, or less. A JPEG that is large enough is then
-            decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time, with at least twice as many pixels left
-            of its shorter side. None decodes all images in full.
+        data: bytes of the file, or a Pillow image.
+        name: name to use in error messages.
+        side: upper bound on the size that the shorter side will be scaled to, in pixels. A large enough JPEG is then
+            decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time, keeping at least twice that many pixels
+            of its shorter side. None decodes at full size.
 
-    Raises NestKALAError, which gives `name` and the reason, for data that is empty, truncated, no image, or
-    of no pixels or more than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+    Raises NestKALAError, with `name` and the reason, if the data is empty, truncated or not an image, or has no pixels
+    or more than Pillow accepts (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
         return _decoded(data, side)
@@ -89,7 +88,7 @@ def decode_image(data: bytes | Image.Image, name: str, side: int | None = None) 
 
 
 def open_image(data: bytes) -> Image.Image:
-    """An image file in one of `FORMATS`, of which the header alone is read. Raises what Pillow does."""
+    """Open an image file in one of `FORMATS`, reading only the header. Raises Pillow's exceptions."""
     with _muted:
         try:
             return Image.open(BytesIO(data), formats=FORMATS)
@@ -101,7 +100,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def open_header(file: Path) -> Image.Image:
-    """As `open_image`, for a file, of which no more than the header is read. Raises what Pillow and the system do."""
+    """Like `open_image`, but reads no more than the header from disk. Raises OSError and Pillow's exceptions."""
     with _muted:
         return Image.open(file, formats=FORMATS)
 
@@ -116,15 +115,15 @@ def _decoded(data: bytes | Image.Image, side: int | None) -> Image.Image:
         image.load()
         if 0 in image.size:
             raise ValueError("it has no pixels")
-        # Unreadable metadata is no reason to lose an image. In place, because Pillow may fail at writing
-        # the metadata back, when the pixels are upright already.
+        # Unreadable metadata is no reason to lose an image. In place, because Pillow may fail to write the metadata
+        # back after it has already rotated the pixels.
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image, values)
 
 
 def _reduce(image: Image.Image, side: int) -> None:
-    """Let a JPEG that was opened be decoded at the smallest scale that keeps `_MARGIN` times the side."""
+    """Set an opened JPEG to decode at the smallest scale that keeps `_MARGIN` times the side."""
     width, height = image.size
     if isinstance(image, JpegImageFile):
         scale = next((scale for scale in (8, 4, 2) if min(width, height) >= scale * _MARGIN * side), 1)
@@ -133,11 +132,11 @@ def _reduce(image: Image.Image, side: int) -> None:
 
 @dataclass(frozen=True)
 class _Values:
-    """What a file says of its values that Pillow passes over.
+    """Facts about a file's values that Pillow ignores.
 
     white: the largest value of integers of more than 8 bits.
-    is_inverted: whether 0 stands for white in such a file.
-    transparent: the gray or the color that is transparent, in values of the image as Pillow gives it.
+    is_inverted: whether 0 means white in such a file.
+    transparent: the transparent gray value or color, in terms of the image's values in Pillow.
     """
 
     white: float
@@ -146,27 +145,27 @@ class _Values:
 
     @classmethod
     def of(cls, image: Image.Image) -> Self:
-        """Read them from an image before it is loaded, when it still knows how its values lie in the file."""
+        """Read them before the image is loaded, while it still knows how values are stored in the file."""
         tags = getattr(image, "tag_v2", {})
         bits = tags.get(258, (16,))[0]
         return cls(65535 if bits > 16 else 2**bits - 1, tags.get(262) == 0, _transparent(image))
 
 
 _IN_8_BITS: Mapping[str, Callable[[int], int]] = {
-    "1": lambda value: value,  # Pillow has scaled it
+    "1": lambda value: value,  # already scaled by Pillow
     "L;2": lambda value: (value & 0x3) * 0x55,
     "L;4": lambda value: (value & 0xF) * 0x11,
-    "RGB;16B": lambda value: value >> 8,  # Pillow drops the lower byte of pixels; so what differs there alone is alike
+    "RGB;16B": lambda value: value >> 8,  # Pillow drops the lower byte of pixels
     "I;16B": lambda value: value,
 }
-"""Value of a transparent color in a PNG -> that of its pixels, by how they lie in the file; else its last 8 bits."""
+"""Transparent value in a PNG -> value of its pixels, by storage format; otherwise, its last 8 bits."""
 
 
 def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
     key = image.info.get("transparency")
     if not isinstance(key, int | tuple):
         return None
-    tiles = getattr(image, "tile", [])  # none of an image that is loaded
+    tiles = getattr(image, "tile", [])  # empty for loaded images
     if image.format != "PNG" or image.mode == "P" or not tiles:
         return key
     raw = tiles[0].args
@@ -195,7 +194,7 @@ def _to_8_bit(image: Image.Image, values: _Values) -> Image.Image:
         whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (values.white,)
         low, high = 0.0, next((white for white in whites if high <= white), high)
     scale = 255 / (high - low) if high > low else 0.0
-    for band in bands:  # in float32 the difference of two may overflow, and all at once would take much memory
+    for band in bands:  # differences may overflow in float32, and all pixels at once would take much memory
         finite = np.nan_to_num(flat[band].astype(np.float64), nan=low, posinf=high, neginf=low)
         gray[band] = np.rint((finite - low) * scale)
         if values.is_inverted:
@@ -206,7 +205,7 @@ def _to_8_bit(image: Image.Image, values: _Values) -> Image.Image:
 
 
 def _range(bands: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The least and the largest of the finite values; 0 and 1 where there are none."""
+    """The smallest and largest finite values; 0 and 1 if there are none."""
     finite = [values for band in bands if (values := band[np.isfinite(band)]).size]
     if not finite:
         return 0.0, 1.0
@@ -217,16 +216,16 @@ def _reason(data: bytes | Image.Image, error: Exception) -> str:
     if data == b"":
         return "the file is empty"
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it"
+        return "not enough memory"
     if isinstance(error, UnidentifiedImageError) and isinstance(data, bytes) and data[4:12] in _HEIC and not _HEIF:
-        return 'it is HEIC: pip install "nestkala[heic]" reads that'
+        return 'to read HEIC, pip install "nestkala[heic]"'
     if isinstance(error, UnidentifiedImageError):
-        return f"not an image of a format that is read ({', '.join(FORMATS)})"
+        return f"not an image in a supported format ({', '.join(FORMATS)})"
     return one_line(error)
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels that the header of an image file tells; None for what is no image."""
+    """Width and height in pixels from the header of an image file; None if it is not an image."""
     try:
         with open_image(data) as image:
             return image.size
@@ -235,10 +234,10 @@ def image_size(data: bytes) -> tuple[int, int] | None:
 
 
 def thumbnail(file: Path | bytes, size: int) -> bytes | None:
-    """A JPEG of an image file, or of its bytes, `size` pixels wide and high at most; None for what cannot be read."""
+    """A JPEG of an image file or its bytes, at most `size` pixels wide and high; None if it cannot be read."""
     try:
         image = decode_image(file if isinstance(file, bytes) else file.read_bytes(), "image", size)
-    except (OSError, ValueError):  # ValueError: names that no file can have, and NestKALAError
+    except (OSError, ValueError):  # ValueError: impossible file names, and NestKALAError
         return None
     image.thumbnail((size, size))
     buffer = BytesIO()
@@ -247,15 +246,15 @@ def thumbnail(file: Path | bytes, size: int) -> bytes | None:
 
 
 def data_url(jpeg: bytes | None) -> str:
-    """A JPEG as an address that holds it; None, what could not be read, as that of an empty picture."""
+    """A JPEG as a data URL; for None (unreadable images), the URL of an empty picture."""
     return _NO_IMAGE if jpeg is None else f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
 class _MutedPillow:
     """Mutes Pillow's warnings while any thread is inside.
 
-    `warnings.catch_warnings` in every thread would not do: filters belong to the process, and threads that
-    overlap restore one another's, which can leave warnings off for good.
+    `warnings.catch_warnings` in every thread would not work: filters belong to the process, and overlapping threads
+    restore one another's, which can leave warnings off permanently.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Digests of image files, remembered so that a file which has not changed is not read again."""
+"""Digests of image files, cached so that unchanged files are not read again."""
 
 import logging
 import os
@@ -18,24 +18,24 @@ DIGEST_BYTES = 16
 FILE = "digests.safetensors"
 _FORMAT, _VERSION = "nestkala-digests", 1
 _MOST = 2_000_000
-"""Files that are remembered; of more, those that were seen last."""
+"""Maximum number of cached files; the most recently seen ones are kept."""
 _SETTLED_NS = 2_000_000_000
-"""A file that changed so recently may change again within one tick of its file system's clock."""
+"""A file that changed this recently may change again within one tick of the file system's clock."""
 
 
 def digest(data: bytes | memoryview) -> bytes:
-    """BLAKE2b of 16 bytes."""
+    """16-byte BLAKE2b digest."""
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 class Digests:
-    """Digests of files, kept in a file of a folder.
+    """Digests of files, cached in a file.
 
-    A file is known by its path, number, size, and times of modification and of change, the last of which nobody sets.
-    Where several processes write at once, what one wrote may be lost, and its files are read again.
+    A file is identified by its path, inode, size, modification time and change time, which users cannot set. If several
+    processes write at once, the entries of one may be lost, and its files are read again.
 
     Args:
-        folder: where to keep them; it need not be there.
+        folder: folder of the cache file; it need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class Digests:
         remove_unfinished(folder, FILE, ABANDONED_SECONDS)
 
     def of(self, path: Path) -> bytes:
-        """The digest of a file's bytes. Safe to call from several threads. Raises OSError where it cannot be read."""
+        """The digest of a file's bytes. Thread-safe. Raises OSError if the file cannot be read."""
         before = path.stat()
         key = _key(path, before)
         if (found := self._known.get(key)) is None:
@@ -59,7 +59,7 @@ class Digests:
         return found
 
     def save(self) -> None:
-        """Write what is new; where that cannot be done, it is told once."""
+        """Write new digests; if that fails, warn once."""
         if not self._is_new:
             return
         self._is_new = False
@@ -71,7 +71,7 @@ class Digests:
             save_tensors(self._folder / FILE, {"digests": rows}, {"format": _FORMAT, "version": str(_VERSION)})
         except (OSError, NestKALAError) as error:
             if not self._was_told:
-                logger.warning("cannot remember the digests of images in %s: %s", self._folder, error)
+                logger.warning("cannot cache the digests of images in %s: %s", self._folder, error)
             self._was_told = True
 
     def _read(self) -> dict[bytes, bytes]:
@@ -85,7 +85,7 @@ class Digests:
         except FileNotFoundError:
             return {}
         except (NestKALAError, OSError, KeyError) as error:
-            logger.warning("leaving aside the remembered digests: %s", error)
+            logger.warning("ignoring the cached digests: %s", error)
             return {}
         packed, width = rows.numpy().tobytes(), 2 * DIGEST_BYTES
         starts = range(0, len(packed), width)

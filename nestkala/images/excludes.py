@@ -1,4 +1,4 @@
-"""Patterns of files to leave out, in .gitignore's syntax."""
+"""Patterns of files to skip, in .gitignore syntax."""
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -8,32 +8,32 @@ from pathspec import GitIgnoreSpec, PathSpec
 from ..utils.errors import NestKALAError, one_line
 
 IGNORE_FILE = ".nestkalaignore"
-"""A file of patterns in the folder that they apply to."""
+"""File of patterns for the folder it is in."""
 
 
 class Excludes:
-    """Which files and subfolders of a folder are left out.
+    """Files and subfolders of a folder to skip.
 
     Args:
-        patterns: in .gitignore's syntax (https://git-scm.com/docs/gitignore), relative to the folder. A later pattern
-            overrides an earlier one.
+        patterns: patterns in .gitignore syntax (https://git-scm.com/docs/gitignore), relative to the folder. Later
+            patterns override earlier ones.
 
     Raises:
-        NestKALAError: a pattern that git would not take.
+        NestKALAError: a pattern is invalid.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         lines = list(patterns)
         try:
             self._files = GitIgnoreSpec.from_lines(lines)
-            # In which a later pattern for folders alone overrides an earlier one for all, as in "*" and "!*/".
+            # Here, a later pattern only for folders overrides an earlier general one, as in "*" and "!*/".
             self._folders = PathSpec.from_lines("gitignore", lines)
         except ValueError:
-            raise NestKALAError(f"not a pattern of .gitignore's syntax: {_first_invalid(lines)!r}") from None
+            raise NestKALAError(f"not a valid pattern in .gitignore syntax: {_first_invalid(lines)!r}") from None
 
     @classmethod
     def of(cls, folder: Path, patterns: Iterable[str] = ()) -> "Excludes":
-        """What `folder/.nestkalaignore` lists, and these patterns.
+        """The patterns in `folder/.nestkalaignore`, followed by these.
 
         Raises:
             NestKALAError: the file cannot be read, or has an invalid pattern.
@@ -46,11 +46,11 @@ class Excludes:
         return cls([*text.splitlines(), *patterns])
 
     def leaves_out(self, name: str, is_folder: bool = False) -> bool:
-        """Whether a file, or a folder, of this path is left out; what is in it is left out with it."""
+        """Whether the file or folder with this path is skipped; a skipped folder takes its contents with it."""
         return self._folders.match_file(f"{name}/") if is_folder else self._files.match_file(name)
 
     def covers(self, name: str) -> bool:
-        """Whether a file is left out, by itself or with a folder that it is in."""
+        """Whether a file is skipped, by itself or together with a folder that contains it."""
         parents = [str(parent) for parent in PurePosixPath(name).parents][:-1]
         return self.leaves_out(name) or any(self.leaves_out(parent, is_folder=True) for parent in parents)
 

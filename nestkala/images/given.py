@@ -1,4 +1,4 @@
-"""Images as a caller has them: in files, opened, decoded, as arrays or as tensors."""
+"""Images from a caller: paths, open files, Pillow images, arrays or tensors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from torch import Tensor
 from ..utils.errors import NestKALAError
 
 ImageLike = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any] | Tensor
-"""One image: a path; an encoded file's bytes, or the file, opened for reading bytes; an image of Pillow; an array uint8
-(H, W, 3); a tensor (3, H, W), uint8 or floats in [0, 1]. For a model of own features a feature (width,)."""
+"""One image: a path; the bytes of an encoded file, or the file opened in binary mode; a Pillow image; an array uint8
+(H, W, 3); a tensor (3, H, W), uint8 or floats in [0, 1]. For a model trained on your own features: one (width,)."""
 
 _ALLOWED = (
-    "a path, a file's bytes, a file opened for reading bytes, an image of Pillow, an array uint8 (H, W, 3), or a "
+    "a path, the bytes of a file, a file opened in binary mode, a Pillow image, an array uint8 (H, W, 3), or a "
     "tensor (3, H, W), uint8 or floats in [0, 1]"
 )
 _CHUNK = 8
-"""Batches of a stream that are held at a time."""
+"""Number of batches of a stream held at a time."""
 
 
 @dataclass(frozen=True)
 class GivenImages:
-    """Some of the images that a caller gave, each read in its turn.
+    """Some of the images that a caller gave, each read on demand.
 
-    images: any number.
-    features: whether they are features in place of images.
-    first: number of the first among all that were given.
+    images: any number of images.
+    features: whether they are features instead of images.
+    first: number of the first one among all images given.
     """
 
     images: Sequence[ImageLike]
@@ -46,23 +46,23 @@ class GivenImages:
 
     @cached_property
     def names(self) -> Sequence[str]:
-        """What to call each in errors: its path, or its number."""
+        """Names for error messages: paths or numbers."""
         return [
             str(image) if isinstance(image, str | Path) else f"number {number}"
             for number, image in enumerate(self.images, self.first)
         ]
 
     def read(self, index: int) -> bytes | Image.Image:
-        """An encoded image, or a decoded one; of a feature the bytes of its float32.
+        """An encoded or decoded image; for a feature, its float32 bytes.
 
-        Raises NestKALAError for a file that cannot be read, and for what is no image.
+        Raises NestKALAError if a file cannot be read, or the item is not an image.
         """
         image = self.images[index]
         number = index + self.first
         if isinstance(image, str | Path):
             try:
                 return Path(image).read_bytes()
-            except (OSError, ValueError) as error:  # ValueError: of a name with a NUL
+            except (OSError, ValueError) as error:  # ValueError: a name with a NUL
                 raise NestKALAError(f"cannot read image {str(image)!r}: {getattr(error, 'strerror', error)}") from None
         if isinstance(image, bytes | Image.Image):
             return image
@@ -74,17 +74,17 @@ class GivenImages:
             content = image.read()
             if isinstance(content, bytes):
                 return content
-            raise NestKALAError(f"image number {number} is a file opened for reading text: open it in mode 'rb'")
+            raise NestKALAError(f"image number {number} is a file opened in text mode: open it in mode 'rb'")
         raise NestKALAError(f"image number {number} is {_in_words(image)}, not {_ALLOWED}")
 
 
 def chunks(images: ImageLike | Iterable[ImageLike], features: bool, batch_size: int) -> Iterator[GivenImages]:
-    """What was given, one image or several: a sequence as a whole, of any other iterable some batches at a time.
+    """Yield the given images: one image or a sequence as a whole, other iterables a few batches at a time.
 
-    Arrays and tensors of a dimension more than an image, or a feature, has are several. At least one chunk is given,
+    Arrays and tensors with one more dimension than an image or feature are several images. Yields at least one chunk,
     which may be empty.
 
-    Raises NestKALAError for what is neither an image nor an iterable.
+    Raises NestKALAError if the argument is neither an image nor an iterable.
     """
     if isinstance(images, np.ndarray | Tensor):
         several = images.ndim == (2 if features else 4)
@@ -103,7 +103,7 @@ def chunks(images: ImageLike | Iterable[ImageLike], features: bool, batch_size: 
 
 
 def _opened_once(images: Sequence[ImageLike]) -> Sequence[ImageLike]:
-    """Open files as their bytes: a process that decodes cannot be handed them."""
+    """Replace open files with their bytes, so that each is read only once."""
     if not any(hasattr(image, "read") for image in images):
         return images
     return [GivenImages(images).read(n) if hasattr(image, "read") else image for n, image in enumerate(images)]
@@ -126,8 +126,8 @@ def _picture(image: npt.NDArray[Any] | Tensor, number: int) -> Image.Image:
             low, high = (float(end) for end in torch.aminmax(pixels))
             if not (low >= 0 and high <= 1):
                 raise NestKALAError(
-                    f"image number {number} has values from {low:g} to {high:g}, not in [0, 1]: give it as it was "
-                    "before it was normalized"
+                    f"image number {number} has values from {low:g} to {high:g}, not in [0, 1]: pass it "
+                    "without normalization"
                 )
             pixels = (pixels.float() * 255).round().to(torch.uint8)
         if pixels.dtype != torch.uint8:

@@ -1,4 +1,4 @@
-"""The images below a folder, and what is left out there that somebody may miss."""
+"""List the images below a folder, and record what was skipped."""
 
 import os
 import stat
@@ -35,20 +35,20 @@ _KINDS: Mapping[str, str] = {
 
 
 def other_kind(name: str) -> str | None:
-    """What a file's name says of a photograph, or a video, in a format that is not read here; None for all else."""
+    """The kind of a photograph or video in an unsupported format, by its name; None for all other files."""
     return None if name.startswith(".") else _KINDS.get(PurePosixPath(name).suffix.lower())
 
 
 @dataclass
 class LeftOut:
-    """What was passed over below a folder.
+    """What was skipped below a folder.
 
     Attributes:
-        unlisted: {path relative to the folder: why}, of folders that cannot be listed, or not to their end, and of
-            images that cannot be looked at, such as a link to nothing. "." is the folder itself.
-        other_formats: {kind: number}, of photographs and videos in formats that are not read here.
+        unlisted: {path relative to the folder: reason} of folders that cannot be listed completely, and of images that
+            cannot be accessed, such as broken links. "." is the folder itself.
+        other_formats: {kind: number} of photographs and videos in unsupported formats.
         linked_folders: number of links to folders, which are not followed.
-        excluded: {"images": number, "folders": number} that patterns exclude; images in such folders are not counted.
+        excluded: {"images": number, "folders": number} excluded by patterns; images in such folders are not counted.
     """
 
     unlisted: dict[str, str] = field(default_factory=dict)
@@ -57,22 +57,22 @@ class LeftOut:
     excluded: dict[str, int] = field(default_factory=dict)
 
     def covers(self, name: str) -> bool:
-        """Whether an image of this name may be there for all that was seen."""
+        """Whether an image with this name may exist in a part that could not be listed."""
         if not self.unlisted:
             return False
         return any(str(path) in self.unlisted for path in (PurePosixPath(name), *PurePosixPath(name).parents))
 
     def count(self, name: str) -> None:
-        """Take notice of a file that is no image by its name."""
+        """Count a file whose name is not that of an image."""
         if (kind := other_kind(name)) is not None:
             self.other_formats[kind] = self.other_formats.get(kind, 0) + 1
 
     def count_excluded(self, kind: str) -> None:
-        """Take notice of something excluded, of "images" or "folders"."""
+        """Count an excluded item; kind is "images" or "folders"."""
         self.excluded[kind] = self.excluded.get(kind, 0) + 1
 
     def add(self, other: "LeftOut", name: str = "") -> None:
-        """Take in what was left out below another folder, whose images are called NAME/... here."""
+        """Add what was skipped below another folder, whose images are named NAME/... here."""
         for path, why in other.unlisted.items():
             self.unlisted[str(PurePosixPath(name) / path)] = why
         for total, more in ((self.other_formats, other.other_formats), (self.excluded, other.excluded)):
@@ -81,28 +81,28 @@ class LeftOut:
         self.linked_folders += other.linked_folders
 
     def in_words(self) -> list[str]:
-        """A line for each kind of thing; none where nothing was left out."""
+        """One line per kind of skipped item; empty if nothing was skipped."""
         named = list(self.unlisted.items())[:_MOST_NAMED]
         lines = [f"warning: cannot list {path!r}: {why}" for path, why in named]
         if more := len(self.unlisted) - len(named):
             lines.append(f"warning: cannot list {more} others")
         if self.other_formats:
-            lines.append(f"note: left out {self.formats_in_words()}")
+            lines.append(f"note: skipped {self.formats_in_words()}")
         if self.linked_folders:
-            lines.append(f"note: left out {_counted(self.linked_folders, 'link')} to folders, which are not followed")
+            lines.append(f"note: skipped {_counted(self.linked_folders, 'link')} to folders, which are not followed")
         if self.excluded:
             kinds = (
                 _counted(self.excluded[kind], kind[:-1]) for kind in ("images", "folders") if kind in self.excluded
             )
-            lines.append(f"note: left out {' and '.join(kinds)} that patterns exclude")
+            lines.append(f"note: skipped {' and '.join(kinds)} excluded by patterns")
         return lines
 
     def formats_in_words(self) -> str:
-        """How many files of which formats that are not read here."""
+        """The number of files in unsupported formats, by format."""
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(self.other_formats.items()))
         files = _counted(sum(self.other_formats.values()), "file")
-        advice = '; pip install "nestkala[heic]" reads HEIC' if "HEIC" in self.other_formats else ""
-        return f"{files} of formats that are not read ({kinds}){advice}"
+        advice = '; to read HEIC, pip install "nestkala[heic]"' if "HEIC" in self.other_formats else ""
+        return f"{files} in unsupported formats ({kinds}){advice}"
 
 
 def _counted(number: int, thing: str) -> str:
@@ -110,17 +110,17 @@ def _counted(number: int, thing: str) -> str:
 
 
 def images_below(folder: Path, left_out: LeftOut, exclude: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The images below a folder by path relative to it, with size and time of modification, in a stable order.
+    """Yield the images below a folder as relative paths with size and modification time, in a stable order.
 
-    Hidden files and folders, pipes, devices, and files without a photograph's suffix are left out and not counted.
+    Hidden files and folders, pipes, devices, and files without an image suffix are skipped and not counted.
 
     Args:
-        folder: to look through. What the patterns of a file .nestkalaignore in it match is left out.
-        left_out: takes what else is left out, as far as the walk has come.
-        exclude: further patterns of files and folders to leave out, as for `Excludes`.
+        folder: folder to list. Files and folders that match its .nestkalaignore file are skipped.
+        left_out: records what else is skipped, as the walk proceeds.
+        exclude: additional patterns of files and folders to skip, as for `Excludes`.
 
     Raises:
-        NestKALAError: no such folder, one that cannot be listed, or patterns that `Excludes` refuses.
+        NestKALAError: the folder does not exist or cannot be listed, or a pattern is invalid.
     """
     if not folder.is_dir():
         raise NestKALAError(f"{folder} is not a folder")
@@ -136,7 +136,7 @@ def images_below(folder: Path, left_out: LeftOut, exclude: Iterable[str] = ()) -
         except OSError as error:
             if parent == "." and not found.images and not found.folders:
                 raise NestKALAError(f"cannot list {folder}: {error.strerror}") from error
-            if not isinstance(error, FileNotFoundError):  # which is deleted meanwhile
+            if not isinstance(error, FileNotFoundError):  # deleted in the meantime
                 left_out.unlisted[parent] = str(error.strerror)
         waiting += sorted(found.folders, reverse=True)
         yield from sorted(found.images, key=lambda image: image[0])
@@ -144,7 +144,7 @@ def images_below(folder: Path, left_out: LeftOut, exclude: Iterable[str] = ()) -
 
 @dataclass
 class _Found:
-    """What one folder holds, by path relative to the first."""
+    """The contents of one folder, by path relative to the top folder."""
 
     images: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -175,12 +175,12 @@ class _Found:
             if not is_gone and looks_like_image(Path(entry.name)):
                 left_out.unlisted[name] = str(error.strerror)
             return
-        if stat.S_ISREG(status.st_mode):  # a pipe would be read for ever
+        if stat.S_ISREG(status.st_mode):  # reading a pipe would never end
             self.images.append((name, {"size": status.st_size, "mtime_ns": status.st_mtime_ns}))
 
 
 def emptied_folders(folder: Path, gone: list[str], here: Mapping[str, Any], at_least: int) -> list[str]:
-    """Subfolders that are there and hold no image any more, where so many at least of those that are gone were."""
+    """Subfolders that still exist but have lost all their images, if these were at least `at_least`."""
     held = Counter(str(parent) for name in gone for parent in PurePosixPath(name).parents)
     filled = {str(parent) for name in here for parent in PurePosixPath(name).parents}
     emptied = [parent for parent, number in held.items() if number >= at_least and parent not in filled | {"."}]

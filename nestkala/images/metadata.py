@@ -1,4 +1,4 @@
-"""Encoded images less what carries no pixels, for decoders that stumble over it where libpng and libjpeg go on."""
+"""Strip metadata from encoded images, for decoders that fail on it where libpng and libjpeg continue."""
 
 import struct
 import zlib
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _GRAY, _RGB, _PALETTE = 0, 2, 3
 _EXIF, _LISTED = b"Exif\0\0", {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
-"""Segments that say how to read the colors, by marker: how they begin, and their shortest length."""
+"""Segments that specify how to read colors, by marker: their beginning and minimum length."""
 
 
 def less_metadata(data: bytes) -> Iterator[bytes]:
-    """A PNG or JPEG file less its metadata, most of it first, then all; nothing of other formats.
+    """Yield a PNG or JPEG file without most of its metadata, then without all of it; nothing for other formats.
 
-    What says how pixels are read or shown stays while it is sound: transparency, color transforms, and the
-    orientation, which goes in the second attempt.
+    Valid data on how to read or show pixels is kept: transparency, color transforms, and the orientation, which is
+    dropped only in the second attempt.
     """
     for keep in ((b"eXIf", _EXIF), ()):
         if data.startswith(_PNG):
@@ -44,7 +44,7 @@ def _png_parts(data: bytes, keep: tuple[bytes, ...]) -> Iterator[bytes]:
 
 
 def _fits(length: int, colors: int) -> bool:
-    """Whether transparency of so many bytes is possible for a kind of colors."""
+    """Whether a transparency chunk of this length is valid for a color type."""
     return {_GRAY: length == 2, _RGB: length == 6, _PALETTE: 1 <= length <= 256}.get(colors, False)
 
 
@@ -54,7 +54,7 @@ def _jpeg_parts(data: bytes, keep: tuple[bytes, ...]) -> Iterator[bytes]:
     place = len(_JPEG)
     while (start := data.find(b"\xff", place)) >= 0 and start + 4 <= len(data):
         marker = data[start + 1]
-        if marker == 0xDA:  # the scan, which goes on to the end
+        if marker == 0xDA:  # the scan, which extends to the end
             yield data[start:]
             return
         if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:  # no segment: fill bytes, restarts and such

@@ -1,4 +1,4 @@
-"""Encoded images to what a network takes."""
+"""Prepare encoded images for a network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from ..utils.errors import NestKALAError, one_line
 from .decoding import decode_image
 
 LONGEST = 16
-"""Of an image longer than so many times its shorter side only the middle is scaled, where only that would be kept."""
+"""For images longer than this many times their shorter side, only the middle is scaled if only that is kept."""
 
 
 @dataclass(frozen=True)
 class CentralSquare:
-    """An RGB image -> its central square (3, size, size), float32, each channel (x / 255 - mean) / std.
+    """RGB image -> central square (3, size, size), float32, with each channel (x / 255 - mean) / std.
 
-    Equal to the bit to torchvision's Resize, CenterCrop, ToTensor and Normalize, whose import takes longer than a
-    search. It computes in numpy, because every thread that decodes would start threads of its own for torch.
+    Bit-identical to torchvision's Resize, CenterCrop, ToTensor and Normalize, whose import takes longer than a search.
+    It uses NumPy, because with torch every decoding thread would start threads of its own.
 
     Args:
-        side: pixels that the shorter side is scaled to, bicubic, at least `size`.
-        size: pixels that are cut out of the middle.
-        mean, std: of every channel.
+        side: size in pixels to scale the shorter side to (bicubic), at least `size`.
+        size: size in pixels of the central square.
+        mean, std: mean and standard deviation of every channel.
     """
 
     side: int
@@ -48,10 +48,10 @@ class CentralSquare:
 
 @dataclass(frozen=True)
 class Preparation:
-    """An encoded image, or a decoded one -> (3, H, W).
+    """Encoded or decoded image -> (3, H, W).
 
-    The cost is bounded by the pixels of the image and of the result: a picture of 1,000,000 x 1 pixels is not first
-    scaled until its shorter side fits. A JPEG much larger than what is kept is decoded at a reduced scale.
+    The cost is bounded by the pixels of the image and of the result: an image of 1,000,000 x 1 pixels is not scaled up
+    as a whole until its shorter side fits. JPEGs much larger than the result are decoded at a reduced scale.
 
     Args:
         preprocess: RGB image -> (3, H, W): a `CentralSquare`, or a library's pipeline.
@@ -60,11 +60,11 @@ class Preparation:
     preprocess: Callable[[Image], Tensor]
 
     def __call__(self, data: bytes | Image, name: str) -> Tensor:
-        """Prepare one image. Raises NestKALAError, with the name, for one that cannot be decoded or scaled."""
+        """Prepare one image. Raises NestKALAError, with its name, if it cannot be decoded or scaled."""
         image = decode_image(data, name, _needed_side(self.preprocess))
         try:
             return self.preprocess(_middle(image) if _keeps_the_middle(self.preprocess) else image)
-        except Exception as error:  # of whatever kind: no memory, or no pixel left of the shorter side
+        except Exception as error:  # can be of any type: out of memory, or no pixels left on the shorter side
             width, height = image.size
             raise NestKALAError(
                 f"cannot scale image {name!r} of {width} x {height} pixels: {one_line(error)}"
@@ -72,7 +72,7 @@ class Preparation:
 
 
 def _needed_side(preprocess: Any) -> int | None:
-    """The most pixels that the shorter side is scaled to in the first step; None where another step is the first."""
+    """The maximum size that the first step scales the shorter side to; None if the first step is a different one."""
     if isinstance(preprocess, CentralSquare):
         return preprocess.side
     match getattr(preprocess, "transforms", []):
@@ -83,7 +83,7 @@ def _needed_side(preprocess: Any) -> int | None:
 
 
 def _keeps_the_middle(preprocess: Any) -> bool:
-    """Whether it begins by scaling the shorter side to a length, and then cuts out the middle."""
+    """Whether preprocessing starts by scaling the shorter side and then cropping the center."""
     if isinstance(preprocess, CentralSquare):
         return True
     match getattr(preprocess, "transforms", []):
@@ -96,9 +96,9 @@ def _keeps_the_middle(preprocess: Any) -> bool:
 
 
 def _middle(image: Image) -> Image:
-    """The image, less what is further from its middle than `LONGEST` / 2 times the shorter side."""
+    """The part of the image within `LONGEST` / 2 times the shorter side of its center."""
     width, height = image.size
-    cut = (max(width, height) - LONGEST * min(width, height)) // 2  # at both ends, so that the middle stays where it is
+    cut = (max(width, height) - LONGEST * min(width, height)) // 2  # at both ends, so that the center stays in place
     if cut <= 0:
         return image
     return image.crop((cut, 0, width - cut, height) if width > height else (0, cut, width, height - cut))

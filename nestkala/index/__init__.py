@@ -1,4 +1,4 @@
-"""Search among packed codes at any prefix length."""
+"""Search packed codes at any prefix length."""
 
 from .contract import Hits, SearchIndex
 from .local.joined import JoinedIndex

@@ -1,4 +1,4 @@
-"""Conditions on an index's items, such as "folder=2019/italy" or "date>=2024-05", which narrow a search."""
+"""Conditions on the items of an index that narrow a search, such as "folder=2019/italy" or "date>=2024-05"."""
 
 import operator
 import re
@@ -22,17 +22,17 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What an item's id or metadata must satisfy.
+    """A condition on an item's id or metadata.
 
-    Two keys are special. `folder` is that of the id, a path: the condition holds in the folder and everywhere below.
-    `date` compares as many characters as the value has, so `date<=2024-05` includes all of May. Any other key compares
-    metadata of that name: as numbers where both sides are numbers, as text otherwise; a list satisfies `=` where one of
-    its entries does. Only `!=` holds for an item without the key.
+    Two keys are special. `folder` is the folder of the id, which is a path; the condition holds in that folder and
+    everywhere below it. `date` compares as many characters as the value has, so `date<=2024-05` includes all of May.
+    Any other key compares the metadata of that name: as numbers if both sides are numbers, otherwise as text. A list
+    satisfies `=` if one of its entries does. For an item without the key, only `!=` holds.
 
     Attributes:
-        key: of the metadata, or "folder".
+        key: metadata key, or "folder".
         operator: "=", "!=", "<", "<=", ">" or ">=".
-        value: what it is compared with.
+        value: value to compare with.
     """
 
     key: str
@@ -41,21 +41,21 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The condition that a text like "key>=value" states.
+        """Parse a condition like "key>=value".
 
         Raises:
-            NestKALAError: it is of another form, or orders folders.
+            NestKALAError: the text has another form, or orders folders.
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise NestKALAError(f"a condition is like folder=2019, date>=2024-05 or camera=Pixel, not {text!r}")
+            raise NestKALAError(f"a condition must look like folder=2019, date>=2024-05 or camera=Pixel, not {text!r}")
         key, sign, value = match.groups()
         if key == "folder" and sign not in ("=", "!="):
-            raise NestKALAError(f"folders are compared by = and != only, not by {sign} as in {text!r}")
+            raise NestKALAError(f"folders can be compared only with = and !=, not with {sign} as in {text!r}")
         return cls(key, sign, value.strip("/") if key == "folder" else value)
 
     def holds(self, name: str, metadata: Mapping[str, Any]) -> bool:
-        """Whether the item of this id and metadata satisfies it."""
+        """Whether an item with this id and metadata satisfies the condition."""
         if self.key == "folder":
             inside = not self.value or name.startswith(f"{self.value}/")
             return inside == (self.operator == "=")
@@ -78,14 +78,14 @@ class Condition:
 
 
 def parse_conditions(texts: Iterable[str]) -> list[Condition]:
-    """The conditions that these texts state, as for `Condition.parse`; all of them must hold."""
+    """Parse conditions, as for `Condition.parse`; all of them must hold."""
     return [Condition.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
 
 
 def items_that_satisfy(
     items: Iterable[tuple[str, Mapping[str, Any]]], conditions: Sequence[Condition]
 ) -> tuple[list[int], set[str]]:
-    """The places of the items, ids with metadata, for which all conditions hold; and the keys that any item has."""
+    """The positions of the items (id, metadata) that satisfy all conditions, and all keys that occur."""
     places, keys = [], set[str]()
     for place, (name, metadata) in enumerate(items):
         keys.update(metadata)
@@ -95,7 +95,7 @@ def items_that_satisfy(
 
 
 def check_keys(conditions: Sequence[Condition], keys: Iterable[str]) -> None:
-    """Raise NestKALAError for a condition on a key that no item has; `keys` are those that any has."""
+    """Raise NestKALAError for a condition on a key that no item has; `keys` are all that occur."""
     known = {"folder", *keys}
     for condition in conditions:
         if condition.key not in known:

@@ -1,4 +1,4 @@
-"""An index that Milvus keeps and searches: a server, or a file of Milvus Lite (pip install "nestkala[milvus]")."""
+"""An index in Milvus: a server, or a Milvus Lite file (pip install "nestkala[milvus]")."""
 
 import json
 import logging
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 COLLECTION = "nestkala"
-"""The collection where an address names none."""
+"""Default collection if an address names none."""
 
 _FORMAT, _VERSION = "nestkala-index", 1
 _ROWS = 1000
 _MOST = 16_384
-"""Results that Milvus gives at most for a query."""
+"""Maximum number of results that Milvus returns for a query."""
 _SECONDS = 60
-"""What Milvus may take to answer; its client else retries for minutes."""
+"""Time limit for an answer; otherwise the client retries for minutes."""
 
 
 class MilvusIndex:
-    """The same as a `PrefixIndex` to who searches it, at the full and the trained lengths.
+    """Searches like a `PrefixIndex`, at the trained lengths, including the full one.
 
-    Every length is a field of binary vectors, Hamming distance, padded to whole bytes. Items at equal distance come in
-    Milvus's order. Adding an id that is there replaces it.
+    Every length is a field of binary vectors with Hamming distance, padded to whole bytes. Items at equal distance come
+    in Milvus's order. Adding an existing id replaces its item.
 
-    Make one with `create`, or open one with `open`.
+    Create one with `create`, or open one with `open`.
 
     Attributes:
-        bits: length of the codes.
+        bits: code length.
         lengths: prefix lengths that can be searched.
-        about: what was told of the index itself.
+        about: notes on the index.
     """
 
     def __init__(self, client: "MilvusClient", collection: str, lengths: Sequence[int], about: dict[str, str]) -> None:
@@ -55,29 +55,29 @@ class MilvusIndex:
 
     @classmethod
     def create(cls, address: str, lengths: Sequence[int], about: Mapping[str, str] | None = None) -> Self:
-        """A new collection.
+        """Create a new collection.
 
         Args:
-            address: URI of a server, or path of a file (.db) for Milvus Lite; "#name" behind it names the collection.
-            lengths: prefix lengths to be searched, the longest being that of the codes.
-            about: the index itself; kept with it.
+            address: URI of a server, or path of a Milvus Lite file (.db), optionally followed by "#COLLECTION".
+            lengths: prefix lengths to search at; the longest is the code length.
+            about: notes on the index, stored with it.
 
         Raises:
-            NestKALAError: pymilvus is not installed, no answer, a collection of that name, or more lengths than the
-                server has vector fields for (4 unless its proxy.maxVectorFieldNum says more).
+            NestKALAError: pymilvus is not installed, Milvus does not answer, the collection exists, or there are more
+                lengths than the server allows vector fields (proxy.maxVectorFieldNum, 4 by default).
         """
         from pymilvus import DataType
 
         client, collection = _connected(address)
         with _explained(address):
             if client.has_collection(collection):
-                raise NestKALAError(f"{address} has a collection '{collection}' already")
+                raise NestKALAError(f"{address} already has a collection '{collection}'")
             description = {"format": _FORMAT, "version": _VERSION, "lengths": list(lengths), "about": dict(about or {})}
             schema = client.create_schema(auto_id=False, description=json.dumps(description))
-            # Not the id itself: Milvus Lite fails at quotes and line breaks in a primary key.
+            # Not the id itself: Milvus Lite fails on quotes and line breaks in a primary key.
             schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=32)
             schema.add_field("id", DataType.VARCHAR, max_length=65_535)
-            # Beside the vectors: Milvus Lite does not give binary ones back.
+            # In addition to the vectors: Milvus Lite does not return binary ones.
             schema.add_field("code", DataType.VARCHAR, max_length=2 * _num_bytes(max(lengths)))
             schema.add_field("metadata", DataType.JSON)
             indexes = client.prepare_index_params()
@@ -91,13 +91,13 @@ class MilvusIndex:
 
     @classmethod
     def open(cls, address: str) -> Self | None:
-        """The collection at an address, as for `create`; None where there is none.
+        """Open the collection at an address, as for `create`; None if there is none.
 
         Raises:
-            NestKALAError: pymilvus is not installed, no answer, or a collection of something else.
+            NestKALAError: pymilvus is not installed, Milvus does not answer, or the collection is not an index.
         """
         uri = address.partition("#")[0]
-        if "://" not in uri and not Path(uri).exists():  # Milvus Lite would make one
+        if "://" not in uri and not Path(uri).exists():  # Milvus Lite would create it
             return None
         client, collection = _connected(address)
         with _explained(address):
@@ -111,12 +111,12 @@ class MilvusIndex:
                 raise ValueError
             lengths, about = description["lengths"], description["about"]
         except (ValueError, KeyError, TypeError):
-            raise NestKALAError(f"the collection '{collection}' at {address} is no index of NestKALA") from None
+            raise NestKALAError(f"the collection '{collection}' at {address} is not a NestKALA index") from None
         check_version(f"the collection '{collection}' at {address}", description.get("version"), _VERSION)
         return cls(client, collection, lengths, about)
 
     def close(self) -> None:
-        """Let the server, or the file, go."""
+        """Close the connection to the server or file."""
         self._client.close()
 
     def __len__(self) -> int:
@@ -127,14 +127,14 @@ class MilvusIndex:
         """Raise NestKALAError if one of them is not UTF-8."""
         for name in ids:
             if name != as_text(name):
-                raise NestKALAError(f"Milvus holds UTF-8 text alone, not {name!r}")
+                raise NestKALAError(f"Milvus holds only UTF-8 text, not {name!r}")
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The ids with their metadata, in Milvus's order."""
         return ((row["id"], row["metadata"]) for row in self._rows("id", "metadata"))
 
     def local(self) -> PrefixIndex:
-        """The same items as an index in memory."""
+        """The same items as an in-memory index."""
         return _as_index(list(self._rows("id", "code", "metadata")), self.bits, self.about)
 
     def _rows(self, *fields: str) -> Iterator[dict[str, Any]]:
@@ -149,7 +149,7 @@ class MilvusIndex:
             found.close()
 
     def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        """The packed code (1, bytes) and the metadata of the item with this id, or None."""
         with _explained(self._collection):
             rows = self._client.get(
                 self._collection, ids=[_key(name)], output_fields=["code", "metadata"], timeout=_SECONDS
@@ -159,23 +159,23 @@ class MilvusIndex:
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
-        """Add items, or replace those of the same ids; arguments as for `PrefixIndex.add`.
+        """Add items, or replace those with the same ids; arguments as for `PrefixIndex.add`.
 
         Raises:
-            NestKALAError: codes that are none or too short, numbers that do not fit, or ids that are not UTF-8.
+            NestKALAError: the codes are invalid or too short, the numbers of items differ, or an id is not UTF-8.
         """
         others = PrefixIndex.build(codes, ids, self.bits, metadata)
         self.extend([others])
 
     def extend(self, others: Iterable[PrefixIndex]) -> None:
-        """Add the items of other indexes, or replace those of the same ids.
+        """Add the items of other indexes, or replace those with the same ids.
 
         Raises:
-            NestKALAError: codes of another length, or ids that are not UTF-8.
+            NestKALAError: the code length differs, or an id is not UTF-8.
         """
         for other in others:
             if other.bits != self.bits:
-                raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
+                raise NestKALAError(f"cannot add an index of {other.bits} bits to one of {self.bits}")
             self.check_ids(other.ids)
             codes = other.codes
             prefixes = {_field(bits): prefix(codes, bits) for bits in self.lengths}
@@ -194,7 +194,7 @@ class MilvusIndex:
                     self._client.upsert(self._collection, some, timeout=_SECONDS)
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Remove the items of these ids, where they are there."""
+        """Remove the items with these ids, if present."""
         keys = map(_key, ids)
         with _explained(self._collection):
             while some := list(islice(keys, _ROWS)):
@@ -212,19 +212,19 @@ class MilvusIndex:
     ) -> Hits:
         """The k nearest items to each query; arguments as for `PrefixIndex.search`.
 
-        With `where`, every search reads the ids and the metadata of all items, and gives Milvus the keys of those for
-        which the conditions hold.
+        With `where`, every search reads the ids and metadata of all items, and passes Milvus the keys of those that
+        satisfy the conditions.
 
         Raises:
-            NestKALAError: as there, more than Milvus gives, or a length that it does not hold.
+            NestKALAError: as there, more results than Milvus returns, or a length that it does not hold.
         """
         shortlist = checked_shortlist(k, shortlist, rescore is not None)
         if shortlist > _MOST:
-            raise NestKALAError(f"Milvus gives {_MOST:,} results at most, not {shortlist:,}")
+            raise NestKALAError(f"Milvus returns at most {_MOST:,} results, not {shortlist:,}")
         found = self._found(codes, bits, shortlist, where=where)
         if shortlist == k and rescore is None:
             return Hits([[row["id"] for row in rows] for rows in found], _distances(found))
-        # Re-ranked here, as a local index does it.
+        # Re-ranked here, as in a local index.
         hits = [
             _as_index(rows, self.bits).search(
                 code[None], k, shortlist=max(k, len(rows)), rescore=None if rescore is None else rescore[q : q + 1]
@@ -239,12 +239,12 @@ class MilvusIndex:
         """All items within a distance; arguments as for `PrefixIndex.search_radius`.
 
         Raises:
-            NestKALAError: as there, a length that Milvus does not hold, or as many items as it gives at most.
+            NestKALAError: as there, a length that Milvus does not hold, or too many items for Milvus to return.
         """
         check_radius(radius)
-        found = self._found(codes, bits, _MOST, {"radius": radius + 1}, where)  # which Milvus leaves out itself
+        found = self._found(codes, bits, _MOST, {"radius": radius + 1}, where)  # Milvus excludes the radius itself
         if any(len(rows) == _MOST for rows in found):
-            raise NestKALAError(f"more than {_MOST:,} images are within {radius} bits, which Milvus does not give")
+            raise NestKALAError(f"{_MOST:,} or more images are within {radius} bits, more than Milvus returns")
         return Hits([[row["id"] for row in rows] for rows in found], [_distances([rows])[0] for rows in found])
 
     def _found(
@@ -258,7 +258,7 @@ class MilvusIndex:
         bits = self.bits if bits is None else bits
         if bits not in self.lengths:
             known = ", ".join(map(str, self.lengths))
-            raise NestKALAError(f"bits must be one of {known}, the lengths that Milvus holds, not {bits!r}")
+            raise NestKALAError(f"bits must be one of the lengths that this Milvus index holds ({known}), not {bits!r}")
         check_queries(codes, bits)
         found: list[list[dict[str, Any]]] = [[] for _ in codes]
         if not len(codes) or not len(self):
@@ -280,7 +280,7 @@ class MilvusIndex:
         return [sorted(rows, key=lambda row: row["distance"])[:limit] for rows in found]
 
     def _selected(self, where: Sequence[str]) -> Iterator[str]:
-        """Milvus's expressions for the items for which conditions hold, some of them each."""
+        """Milvus expressions that select the items that satisfy conditions, a batch each."""
         conditions = parse_conditions(where)
         if not conditions:
             yield ""
@@ -294,7 +294,7 @@ class MilvusIndex:
 
 
 def is_address(where: str) -> bool:
-    """Whether an index is named that Milvus keeps: a URI, or a file of Milvus Lite."""
+    """Whether this is a Milvus address: a URI, or a Milvus Lite file."""
     return "://" in where or where.partition("#")[0].endswith(".db")
 
 
@@ -302,17 +302,17 @@ def _connected(address: str) -> tuple["MilvusClient", str]:
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
-        raise NestKALAError('an index in Milvus needs its client: pip install "nestkala[milvus]"') from error
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors come as exceptions, too
+        raise NestKALAError('Milvus needs a client: pip install "nestkala[milvus]"') from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raised as exceptions, too
     uri, _, collection = address.partition("#")
     with _explained(address), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # which Milvus Lite 2.5 imports
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # imported by Milvus Lite 2.5
         return MilvusClient(uri, timeout=_SECONDS), collection or COLLECTION
 
 
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
-    """What Milvus raises, as an error of ours."""
+    """Turn Milvus errors into NestKALAError."""
     from pymilvus import MilvusException
 
     try:

@@ -1,4 +1,4 @@
-"""All pairs of codes within a distance of one another, without comparing every two."""
+"""All pairs of codes within a distance of each other, without comparing every pair."""
 
 from collections.abc import Iterator
 
@@ -13,24 +13,24 @@ from ..utils.packed_words import ordered_words, popcount
 
 
 def groups_within(codes: NDArray[np.uint8], radius: int) -> NDArray[np.int64]:
-    """The group of each code, int64 (N,): two are in one if a chain leads from one to the other in steps of the radius.
+    """The group of each code, int64 (N,): two codes share a group if a chain of steps within the radius connects them.
 
-    Exact. Codes within a distance of r agree in one at least of r + 1 parts (the pigeonhole principle), so that only
-    those are compared that agree in a part. A part takes every (r + 1)-th bit, since neighbors depend on one another.
-    While parts have more bits than there are doublings of the collection, that takes time in proportion to it.
+    Exact. Codes within distance r agree in at least one of r + 1 parts (the pigeonhole principle), so only codes that
+    agree in a part are compared. Each part takes every (r + 1)-th bit, since neighboring bits are correlated. As long
+    as parts have more than log2(N) bits, the time is proportional to N.
 
-    Source: Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing" (CVPR 2012), at radius 0 in each
+    Source: Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing" (CVPR 2012), with radius 0 in each
     part.
 
     Args:
-        codes: packed, uint8 (N, bytes).
-        radius: bits in which two may differ, 0 to fewer than there are bits.
+        codes: packed codes, uint8 (N, bytes).
+        radius: how many bits a pair may differ in, from 0 to less than the number of bits.
 
     Returns:
-        The lowest place of a member of the group.
+        The lowest position of a member of the group.
 
     Raises:
-        NestKALAError: no packed codes, or a radius out of its range.
+        NestKALAError: the codes are not packed codes, or the radius is out of range.
     """
     check_packed(codes)
     if not is_whole_number(radius, 0, 8 * codes.shape[1] - 1):
@@ -50,7 +50,7 @@ def groups_within(codes: NDArray[np.uint8], radius: int) -> NDArray[np.int64]:
 
 
 def _buckets(codes: NDArray[np.uint8], parts: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each part, the places of codes in an order that puts equal parts side by side, and where each such begins."""
+    """For each part, the positions of codes ordered so that equal parts are adjacent, and where each bucket starts."""
     bits = np.unpackbits(codes, axis=1)
     for part in range(parts):
         keys = np.packbits(bits[:, part::parts], axis=1)
@@ -68,7 +68,7 @@ def _join_near(
     radius: int,
     parents: NDArray[np.int64],
 ) -> None:
-    """Join the trees of all that are in one bucket and within the radius of each other."""
+    """Join the trees of all codes that share a bucket and are within the radius of each other."""
     for bucket in range(len(starts) - 1):
         for i in range(starts[bucket], starts[bucket + 1]):
             for j in range(i + 1, starts[bucket + 1]):
@@ -84,7 +84,7 @@ def _join_near(
 @compiled
 def _root(parents: NDArray[np.int64], place: int) -> int:
     while parents[place] != place:
-        parents[place] = parents[parents[place]]  # halves the way for who comes next
+        parents[place] = parents[parents[place]]  # path halving
         place = parents[place]
     return place
 

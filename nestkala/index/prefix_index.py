@@ -1,4 +1,4 @@
-"""An index of nested codes that is searched at any prefix length."""
+"""An index of nested codes that can be searched at any prefix length."""
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -26,30 +26,30 @@ from .storage import MAX_BITS
 from .strings import Strings
 
 _SMALLER = 4
-"""Each segment has this many times fewer items than the one before it: else they are merged.
+"""Each segment must have this many times fewer items than the one before it; otherwise they are merged.
 
-So an item is copied a few times whatever the size of the collection, and few segments are searched.
+This way, an item is copied only a few times whatever the size of the collection, and searches visit few segments.
 """
 
 
 class PrefixIndex:
-    """Packed codes, sorted, with ids and a little metadata each; searched at any prefix length.
+    """Sorted packed codes with ids and a little metadata, searched at any prefix length.
 
-    Codes that share a prefix lie side by side, at every length at once. A search at few bits measures distances to the
-    distinct prefixes and takes whole slices. One at more looks at the codes that share substrings of 16 bits with the
-    query, or nearly (`tables`), and scans where so many do that a scan is faster. All are exact. Items at equal
-    distance come in the order of their full codes, then in that of being added.
+    Codes that share a prefix are adjacent, at every length at once. A search at few bits measures distances to the
+    distinct prefixes and takes whole slices. A search at more bits looks up codes that share or nearly share 16-bit
+    substrings with the query (`tables`), and scans all codes when that is faster. All methods are exact. Items at equal
+    distance come in the order of their full codes, then in the order in which they were added.
 
-    What is added is a further sorted array, a segment, until merging it with others pays; a search looks at each
-    segment and merges what it finds, so that results are those of a single array. Its file grows likewise.
+    Added items form a new sorted array, a segment, until merging it with others pays off. A search visits each segment
+    and merges the results, which are the same as for a single array. The index file grows in the same way.
 
-    Searching is safe from any number of threads; what changes an index must be alone.
+    Searching is thread-safe; changes to an index must not overlap with anything else.
 
-    Make one with `build`, or read one with `load`.
+    Create one with `build`, or read one with `load`.
 
     Attributes:
-        bits: length of the codes.
-        about: notes on the index itself, as given to `build`.
+        bits: code length.
+        about: notes on the index, as given to `build`.
 
     Example:
         >>> index = PrefixIndex.build(hasher.encode(paths), ids=paths)
@@ -76,14 +76,15 @@ class PrefixIndex:
         """Index packed codes, uint8 (N, bytes).
 
         Args:
-            codes: as `nestkala.codes.pack` or `Hasher.encode` give them.
-            ids: a string for each, all different; by default 0, 1, ...
-            bits: how many bits the codes have; by default all of their bytes.
-            metadata: what JSON can hold, for each.
-            about: the index itself, such as which model made its codes; kept with it.
+            codes: codes from `nestkala.codes.pack` or `Hasher.encode`.
+            ids: one string per code, all different (default: 0, 1, ...).
+            bits: number of bits in each code (default: all bits of the bytes).
+            metadata: one mapping of JSON values per code.
+            about: notes on the index, such as which model made its codes, stored with it.
 
         Raises:
-            NestKALAError: codes that are none, numbers that do not fit, an id given twice, or metadata that is no JSON.
+            NestKALAError: the codes are invalid, the numbers of items differ, an id is given twice, or metadata cannot
+                be written as JSON.
         """
         check_packed(codes)
         index = cls.empty(8 * codes.shape[1] if bits is None else bits, about)
@@ -92,10 +93,10 @@ class PrefixIndex:
 
     @classmethod
     def empty(cls, bits: int, about: Mapping[str, str] | None = None) -> Self:
-        """An index of no items yet, for codes of this many bits; `about` as for `build`.
+        """An empty index for codes of this many bits; `about` as for `build`.
 
         Raises:
-            NestKALAError: bits out of 1 to `MAX_BITS`.
+            NestKALAError: bits is not 1 to `MAX_BITS`.
         """
         if not is_whole_number(bits, 1) or bits > MAX_BITS:
             raise NestKALAError(f"bits must be a whole number from 1 to {MAX_BITS}, not {bits!r}")
@@ -103,14 +104,14 @@ class PrefixIndex:
 
     @classmethod
     def load(cls, path: Path | str, verify: bool = True) -> Self:
-        """Read an index that `save` wrote; its arrays stay on the disk until they are used.
+        """Load an index written by `save`. Its arrays stay on disk until they are used.
 
         Args:
-            path: of the file.
-            verify: read all of it once, to see that it is what was written.
+            path: file to read.
+            verify: read the whole file once to verify its checksum.
 
         Raises:
-            NestKALAError: no such file, no index, of another version, or damaged.
+            NestKALAError: the file does not exist, is not an index, has another version, or is damaged.
         """
         file = IndexFile.read(Path(path), verify)
         index = cls(file.segments, file.bits, file.about)
@@ -118,18 +119,19 @@ class PrefixIndex:
         return index
 
     def save(self, path: Path | str, tables: bool = True) -> None:
-        """Write one file, or append what has changed to the file that the index was loaded from or saved to.
+        """Write one file, or append the changes to the file that the index was loaded from or saved to.
 
-        The file is whole again whenever that pays: when appended segments were merged with the first, or when more than
-        half of the file is no longer used. Whatever ends the process, the file holds what one of the saves wrote.
+        The file is rewritten when that pays off: when appended segments were merged with the first one, or when more
+        than half of the file is unused. If the process is killed at any time, the file holds the state of one of the
+        saves.
 
         Args:
-            path: of the file.
-            tables: keep those that make search exact without a scan, at most 12 bytes a code and 1 MB, where there are
-                at least 262,144 codes of 32 bits or more. Without them they are made again when they pay.
+            path: file to write.
+            tables: also save the tables for exact search without a scan, if there are at least 262,144 codes of 32 bits
+                or more; they take at most 12 bytes per code plus 1 MB. Otherwise, they are built when they pay off.
 
         Raises:
-            OSError: it cannot be written, for want of room as a rule.
+            OSError: the file cannot be written, usually because the disk is full.
             NestKALAError: another process has changed the file since it was loaded or saved, or is changing it now.
         """
         file = self._file if self._file is not None and self._file.is_at(Path(path)) else None
@@ -141,7 +143,7 @@ class PrefixIndex:
 
     @property
     def tables_bytes(self) -> int:
-        """What `save` adds to the file, or to memory, for tables."""
+        """Size of the tables in the file or in memory, in bytes."""
         kept = (segment.codes.tables for segment in self._segments)
         return sum(tables.num_bytes for tables in kept if tables is not None and len(tables.starts) > 1)
 
@@ -153,11 +155,11 @@ class PrefixIndex:
 
     @property
     def codes(self) -> NDArray[np.uint8]:
-        """All codes, packed, uint8 (N, bytes), in the index's order: a copy."""
+        """A copy of all packed codes, uint8 (N, bytes), in the index's order."""
         return packed_bytes(self._whole.codes.words, -(-self.bits // 8))
 
     def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        """The packed code (1, bytes) and the metadata of the item with this id, or None."""
         for segment in self._segments:
             place = segment.find([name])
             if place[0] >= 0:
@@ -168,23 +170,23 @@ class PrefixIndex:
 
     @property
     def ids(self) -> Strings:
-        """Of the items, in the index's order."""
+        """The ids of the items, in the index's order."""
         return self._whole.ids
 
     @property
     def lengths(self) -> range:
-        """The prefix lengths that it can be searched at: all from 1."""
+        """The prefix lengths that can be searched: all from 1 to the code length."""
         return range(1, self.bits + 1)
 
     def check_ids(self, ids: Iterable[str]) -> None:
-        """Any string will do."""
+        """Do nothing: any string can be an id."""
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The ids with their metadata, in the index's order. Raises NestKALAError for metadata that is no mapping."""
+        """The ids with their metadata, in the index's order. Raises NestKALAError if metadata is not a mapping."""
         return self._whole.items()
 
     def local(self) -> "PrefixIndex":
-        """Itself: it is in memory already."""
+        """The index itself, which is already in memory."""
         return self
 
     def add(
@@ -193,7 +195,7 @@ class PrefixIndex:
         """Add items; codes, ids and metadata as for `build`.
 
         Raises:
-            NestKALAError: as `build` does, or an id that is there already; nothing is added then.
+            NestKALAError: as for `build`, or an id already exists; nothing is added then.
         """
         check_packed(codes)
         new_ids = _checked_ids(ids)
@@ -204,43 +206,42 @@ class PrefixIndex:
                 else (json.dumps(dict(m), allow_nan=False) for m in metadata)
             )
         except (TypeError, ValueError) as error:
-            raise NestKALAError(f"metadata must be what JSON can hold: {error}") from error
+            raise NestKALAError(f"metadata must be JSON values: {error}") from error
         if not len(new_ids) == len(texts) == len(codes):
             raise NestKALAError(f"got {len(codes)} codes, {len(new_ids)} ids and {len(texts)} metadata")
         self._insert([Segment.of(ordered_words(prefix(codes, self.bits)), self.bits, new_ids, texts)])
 
     def extend(self, others: Iterable["PrefixIndex"]) -> None:
-        """Add the items of other indexes, which stay as they are.
+        """Add the items of other indexes, which are not changed.
 
         Raises:
-            NestKALAError: codes of another length, or an id that is there already or in two of them; nothing is added
-                then.
+            NestKALAError: the code length differs, or an id already exists or occurs twice; nothing is added then.
         """
         parts: list[Segment] = []
         for other in others:
             if other.bits != self.bits:
-                raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
+                raise NestKALAError(f"cannot add an index of {other.bits} bits to one of {self.bits}")
             parts += other._segments
         self._insert(parts)
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Remove the items of these ids.
+        """Remove the items with these ids.
 
         Raises:
-            NestKALAError: an id that is not there; nothing is removed then.
+            NestKALAError: an id does not exist; nothing is removed then.
         """
         names = list(ids)
         _checked_ids(names)
         found = [segment.find(names) for segment in self._segments]
         there = np.any([places >= 0 for places in found], axis=0) if found else np.zeros(len(names), bool)
         for name in (name for name, known in zip(names, there, strict=True) if not known):
-            raise NestKALAError(f"there is no item {name!r} in the index{nearest_name(name, self.ids)}")
+            raise NestKALAError(f"no item {name!r} in the index{nearest_name(name, self.ids)}")
         if names:
             pairs = zip(self._segments, found, strict=True)
             self._set(segment.without(places[places >= 0]) for segment, places in pairs)
 
     def without(self, ids: Container[str]) -> Self:
-        """The items of other ids, as an index of their own."""
+        """A new index of all items except those with these ids."""
         left = (
             segment.without(np.array([n for n, name in enumerate(segment.ids) if name in ids], np.int64))
             for segment in self._segments
@@ -261,38 +262,39 @@ class PrefixIndex:
         """The k nearest items to each query.
 
         Args:
-            codes: packed queries, uint8 (Q, bytes), of `bits` bits or more.
-            k: how many, 1 or more; fewer come where the index has fewer.
-            bits: prefix length that is compared, 1 to the index's, which is the default.
-            shortlist: coarse to fine: so many items, k or more, are found at `bits`, and re-ranked at full length.
-            rescore: relaxed queries (Q, L), as `Hasher.relaxed` gives them: the shortlist, by default of 10 k, is
-                re-ranked by what the bits that differ cost, each the size of the query's relaxed bit. That parts the
-                many ties of short codes.
-            method: "auto", which chooses by cost, or one of "slices", "tables" (made if need be) and "scan".
-            where: conditions on ids and metadata, such as "folder=2019/italy" or "date>=2024-05", as for
-                `nestkala.index.conditions.Condition`. Only items for which all hold are searched. Which those are is
-                found out once, by reading all metadata, and remembered for the latest few `where`.
+            codes: packed queries, uint8 (Q, bytes), of at least `bits` bits.
+            k: how many results to return, 1 or more; fewer if the index has fewer items.
+            bits: prefix length to compare, 1 to the code length (default: the code length).
+            shortlist: coarse-to-fine search: find this many items, at least k, at `bits`, then re-rank them by their
+                full codes.
+            rescore: relaxed queries (Q, L) from `Hasher.relaxed`. The shortlist (default: 10 k) is re-ranked by the
+                cost of differing bits, where each costs the magnitude of the query's relaxed bit. This breaks the many
+                ties between short codes.
+            method: "auto" (choose by cost), "slices", "tables" (built if needed) or "scan".
+            where: conditions on ids and metadata, such as "folder=2019/italy" or "date>=2024-05"; see
+                `nestkala.index.conditions.Condition`. Only items that satisfy all of them are searched. Matching items
+                are found once by reading all metadata, and remembered for the latest few `where`.
 
         Raises:
-            NestKALAError: an argument out of its range, queries that are shorter than `bits`, or a condition on a key
-                that no item has.
+            NestKALAError: an argument is out of range, queries are shorter than `bits`, or a condition has a key that
+                no item has.
         """
         return search_segments(self._segments, self.bits, codes, k, bits, shortlist, rescore, method, where)
 
     def search_radius(
         self, codes: NDArray[np.uint8], radius: int, bits: int | None = None, *, where: Sequence[str] = ()
     ) -> Hits:
-        """All items whose first `bits` bits differ from a query's in at most `radius`, by distance.
+        """All items whose first `bits` bits differ from a query's in at most `radius` bits, nearest first.
 
         Args:
-            codes: packed queries, uint8 (Q, bytes), of `bits` bits or more.
-            radius: 0 or more.
-            bits: prefix length that is compared, 1 to the index's, which is the default.
+            codes: packed queries, uint8 (Q, bytes), of at least `bits` bits.
+            radius: largest distance, 0 or more.
+            bits: prefix length to compare, 1 to the code length (default: the code length).
             where: conditions on the items, as for `search`.
 
         Raises:
-            NestKALAError: an argument out of its range, queries that are shorter than `bits`, or a condition on a key
-                that no item has.
+            NestKALAError: an argument is out of range, queries are shorter than `bits`, or a condition has a key that
+                no item has.
         """
         return search_segments_radius(self._segments, self.bits, codes, radius, bits, where)
 
@@ -300,12 +302,12 @@ class PrefixIndex:
         """How many distinct prefixes of this length the codes have.
 
         Raises:
-            NestKALAError: bits out of range.
+            NestKALAError: bits is out of range.
         """
         return self._whole.codes.num_prefixes(self.checked_bits(bits))
 
     def checked_bits(self, bits: int | None) -> int:
-        """This prefix length, by default the whole one. Raises NestKALAError out of 1 to the index's."""
+        """The prefix length (default: the full code). Raises NestKALAError unless it is 1 to the code length."""
         return checked_bits(bits, self.bits)
 
     @cached_property
@@ -327,7 +329,7 @@ class PrefixIndex:
         self._set([*self._segments, segment])
 
     def _set(self, segments: Iterable[Segment]) -> None:
-        """Take these for the items, merged where it pays, all that comes after a merged one with it."""
+        """Replace the segments, merging where it pays off; a merged segment takes in all that follow it."""
         left = [segment for segment in segments if len(segment.codes)]
         begin = next((n for n, segment in enumerate(left) if segment.num_removed > len(segment)), len(left))
         left[begin:] = [Segment.merged(left[begin:])] if begin < len(left) else []
@@ -346,10 +348,10 @@ def _checked_ids(ids: Iterable[str]) -> Strings:
     try:
         return Strings.of(map(_checked_id, count(), ids))
     except UnicodeEncodeError as error:
-        raise NestKALAError(f"id {error.object!r} is no text that can be written as UTF-8") from None
+        raise NestKALAError(f"id {error.object!r} cannot be written as UTF-8") from None
 
 
 def _checked_id(place: int, name: str) -> str:
     if not isinstance(name, str):
-        raise NestKALAError(f"ids must be strings, not {type(name).__name__}, as number {place} is")
+        raise NestKALAError(f"ids must be strings, but id number {place} is {type(name).__name__}")
     return name

@@ -1,4 +1,4 @@
-"""A scan of all codes, at a prefix length in place."""
+"""A scan of all codes, in place at a prefix length."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from ..utils.packed_words import Words, popcount
 from .slices import Distances, Positions, best
 
 SMALL = 2**14
-"""Products of codes and queries up to which numpy does: loading numba would take longer than such a search."""
+"""Largest number of codes times queries for NumPy; loading Numba would take longer than such a search."""
 _BLOCK = 1024
 _FEW_QUERIES = 8
 
@@ -16,14 +16,14 @@ _FEW_QUERIES = 8
 def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Positions, Distances]:
     """The k nearest codes to each query by their first `bits` bits, by distance, then by position: (Q, k) each.
 
-    Codes (N, W) and queries (Q, W) as `ordered_words` gives them, k at most N.
+    Codes (N, W) and queries (Q, W) are from `ordered_words`; k is at most N.
     """
     if len(words) * len(queries) <= SMALL:
         return _scan_small(words, queries, bits, k)
     from numba import get_num_threads
 
     masks = prefix_masks(words, bits)
-    # Few queries share the processors by parts of the collection, many by queries.
+    # Divide few queries by parts of the collection among the cores, and many by query.
     parts = get_num_threads() if len(queries) < _FEW_QUERIES else 1
     bounds = np.linspace(0, len(words), parts + 1).astype(np.int64)
     near, distances = _scan(words, queries.astype(np.uint64), masks, bits, k, bounds)
@@ -34,7 +34,7 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
 
 
 def prefix_masks(words: Words, bits: int) -> NDArray[np.uint64]:
-    """Which bits of each word belong to the first `bits` bits of codes (N, W), for the words that have any, (w,)."""
+    """Masks of the first `bits` bits of codes (N, W), for the words that contain any, (w,)."""
     width = 8 * words.dtype.itemsize
     masks = [(1 << width) - (1 << max(0, width * (w + 1) - bits)) for w in range(-(-bits // width))]
     return np.array(masks, np.uint64)
@@ -56,7 +56,7 @@ def _scan(
     k: int,
     bounds: NDArray[np.int64],
 ) -> tuple[Positions, Distances]:
-    """The k nearest of each part of the codes, (Q, parts, k) each; places without one have distance bits + 1."""
+    """The k nearest of each part of the codes, (Q, parts, k) each; unused positions have distance bits + 1."""
     parts = len(bounds) - 1
     near = np.zeros((len(queries), parts, k), np.int64)
     distances = np.full((len(queries), parts, k), bits + 1, np.int32)
@@ -80,7 +80,7 @@ def _scan_part(
     k = len(near)
     room = 4 * k + _BLOCK
     kept, kept_distances = np.empty(room, np.int64), np.empty(room, np.int32)
-    num_kept, limit, within = 0, bits, 0  # of the k first items within the limit, `within` are found
+    num_kept, limit, within = 0, bits, 0  # `within` of the first k items within the limit are found
     counts = np.zeros(bits + 1, np.int64)
     block = np.empty(_BLOCK, np.uint16)
     for first in range(start, stop, _BLOCK):
@@ -107,8 +107,8 @@ def _scan_part(
 def _measure(
     words: NDArray[np.uint64], query: NDArray[np.uint64], masks: NDArray[np.uint64], distances: NDArray[np.uint16]
 ) -> int:
-    """Write the distance of each code, and say which is the smallest."""
-    if words.shape[1] == 1:  # apart, so that the compiler takes several codes at a time
+    """Write the distance of each code and return the smallest."""
+    if words.shape[1] == 1:  # a separate loop, so that the compiler can vectorize it
         flat, asked, mask = words.reshape(-1), query[0], masks[0]
         for n in range(len(flat)):
             distances[n] = popcount((np.uint64(flat[n]) ^ asked) & mask)
@@ -125,7 +125,7 @@ def _measure(
 def _keep_nearest(
     kept: Positions, kept_distances: Distances, num: int, near: Positions, distances: Distances, k: int
 ) -> int:
-    """Write the k nearest of the first `num` in their order, fewer where there are fewer, and say how many."""
+    """Write the k nearest (or fewer) of the first `num` in order, and return how many."""
     order = np.argsort(kept_distances[:num], kind="mergesort")[:k]
     chosen, chosen_distances = kept[order], kept_distances[order]
     near[: len(order)], distances[: len(order)] = chosen, chosen_distances

@@ -1,4 +1,4 @@
-"""Search among sorted codes: all that share a prefix are one slice, and one distance serves them all."""
+"""Search sorted codes: those that share a prefix form a slice and share one distance."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ class Slices:
     """The distinct prefixes of sorted codes at one length.
 
     Attributes:
-        bits: their length.
-        prefixes: ascending, uint64 (U, W).
-        starts: prefix u is that of the codes at starts[u] to below starts[u + 1], int64 (U + 1,).
+        bits: prefix length.
+        prefixes: prefixes in ascending order, uint64 (U, W).
+        starts: codes starts[u] up to starts[u + 1] have prefix u, int64 (U + 1,).
     """
 
     bits: int
@@ -30,7 +30,7 @@ class Slices:
 
     @classmethod
     def of(cls, words: Words, bits: int) -> "Slices":
-        """Of sorted codes (N, W), as `ordered_words` gives them."""
+        """The slices of sorted codes (N, W) from `ordered_words`."""
         prefixes = prefix_words(words, bits)
         differs = (prefixes[1:] != prefixes[:-1]).any(axis=1)
         starts = np.flatnonzero(np.concatenate([[True], differs])) if len(words) else np.empty(0, np.int64)
@@ -38,7 +38,7 @@ class Slices:
 
 
 def prefix_words(words: Words, bits: int) -> Words:
-    """The first `bits` bits of codes (N, W) as words (N, ceil(bits / 64)), spare bits 0."""
+    """The first `bits` bits of codes (N, W) as words (N, ceil(bits / 64)), unused bits 0."""
     width = 8 * words.dtype.itemsize
     kept = words[:, : -(-bits // width)].copy()
     kept[:, -1] >>= -bits % width
@@ -46,7 +46,7 @@ def prefix_words(words: Words, bits: int) -> Words:
 
 
 def best(near: Positions, ranking: Ranking, k: int) -> tuple[Positions, Ranking]:
-    """The k first of candidates (Q, m) by their ranking, equal ones as they come."""
+    """The first k of candidates (Q, m) by ranking; the sort is stable."""
     order = np.argsort(ranking, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(ranking, order, axis=1)
 
@@ -90,10 +90,10 @@ def count_within(
 def _distances(
     prefixes: NDArray[np.uint64], starts: NDArray[np.int64], query: NDArray[np.uint64], bits: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """The distance of each prefix, (U,), and how many codes are nearer than each distance, (bits + 2,)."""
+    """The distance of each prefix, (U,), and how many codes are closer than each distance, (bits + 2,)."""
     distance = np.empty(len(prefixes), np.uint16)
     counts = np.zeros(bits + 2, np.int64)
-    if len(query) == 1:  # apart, so that the compiler can take several at a time
+    if len(query) == 1:  # a separate loop, so that the compiler can vectorize it
         for u in range(len(prefixes)):
             distance[u] = popcount(prefixes[u, 0] ^ query[0])
     else:
@@ -109,7 +109,7 @@ def _distances(
 
 @compiled_parallel
 def distances_to(words: NDArray[np.uint64], queries: NDArray[np.uint64], candidates: Positions) -> Distances:
-    """Distances of each query (Q, W) to its own candidates (Q, m), positions among the codes (N, W)."""
+    """Distances of each query (Q, W) to its own candidates (Q, m), which are positions in the codes (N, W)."""
     found = np.empty(candidates.shape, np.int32)
     for q in prange(len(queries)):
         for c in range(candidates.shape[1]):
@@ -128,7 +128,7 @@ def soft_distances_to(
     candidates: Positions,
     costs: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """As `distances_to`, but a bit that differs costs what `costs` (Q, bits) says in place of 1.
+    """Like `distances_to`, but a differing bit costs `costs` (Q, bits) instead of 1.
 
     Each word has `width` bits.
     """
@@ -149,7 +149,7 @@ def soft_distances_to(
 
 @compiled
 def shared_prefixes(words: NDArray[np.uint64], width: int) -> Positions:
-    """How many neighbors of the sorted codes (N, W) share exactly 0, 1, ... bits at their beginning, (64 W + 1,).
+    """How many adjacent pairs of the sorted codes (N, W) share exactly 0, 1, ... leading bits, (64 W + 1,).
 
     Each word has `width` bits.
     """

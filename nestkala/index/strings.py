@@ -1,4 +1,4 @@
-"""Many strings in two arrays, which a file can hold and memory-map."""
+"""Many strings in two arrays that can be memory-mapped."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..utils.compiled import compiled
 
 _BLOCK = 2**20
-"""Strings that are Python's own at a time: those are ten times larger."""
+"""Maximum number of Python strings at a time, which take ten times the memory."""
 _FEW = 2**12
-"""Strings up to which Python is quick: loading numba would take longer."""
+"""Up to this many strings, Python is faster than loading Numba."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class Strings:
     """A sequence of strings.
 
     Attributes:
-        text: all of them in UTF-8, one after the other, uint8.
-        ends: where each ends in `text`, int64 (N,).
+        text: all strings concatenated, in UTF-8, uint8.
+        ends: where each string ends in `text`, int64 (N,).
     """
 
     text: NDArray[np.uint8]
@@ -31,7 +31,7 @@ class Strings:
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> Self:
-        """Of these strings; what is no text, as some file names, comes back as it was."""
+        """Make from strings. Undecodable bytes, as in some file names, are preserved."""
         rest, parts = iter(strings), [cls(np.empty(0, np.uint8), np.empty(0, np.int64))]
         while some := [string.encode("utf-8", "surrogateescape") for string in islice(rest, _BLOCK)]:
             ends = np.cumsum([len(string) for string in some], dtype=np.int64)
@@ -54,20 +54,20 @@ class Strings:
             yield from Strings(self.text[begin : self.ends[stop - 1]], self.ends[start:stop] - begin).as_list()
 
     def as_list(self) -> list[str]:
-        """All of them, in less time than one after the other."""
+        """All strings, faster than by iteration."""
         text, ends = self.text.tobytes(), self.ends.tolist()
         starts = [0, *ends[:-1]]
         return [text[a:b].decode("utf-8", "surrogateescape") for a, b in zip(starts, ends, strict=True)] if ends else []
 
     def find(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """The place of each name, (n,); -1 for one that is not there."""
+        """The position of each name, (n,); -1 if it does not exist."""
         asked = Strings.of(names)
         if len(self) <= _FEW:
             places = {name: place for place, name in enumerate(self.as_list())}
             return np.array([places.get(name, -1) for name in names], np.int64)
         if not len(asked) or not len(self):
             return np.full(len(asked), -1, np.int64)
-        # A table of the asked hashes' last bits passes over nearly all that are not asked for, without sorting them.
+        # A table of the last bits of the wanted hashes rules out nearly all others without sorting.
         last_bits = np.uint64((1 << (16 * len(asked)).bit_length()) - 1)
         table = np.zeros(int(last_bits) + 1, bool)
         table[fnv1a(asked.text, asked.ends) & last_bits] = True
@@ -76,7 +76,7 @@ class Strings:
         return np.array([found.get(name, -1) for name in names], np.int64)
 
     def duplicate(self) -> str | None:
-        """One of the strings that are there twice, if there is such."""
+        """A string that occurs twice, or None."""
         order = np.argsort(self._hashes, kind="stable")
         hashes = self._hashes[order]
         same = hashes[1:] == hashes[:-1]
@@ -93,9 +93,9 @@ class Strings:
         return fnv1a(self.text, self.ends)
 
     def take(self, places: Sequence[int] | NDArray[np.int64]) -> "Strings":
-        """Those at these places, in this order."""
+        """The strings at these positions, in this order."""
         chosen = np.asarray(places, np.int64)
-        # Of those chosen alone: a search takes ten of ten million.
+        # Only for the chosen ones: a search takes ten of ten million.
         starts = np.where(chosen > 0, self.ends[chosen - 1], 0) if len(chosen) else np.empty(0, np.int64)
         lengths = self.ends[chosen] - starts
         ends = lengths.cumsum()
@@ -106,7 +106,7 @@ class Strings:
 
     @classmethod
     def concatenated(cls, parts: Sequence["Strings"]) -> Self:
-        """All of several sequences, one after the other."""
+        """Concatenate several sequences."""
         starts = np.cumsum([0, *(len(part.text) for part in parts)])
         ends = [part.ends + start for part, start in zip(parts, starts, strict=False)]
         return cls(np.concatenate([part.text for part in parts]), np.concatenate(ends))
@@ -114,7 +114,7 @@ class Strings:
 
 @compiled
 def _gathered(text: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The pieces of `text` that begin at `starts`, one after the other, so that they end at `ends`."""
+    """The pieces of `text` that begin at `starts`, concatenated so that they end at `ends`."""
     found = np.empty(ends[-1] if len(ends) else 0, np.uint8)
     begin = 0
     for n in range(len(ends)):
@@ -139,5 +139,5 @@ def fnv1a(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint64
 
 
 def as_text(name: str) -> str:
-    """A file's name for people and JSON: what is no text in it becomes a question mark in a box."""
+    """A file name for display and JSON, with undecodable bytes replaced by U+FFFD."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

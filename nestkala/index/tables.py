@@ -1,9 +1,9 @@
 """Exact search without a scan: multi-index hashing (Norouzi, Punjani and Fleet, CVPR 2012) of sorted codes.
 
-The first 64 bits of a code are up to four substrings of 16. The codes' own order serves as the table of the first; that
-of another holds positions, ordered by substring, then by position. A query looks at the codes whose substrings differ
-from its own in 0, 1, ... bits. Once it has looked at all that differ in fewer than done_t bits of substring t, a code
-that it has not seen differs in sum_t done_t bits at least: it stops when that is more than the k-th distance.
+The first 64 bits of a code are up to four substrings of 16 bits. The sorted codes themselves are the table of the first
+substring; the other tables hold positions, ordered by substring, then by position. A query visits the codes whose
+substrings differ from its own in 0, 1, ... bits. Once it has visited all codes that differ in fewer than done_t bits of
+substring t, an unseen code differs in at least sum_t done_t bits; it stops when that exceeds the k-th distance.
 """
 
 from dataclasses import dataclass
@@ -18,32 +18,32 @@ from .scan import prefix_masks
 from .slices import Distances, Positions
 
 BITS = 16
-"""Of a substring."""
+"""Bits in a substring."""
 MOST_TABLES = 4
 MOST_CODES = 2**32
-"""Positions are kept in 32 bits."""
+"""Positions are stored in 32 bits."""
 
 _BLOCK = 256
 _AHEAD, _AHEAD_AT = 16, 4
-"""Substrings whose codes are fetched together, where they lie side by side and where they lie anywhere."""
+"""Substrings whose codes are prefetched together, for adjacent and for scattered codes."""
 _SHIFT = 40
-"""A key is distance << 40 | position, so that keys are ordered as results are."""
+"""A key is distance << 40 | position, so that keys sort like results."""
 _MANY_QUERIES = 8
 
-# Costs as measured, in what a scan takes for a code: 0.3 ns.
+# Measured costs, in units of the time a scan takes per code: 0.3 ns.
 _CODE = np.array([4, 18, 18, 18])
-"""To look at a code by each table: those of the first lie side by side, others anywhere."""
+"""Cost of visiting a code in each table: in the first they are adjacent, in the others scattered."""
 _BUCKET = np.array([120, 250, 250, 250])
-"""To find the codes of one substring."""
+"""Cost of finding the codes of one substring."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Which codes have a substring.
+    """The codes that contain each substring.
 
     Attributes:
-        positions: of the codes by each substring but the first, uint32 (T - 1, N).
-        starts: where the codes with each value of a substring begin, uint32 (T, 2^16 + 1).
+        positions: positions of the codes, sorted by each substring except the first, uint32 (T - 1, N).
+        starts: where the codes with each value of a substring start, uint32 (T, 2^16 + 1).
     """
 
     positions: NDArray[np.uint32]
@@ -51,7 +51,7 @@ class Tables:
 
     @classmethod
     def of(cls, words: Words, num_tables: int) -> "Tables":
-        """The first tables of sorted codes (N, W), as `ordered_words` gives them; N below `MOST_CODES`."""
+        """The first tables of sorted codes (N, W) from `ordered_words`; N must be less than `MOST_CODES`."""
         positions = np.empty((num_tables - 1, len(words)), np.uint32)
         starts = np.empty((num_tables, 2**BITS + 1), np.uint32)
         _build(words, _spare_bits(words), positions, starts)
@@ -59,7 +59,7 @@ class Tables:
 
     @property
     def num_bytes(self) -> int:
-        """That they take."""
+        """Size in bytes."""
         return self.positions.nbytes + self.starts.nbytes
 
     def search(
@@ -68,16 +68,16 @@ class Tables:
         """The k nearest codes to each query by their first `bits` bits, by distance, then by position.
 
         Args:
-            words: the codes (N, W) that these are the tables of.
-            queries: (Q, W), bits beyond the first `bits` 0.
-            bits: length of the prefix that is compared.
-            k: at most N.
-            radius: find only those within this distance.
-            patient: go on where a scan would be faster.
+            words: the codes (N, W) that the tables belong to.
+            queries: queries (Q, W), with all bits after the first `bits` set to 0.
+            bits: prefix length to compare.
+            k: how many results to return, at most N.
+            radius: return only codes within this distance.
+            patient: continue even if a scan would be faster.
 
         Returns:
-            Positions and distances, (Q, k) each; distances above `bits` or `radius` mark places without a code. Whether
-            each query was answered, (Q,): what the others found means nothing.
+            Positions and distances, (Q, k) each, where distances above `bits` or `radius` mark unused entries; and
+            whether each query was answered, (Q,). The results of unanswered queries are meaningless.
         """
         masks = prefix_masks(words, bits)
         num_tables = min(len(self.starts), -(-bits // BITS))
@@ -101,7 +101,7 @@ class Tables:
 
 
 def num_tables_of(bits: int) -> int:
-    """How many tables serve codes of this length: substrings are whole."""
+    """Number of tables for codes of this length: one per complete substring."""
     return max(1, min(MOST_TABLES, bits // BITS))
 
 
@@ -111,7 +111,7 @@ def _spare_bits(words: Words) -> int:
 
 @cache
 def _balls(bits: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """All words of so many bits by the number of those set, (2^bits,), and where each number begins, (bits + 2,)."""
+    """All words of this many bits ordered by popcount, (2^bits,), and where each popcount starts, (bits + 2,)."""
     flips = np.arange(2**bits, dtype=np.uint32)
     weights = np.bitwise_count(flips)
     bounds = np.concatenate([[0], np.bincount(weights, minlength=bits + 1).cumsum()])
@@ -120,7 +120,7 @@ def _balls(bits: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
 
 @compiled
 def _build(words: Words, spare: int, positions: NDArray[np.uint32], starts: NDArray[np.uint32]) -> None:
-    """A counting sort of the positions by each substring."""
+    """Counting-sort the positions by each substring."""
     for table in range(len(starts)):
         shift = np.uint64(64 - BITS * (table + 1))
         ends = np.zeros(2**BITS + 1, np.int64)
@@ -175,7 +175,7 @@ def _many(
     keys: NDArray[np.int64],
     answered: NDArray[np.bool_],
 ) -> None:
-    """As `_few`, the queries over threads."""
+    """Like `_few`, with queries divided among threads."""
     for q in prange(len(queries)):
         answered[q] = _search(
             words, positions, starts, queries[q], masks, flips, bounds, last_flips, last_bounds, patience, keys[q]
@@ -196,7 +196,7 @@ def _search(
     patience: float,
     heap: NDArray[np.int64],
 ) -> bool:
-    """Put the smallest keys in place of those in `heap`, ascending; False where a scan would be faster."""
+    """Replace `heap` with the smallest keys, ascending; return False if a scan would be faster."""
     last = len(starts) - 1
     asked = query[0] << np.uint64(64 - 8 * words.itemsize)
     done, costs, counted = np.zeros(last + 1, np.int64), np.zeros(last + 1), np.zeros(last + 1, np.bool_)
@@ -222,7 +222,7 @@ def _search(
             _look_at(words, positions[table - 1], starts[table], own, low_bits, ball, query, masks, done, heap)
         spent += costs[table]
         done[table] += 1
-        if radius == bits:  # it has seen all codes
+        if radius == bits:  # all codes have been visited
             break
         costs[table], counted[table] = costs[table] * (bits - radius) / (radius + 1), False
     heap.sort()
@@ -231,7 +231,7 @@ def _search(
 
 @compiled
 def _substring(query: np.uint64, table: int, bits: int) -> tuple[np.uint64, np.uint64]:
-    """The first bits of a query's substring, and how many it has beside them."""
+    """The first bits of a query's substring, and how many other bits it has."""
     low_bits = np.uint64(BITS - bits)
     return ((query >> np.uint64(64 - BITS * (table + 1))) & np.uint64(2**BITS - 1)) >> low_bits, low_bits
 
@@ -240,7 +240,7 @@ def _substring(query: np.uint64, table: int, bits: int) -> tuple[np.uint64, np.u
 def _cost(
     starts: NDArray[np.uint32], own: np.uint64, low_bits: np.uint64, ball: NDArray[np.uint32], table: int
 ) -> float:
-    """Of looking at the codes whose substring is the query's `own` with the bits of one of `ball` flipped."""
+    """Cost of visiting the codes whose substring is the query's `own` with the bits of one of `ball` flipped."""
     codes = 0
     for i in range(len(ball)):
         low, high = _bounds(starts, own, low_bits, ball[i])
@@ -250,7 +250,7 @@ def _cost(
 
 @compiled
 def _planned(costs: NDArray[np.float64], done: NDArray[np.int64], missing: int) -> float:
-    """About what so many more radii will cost, the cheapest ones first, when codes are spread evenly."""
+    """Estimated cost of this many more radii, cheapest first, if codes are spread evenly."""
     costs, radii = costs.copy(), done.copy()
     total = 0.0
     for _ in range(missing):
@@ -315,7 +315,7 @@ def _look_at(
     done: NDArray[np.int64],
     heap: NDArray[np.int64],
 ) -> None:
-    """As `_look_along`, by a table with positions."""
+    """Like `_look_along`, for a table with positions."""
     flat, asked, mask = words.reshape(-1), query[0], masks[0]
     lows, highs = np.empty(_AHEAD_AT, np.int64), np.empty(_AHEAD_AT, np.int64)
     for begun in range(0, len(ball), _AHEAD_AT):
@@ -338,7 +338,7 @@ def _look_at(
                 else:
                     for n in range(begin, end):
                         nearest = min(nearest, _distance(words, int(positions[n]), query, masks))
-                if nearest << _SHIFT < heap[0]:  # positions ascend within one value of a whole substring only
+                if nearest << _SHIFT < heap[0]:  # positions ascend only within one value of a complete substring
                     for n in range(begin, end):
                         _offer(words, int(positions[n]), query, masks, done, heap)
 
@@ -347,7 +347,7 @@ def _look_at(
 def _bounds(
     starts: NDArray[np.uint32], own: np.uint64, low_bits: np.uint64, flip: np.uint32
 ) -> tuple[np.int64, np.int64]:
-    """Where in its table the codes begin and end whose substring is `own` with these bits flipped."""
+    """Where the codes whose substring is `own` with these bits flipped begin and end in the table."""
     value = (own ^ np.uint64(flip)) << low_bits
     return np.int64(starts[value]), np.int64(starts[value + (np.uint64(1) << low_bits)])
 
@@ -369,7 +369,7 @@ def _offer(
     done: NDArray[np.int64],
     heap: NDArray[np.int64],
 ) -> None:
-    """Put a code's key into the max-heap in place of the largest, if it is smaller and has not been offered."""
+    """Replace the largest key in the max-heap with a code's key, if that is smaller and has not been offered before."""
     key = (_distance(words, n, query, masks) << _SHIFT) | np.int64(n)
     if key >= heap[0]:
         return

@@ -1,4 +1,4 @@
-"""Pages of HTML, and how they are filled."""
+"""HTML pages and how to render them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ..index.strings import as_text
 
 
 def render(page: str, **values: Any) -> str:
-    """A page of this folder, filled. What is no `Markup` is escaped, and of names of files what is no text replaced."""
+    """Render a page of this folder. Everything except `Markup` is escaped, and undecodable characters are replaced."""
     environment = Environment(
         loader=PackageLoader("nestkala", "pages"),
         autoescape=True,

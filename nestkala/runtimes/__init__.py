@@ -1,1 +1,1 @@
-"""Encoding by other libraries than PyTorch: a model's tower is exported once, and they compute it."""
+"""Encode with libraries other than PyTorch, which run a model's exported tower."""

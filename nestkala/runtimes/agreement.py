@@ -1,4 +1,4 @@
-"""How far two backends' codes differ."""
+"""How much the codes of two backends differ."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_DIFFERING = 0.001
-"""Share of bits in which "auto" lets a backend's codes differ from torch's. Rounding in float32 changes 0.001 % at most
-where it was measured, bfloat16 0.2 %."""
+"""Largest share of bits in which "auto" lets a backend's codes differ from torch's. In measurements, float32 rounding
+changed at most 0.001 %, bfloat16 0.2 %."""
 
 _CROPS = 16
-"""Of each photograph."""
+"""Crops per photograph."""
 
 
 def differing_bits(codes: NDArray[np.uint8], others: NDArray[np.uint8], bits: int) -> float:
-    """The share of bits that differ between packed codes (N, ceil(bits / 8)) of the same images."""
+    """The share of differing bits between packed codes (N, ceil(bits / 8)) of the same images."""
     return float(np.bitwise_count(codes ^ others).sum()) / max(1, len(codes) * bits)
 
 
 @cache
 def sample_images() -> tuple[Image.Image, ...]:
-    """32 square pieces of the two photographs that come with scikit-learn, for codes to be compared on."""
+    """32 square crops of the two photographs that come with scikit-learn, for comparing codes."""
     return tuple(piece for name in ("china.jpg", "flower.jpg") for piece in _pieces(name))
 
 

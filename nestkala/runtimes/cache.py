@@ -1,4 +1,4 @@
-"""Exported networks on disk, so that each is exported once."""
+"""A disk cache of exported networks, so that each is exported only once."""
 
 import logging
 import os
@@ -19,18 +19,18 @@ _FOLDER = "exports"
 _DIGEST = "[0-9a-f]" * 32
 _EXPORT, _FINDING = f"{_DIGEST}.safetensors", f"{_DIGEST}.json"
 _MAX_BYTES = 4e9
-"""Of all exported networks together; beyond it those go that were not used for longest."""
+"""Limit on the total size; beyond it, the least recently used networks are deleted."""
 
 
 class ExportCache:
     """Exported networks, each a safetensors file with a checksum.
 
     Args:
-        tokens: folder of the token cache, which they are kept in a folder `exports` of; `default_folder` by default.
-        max_bytes: bound on the bytes of all of them.
+        tokens: folder of the token cache (default: `default_folder`); networks go to its subfolder `exports`.
+        max_bytes: limit on the total size in bytes.
 
     Raises:
-        NestKALAError: a user without a home folder, and no NESTKALA_CACHE.
+        NestKALAError: the user has no home folder, and NESTKALA_CACHE is not set.
     """
 
     def __init__(self, tokens: Path | None = None, max_bytes: float = _MAX_BYTES) -> None:
@@ -38,49 +38,49 @@ class ExportCache:
         self._max_bytes = max_bytes
 
     def path(self, made_of: Mapping[str, str]) -> Path:
-        """Of the file that holds the export of a network, described by all that it depends on."""
+        """The file for the export of a network, which is identified by everything it depends on."""
         description = "\n".join(f"{name} {value}" for name, value in sorted(made_of.items()))
         return self.folder / f"{blake2b(description.encode(), digest_size=16).hexdigest()}.safetensors"
 
     def get(self, made_of: Mapping[str, str], make: Callable[[], bytes]) -> bytes:
-        """The export of a network: the kept one, or what `make` gives, which is then kept.
+        """The export of a network from the cache, or else from `make`, which is then cached.
 
-        A file that is damaged is made anew. One that cannot be written is not kept, with a warning.
+        Damaged files are replaced. If a file cannot be written, a warning is logged.
         """
         path = self.path(made_of)
         with suppress(NestKALAError, FileNotFoundError, KeyError):
             exported = load_tensors(path, str(path))[0]["onnx"].numpy().tobytes()
-            with suppress(OSError):  # of a cache that may only be read
-                os.utime(path)  # so that it counts as recently used
+            with suppress(OSError):  # the cache may be read-only
+                os.utime(path)  # mark it as recently used
             return exported
         exported = make()
         try:
             save_tensors(path, {"onnx": torch.frombuffer(bytearray(exported), dtype=torch.uint8)}, dict(made_of))
             remove_unfinished(self.folder, older_than=ABANDONED_SECONDS)
         except OSError as error:
-            logger.warning("cannot keep the exported model in %s: %s", self.folder, error)
+            logger.warning("cannot cache the exported model in %s: %s", self.folder, error)
         self._make_room(path)
         return exported
 
     def size(self) -> tuple[int, int]:
-        """How many exported networks there are, and their bytes."""
+        """Number of exported networks, and their total size in bytes."""
         sizes = [size for _, size, _ in self._files()]
         return len(sizes), sum(sizes)
 
     def clear(self) -> None:
-        """Delete all of them, unfinished ones and what was found out about them, too. Nothing else is touched."""
+        """Delete all exported networks, including unfinished ones and measurements. Nothing else is touched."""
         for pattern in (_EXPORT, _FINDING):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
         remove_unfinished(self.folder)
-        with suppress(OSError):  # of a folder that another process is writing to, or that holds other files
+        with suppress(OSError):  # another process may be writing to the folder, or it may hold other files
             self.folder.rmdir()
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of last use, bytes and path of each."""
+        """Time of last use, size in bytes and path of each network."""
         found = []
         for path in self.folder.glob(_EXPORT):
-            with suppress(FileNotFoundError):  # another process made room
+            with suppress(FileNotFoundError):  # another process deleted it
                 status = path.stat()
                 found.append((status.st_mtime, status.st_size, path))
         return found
@@ -92,6 +92,6 @@ class ExportCache:
                 return
             if path == newest:
                 continue
-            with suppress(OSError):  # somebody else's, in a shared cache
+            with suppress(OSError):  # it may belong to another user of a shared cache
                 path.unlink()
             excess -= size

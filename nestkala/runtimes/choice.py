@@ -1,4 +1,4 @@
-"""Which backend computes a model's features."""
+"""Choose the backend that computes a model's features."""
 
 import json
 import logging
@@ -28,28 +28,28 @@ from .tower import RuntimeTower
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("nestkala", "torch", "timm", "open_clip_torch", "onnx", "onnxscript")
-"""What an export depends on beside the network."""
+"""Packages that an export depends on, in addition to the network."""
 
 
 def set_backend(backend: str, spec: ModelSpec, frozen: Backbone, model: HashModel, fingerprint: str) -> Backend:
-    """Let a backend compute a model's features from now on, in place of its tower and adapter.
+    """Replace a model's tower and adapter with a backend that computes its features.
 
-    The exported tower is kept in `ExportCache`. What follows the features, a class layer and the head, stays in torch:
-    it takes microseconds.
+    The exported tower is stored in `ExportCache`. The class layer and head after the features stay in torch, since
+    they take only microseconds.
 
     Args:
-        backend: one of `Backend`. "auto" compares codes with torch's on `sample_images`, once for each model, and stays
-            with torch, with a warning, where no other backend is installed, can run the model, or agrees with it.
-        spec: of the model.
+        backend: one of `Backend`. "auto" compares codes with torch's on `sample_images`, once per model. It keeps torch
+            and logs a warning if no other backend is installed, can run the model, and gives the same codes.
+        spec: specification of the model.
         frozen: its backbone, whose tower is replaced, too.
-        model: in evaluation mode.
-        fingerprint: of the whole model.
+        model: the model, in evaluation mode.
+        fingerprint: fingerprint of the whole model.
 
     Returns:
-        The backend that computes now.
+        The backend in use.
 
     Raises:
-        NestKALAError: an unknown backend, or one that is not installed or cannot run this model.
+        NestKALAError: the backend is unknown, not installed, or cannot run this model.
     """
     check_backend(backend)
     if backend == "torch":
@@ -74,18 +74,18 @@ def set_backend(backend: str, spec: ModelSpec, frozen: Backbone, model: HashMode
             _replace_tower(tower, frozen, model)
             return name  # type: ignore[return-value]
         reasons.append(f"{name} changes {differing:.2%} of the bits, more than {MAX_DIFFERING:.1%}")
-    logger.warning("backend auto stays with torch: %s", "; ".join(reasons))
+    logger.warning("backend auto uses torch: %s", "; ".join(reasons))
     return "torch"
 
 
 def _refusal(spec: ModelSpec, frozen: Backbone) -> str:
-    """Why no backend but torch can run a model; empty where others can."""
+    """Why only torch can run a model; empty if other backends can."""
     if isinstance(frozen, FeatureBackbone):
-        return "it takes features, and has no tower"
+        return "it takes features and has no tower"
     if spec.precision != "fp32":
-        return f"it computes in {spec.precision}, and other backends in fp32"
+        return f"it computes in {spec.precision}, and other backends only in fp32"
     if frozen.tower.device.type != "cpu":
-        return f"it is on the device {frozen.tower.device}, and other backends use the processor"
+        return f"it is on device {frozen.tower.device}, and other backends use the CPU"
     return ""
 
 
@@ -96,7 +96,7 @@ def _exported(backend: str, spec: ModelSpec, frozen: Backbone, model: HashModel,
         proto = to_onnx(FeatureEncoder(model).eval(), example, ["features"])
         try:
             exported: bytes = proto.SerializeToString()
-        except Exception as error:  # protobuf's own, beyond 2 GB
+        except Exception as error:  # from protobuf, if larger than 2 GB
             raise NestKALAError(f"the exported model is too large: {error}") from error
         return exported
 
@@ -105,7 +105,7 @@ def _exported(backend: str, spec: ModelSpec, frozen: Backbone, model: HashModel,
 
 
 def _made_of(spec: ModelSpec, frozen: Backbone, fingerprint: str) -> dict[str, str]:
-    """What an exported tower depends on. Without an adapter it is the same for all models of a backbone."""
+    """What an exported tower depends on. Without an adapter, all models of a backbone share it."""
     network = frozen.fingerprint if spec.adapter == "none" else fingerprint
     return {"network": network} | {package: _version(package) for package in _PACKAGES}
 
@@ -121,7 +121,7 @@ def _version(package: str) -> str:
 def _differing(
     backend: str, tower: RuntimeTower, spec: ModelSpec, frozen: Backbone, model: HashModel, fingerprint: str
 ) -> float:
-    """The share of bits in which codes of `sample_images` differ from torch's, measured once and then remembered."""
+    """The share of bits in which codes of `sample_images` differ from torch's, measured once and then cached."""
     library = {"onnx": "onnxruntime"}.get(backend, backend)
     made_of = _made_of(spec, frozen, fingerprint) | {"model": fingerprint, library: _version(library)}
     path = ExportCache().path(made_of).with_suffix(".json")
@@ -140,6 +140,6 @@ def _codes(model: HashModel, features: Tensor) -> NDArray[np.uint8]:
 
 
 def _replace_tower(tower: RuntimeTower, frozen: Backbone, model: HashModel) -> None:
-    _ = frozen.fingerprint  # which is of the weights, and known from here on
+    _ = frozen.fingerprint  # computes and caches the fingerprint while the weights are here
     frozen.tower = model.tower = tower
     model.adapter = None

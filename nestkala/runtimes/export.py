@@ -1,4 +1,4 @@
-"""A network of PyTorch as ONNX."""
+"""Export a PyTorch network to ONNX."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ from ..utils.errors import NestKALAError, one_line
 class FeatureEncoder(nn.Module):
     """Prepared images (B, 3, H, W) -> adapted features (B, feature_dim): trunk, adapter and tail in one module.
 
-    Tokens are rounded to half precision between trunk and tail, as they are in training.
+    Tokens are rounded to half precision between trunk and tail, as in training.
     """
 
     def __init__(self, model: HashModel) -> None:
@@ -28,14 +28,14 @@ class FeatureEncoder(nn.Module):
 
 
 def to_onnx(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> Any:
-    """The `onnx.ModelProto` of a network in evaluation mode: input "images" (B, ...) of any B, outputs of these names.
+    """The `onnx.ModelProto` of a network in evaluation mode: input "images" (B, ...) for any B, and named outputs.
 
     Raises:
-        NestKALAError: torch's exporter cannot express the network.
+        NestKALAError: torch cannot export the network.
     """
     try:
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
-            warnings.simplefilter("ignore")  # of what the exporter and its packages find in each other
+            warnings.simplefilter("ignore")  # the exporter and its packages warn about each other
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -44,18 +44,18 @@ def to_onnx(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> Any:
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-    except Exception as error:  # of any type
+    except Exception as error:  # can be of any type
         raise NestKALAError(f"torch cannot export this model: {one_line(error)}") from error
     assert program is not None
     proto = program.model_proto
-    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # the exporter falls back to a fixed number
-        raise NestKALAError("torch cannot export this model for any number of images")
+    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # the exporter fell back to a fixed batch size
+        raise NestKALAError("torch cannot export this model with a variable number of images")
     return proto
 
 
 @contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Within this context these loggers tell of errors alone."""
+    """Within this context, these loggers report only errors."""
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:
         logger.setLevel(logging.ERROR)

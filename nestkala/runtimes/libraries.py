@@ -1,4 +1,4 @@
-"""The libraries that compute an exported network on the processor."""
+"""The libraries that run an exported network on the CPU."""
 
 import sys
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from torch import Tensor
 from ..utils.errors import NestKALAError, one_line
 
 Compute = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) -> features (B, feature_dim), both float32 on the CPU. Safe to call from several threads."""
+"""Images (B, 3, H, W) -> features (B, feature_dim), both float32 on the CPU. Thread-safe."""
 
 
 def load(backend: str, onnx: bytes) -> Compute:
-    """Let a backend compute an ONNX network of one input and one output, with as many threads as torch has.
+    """Load an ONNX network with one input and one output into a backend, with as many threads as torch uses.
 
     Raises:
-        NestKALAError: the library cannot compute it, or does not load.
+        NestKALAError: the library cannot run the network, or cannot be loaded.
     """
     try:
         match backend:
@@ -30,7 +30,7 @@ def load(backend: str, onnx: bytes) -> Compute:
                 return _openvino(onnx, "f32")
     except NestKALAError:
         raise
-    except Exception as error:  # of any type
+    except Exception as error:  # can be of any type
         raise NestKALAError(f"backend {backend} cannot run this model: {one_line(error)}") from error
 
 
@@ -39,7 +39,7 @@ def _onnxruntime(onnx: bytes) -> Compute:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoders need the cores meanwhile
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to the decoders
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
     def compute(images: Tensor) -> Tensor:
@@ -51,16 +51,16 @@ def _onnxruntime(onnx: bytes) -> Compute:
 def _openvino(onnx: bytes, precision: str) -> Compute:
     openvino = import_openvino()
     settings = {
-        "INFERENCE_PRECISION_HINT": precision,  # or some processors choose bf16 by themselves
+        "INFERENCE_PRECISION_HINT": precision,  # otherwise some CPUs choose bf16 themselves
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
     }
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise NestKALAError("this processor does not compute in bfloat16: use backend openvino")
+        raise NestKALAError("this CPU does not support bfloat16: use backend openvino")
     compiled = core.compile_model(core.read_model(onnx), "CPU", settings)
-    lock = Lock()  # a compiled model has one request
+    lock = Lock()  # a compiled model handles one request at a time
 
     def compute(images: Tensor) -> Tensor:
         with lock:
@@ -70,7 +70,7 @@ def _openvino(onnx: bytes, precision: str) -> Compute:
 
 
 def import_openvino() -> Any:
-    """The module openvino, imported without its package that reports every import of it to its makers."""
+    """Import openvino without its telemetry, which would report every import to its vendor."""
     name = "openvino_telemetry"
     before: Any = sys.modules.get(name)
     sys.modules[name] = None  # type: ignore[assignment] # so that it is not found

@@ -1,4 +1,4 @@
-"""A tower that another library computes."""
+"""A tower that another library runs."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from ..backbones.tower import FixedTower
 from .libraries import Compute
 
 IMAGES_A_CALL = 8
-"""Activations of so few images stay in the processor's cache: larger calls are slower, and take more memory."""
+"""Activations of this many images fit in the CPU cache; larger calls are slower and take more memory."""
 
 
 class RuntimeTower(FixedTower):
-    """All of a model from images (B, 3, H, W) to adapted features (B, feature_dim), which are not rounded."""
+    """The part of a model from images (B, 3, H, W) to adapted features (B, feature_dim), without rounding."""
 
     def __init__(self, compute: Compute, feature_dim: int) -> None:
         super().__init__(nn.Identity(), feature_dim)

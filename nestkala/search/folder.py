@@ -20,7 +20,7 @@ from .image_folder import CHUNK, encoded
 from .places import ImageFolders
 
 _A_HANDFUL = 5
-"""With fewer images than this, deleting most of them is not suspicious."""
+"""If fewer images than this are gone, it is not suspicious."""
 
 Metadata = dict[str, dict[str, Any]]
 """Metadata of each image, by id."""

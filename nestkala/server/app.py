@@ -1,4 +1,4 @@
-"""A web page that searches an index: an image or a sentence becomes a code once, and any prefix of it is searched."""
+"""A web page that searches an index: a query is encoded once, and any prefix of its code can be searched."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -32,11 +32,11 @@ from .uploads import body, check_upload
 
 MAX_TEXT = 500
 MAX_RESULTS = 200
-"""Of one answer; the next ones are asked for by their offset."""
+"""Maximum number of results per response; request more by offset."""
 MAX_DEPTH = 10_000
-"""Results of one query in all, and images on a shortlist."""
+"""Maximum number of results of a query in total, and of images on a shortlist."""
 MAX_CODES = 8
-"""Things that one query is like, or unlike."""
+"""Maximum number of wanted items in a query, and of unwanted ones."""
 MAX_CONDITIONS = 8
 _SHORTEST = 4
 _UPLOADS = 8
@@ -55,28 +55,28 @@ def make_app(
     Routes:
         GET /: the page.
         POST /encode with an image as the body, or GET /encode?text=...: {"code": hexadecimal}.
-        GET /encode?image=...: the same of an image of the index, by ticket or name, with its "image" and "thumbnail".
+        GET /encode?image=...: the same for an image in the index, by ticket or name, with its "image" and "thumbnail".
         GET /search?code=...&not=...&bits=...&k=...&offset=...&shortlist=...&class=...&where=...: {"results": [{"image",
-            "distance", "ticket", "thumbnail"}], "more": whether there may be, "ms"}. `code`, `not` and `where` may be
-            given several times; with a `class` alone its own code is searched for.
-        GET /browse?k=...&offset=...&where=...: the same of images from all over the index, without distances.
-        GET /classes: {"classes": [{"name", "images"}]}, for models that have any.
-        GET /thumbnail/TICKET, /photograph/TICKET and /original/TICKET, as a result names it: no file is served that was
-            in no result. The second is as large as a screen, the third the file itself.
+            "distance", "ticket", "thumbnail"}], "more": whether there may be more, "ms"}. `code`, `not` and `where` can
+            be repeated; a `class` without a `code` searches for the code of the class.
+        GET /browse?k=...&offset=...&where=...: the same for images from all over the index, without distances.
+        GET /classes: {"classes": [{"name", "images"}]}, for models with classes.
+        GET /thumbnail/TICKET, /photograph/TICKET and /original/TICKET, with a ticket from a result: only files that
+            were in a result are served. The second is screen-sized, the third is the original file.
         GET /about/TICKET: {"date", "taken", "width", "height", "bytes"}.
 
-    Errors are answered by {"error": a sentence}: 400 for what cannot be asked, 403 and 400 by `Guard`, 404, 405, 408,
-    413 and 415 for uploads that are too slow, too large or no images, 503 where many wait.
+    Errors are returned as {"error": a sentence}: 400 for invalid requests, 403 and 400 by `Guard`, 404, 405, 408, 413
+    and 415 for uploads that are too slow, too large or not images, and 503 if the server is busy.
 
     Args:
-        index: that is searched, and stays as it is.
-        hasher: which made its codes.
-        folder: where its images are; of several folders in the index `search.places.folders_of` gives it.
-        hosts: names that the server may be called by, as `server_guard.own_names` gives them; None for any.
-        originals: serve the files themselves, too, whose metadata may say where a photograph was taken.
+        index: index to search; it is not changed.
+        hasher: the index's model.
+        folder: image folder, or the result of `search.places.folders_of` for several folders.
+        hosts: allowed host names of the server, from `guard.own_names`; None for any.
+        originals: also serve the original files, whose metadata may reveal where a photograph was taken.
     """
     tickets, pictures, classes = Tickets(), Pictures(ImageFolders.of(folder)), Classes(index, hasher)
-    # One search takes all processors, and not every threading layer of numba bears two; one image takes much memory.
+    # One search uses all cores, and not every threading layer of Numba supports two; one image takes much memory.
     searching, reading, looking, shrinking, uploading = Turns(1), Turns(1), Turns(1), Turns(1), Turns(_UPLOADS)
     lengths = [bits for bits in index.lengths if bits >= min(_SHORTEST, index.bits)]
     html = Page(bits=index.bits, lengths=lengths, images=len(index), classes=classes.exist, originals=originals)
@@ -116,13 +116,13 @@ def make_app(
         name, bits = asked.get("class") or None, _number(asked.get("bits"), index.bits, "bits")
         wanted, unwanted = ([_code(text, index.bits) for text in asked.getlist(key)] for key in ("code", "not"))
         if not wanted and name is None:
-            wanted = [_code("", index.bits)]  # which says what is missing
+            wanted = [_code("", index.bits)]  # raises an error about the missing code
         if max(len(wanted), len(unwanted)) > MAX_CODES:
-            raise HTTPException(400, f"a query may be like {MAX_CODES} things at most, and unlike as many")
+            raise HTTPException(400, f"a query can have at most {MAX_CODES} wanted and {MAX_CODES} unwanted items")
         k, offset = _range(asked.get("k"), asked.get("offset"))
         shortlist = _number(asked.get("shortlist"), 0, "shortlist") or None
         if shortlist is not None and shortlist > MAX_DEPTH:
-            raise HTTPException(400, f"shortlist must be {MAX_DEPTH} at most, not {shortlist}")
+            raise HTTPException(400, f"shortlist must be at most {MAX_DEPTH}, not {shortlist}")
 
         where = _conditions(asked.getlist("where"))
 
@@ -160,20 +160,20 @@ def make_app(
     def named(request: Request) -> str:
         name = tickets.name_of(request.path_params["ticket"])
         if name is None:
-            raise HTTPException(404, "there is no such image")
+            raise HTTPException(404, "no such image")
         return name
 
     async def jpeg(request: Request) -> Response:
         show = pictures.large if request.url.path.startswith("/photograph/") else pictures.small
         data = await shrinking.run(show, named(request))
         if data is None:
-            raise HTTPException(404, "the image is gone, or cannot be read any more")
+            raise HTTPException(404, "the image no longer exists or cannot be read")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
 
     async def original(request: Request) -> Response:
         found = await shrinking.run(pictures.original, named(request)) if originals else None
         if found is None:
-            raise HTTPException(404, "there is no such image")
+            raise HTTPException(404, "no such image")
         path, kind = found
         return FileResponse(path, media_type=kind, filename=as_text(path.name), headers=_SEALED)
 
@@ -214,19 +214,20 @@ def _found(
     shortlist: int | None,
     where: Sequence[str],
 ) -> Hits:
-    """The k nearest to one code, or to a mixture of several; with a shortlist ranked by whole codes."""
+    """The k nearest to one code or to a mixture of several; with a shortlist, ranked by full codes."""
     if len(wanted) == 1 and not unwanted:
         return among.search(wanted[0], k, bits, shortlist=shortlist, where=where)
     mixed = mixture([Query("", code) for code in wanted], [Query("", code) for code in unwanted], among.bits)
     if shortlist is not None:
         return among.search(pack(mixed), k, bits, shortlist=shortlist, rescore=mixed, where=where)
-    return search_mixture(among, mixed, k, MAX_DEPTH, bits, where)  # of one depth, or pages would not fit together
+    # Always the same depth, or pages would not fit together.
+    return search_mixture(among, mixed, k, MAX_DEPTH, bits, where)
 
 
 def _scattered(count: int, offset: int, k: int) -> list[int]:
-    """Numbers offset to below offset + k of an order of 0 to count - 1, whose every beginning is spread evenly.
+    """Entries offset to offset + k - 1 of a permutation of 0 to count - 1 whose every beginning is evenly spread.
 
-    Steps of the golden section (Knuth, The Art of Computer Programming, 6.4), which come to each number once.
+    Takes steps of the golden ratio (Knuth, The Art of Computer Programming, 6.4), which visit each number once.
     """
     step = max(1, round(0.6180339887 * count))
     while gcd(step, count) > 1:
@@ -248,11 +249,11 @@ async def _mistaken(_: Request, error: Exception) -> Response:
 
 
 async def _gone(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "the request was broken off"}, 400)
+    return JSONResponse({"error": "the request was canceled"}, 400)
 
 
 async def _failed(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "the server failed at this; what it printed says why"}, 500)
+    return JSONResponse({"error": "internal server error; see the output of the server"}, 500)
 
 
 def _code(text: str, bits: int) -> np.ndarray:
@@ -261,19 +262,21 @@ def _code(text: str, bits: int) -> np.ndarray:
     except ValueError:
         code = b""
     if len(code) != -(-bits // 8):
-        raise HTTPException(400, f"code must be {-(-bits // 8)} bytes in hexadecimal, as /encode gives them")
+        raise HTTPException(400, f"code must be {-(-bits // 8)} bytes in hexadecimal, as returned by /encode")
     return np.frombuffer(code, np.uint8)[None]
 
 
 def _conditions(texts: Sequence[str]) -> Sequence[str]:
-    """These, unless they are too many, or too long."""
+    """The conditions. Raises HTTPException if there are too many, or one is too long."""
     if len(texts) > MAX_CONDITIONS or any(len(text) > MAX_TEXT for text in texts):
-        raise HTTPException(400, f"a filter has {MAX_CONDITIONS} conditions of {MAX_TEXT} characters at most")
+        raise HTTPException(
+            400, f"a filter can have at most {MAX_CONDITIONS} conditions of at most {MAX_TEXT} characters"
+        )
     return texts
 
 
 def _range(k: str | None, offset: str | None) -> tuple[int, int]:
-    """How many results are asked for, and how many come before them."""
+    """How many results are requested, and how many to skip."""
     count, first = _number(k, 24, "k"), _number(offset, 0, "offset")
     if not 0 < count <= MAX_RESULTS:
         raise HTTPException(400, f"k must be 1 to {MAX_RESULTS}, not {count}")

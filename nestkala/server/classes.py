@@ -1,4 +1,4 @@
-"""The classes that a model knows, and which images of an index it assigns to each, by their codes alone."""
+"""The classes of a model, and the images in an index that it assigns to each by their codes."""
 
 from functools import cached_property, lru_cache
 
@@ -12,17 +12,17 @@ from ..utils.errors import NestKALAError
 
 _CHUNK = 2**16
 _KEPT = 8
-"""Classes whose images are kept as an index of their own."""
+"""Number of classes whose images are cached as an index."""
 
 
 class Classes:
-    """Which images of an index a model assigns to which of its classes; found out once, when it is asked for.
+    """Assigns the images in an index to the classes of a model; computed once, on demand.
 
-    No image is read: each belongs to the class whose code is nearest to its own. None of the classes are images nearer
-    to a kind of things without a name.
+    No image is read: each belongs to the class with the code nearest to its own. Images nearer to an unnamed kind of
+    things belong to no class.
 
     Args:
-        index: of codes that the model made.
+        index: an index made with the model.
         hasher: the model.
     """
 
@@ -32,23 +32,23 @@ class Classes:
 
     @property
     def exist(self) -> bool:
-        """Whether the model has classes with codes, and the index is one whose codes can be looked through."""
+        """Whether the model has class codes and the index is an index file, so that its codes can be read."""
         if not isinstance(self._index, PrefixIndex) or not self._hasher.class_names:
             return False
         return self._hasher.spec.has_text_codes
 
     def counts(self) -> dict[str, int]:
-        """How many images each class has, most first; classes without any are left out."""
+        """Number of images per class, largest first; empty classes are omitted."""
         numbers = np.bincount(self._assigned[self._assigned >= 0], minlength=len(self._hasher.class_names))
         named = sorted(zip(self._hasher.class_names, numbers.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
         return {name: number for name, number in named if number}
 
     def code(self, name: str) -> NDArray[np.uint8]:
-        """The code of a class, packed, (1, bytes)."""
+        """The packed code of a class, (1, bytes)."""
         return self._codes[[self._place(name)]]
 
     def images_of(self, name: str, with_metadata: bool = False) -> PrefixIndex:
-        """The images of a class as an index. Raises NestKALAError where the model has no such class."""
+        """The images of a class as an index. Raises NestKALAError if the model has no such class."""
         return self._part(self._place(name), with_metadata)
 
     def _made(self, place: int, with_metadata: bool) -> PrefixIndex:

@@ -1,4 +1,4 @@
-"""The server's side of a connection: too many of them, and slow ones, are closed."""
+"""Server connections: excess connections and slow ones are closed."""
 
 import asyncio
 
@@ -9,11 +9,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 500
 PATIENCE = 10.0
-"""Seconds that a client has to send the head of a request, and to take what it asked for."""
+"""Seconds that a client has to send the head of a request, and to accept the response."""
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """The HTTP server of an application, to be run on sockets."""
+    """An HTTP server for the application, to run on sockets."""
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -27,9 +27,9 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits for ever for a head, and for answers to be read.
+    """uvicorn's HTTP/1.1 with deadlines; uvicorn itself waits forever for a head, and for responses to be read.
 
-    A request's body has the application's own deadline.
+    The application has its own deadline for request bodies.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -57,7 +57,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        # IDLE: the head is on its way; DONE: answered, and the rest of the body still comes.
+        # IDLE: waiting for the head; DONE: responded, with the rest of the body still arriving.
         if self.conn.our_state not in (h11.IDLE, h11.DONE) and not self.flow.write_paused:
             self._forget()
         elif self._deadline is None:

@@ -1,4 +1,4 @@
-"""Who may ask the server: the page that it gave, under a name that is its own."""
+"""Who may send requests to the server: its own page, under one of its own names."""
 
 from collections.abc import Collection
 from ipaddress import ip_address
@@ -18,14 +18,14 @@ _HEADERS = {
 
 
 def own_names(host: str, other: str | None = None) -> Collection[str] | None:
-    """What a server at `host` is called, and by an `other` name; None for any, at no loopback and without another."""
+    """The names of a server at `host`, plus an `other` name; None for any name, if public and without another."""
     if other is None and not is_loopback(host):
         return None
     return sorted({"localhost", "127.0.0.1", "::1", host.lower(), (other or host).lower()})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server at `host` can be reached from this machine alone."""
+    """Whether a server at `host` can be reached only from this machine."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -33,16 +33,16 @@ def is_loopback(host: str) -> bool:
 
 
 def is_host_name(name: str) -> bool:
-    """Whether it is a host's name alone, without port, scheme or path."""
+    """Whether this is a plain host name, without port, scheme or path."""
     return _name(name) == name.lower()
 
 
 class Guard:
-    """ASGI middleware that refuses requests of other sites' pages, and tells browsers to keep these away, too.
+    """ASGI middleware that refuses requests from the pages of other sites, and tells browsers to do the same.
 
     Args:
-        app: behind it.
-        hosts: as `own_names` gives them. They keep out a page whose own name was made to lead here (DNS rebinding).
+        app: the application to protect.
+        hosts: host names from `own_names`; they keep out pages whose name was pointed at this server (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
@@ -67,7 +67,7 @@ class Guard:
                 {"error": f"this server is called {' or '.join(sorted(self._hosts))}, not {host[:100]!r}"}, 400
             )
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            return JSONResponse({"error": "another site's page may not ask this server"}, 403)
+            return JSONResponse({"error": "requests from other sites are not allowed"}, 403)
         return None
 
 

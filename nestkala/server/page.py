@@ -1,4 +1,4 @@
-"""The page itself: its parts put together, under a policy that lets nothing else run."""
+"""The page, assembled from its parts, with a policy that lets no other scripts run."""
 
 import json
 import secrets
@@ -12,18 +12,18 @@ from starlette.responses import HTMLResponse, Response
 from .uploads import MAX_UPLOAD_BYTES
 
 _SCRIPTS = ("server", "query", "grid", "viewer", "main")
-"""In the order in which they are run; they share one scope."""
+"""In the order in which they run; they share one scope."""
 
 
 class Page:
     """The page of one server.
 
     Args:
-        bits: length of the index's codes.
-        lengths: that can be compared, ascending.
-        images: how many the index has.
-        classes: whether they can be chosen by class.
-        originals: whether the files themselves are served.
+        bits: code length of the index.
+        lengths: prefix lengths to choose from, ascending.
+        images: number of images in the index.
+        classes: whether images can be filtered by class.
+        originals: whether original files are served.
     """
 
     def __init__(self, *, bits: int, lengths: Sequence[int], images: int, classes: bool, originals: bool) -> None:
@@ -39,7 +39,7 @@ class Page:
         }
 
     def response(self) -> Response:
-        """The page, with a nonce of its own."""
+        """The page with a fresh nonce."""
         nonce = secrets.token_urlsafe(16)
         policy = f"default-src 'none'; img-src 'self' blob:; connect-src 'self'; style-src 'nonce-{nonce}'; "
         policy += f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

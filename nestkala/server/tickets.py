@@ -1,4 +1,4 @@
-"""Names that the server gave out, sealed so that no other can be asked for."""
+"""Signed names, so that clients can request only images that the server named."""
 
 import hmac
 import secrets
@@ -6,18 +6,18 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 
 class Tickets:
-    """Names that were given out come back as they were; others cannot be made up."""
+    """Converts names to tickets and back; tickets cannot be forged."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
 
     def of(self, name: str) -> str:
-        """The ticket of a name, letters that an address may hold."""
+        """The ticket of a name, in URL-safe characters."""
         data = name.encode("utf-8", "surrogateescape")
         return urlsafe_b64encode(self._seal(data) + data).decode()
 
     def name_of(self, ticket: str) -> str | None:
-        """The name of a ticket that `of` gave; None for another."""
+        """The name of a ticket made by `of`; None for any other string."""
         try:
             content = urlsafe_b64decode(ticket)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Work that few requests do at a time, so that memory and processors suffice for those."""
+"""Limit how many requests work at a time, so that memory and cores suffice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,21 +14,21 @@ WAIT_SECONDS = 60.0
 
 
 class Turns:
-    """Turns, so many at a time; who waits longer than `WAIT_SECONDS` is told so, with HTTPException 503."""
+    """Allows a limited number of turns at a time; raises HTTPException 503 after waiting `WAIT_SECONDS`."""
 
     def __init__(self, at_a_time: int) -> None:
         self._free = asyncio.Semaphore(at_a_time)
-        # Threads of its own: glibc keeps what each of the many threads of a common pool has freed.
+        # A separate pool: glibc keeps the memory freed by each of the many threads of a common pool.
         self._threads = ThreadPoolExecutor(at_a_time)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """What a function gives in a thread, when it is its turn."""
+        """Run a function in a thread when it has a turn, and return its result."""
         async with self.turn():
             return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, which ends with the context."""
+        """Wait for a turn, and hold it until the context ends."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._free.acquire()

@@ -1,4 +1,4 @@
-"""Images that clients send, taken within limits of size, time and memory."""
+"""Images uploaded by clients, with limits on size, time and memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,16 +15,16 @@ MAX_UPLOAD_BYTES = 20_000_000
 MAX_UPLOAD_PIXELS = 50_000_000
 UPLOAD_SECONDS = 20.0
 _SMALL = 100_000
-"""Bytes that are taken without room: who sends a few, slowly, is in nobody's way."""
+"""Bytes accepted without a turn: small, slow uploads are in nobody's way."""
 
 
 @asynccontextmanager
 async def body(request: Request, room: Turns) -> AsyncIterator[bytes]:
-    """A request's body; a large one has room until the context ends.
+    """Read the body of a request; a large one holds a turn until the context ends.
 
     Raises:
-        HTTPException: 413 for more than `MAX_UPLOAD_BYTES`, 408 where it takes more than `UPLOAD_SECONDS`, 503 where
-            there was no room for long.
+        HTTPException: 413 for more than `MAX_UPLOAD_BYTES`, 408 if it takes longer than `UPLOAD_SECONDS`, 503 if it
+            waits too long for a turn.
     """
     if int(request.headers.get("content-length", "0")) > MAX_UPLOAD_BYTES:
         raise _too_large()
@@ -37,7 +37,7 @@ async def body(request: Request, room: Turns) -> AsyncIterator[bytes]:
                     if len(data) > MAX_UPLOAD_BYTES:
                         raise _too_large()
                     if len(data) > _SMALL and not has_room:
-                        deadline.reschedule(None)  # to wait is not the client's fault
+                        deadline.reschedule(None)  # waiting is not the client's fault
                         await stack.enter_async_context(room.turn())
                         deadline.reschedule(asyncio.get_running_loop().time() + UPLOAD_SECONDS)
                         has_room = True
@@ -49,12 +49,12 @@ async def body(request: Request, room: Turns) -> AsyncIterator[bytes]:
 
 
 def check_upload(data: bytes) -> None:
-    """Raise HTTPException for what is no image of a format that is taken, 415, or has too many pixels, 413."""
+    """Raise HTTPException: 415 for unsupported formats, 413 for too many pixels, 400 for broken images."""
     try:
         with open_image(data) as image:
             pixels = image.width * image.height
     except UnidentifiedImageError:
-        said = f"this is no image that can be read ({', '.join(FORMATS)})"
+        said = f"this is not an image in a supported format ({', '.join(FORMATS)})"
         raise HTTPException(415, said) from None
     except Image.DecompressionBombError:
         pixels = MAX_UPLOAD_PIXELS + 1

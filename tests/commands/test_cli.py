@@ -217,7 +217,7 @@ def test_a_broken_image_is_named_in_one_line(workers: str, images: Path, capsys:
     args = ["--data", str(images), "--queries-per-class", "1", "--batch-size", "2", "--epochs", "1", "--output", "run"]
     assert train_main([*args, "--encode-batch-size", "2", "--threads", "1", "--workers", workers]) == 2
     error = one_line_error(capsys)
-    assert error.startswith("error: cannot decode image 'owl/broken.png': not an image of a format that is read (JPEG,")
+    assert error.startswith("error: cannot decode image 'owl/broken.png': not an image in a supported format (JPEG,")
     assert "\n" not in error
 
 

@@ -138,7 +138,7 @@ def test_an_index_is_brought_up_to_date_by_the_model_that_it_knows(
     assert main(["index", str(photos), str(index), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     (doubt,) = said.pop("warnings")
-    assert "class names say nothing that a text tower could read ('a', 'b')" in doubt
+    assert "class names mean nothing to a text tower ('a', 'b')" in doubt
     assert said == {
         **{"index": str(index), "images": 15, "added": [], "changed": [], "removed": ["1.png"]},
         **{"unchanged": 15, "broken": ["broken.jpg"]},
@@ -165,7 +165,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
     [
         (["search", "INDEX", "PHOTOS/0.png", "--bits", "21"], "bits must be a whole number from 1 to 20"),
         (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
-        (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is no index of NestKALA"),
+        (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is not a NestKALA index"),
         (["search", "absent.index", "PHOTOS/0.png"], "there is no index absent.index"),
         (["search", "INDEX", "PHOTOS/0.png", "--html", "."], "is a folder: name a file"),
         (["search", "INDEX", "--text", " "], "--text is empty"),
@@ -371,7 +371,7 @@ def test_an_update_says_what_it_left_out(index: Path, photos: Path, capsys: pyte
     said = capsys.readouterr().out.splitlines()
     assert "warning: cannot list 'far.png': No such file or directory" in said
     assert "note: images that cannot be listed stay in the index" in said
-    assert "note: left out 1 file of formats that are not read (1 raw)" in said
+    assert "note: skipped 1 file in unsupported formats (1 raw)" in said
 
 
 def test_searches_are_narrowed_by_folder_and_date(

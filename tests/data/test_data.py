@@ -218,7 +218,7 @@ def test_class_without_images(tmp_path: Path) -> None:
     put_image(tmp_path / "a" / "1.png")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "1.jxl").write_text("")
-    with pytest.raises(NestKALAError, match="b' holds no image") as error:
+    with pytest.raises(NestKALAError, match="b' holds no images") as error:
         load(tmp_path)
     assert one_line(error)
 
@@ -226,15 +226,15 @@ def test_class_without_images(tmp_path: Path) -> None:
 def test_parts_beside_classes_are_not_taken_for_classes(tmp_path: Path) -> None:
     for name in ["train/cat/1.png", "train/dog/1.png", "samples/1.png"]:
         put_image(tmp_path / name)
-    with pytest.raises(NestKALAError, match="train' holds no image"):
+    with pytest.raises(NestKALAError, match="train' holds no images"):
         load(tmp_path)
 
 
 def test_too_few_class_folders(tmp_path: Path) -> None:
-    with pytest.raises(NestKALAError, match="no class folder found"):
+    with pytest.raises(NestKALAError, match="no class folders found"):
         load(tmp_path)
     put_image(tmp_path / "images" / "1.png")
-    with pytest.raises(NestKALAError, match=r"only the class folder '.*images'"):
+    with pytest.raises(NestKALAError, match=r"only class folder '.*images'"):
         load(tmp_path)
 
 
@@ -313,23 +313,23 @@ def test_listed_images_are_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        ({"train": "1.png 1 0 0\n2.png 0 1\n"}, r"train.txt:2: 2 labels after the path, not 3"),
+        ({"train": "1.png 1 0 0\n2.png 0 1\n"}, r"train.txt:2: 2 labels after the path instead of 3"),
         (
             {"train": "1.png 1 0 0\n\n2.png 0 1 0 1\n"},
             r"train.txt:3: no image file '2.png 0' .* last 3 columns",
         ),
-        ({"train": "1.png 1 0 2\n"}, r"train.txt:1: '2' where a label 0 or 1"),
-        ({"test": "1.png 1 0 1.0\n"}, r"test.txt:1: '1.0' where a label 0 or 1"),
+        ({"train": "1.png 1 0 2\n"}, r"train.txt:1: labels must be 0 or 1, not '2'"),
+        ({"test": "1.png 1 0 1.0\n"}, r"test.txt:1: labels must be 0 or 1, not '1.0'"),
         ({"train": "1.png 1 0 0\n", "test": "2.png 1 0 0\nlost.png 1 0 0\n"}, r"test.txt:2: .*'lost.png'"),
         (
             {"train": "1.png 1 0 0\n1.png 1 0 0\n"},
-            r"train.txt:2: image '1.png' is listed already at .*train.txt:1",
+            r"train.txt:2: image '1.png' is already listed at .*train.txt:1",
         ),
         (
             {"train": "1.png 1 0 0\n", "database": "2.png 1 0 0\n1.png 1 0 1\n"},
-            r"database.txt:2: image '1.png' has other labels at .*train.txt:1",
+            r"database.txt:2: image '1.png' has different labels at .*train.txt:1",
         ),
-        ({"train": "1.png 1 0 0\n", "test": "\n"}, r"test.txt' lists no image"),
+        ({"train": "1.png 1 0 0\n", "test": "\n"}, r"test.txt' lists no images"),
     ],
 )
 def test_malformed_lists_are_named_with_line(tmp_path: Path, lists: dict[str, str], message: str) -> None:
@@ -347,7 +347,7 @@ def test_malformed_lists_are_named_with_line(tmp_path: Path, lists: dict[str, st
     ("class_names", "message"),
     [
         (None, r"no '.*classnames.txt'"),
-        ("\n", "names no class"),
+        ("\n", "names no classes"),
         ("cat\nemu\ncat\n", "'cat' more than once"),
     ],
 )
@@ -388,7 +388,7 @@ def test_a_list_that_nobody_would_read_is_refused(tmp_path: Path, name: str, kin
     (tmp_path / "license").write_text("\n")
     load(tmp_path)
     (tmp_path / name).write_text("\n1.png 1 0 0\n")
-    with pytest.raises(NestKALAError, match=rf"{name}' reads like a list .* called train.txt; database.txt or gallery"):
+    with pytest.raises(NestKALAError, match=rf"{name}' looks like a list .* named train.txt; database.txt or gallery"):
         load(tmp_path)
 
 
@@ -411,7 +411,7 @@ def test_folders_of_one_class_in_two_forms_are_one_class(tmp_path: Path) -> None
     assert labels(dataset)[f"test/{DECOMPOSED}/2.png"] == {COMPOSED}
     assert dataset.targets.sum(axis=0).tolist() == [2, 2]
     (note,) = dataset.notes
-    assert "2 spellings of the class 'café'" in note
+    assert "merged 2 folder names of class 'café'" in note
     assert load_dataset(str(tmp_path), tmp_path, f"{DECOMPOSED},tea,mate").class_names == (COMPOSED, "tea", "mate")
 
 
@@ -433,9 +433,9 @@ def test_photographs_in_other_formats_are_counted(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "b" / "6.mov").mkdir()
     (note,) = load(tmp_path).notes
-    assert note == "note: left out 4 files of formats that are not read (2 JPEG XL, 1 raw, 1 video)"
+    assert note == "note: skipped 4 files in unsupported formats (2 JPEG XL, 1 raw, 1 video)"
     (tmp_path / "c").mkdir()
-    with pytest.raises(NestKALAError, match=r"c' holds no image \(there are 4 files of formats that are not read"):
+    with pytest.raises(NestKALAError, match=r"c' holds no images \(only 4 files in unsupported formats"):
         load(tmp_path)
 
 

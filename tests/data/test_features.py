@@ -106,7 +106,7 @@ def test_classes_without_names_are_numbered(folder: Folder) -> None:
         ({"labels": np.zeros(120)}, "must be class numbers"),
         ({"labels": np.full(120, -1)}, "holds -1"),
         ({"labels": np.full((120, 2), 2)}, "holds 2"),
-        ({"names": "a\nb\n"}, "names 2 classes, labels.npy has 4"),
+        ({"names": "a\nb\n"}, "names 2 classes, but labels.npy has 4"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(folder: Folder, changes: dict[str, object], said: str) -> None:
@@ -118,7 +118,7 @@ def test_arrays_that_do_not_fit_are_refused_by_name(folder: Folder, changes: dic
 def test_features_without_labels_are_refused(folder: Folder) -> None:
     data = folder()
     (data / "labels.npy").unlink()
-    with pytest.raises(NestKALAError, match=r"there is no .*labels.npy"):
+    with pytest.raises(NestKALAError, match=r"no .*labels.npy"):
         load_dataset(str(data), Path())
 
 

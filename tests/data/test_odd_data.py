@@ -69,10 +69,10 @@ def test_images_that_are_all_alike_train_to_bits_that_are_told_to_be_constant(
 @pytest.mark.parametrize(
     ("labels", "flags", "said"),
     [
-        (np.arange(3), "", "class 'class 0' has 1 images in the training pool, shots is 2"),
+        (np.arange(3), "", "class 'class 0' has 1 images in the training pool, but shots is 2"),
         (np.zeros(1, int), "", "the gallery is empty: all 1 images are queries"),
         (0 * ALL, "", "queries is 1, but only 0 images have a label"),
-        (ONE_EACH, "--shots 50", "images in the training pool, shots is 50"),
+        (ONE_EACH, "--shots 50", "images in the training pool, but shots is 50"),
         (ALL, "--loss greedyhash", "needs images with exactly one class each"),
         (ONE_EACH, "--loss dsdh --loss-args nu nan", "nu must be above 0, not nan"),
         (ONE_EACH, "--loss dch --loss-args gamma 0", "gamma must be above 0, not 0.0"),

@@ -233,18 +233,18 @@ def test_a_tenth_of_the_labeled_images_asks_where_nothing_is_set() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shots": -1}, "shots must not be negative, but is -1"),
+        ({"shots": -1}, "shots must be 0 or more, not -1"),
         ({"queries_per_class": 0}, "queries_per_class must be at least 1"),
-        ({"queries_per_class": None, "queries": -1}, "queries must not be negative, but is -1"),
+        ({"queries_per_class": None, "queries": -1}, "queries must be 0 or more, not -1"),
         ({"train_pool": 0}, "train_pool must be at least 1"),
-        ({"seed": -1}, "seed must not be negative"),
-        ({"protocol_seed": -1}, "protocol_seed must not be negative"),
-        ({"queries": 3}, "exclude each other"),
-        ({"queries_per_class": 31}, "class 'class 0' has 30 images in the data set, queries_per_class is 31"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"protocol_seed": -1}, "protocol_seed must be 0 or more"),
+        ({"queries": 3}, "set either queries_per_class or queries, not both"),
+        ({"queries_per_class": 31}, "class 'class 0' has 30 images in the data set, but queries_per_class is 31"),
         ({"queries_per_class": 30}, "gallery is empty"),
         ({"queries_per_class": None, "queries": 121}, "queries is 121, but only 120 images"),
         ({"queries_per_class": 5, "train_pool": 101}, "train_pool is 101, but the gallery has only 100"),
-        ({"shots": 26}, "class 'class 0' has 25 images in the training pool, shots is 26"),
+        ({"shots": 26}, "class 'class 0' has 25 images in the training pool, but shots is 26"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
@@ -259,7 +259,7 @@ def test_queries_per_class_need_single_labels() -> None:
 
 def test_a_pool_without_labels() -> None:
     dataset = dataset_of(np.array([[1, 0], [0, 1], [0, 0]]), {"test": [0, 1], "train": [2]})
-    with pytest.raises(NestKALAError, match="none of the 1 images of the training pool has a label"):
+    with pytest.raises(NestKALAError, match="none of the 1 images in the training pool has a label"):
         draw_split(dataset, shots=1, seed=0)
 
 
@@ -311,7 +311,7 @@ def published(**changes: object) -> dict[str, object]:
         (published(query=None), "no list of image names under 'query'"),
         (published(gallery=[1, 2]), "no list of image names under 'gallery'"),
         (published(gallery=[]), "empty gallery part"),
-        (published(train=["x", "y"], gallery=["x"]), "names 2 images that the data lacks, first 'x'"),
+        (published(train=["x", "y"], gallery=["x"]), "names 2 images that are not in the data, such as 'x'"),
         (
             published(gallery=[single_label().names[5]] * 2),
             r"image 'folder 5/.*more than once in its gallery",

@@ -62,11 +62,11 @@ def test_what_patterns_exclude_is_counted(folder: Path) -> None:
     left_out = LeftOut()
     assert len(list(images_below(folder, left_out, ["private/", "/a.jpg"]))) == 5
     assert left_out.excluded == {"images": 3, "folders": 2}
-    assert left_out.in_words() == ["note: left out 3 images and 2 folders that patterns exclude"]
+    assert left_out.in_words() == ["note: skipped 3 images and 2 folders excluded by patterns"]
 
 
 def test_a_pattern_that_git_would_not_take_is_named(folder: Path) -> None:
-    with pytest.raises(NestKALAError, match=r"not a pattern of \.gitignore's syntax: '!'"):
+    with pytest.raises(NestKALAError, match=r"not a valid pattern in \.gitignore syntax: '!'"):
         list(images_below(folder, LeftOut(), ["*.png", "!"]))
 
 

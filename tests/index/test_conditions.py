@@ -49,7 +49,7 @@ def test_a_condition_holds_for_an_item_or_not(text: str, holds: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "folder", "=3", "date", "folder>2019", ">=2024"])
 def test_what_is_no_condition_is_refused(text: str) -> None:
-    with pytest.raises(NestKALAError, match=r"condition is like|folders are compared"):
+    with pytest.raises(NestKALAError, match=r"condition must look like|folders can be compared"):
         parse_conditions(["stars=4", text])
 
 

@@ -143,7 +143,7 @@ def test_extending_is_the_same_as_building_from_all() -> None:
     assert list(index.ids) == list(whole.ids)
     np.testing.assert_array_equal(index.codes, whole.codes)
     assert dict(index.items()) == {name: {"n": name} for name in ids}
-    for others, said in ((parts[1:], "is given twice"), ([PrefixIndex.empty(12)], "12 bits cannot join one of 20")):
+    for others, said in ((parts[1:], "is given twice"), ([PrefixIndex.empty(12)], "12 bits to one of 20")):
         with pytest.raises(NestKALAError, match=said):
             index.extend(others)
         assert len(index) == 60
@@ -171,12 +171,12 @@ def test_ids_are_numbers_unless_given_and_codes_keep_their_order_by_value() -> N
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda i, c: i.search(c, bits=21), "bits must be a whole number from 1 to 20, the index's, not 21"),
+        (lambda i, c: i.search(c, bits=21), r"bits must be a whole number from 1 to 20 \(the code length\), not 21"),
         (lambda i, c: i.search(c, bits=0), "bits must be"),
         (lambda i, c: i.search(c, k=0), "k must be a whole number of 1 or more, not 0"),
         (lambda i, c: i.search(c, k=9, shortlist=8), "shortlist must be k, 9, or more, not 8"),
         (lambda i, c: i.search(c, method="scn"), "method must be auto, slices, tables or scan, not 'scn'"),
-        (lambda i, c: i.search(c[:, :1]), "queries have 8 bits, fewer than the 20 that are compared"),
+        (lambda i, c: i.search(c[:, :1]), "queries have 8 bits, fewer than the 20 to compare"),
         (lambda i, c: i.search(c[:, :1], bits=8, shortlist=50), "queries have 8 bits, fewer than the 20"),
         (
             lambda i, c: i.search(c, rescore=np.ones((1, 20))),
@@ -188,8 +188,8 @@ def test_ids_are_numbers_unless_given_and_codes_keep_their_order_by_value() -> N
         (lambda i, c: i.add(c[:1], ["image 3.jpg"]), "id 'image 3.jpg' is given twice"),
         (lambda i, c: i.add(c[:2], ["a", "a"]), "id 'a' is given twice"),
         (lambda i, c: i.add(c[:2], ["a"]), "got 2 codes, 1 ids"),
-        (lambda i, c: i.add(c[:1], [3]), "ids must be strings, not int"),
-        (lambda i, c: i.add(c[:1], ["a"], [{"x": {1}}]), "metadata must be what JSON can hold"),
+        (lambda i, c: i.add(c[:1], [3]), "ids must be strings, but id number 0 is int"),
+        (lambda i, c: i.add(c[:1], ["a"], [{"x": {1}}]), "metadata must be JSON values"),
         (lambda _, c: PrefixIndex.build(c, bits=25), "bits: got 25, need an integer from 1 to 24"),
     ],
 )
@@ -209,9 +209,9 @@ def test_only_small_indexes_suggest_a_similar_id(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(errors, "get_close_matches", counted)
     codes = np.zeros((20_000, 2), np.uint8)
-    with pytest.raises(NestKALAError, match=r"there is no item '199' in the index; did you mean '19'\?"):
+    with pytest.raises(NestKALAError, match=r"no item '199' in the index; did you mean '19'\?"):
         PrefixIndex.build(codes[:20]).remove(["199"])
-    with pytest.raises(NestKALAError, match=r"there is no item '20000' in the index$"):
+    with pytest.raises(NestKALAError, match=r"no item '20000' in the index$"):
         PrefixIndex.build(codes).remove(["20000"])
     assert sum(compared) <= 2020
 
@@ -361,7 +361,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(saved: Path) -> None:
 def test_a_foreign_file_is_no_index(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
-    with pytest.raises(NestKALAError, match=r"other is no index of NestKALA"):
+    with pytest.raises(NestKALAError, match=r"other is not a NestKALA index"):
         PrefixIndex.load(path)
 
 

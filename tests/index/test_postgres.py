@@ -187,7 +187,7 @@ def test_a_condition_on_a_key_that_no_item_has_is_refused(address: str) -> None:
             search(["camra=x"])
         with pytest.raises(NestKALAError, match="without NUL"):
             search(["camera=\0"])
-        with pytest.raises(NestKALAError, match="condition is like"):
+        with pytest.raises(NestKALAError, match="condition must look like"):
             search(["camera"])
     index.close()
 
@@ -195,7 +195,7 @@ def test_a_condition_on_a_key_that_no_item_has_is_refused(address: str) -> None:
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda i, c: i.search(c, bits=21), "bits must be a whole number from 1 to 20, the index's, not 21"),
+        (lambda i, c: i.search(c, bits=21), r"bits must be a whole number from 1 to 20 \(the code length\), not 21"),
         (lambda i, c: i.search(c, k=0), "k must be a whole number of 1 or more, not 0"),
         (lambda i, c: i.search(c, k=9, shortlist=8), "shortlist must be k, 9, or more, not 8"),
         (lambda i, c: i.search(c[:, :1]), "queries have 8 bits, fewer than the 20"),
@@ -207,10 +207,10 @@ def test_a_condition_on_a_key_that_no_item_has_is_refused(address: str) -> None:
         (lambda i, c: i.add(c[:2], ["a", "a"]), "id 'a' is given twice"),
         (lambda i, c: i.add(c[:2], ["a", "no \udcff text"]), "UTF-8 text without NUL, not 'no "),
         (lambda i, c: i.add(c[:2], ["a", "no\0"]), "UTF-8 text without NUL"),
-        (lambda i, c: i.add(c[:2], ["a", "b" * 2601]), "2600 bytes at most"),
+        (lambda i, c: i.add(c[:2], ["a", "b" * 2601]), "at most 2600 bytes"),
         (lambda i, c: i.add(c[:2], ["a", "b"], [{"x": 1}, {"x": "\0"}]), "Unicode escape sequence"),
-        (lambda i, c: i.add(c[:1], ["a"], [{"x": {1}}]), "metadata must be what JSON can hold"),
-        (lambda i, c: i.extend([PrefixIndex.build(c[:2], bits=20), PrefixIndex.build(c)]), "24 bits cannot join"),
+        (lambda i, c: i.add(c[:1], ["a"], [{"x": {1}}]), "metadata must be JSON values"),
+        (lambda i, c: i.extend([PrefixIndex.build(c[:2], bits=20), PrefixIndex.build(c)]), "24 bits to one of 20"),
         (lambda i, c: i.extend(2 * [PrefixIndex.build(c[:2], bits=20)]), "id '[01]' is given twice"),
     ],
 )
@@ -239,14 +239,14 @@ def test_what_can_be_wrong_with_an_address_is_told_in_one_line(
     guarded = f"postgresql://guarded:se%23cret@127.0.0.1:{port}/postgres"
     wrong = {
         f"{server}/absent": 'database "absent" does not exist',
-        f"{server}/latin": "must be encoded in UTF8, not LATIN1",
-        f"{server}/postgres#other": "the table other .* is no index of NestKALA",
+        f"{server}/latin": "encoding must be UTF8, not LATIN1",
+        f"{server}/postgres#other": "the table other .* is not a NestKALA index",
         f"{server}/postgres#newer": "has version 9, expected 1: it was written by a newer NestKALA",
-        f"{server}/postgres#no table": "the table behind # must be a name of letters",
+        f"{server}/postgres#no table": "the table name after # must be at most 63 letters",
         f"{server}/postgres#{'a' * 64}": "at most 63",
         "postgresql://me:top#secret@host/db": "write a # in a password as %23",
         "postgresql://me:topsecret@127.0.0.1:port/db": "invalid integer value .port.",
-        "postgresql://me:top%secret@127.0.0.1/db": "is like postgresql://USER@HOST:PORT",
+        "postgresql://me:top%secret@127.0.0.1/db": "must look like postgresql://USER@HOST:PORT",
         "postgresql://me:topsecret@127.0.0.1:9/db": "onnection refused",
         f"postgresql://guarded:topsecret@127.0.0.1:{port}/postgres": "password authentication failed",
     }
@@ -267,7 +267,7 @@ def test_what_can_be_wrong_with_an_address_is_told_in_one_line(
             act()
         assert "cret" not in str(raised.value)
     theirs.close()
-    with pytest.raises(NestKALAError, match=r"there is a table table_\d+ already"):
+    with pytest.raises(NestKALAError, match=r"the table table_\d+ already exists"):
         PostgresIndex.create(address, 8)
     for bits in (0, 16_385, "8"):
         with pytest.raises(NestKALAError, match="bits must be a whole number from 1 to 16384"):
@@ -276,7 +276,7 @@ def test_what_can_be_wrong_with_an_address_is_told_in_one_line(
         with pytest.raises(NestKALAError, match="partitions must be a power of two from 2 to"):
             PostgresIndex.create(f"{server}/postgres#new", 3, partitions=partitions)
     monkeypatch.setattr(address_module, "_OLDEST", 99)
-    with pytest.raises(NestKALAError, match=r"PostgreSQL 99 or later is needed, not \d+\.\d+$"):
+    with pytest.raises(NestKALAError, match=r"requires PostgreSQL 99 or later, not \d+\.\d+$"):
         PostgresIndex.open(address)
 
 

@@ -193,9 +193,9 @@ def test_ids_and_metadata_that_a_file_cannot_hold_are_refused() -> None:
     codes = drawn(3, 16, seed=0)
     with pytest.raises(NestKALAError, match=r"id '\\ud800' is no text"):
         PrefixIndex.build(codes, ids=["a", "\ud800", "b"])
-    with pytest.raises(NestKALAError, match="metadata must be what JSON can hold"):
+    with pytest.raises(NestKALAError, match="metadata must be JSON values"):
         PrefixIndex.build(codes, metadata=[{}, {"score": float("nan")}, {}])
-    with pytest.raises(NestKALAError, match="ids must be strings, not int"):
+    with pytest.raises(NestKALAError, match="ids must be strings, but id number"):
         PrefixIndex.build(codes).remove([1])  # type: ignore[list-item]
 
 

@@ -170,7 +170,7 @@ def test_an_update_by_another_is_not_lost(tmp_path: Path) -> None:
         first.save(path)
         saved = path.read_bytes()
         change(second)
-        with pytest.raises(NestKALAError, match=r"another process has changed .*photos\.index meanwhile"):
+        with pytest.raises(NestKALAError, match=r"another process has changed .*photos\.index in the meantime"):
             second.save(path)
         assert path.read_bytes() == saved
 
@@ -327,7 +327,7 @@ def test_indexes_of_other_models_are_not_joined(other: PrefixIndex, said: str) -
 )
 def test_joined_indexes_are_not_changed(change: Callable[[JoinedIndex], None]) -> None:
     joined = JoinedIndex([PrefixIndex.build(drawn(5))])
-    with pytest.raises(NestKALAError, match="each is changed and saved by itself"):
+    with pytest.raises(NestKALAError, match="must be changed and saved one by one"):
         change(joined)
 
 

@@ -179,11 +179,11 @@ def test_tables_that_do_not_fit_are_refused(kept: tuple[Path, Codes]) -> None:
     beyond[1, 7] = 2_000
     backwards[2, 9] = 1_999
     for wrong, said in (
-        (Tables(beyond, tables.starts), "names a code that is not there"),
+        (Tables(beyond, tables.starts), "refers to a code that does not exist"),
         (Tables(tables.positions, backwards), "before it begins"),
-        (Tables(tables.positions[:2], tables.starts), "are no tables of"),
-        (Tables(tables.positions, tables.starts[:3]), "are no beginnings"),
-        (Tables(tables.positions.astype(np.int64), tables.starts), "are no tables of"),
+        (Tables(tables.positions[:2], tables.starts), "are not tables for"),
+        (Tables(tables.positions, tables.starts[:3]), "are not offsets"),
+        (Tables(tables.positions.astype(np.int64), tables.starts), "are not tables for"),
     ):
         write_index(path, bits, about, [np.array(array) for array in arrays], wrong)
         with pytest.raises(NestKALAError, match=said):

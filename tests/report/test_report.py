@@ -268,7 +268,7 @@ def test_several_runs_are_compared(
     assert (output / "weights-2.png").exists()
     assert not (output / "objective-2.png").exists()  # dpsh has no discrete codes
     assert len(json.loads((output / "report.json").read_text())["runs"]) == 3
-    assert "holds features in place of images" in page
+    assert "consists of features rather than images" in page
 
 
 def test_by_default_it_is_in_the_run_or_beside_the_first(run: Path, second_seed: Path, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_without_history_the_page_says_why(run: Path, tmp_path: Path) -> None:
     older = shutil.copytree(run, tmp_path / "older")
     (older / "history.json").unlink()
     page = write_report([older]).read_text()
-    assert "No history of older" in page
+    assert "No history for older" in page
     assert not (older / "report" / "weights.png").exists()
     assert (older / "report" / "tsne.png").exists()
 

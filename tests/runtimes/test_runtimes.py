@@ -116,7 +116,7 @@ def test_bfloat16_changes_few_bits(tower: str, models: dict[str, Path]) -> None:
     if missing := missing_packages("openvino-bf16"):
         pytest.skip(f"{', '.join(missing)} not installed")
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with pytest.raises(NestKALAError, match="does not compute in bfloat16: use backend openvino"):
+        with pytest.raises(NestKALAError, match="does not support bfloat16: use backend openvino"):
             Hasher.from_pretrained(models[tower], backend="openvino-bf16")
         pytest.skip("this processor does not compute in bfloat16")
     hasher = Hasher.from_pretrained(models[tower], backend="openvino-bf16")
@@ -265,7 +265,7 @@ def test_auto_leaves_a_backend_whose_codes_do_not_agree(
     monkeypatch.setattr(nestkala.runtimes.choice, "FASTEST_FIRST", (backend,))
     hasher = Hasher.from_pretrained(tiny, "cpu", backend="auto")
     assert hasher.backend == "torch"
-    assert f"backend auto stays with torch: {backend} changes" in caplog.text
+    assert f"backend auto uses torch: {backend} changes" in caplog.text
     images = list(sample_images()[:3])
     np.testing.assert_array_equal(hasher.encode(images), Hasher.from_pretrained(tiny, "cpu").encode(images))
 

@@ -105,6 +105,6 @@ def test_faiss_searches_the_codes(
 def test_what_cannot_be_exported_is_told(saved: tuple[Path, PrefixIndex], tmp_path: Path) -> None:
     with pytest.raises(NestKALAError, match=r"the file name must end in \.npy or \.faiss"):
         export_codes(saved[1], tmp_path / "codes.csv")
-    with pytest.raises(NestKALAError, match="bits must be a whole number from 1 to 20, the index's, not 21"):
+    with pytest.raises(NestKALAError, match=r"bits must be a whole number from 1 to 20 \(the code length\), not 21"):
         export_codes(saved[1], tmp_path / "codes.npy", 21)
     assert [path.name for path in tmp_path.iterdir()] == ["photos.index"]

@@ -120,7 +120,7 @@ def test_text_has_the_code_of_an_image_in_its_direction(index: Path, capsys: pyt
 def test_it_cannot_classify(index: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more in ([], ["--bits", "8"]):
         assert main(["classify", f"{index}.model", str(photos / "3.png"), *more]) == 2
-        assert "was fitted without classes: it can search, but not classify" in capsys.readouterr().err
+        assert "was fitted without classes: it can search but not classify" in capsys.readouterr().err
 
 
 def test_few_images_and_equal_ones_get_the_shipped_codes(photos: Path, tmp_path: Path) -> None:

@@ -268,8 +268,8 @@ def test_photographs_in_other_formats_and_links_to_folders_are_counted(hasher: H
     left_out = update_from_folder(empty(hasher), photos, hasher).left_out
     assert left_out == LeftOut(other_formats={"JPEG XL": 1, "raw": 2, "video": 1, "Photoshop": 1}, linked_folders=1)
     assert left_out.in_words() == [
-        "note: left out 5 files of formats that are not read (1 JPEG XL, 1 Photoshop, 2 raw, 1 video)",
-        "note: left out 1 link to folders, which are not followed",
+        "note: skipped 5 files in unsupported formats (1 JPEG XL, 1 Photoshop, 2 raw, 1 video)",
+        "note: skipped 1 link to folders, which are not followed",
     ]
 
 

@@ -174,7 +174,7 @@ def test_a_missing_folder_of_several_removes_nothing(
 
 def test_folders_that_cannot_be_told_apart_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw(home / "other" / "photos" / "1.png", 1)
-    assert "two folders are called 'photos'" in refused(capsys, "index", "photos", "other/photos", "all.index")
+    assert "two folders are named 'photos'" in refused(capsys, "index", "photos", "other/photos", "all.index")
     assert "one is inside the other" in refused(capsys, "index", "photos", "photos/2019", "all.index")
     assert "name their index with --index FILE" in refused(capsys, "index", "photos", "family")
     assert "is an index of" in refused(capsys, "index", "family", "photos.index")
@@ -201,4 +201,4 @@ def test_patterns_are_remembered_until_others_are_given(capsys: pytest.CaptureFi
     assert told(capsys, "index", "photos")["images"] == 3
     assert told(capsys, "index", "photos", "--exclude", "")["images"] == 7
     assert told(capsys, "index", "photos")["images"] == 7
-    assert "not a pattern of .gitignore's syntax: '!'" in refused(capsys, "index", "photos", "--exclude", "!")
+    assert "not a valid pattern in .gitignore syntax: '!'" in refused(capsys, "index", "photos", "--exclude", "!")

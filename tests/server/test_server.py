@@ -323,7 +323,7 @@ def png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "status", "said"),
     [
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, 415, "this is no image that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, 415, "this is not an image in a supported format"),
         (png(60, 60)[:50], 400, "image file is truncated"),
         (b"\0" * 20_000_001, 413, "the image is larger than 20 MB"),
     ],
@@ -350,13 +350,13 @@ def test_what_is_no_image_to_search_with_is_refused(client: TestClient, data: by
         ("/search?code=000000&k=201", "k must be 1 to 200, not 201"),
         ("/search?code=000000&k=9&shortlist=8", "shortlist must be k, 9, or more, not 8"),
         ("/search?code=000000&k=9&shortlist=-8", "shortlist must be"),
-        ("/search?code=000000&shortlist=10001", "shortlist must be 10000 at most, not 10001"),
+        ("/search?code=000000&shortlist=10001", "shortlist must be at most 10000, not 10001"),
         ("/search?code=000000&offset=-1", "offset must be 0 to 9976, not -1"),
         ("/search?code=000000&k=100&offset=9901", "offset must be 0 to 9900, not 9901"),
         ("/search?code=000000&class=none", "the model has no class 'none'"),
         ("/search?not=000000", "code must be 3 bytes"),
         ("/search?code=000000&not=00", "code must be 3 bytes"),
-        ("/search?" + 9 * "code=000000&", "a query may be like 8 things at most"),
+        ("/search?" + 9 * "code=000000&", "a query can have at most 8 wanted"),
         ("/browse?k=201", "k must be 1 to 200, not 201"),
     ],
 )
@@ -508,7 +508,7 @@ def test_a_failure_tells_nothing_of_the_server(index: PrefixIndex, photos: Path)
     app = server.make_app(index, SimpleNamespace(encode_text=fail, class_names=()), photos)  # type: ignore[arg-type]
     answer = TestClient(app, raise_server_exceptions=False).get("/encode?text=a")
     assert answer.status_code == 500
-    assert answer.json() == {"error": "the server failed at this; what it printed says why"}
+    assert answer.json() == {"error": "internal server error; see the output of the server"}
 
 
 def test_one_image_is_decoded_at_a_time_and_sentences_need_not_wait(index: PrefixIndex, photos: Path) -> None:

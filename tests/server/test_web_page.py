@@ -259,7 +259,7 @@ def test_a_sentence_an_image_and_what_is_not_wanted_are_searched_together(
 def test_what_is_not_wanted_alone_is_no_search(page: Any) -> None:
     page.fill("#not", "a cat")
     page.keyboard.press("Enter")
-    noticed(page, "Say what the photographs should show, too")
+    noticed(page, "Also say what the photographs should show")
     assert names(page) == []
 
 
@@ -395,7 +395,7 @@ def test_dropping_and_pasting_a_photograph_search_with_it(page: Any, photos: Pat
 
 def test_what_is_no_image_is_told_and_the_next_one_works(page: Any, photos: Path) -> None:
     page.set_input_files("#file", photos.parent / "fake.png")
-    noticed(page, "This is no image that can be read")
+    noticed(page, "This is not an image in a supported format")
     assert shown(page) == []
     assert page.locator("#more").is_hidden()
     assert page.locator(".chip img:visible").count() == 0  # no broken icon
@@ -442,7 +442,7 @@ def test_a_server_that_is_gone_is_told_and_tried_again(
         said(page, "62 photographs")
         page.context.set_offline(True)
         type_query(page, "a photo of a dog.")
-        noticed(page, "The server does not answer. Is nestkala serve still running?")
+        noticed(page, "The server is not responding. Is nestkala serve still running?")
         assert names(page) == []
         page.context.set_offline(False)
         page.locator("#again").click()
@@ -491,10 +491,10 @@ def test_a_filter_narrows_what_is_found(page: Any) -> None:
     assert "where=folder%3Dsummer_2019+and+size%3E%3D1" in page.url
     page.fill("#where", "folder=none")
     page.keyboard.press("Enter")
-    noticed(page, "No photograph satisfies the filter.")
+    noticed(page, "No photographs match the filter.")
     page.fill("#where", "summer")
     page.keyboard.press("Enter")
-    noticed(page, "A condition is like folder=2019")
+    noticed(page, "A condition must look like folder=2019")
 
 
 def test_markup_in_a_file_name_stays_text(page: Any, photos: Path) -> None:
@@ -509,7 +509,7 @@ def test_markup_in_a_file_name_stays_text(page: Any, photos: Path) -> None:
 
 def test_a_screen_reader_finds_its_way(page: Any) -> None:
     assert page.get_by_role("search").count() == 1
-    assert page.get_by_role("status").inner_text().startswith("A look across 62 photographs")
+    assert page.get_by_role("status").inner_text().startswith("A selection of 62 photographs")
     assert page.get_by_role("list", name="Photographs").get_by_role("button").count() == PAGE
     page.get_by_role("searchbox", name="What the photographs should show").fill("a photo of a dog.")
     page.get_by_role("button", name="Search", exact=True).click()

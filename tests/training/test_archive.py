@@ -295,7 +295,7 @@ def test_labeled_images_are_left_out_of_the_archive(tmp_path: Path) -> None:
     found = named(tmp_path / "all", str(tmp_path / "all" / "labeled"))
     assert sorted(found) == archive_names(tmp_path / "all")[-ARCHIVE:]
     assert all(name.startswith("archive//photos/") for name in found)
-    with pytest.raises(NestKALAError, match="holds no image besides those that are labeled"):
+    with pytest.raises(NestKALAError, match="holds no images other than the labeled ones"):
         with_archive(load_dataset("labeled", Path()), Path("labeled"))
 
 
@@ -342,7 +342,7 @@ def test_fewer_shots_than_asked_for_are_taken_beside_an_archive_alone() -> None:
     both = with_archive(labeled, Path("photos"))
     split = draw_split(both, shots=2, seed=0)
     assert both.targets[split.train].sum(axis=0).tolist() == [1, 2, 2]  # one, two, zero
-    with pytest.raises(NestKALAError, match="class 'one' has 1 images in the training pool, shots is 2"):
+    with pytest.raises(NestKALAError, match="class 'one' has 1 images in the training pool, but shots is 2"):
         draw_split(labeled, shots=2, seed=0, queries=0)
     every = draw_split(labeled, shots="all", seed=0, queries=0)
     assert sorted(every.train) == sorted(every.gallery) == list(range(7))
@@ -365,7 +365,7 @@ def test_what_is_left_out_of_an_archive_is_told(
     found = with_archive(load_dataset("labeled", Path()), tmp_path / "photos")
     assert found.notes == (
         "warning: cannot list '1': Input/output error (archive)",
-        "note: left out 2 files of formats that are not read (1 JPEG XL, 1 raw) (archive)",
+        "note: skipped 2 files in unsupported formats (1 JPEG XL, 1 raw) (archive)",
     )
     train(settings(tmp_path / "run", archive=tmp_path / "photos"))
     assert "\n".join(found.notes) in capsys.readouterr().out
@@ -377,12 +377,12 @@ def test_what_is_left_out_of_an_archive_is_told(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"archive": "nowhere"}, "archive: there is no folder or file nowhere"),
-        ({"archive": "empty"}, "the archive empty holds no image"),
-        ({"archive": "empty.txt"}, "the archive empty.txt holds no image"),
-        ({"archive": "wrong.txt"}, r"none of the 2 images that wrong.txt lists is there, the first is 'a/1.png'"),
-        ({"data": "digits"}, "an archive goes with labeled images in files"),
-        ({"data": "own"}, "an archive goes with labeled images in files"),
+        ({"archive": "nowhere"}, "archive: no folder or file nowhere"),
+        ({"archive": "empty"}, "the archive empty holds no images"),
+        ({"archive": "empty.txt"}, "the archive empty.txt holds no images"),
+        ({"archive": "wrong.txt"}, r"none of the 2 images listed in wrong.txt exists, starting with 'a/1.png'"),
+        ({"data": "digits"}, "an archive needs labeled images in files"),
+        ({"data": "own"}, "an archive needs labeled images in files"),
         ({"head_init": "random"}, "only a closed-form start learns from an archive"),
         ({"head": "flat"}, "only a closed-form start learns from an archive"),
         (
@@ -395,8 +395,8 @@ def test_what_is_left_out_of_an_archive_is_told(
         ({"data": "none", "classes": "a,b", "queries": 3}, "data none has no labeled images: leave out queries"),
         ({"data": "none", "classes": "a,b", "gallery": "labeled"}, "gallery labeled is empty at 0 shots"),
         ({"data": "none", "classes": "a, b,a"}, "classes 'a, b,a' names the class 'a' more than once"),
-        ({"data": "none", "classes": " ,"}, "names no class"),
-        ({"data": "none", "classes": "gone.txt"}, "no 'gone.txt': one class name a line"),
+        ({"data": "none", "classes": " ,"}, "names no classes"),
+        ({"data": "none", "classes": "gone.txt"}, "no 'gone.txt': expected one class name per line"),
         ({"data": "none", "classes": "alone"}, "needs at least two classes"),
         ({"classes": "zero,won,two"}, "unknown class folder in 'labeled' 'one'; did you mean 'won'"),
         ({"data": "lists", "classes": "zero,one,two"}, "lists names its classes in classnames.txt: leave classes out"),

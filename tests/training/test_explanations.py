@@ -71,7 +71,7 @@ def test_codes_that_lack_nothing_have_no_warning_and_others_have_one_each() -> N
 def test_names_that_say_nothing(name: str) -> None:
     assert says_nothing(name)
     (line,) = names_in_doubt(["cat", name])
-    assert line.startswith(f"warning: 1 of 2 class names say nothing that a text tower could read ({name!r})")
+    assert line.startswith(f"warning: 1 of 2 class names mean nothing to a text tower ({name!r})")
 
 
 @pytest.mark.parametrize("name", ["cat", "hot dog", "picture frame", "photo booth", "747 jet", "class room", "beaver"])
@@ -197,7 +197,7 @@ def test_train_index_and_report_warn(
     assert main(["index", str(images), index, "--model", str(run), "--workers", "0"]) == 0
     shown = capsys.readouterr().out
     assert "80 images have only 4 different codes of 20 bits: an image finds itself first in 0.05 of cases" in shown
-    assert "2 of 2 class names say nothing that a text tower could read ('IMG_cars', 'class1')" in shown
+    assert "2 of 2 class names mean nothing to a text tower ('IMG_cars', 'class1')" in shown
     assert main(["index", str(images), index, "--workers", "0", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["warnings"]) >= 2
@@ -205,14 +205,14 @@ def test_train_index_and_report_warn(
     assert main(["report", str(run), "--output", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Warning: 76 images have only 4 different codes" in page
-    assert "class names say nothing" not in page  # the prompts call them otherwise
+    assert "class names mean nothing" not in page  # the prompts call them otherwise
 
 
 def test_train_tells_names_that_say_nothing(
     vague: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["train", "--data", str(vague[0]), "--shots", "2", "--queries", "4", "--lengths", "4,20", "--workers", "0"]
-    telling = "class names say nothing that a text tower could read ('IMG_cars', 'class1')"
+    telling = "class names mean nothing to a text tower ('IMG_cars', 'class1')"
     for more, told in (([], True), (["--class-words", "class1", "dog", "IMG_cars", "car"], False)):
         assert main([*given, "--cache-gb", "0", "--output", str(tmp_path / str(told)), *more]) == 0
         assert (telling in capsys.readouterr().out) == told

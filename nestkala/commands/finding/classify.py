@@ -23,10 +23,11 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Classify:
-    """Print the class of each image and its probability, or that the image shows none of the classes.
+    """Classify images with a trained model.
 
-    With --bits, print the class whose code, computed from its name, is nearest instead. Images that cannot be read are
-    reported and skipped.
+    Prints the most likely classes of each image with their probabilities, or that it shows none of the classes.
+    Given --bits, prints the class whose code, computed from its name, is nearest instead. Images that cannot be read
+    are reported and skipped.
     """
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]]
@@ -40,7 +41,7 @@ class Classify:
 
     min_probability: float | None = None
     """below this probability, answer "none of the classes" (default: 0). Models trained on an archive with unnamed
-    kinds of things can also give this answer by themselves"""
+    kinds of things can also give this answer on their own"""
 
     bits: int | None = None
     """compare codes of this length instead of class probabilities"""

@@ -1,4 +1,4 @@
-"""Collections as people have them: manifests, COCO annotations, data sets of Hugging Face and of torchvision."""
+"""Common formats of collections: manifests, COCO annotations, Hugging Face and torchvision data sets."""
 
 from pathlib import Path
 
@@ -13,30 +13,30 @@ from .torchvision_sets import TORCHVISION, load_torchvision
 __all__ = ["PREFIXES", "images_of", "load_folder_format", "load_format"]
 
 PREFIXES = (HUB, TORCHVISION)
-"""How the names of data sets begin that another library reads."""
+"""Prefixes of data sets that other libraries read."""
 
 
 def load_format(data: str, root: Path, class_names: tuple[str, ...] | None = None) -> ImageDataset | None:
-    """What `data` says where it is the file of a manifest or of COCO annotations, `hf:...` or `torchvision:...`.
+    """Load `data` if it is a manifest, COCO annotations, `hf:...` or `torchvision:...`; otherwise return None.
 
-    None where it is none of these. Data sets of torchvision are kept under `root`. `class_names` are the classes of a
-    manifest, some of which may have no image then.
+    torchvision data sets are stored under `root`. `class_names` are the classes of a manifest, some of which may then
+    have no images.
 
-    Raises NestKALAError for what cannot be read, and for class names beside data that has its own.
+    Raises NestKALAError if the data cannot be read, or class names are given for data that has its own.
     """
     if is_manifest(data):
         return load_manifest(data, class_names)
     if not data.startswith(PREFIXES) and not is_coco(data):
         return None
     if class_names is not None:
-        raise NestKALAError(f"data {data} has classes of its own: leave classes out")
+        raise NestKALAError(f"data {data} has its own classes: leave classes out")
     if data.startswith(HUB):
         return load_hub(data)
     return load_torchvision(data, root) if data.startswith(TORCHVISION) else load_coco(Path(data).expanduser())
 
 
 def load_folder_format(folder: Path, class_names: tuple[str, ...] | None = None) -> FileDataset | None:
-    """The images of a folder that a `metadata` file with `file_name`, or COCO annotations, describe; else None.
+    """Load a folder described by a `metadata` file with `file_name` or by COCO annotations; otherwise return None.
 
     Raises NestKALAError as `load_format` does.
     """
@@ -45,14 +45,14 @@ def load_folder_format(folder: Path, class_names: tuple[str, ...] | None = None)
     if not is_coco_folder(folder):
         return None
     if class_names is not None:
-        raise NestKALAError(f"data {folder} has classes of its own: leave classes out")
+        raise NestKALAError(f"data {folder} has its own classes: leave classes out")
     return load_coco_folder(folder)
 
 
 def images_of(data: str) -> tuple[Path, list[str]] | None:
-    """A folder, and paths relative to it of the images that a manifest or COCO annotations name; labels are not used.
+    """A folder and the relative paths of the images in a manifest or COCO annotations; labels are ignored.
 
-    None where `data` is neither. Raises NestKALAError as `load_format` does.
+    Returns None if `data` is neither. Raises NestKALAError as `load_format` does.
     """
     if is_manifest(data):
         return manifest_paths(data)

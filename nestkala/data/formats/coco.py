@@ -1,4 +1,4 @@
-"""COCO's annotations of objects, instances_*.json (https://cocodataset.org/#format-data): an image, its categories."""
+"""COCO object annotations, instances_*.json (https://cocodataset.org/#format-data), as image labels."""
 
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,25 @@ def is_coco(data: str) -> bool:
 
 
 def is_coco_folder(folder: Path) -> bool:
-    """Whether a folder, or `annotations` in it, holds instances_*.json."""
+    """Whether a folder, or its subfolder `annotations`, holds instances_*.json."""
     return bool(_files(folder))
 
 
 def load_coco(path: Path) -> FileDataset:
-    """The images of one file of annotations, each with the categories of its objects, of which it may have none.
+    """Load the images of one annotation file, each labeled with the categories of its objects, if any.
 
-    The images lie beside the file, or in a folder beside it or its folder that is called `images` or after the split,
-    as in annotations/instances_val2017.json and val2017/. Classes are in the order of the categories' ids.
+    Images are next to the file, or in a folder next to it or to its folder that is named `images` or like the split, as
+    in annotations/instances_val2017.json and val2017/. Classes are ordered by category id.
 
-    Raises NestKALAError for a file that is absent, no JSON or no such annotations, and for an image that is not there.
+    Raises NestKALAError if the file is missing, not JSON or not such annotations, or an image is missing.
     """
     return _joined(path.parent.parent if path.parent.name == "annotations" else path.parent, [path], str(path))
 
 
 def load_coco_folder(folder: Path) -> FileDataset:
-    """As `load_coco`, of all instances_*.json in a folder or in `annotations` in it, which are its splits by name.
+    """Like `load_coco`, for all instances_*.json in a folder or its subfolder `annotations`, one per split.
 
-    They must have the same categories.
+    All files must have the same categories.
     """
     return _joined(folder, _files(folder), str(folder))
 
@@ -56,7 +56,7 @@ def _joined(root: Path, paths: list[Path], where: str) -> FileDataset:
     for path in paths:
         content = _Content(path)
         if class_names and content.class_names != class_names:
-            raise NestKALAError(f"{path} has other categories than {paths[0]}")
+            raise NestKALAError(f"{path} and {paths[0]} have different categories")
         class_names = content.class_names
         if len(paths) > 1:
             split = path.stem.removeprefix("instances_")
@@ -76,7 +76,7 @@ def _joined(root: Path, paths: list[Path], where: str) -> FileDataset:
 
 
 class _Content:
-    """What one file says."""
+    """The content of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,7 +101,7 @@ class _Content:
     def _list(self, content: Any, key: str, **fields: type) -> list[dict[str, Any]]:
         found = content.get(key) if isinstance(content, dict) else None
         if not isinstance(found, list):
-            raise NestKALAError(f"{self.path} holds no COCO annotations: there is no list {key!r}")
+            raise NestKALAError(f"{self.path} is not a file of COCO annotations: it has no list {key!r}")
         for number, each in enumerate(found):
             for name, kind in fields.items():
                 if not isinstance(each, dict) or type(each.get(name)) is not kind:
@@ -114,8 +114,8 @@ class _Content:
         for number, each in enumerate(self._objects):
             if each["image_id"] not in self._row or each["category_id"] not in self._column:
                 raise NestKALAError(
-                    f"{self.path}: annotations[{number}] is of image {each['image_id']} and category "
-                    f"{each['category_id']}, which are not both there"
+                    f"{self.path}: annotations[{number}] refers to image {each['image_id']} and category "
+                    f"{each['category_id']}, which do not both exist"
                 )
             targets[self._row[each["image_id"]], self._column[each["category_id"]]] = True
         return targets

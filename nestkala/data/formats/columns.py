@@ -1,4 +1,4 @@
-"""Which columns of a table hold paths, labels and splits."""
+"""Find the columns of a table that hold paths, labels and splits."""
 
 import re
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ _KNOWN = {
     ),
     "split": ("split", "subset", "partition", "part"),
 }
-"""What columns are recognized by, in small letters and with _ for spaces and hyphens."""
+"""Recognized column names, in lowercase and with _ for spaces and hyphens."""
 _NAMED = re.compile(r"(?P<file>.+?):(?P<columns>(?:path|label|split|image)=.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; of labels there may be several."""
+    """Names of columns; there may be several for labels."""
 
     path: str
     label: tuple[str, ...]
@@ -31,9 +31,9 @@ class Columns:
 
 
 def named_columns(data: str) -> tuple[str, dict[str, list[str]]]:
-    """`FILE:path=A,label=B,label=C,split=D` as the file and {role: names of its columns}; none where none are named.
+    """Parse `FILE:path=A,label=B,label=C,split=D` into the file and {role: column names}, which may be empty.
 
-    Raises NestKALAError for anything else behind the colon.
+    Raises NestKALAError for anything else after the colon.
     """
     match = _NAMED.fullmatch(data)
     if match is None:
@@ -42,26 +42,26 @@ def named_columns(data: str) -> tuple[str, dict[str, list[str]]]:
     for word in match["columns"].split(","):
         role, equals, column = word.partition("=")
         if not equals or not column or role not in (*_KNOWN, "image"):
-            raise NestKALAError(f"{data!r}: {word!r} names no column; say {match['file']}:path=COLUMN,label=COLUMN")
+            raise NestKALAError(f"{data!r}: {word!r} is not a column; use {match['file']}:path=COLUMN,label=COLUMN")
         named.setdefault(role, []).append(column)
     return match["file"], named
 
 
 def choose_columns(found: Sequence[str], named: dict[str, list[str]], where: str, needs_label: bool = True) -> Columns:
-    """The columns of a table by the names that the user gave, or else those that it has.
+    """Choose the columns of a table by the names that the user gave, or else by recognized names.
 
     Args:
-        found: its columns.
-        named: what `named_columns` gave.
+        found: columns of the table.
+        named: result of `named_columns`.
         where: the table's file.
-        needs_label: whether it must have labels.
+        needs_label: whether the table must have labels.
 
     Raises:
-        NestKALAError: a column that is not there; none, or several, that may be meant.
+        NestKALAError: a named column does not exist, or no column or several columns could be meant.
     """
-    advice = f"it has {', '.join(map(repr, found))}; name them, {where}:path=COLUMN,label=COLUMN"
+    advice = f"it has {', '.join(map(repr, found))}; name them with {where}:path=COLUMN,label=COLUMN"
     if "image" in named:
-        raise NestKALAError(f"{where} has paths, not images: say path=COLUMN")
+        raise NestKALAError(f"{where} has paths, not images: use path=COLUMN")
     for column in (column for columns in named.values() for column in columns):
         if column not in found:
             raise NestKALAError(f"{where} has no column {column!r}{nearest(column, found)} ({advice})")
@@ -73,5 +73,5 @@ def choose_columns(found: Sequence[str], named: dict[str, list[str]], where: str
         chosen[role] = names
     for role in ("path", *(["label"] if needs_label else [])):
         if not chosen[role]:
-            raise NestKALAError(f"{where} has no column that is known for the {role}: {advice}")
+            raise NestKALAError(f"{where} has no recognized column for the {role}: {advice}")
     return Columns(chosen["path"][0], tuple(chosen["label"]), chosen["split"][0] if chosen["split"] else None)

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's `datasets`, by name or folder; the extra `hf`."""
+"""Data sets from Hugging Face `datasets`, by name or folder; needs the extra `hf`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ HUB = "hf:"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HubDataset(ImageDataset):
-    """Images in the splits of a data set; names are SPLIT/NUMBER.
+    """Images in the splits of a data set, named SPLIT/NUMBER.
 
     splits: {split: rows of encoded images, with a path or bytes in `column`}.
-    places: of each image its split and its row.
+    places: split and row of each image.
     """
 
     splits: Mapping[str, Any]
@@ -34,7 +34,7 @@ class HubDataset(ImageDataset):
         split, row = self.places[index]
         image = self.splits[split][row][self.column]
         if image is None:
-            raise NestKALAError(f"cannot read image {self.names[index]!r}: there is none in column {self.column!r}")
+            raise NestKALAError(f"cannot read image {self.names[index]!r}: column {self.column!r} is empty")
         if image["bytes"] is not None:
             return bytes(image["bytes"])
         try:
@@ -47,14 +47,14 @@ class HubDataset(ImageDataset):
 
 
 def load_hub(data: str) -> HubDataset:
-    """`hf:NAME`, `hf:FOLDER`, or either with columns behind it, `:image=COLUMN,label=COLUMN`.
+    """Load `hf:NAME` or `hf:FOLDER`, optionally followed by columns, `:image=COLUMN,label=COLUMN`.
 
-    NAME is one of the Hugging Face hub; FOLDER one that `datasets.load_dataset` reads (class folders, ImageFolder
-    with metadata, Parquet) or that `save_to_disk` wrote. Nothing that a data set brings is run: versions of `datasets`
-    are needed that run no scripts.
+    NAME is a data set on the Hugging Face Hub; FOLDER is one that `datasets.load_dataset` reads (class folders,
+    ImageFolder with metadata, Parquet) or that `save_to_disk` wrote. No code from a data set is run, so it needs a
+    version of `datasets` that runs no scripts.
 
-    Raises NestKALAError where the extra `hf` is missing or the data cannot be had; for columns that are not
-    recognized; and for a column of labels that holds none.
+    Raises NestKALAError if the extra `hf` is missing, the data cannot be loaded, columns are not recognized, or the
+    label column holds no labels.
     """
     name, named = named_columns(data.removeprefix(HUB))
     splits = _splits(name, data)
@@ -68,7 +68,7 @@ def load_hub(data: str) -> HubDataset:
     class_names = tuple(map(one_form, given)) if given else in_order({each for of in labels for each in of})
     check_class_names(class_names, data)
     if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise NestKALAError(f"{data} has the classes {', '.join(class_names)}: two different ones at least are needed")
+        raise NestKALAError(f"{data} has the classes {', '.join(class_names)}; need at least two different ones")
     column = {each: number for number, each in enumerate(class_names)}
     targets = np.zeros((len(labels), len(class_names)), bool)
     for row, of in enumerate(labels):
@@ -97,7 +97,7 @@ def _splits(name: str, data: str) -> dict[str, Any]:
         raise NestKALAError(f'{data} needs the package datasets: pip install "nestkala[hf]"') from None
     if int(datasets.__version__.partition(".")[0]) < 4:
         raise NestKALAError(
-            f"{data}: datasets {datasets.__version__} may run a data set's scripts; 4 or later is needed"
+            f"{data}: datasets {datasets.__version__} may run a data set's scripts; version 4 or later is required"
         )
     folder = Path(name).expanduser()
     saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
@@ -105,12 +105,12 @@ def _splits(name: str, data: str) -> dict[str, Any]:
     try:
         load = datasets.load_from_disk if saved else datasets.load_dataset
         found = load(str(folder) if folder.is_dir() else name)
-    except Exception as error:  # of the hub, of Arrow and of many others
-        raise NestKALAError(f"{data} cannot be had from datasets: {one_line(error)}") from error
+    except Exception as error:  # from the Hub, Arrow and many others
+        raise NestKALAError(f"datasets cannot load {data}: {one_line(error)}") from error
     splits = dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
     splits = {str(split): of for split, of in splits.items() if len(of)}
     if not splits:
-        raise NestKALAError(f"{data} holds no image")
+        raise NestKALAError(f"{data} holds no images")
     return splits
 
 
@@ -123,26 +123,26 @@ def _column(features: Mapping[str, Any], named: Mapping[str, list[str]], role: s
         return isinstance(getattr(feature, "feature", feature), ClassLabel)
 
     known = ", ".join(f"{name!r}" for name in features)
-    advice = f"it has {known}; name them, {data.split(':image=')[0].split(':label=')[0]}:image=COLUMN,label=COLUMN"
+    advice = f"it has {known}; name them with {data.split(':image=')[0].split(':label=')[0]}:image=COLUMN,label=COLUMN"
     if wrong := next(iter(named.keys() - {"image", "label"}), None):
-        raise NestKALAError(f"{data}: {wrong} names no column of a data set: {advice}")
+        raise NestKALAError(f"{data}: {wrong} does not name a column: {advice}")
     if len(chosen := named.get(role, [])) > 1 or (chosen and chosen[0] not in features):
-        raise NestKALAError(f"{data} has no one column {' and '.join(chosen)}: {advice}")
+        raise NestKALAError(f"{data} has no single column {' and '.join(chosen)}: {advice}")
     found = chosen or [name for name, feature in features.items() if fits(feature)]
     if not found and role == "label":
         found = [name for name in features if name.lower() in ("label", "labels", "class", "category", "tags")]
     if len(found) != 1:
-        raise NestKALAError(f"{data} has {len(found) or 'no'} columns that may be the {role}: {advice}")
+        raise NestKALAError(f"{data} has {len(found) or 'no'} columns that could be the {role}: {advice}")
     if role == "image" and not fits(features[found[0]]):
         raise NestKALAError(f"{data} has no images in column {found[0]!r}: {advice}")
     return found[0]
 
 
 def _labels(value: Any, names: Sequence[str] | None, data: str) -> list[str]:
-    """The classes of one image, which may have none: -1, or nothing at all."""
+    """The classes of one image; may be empty, for -1 or no value."""
     values = value if isinstance(value, list) else [value]
     if names is not None:
         return [one_form(names[each]) for each in values if each is not None and each >= 0]
     if not all(each is None or isinstance(each, str | int) for each in values):
-        raise NestKALAError(f"{data} has {value!r:.40} where a label should be")
+        raise NestKALAError(f"{data} has {value!r:.40} instead of a label")
     return [one_form(str(each)) for each in values if each not in (None, "")]

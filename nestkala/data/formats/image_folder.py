@@ -1,6 +1,6 @@
-"""Hugging Face's ImageFolder with metadata: `metadata.csv` (or .jsonl, .parquet) with a column `file_name`.
+"""Hugging Face ImageFolder with metadata: `metadata.csv` (or .jsonl, .parquet) with a column `file_name`.
 
-https://huggingface.co/docs/datasets/image_dataset. The file lies in the folder, or one in each folder of a split.
+https://huggingface.co/docs/datasets/image_dataset. The file is in the folder, or there is one per split folder.
 """
 
 from pathlib import Path
@@ -16,16 +16,16 @@ _NAMES = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet"))
 
 
 def is_image_folder(folder: Path) -> bool:
-    """Whether a folder, or one in it, holds metadata with a column `file_name`."""
+    """Whether a folder, or one of its subfolders, holds metadata with a column `file_name`."""
     return any(_tables(folder).values()) or any(table for _, table in _split_tables(folder))
 
 
 def load_image_folder(folder: Path, class_names: tuple[str, ...] | None = None) -> FileDataset:
-    """The images that metadata describes; names are paths relative to the folder.
+    """Load the images that metadata describes, named by their paths relative to the folder.
 
-    Where each split has a folder with metadata of its own, the folders' names are those of the splits.
+    If each split has its own folder with metadata, the splits are named like the folders.
 
-    Raises NestKALAError as `load_manifest` does, and for two files of metadata in one folder.
+    Raises NestKALAError as `load_manifest` does, and for two metadata files in one folder.
     """
     rows = Rows()
     own = [table for table in _tables(folder).values() if table is not None]
@@ -33,7 +33,7 @@ def load_image_folder(folder: Path, class_names: tuple[str, ...] | None = None) 
     for split in {split for split, _ in tables}:
         several = [table.path.name for of, table in tables if of == split]
         if len(several) > 1:
-            raise NestKALAError(f"{str(folder / split)!r} holds {' and '.join(several)}: leave one")
+            raise NestKALAError(f"{str(folder / split)!r} holds {' and '.join(several)}: keep only one")
     for split, table in tables:
         columns = choose_columns(table.columns, {"path": [_FILE_NAME]}, str(table.path))
         rows.read(table, columns, folder, f"{split}/" if split else "", split or None)

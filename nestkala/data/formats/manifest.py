@@ -1,7 +1,7 @@
-"""Manifests: tables with the paths of images, their labels and, if need be, their splits.
+"""Manifests: tables of image paths, labels and optionally splits.
 
-A row is an image. Several labels are a list, or words with ; or | between them, or several columns; or the image has
-several rows. Paths are relative to the manifest's folder.
+Each row is an image. Multiple labels are a list, words separated by ; or |, several columns, or several rows for the
+same image. Paths are relative to the manifest's folder.
 """
 
 import re
@@ -21,22 +21,22 @@ from .tables import SUFFIXES, Table, open_table
 
 
 def is_manifest(data: str) -> bool:
-    """Whether this is the name of a table's file, with columns named behind it or not, and no folder."""
+    """Whether this is the name of a table file, optionally followed by columns, and not a folder."""
     path = Path(named_columns(data)[0]).expanduser()
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def load_manifest(data: str, class_names: tuple[str, ...] | None = None) -> FileDataset:
-    """The images of a manifest, each once, in the order of its rows; names are the paths.
+    """Load the images of a manifest, each once, in the order of its rows, named by their paths.
 
     Args:
-        data: FILE, or FILE:path=COLUMN,label=COLUMN,split=COLUMN; several columns of labels are allowed.
-        class_names: the classes, some of which may have no image; by default the labels that there are, sorted.
+        data: FILE, or FILE:path=COLUMN,label=COLUMN,split=COLUMN, possibly with several label columns.
+        class_names: the classes, some of which may have no images (default: the labels found, sorted).
 
     Raises:
-        NestKALAError: a table that cannot be read; columns that are not recognized (says which there are, and how to
-            name them); a row without a path, or whose image is not there, a label that is no class or a split of
-            another name, with file and line; fewer than two classes.
+        NestKALAError: the table cannot be read; columns are not recognized (the message lists them and says how to name
+            them); a row has no path, a missing image, an unknown label or an unknown split (with file and line); or
+            there are fewer than two classes.
     """
     file, named = named_columns(data)
     table = open_table(Path(file).expanduser())
@@ -46,7 +46,7 @@ def load_manifest(data: str, class_names: tuple[str, ...] | None = None) -> File
 
 
 def manifest_paths(data: str) -> tuple[Path, list[str]]:
-    """The folder of a manifest, and the paths that it names, each once; that their images are there is not checked.
+    """The folder of a manifest and the paths in it, each once; whether the images exist is not checked.
 
     Raises NestKALAError as `load_manifest` does.
     """
@@ -59,22 +59,22 @@ def manifest_paths(data: str) -> tuple[Path, list[str]]:
 
 @dataclass
 class Rows:
-    """Images by path, with labels and splits, as the rows of tables give them."""
+    """Images by path, with labels and splits, collected from the rows of tables."""
 
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
-    """{path: {label: where it stands}}"""
+    """{path: {label: file and line}}"""
     splits: list[tuple[str, str]] = field(default_factory=list)
     """(path, split)"""
 
     def read(self, table: Table, columns: Columns, root: Path, below: str = "", split: str | None = None) -> None:
-        """Take the rows of a table.
+        """Add the rows of a table.
 
         Args:
-            table: to read.
-            columns: of it, which count.
-            root: folder that the paths are relative to, once `below` is put before them.
-            below: "" or a folder's name with a stroke.
-            split: of all rows, where the table has no column of splits.
+            table: table to read.
+            columns: columns to use.
+            root: folder that paths are relative to, after `below` is prepended.
+            below: "", or a folder name ending in a slash.
+            split: split of all rows, if the table has no split column.
         """
         wanted = dict.fromkeys((columns.path, *columns.label, *([columns.split] if columns.split else [])))
         for origin, row in table.rows(list(wanted)):
@@ -90,15 +90,15 @@ class Rows:
                 self.splits.append((path, str(named)))
 
     def as_dataset(self, root: Path, class_names: tuple[str, ...] | None, where: str) -> FileDataset:
-        """All of them as a data set. Raises NestKALAError as `load_manifest` does."""
+        """All images as a data set. Raises NestKALAError as `load_manifest` does."""
         if not self.labels:
-            raise NestKALAError(f"{where} lists no image")
+            raise NestKALAError(f"{where} lists no images")
         if class_names is None:
             class_names = in_order({label for found in self.labels.values() for label in found})
             check_class_names(class_names, where)
             if len(class_names) < 2:
-                named = f"only the class {class_names[0]!r}" if class_names else "no class"
-                raise NestKALAError(f"{where} has {named}; at least two are needed")
+                named = f"only the class {class_names[0]!r}" if class_names else "no classes"
+                raise NestKALAError(f"{where} has {named}; need at least two")
         column = {name: number for number, name in enumerate(class_names)}
         targets = np.zeros((len(self.labels), len(class_names)), bool)
         for row, found in enumerate(self.labels.values()):
@@ -117,7 +117,7 @@ class Rows:
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:
-    """Class names sorted; numbers by what they are worth."""
+    """Sorted class names; numbers are sorted by value."""
     if all(re.fullmatch(r"[0-9]{1,18}", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
@@ -125,7 +125,7 @@ def in_order(names: set[str]) -> tuple[str, ...]:
 
 def _path(value: Any, origin: str) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        kind = "no path" if value in (None, "") else f"{value!r:.40} where a path should be"
+        kind = "no path" if value in (None, "") else f"{value!r:.40} instead of a path"
         images = "; hf:FOLDER reads tables that hold the images" if isinstance(value, dict | bytes) else ""
         raise NestKALAError(f"{origin}: {kind}{images}")
     return Path(value.strip()).as_posix()
@@ -147,4 +147,4 @@ def _labels(value: Any, origin: str) -> Iterator[str]:
     elif isinstance(value, float) and value.is_integer():
         yield str(int(value))
     else:
-        raise NestKALAError(f"{origin}: {value!r:.40} is no label; words, whole numbers and lists of them are")
+        raise NestKALAError(f"{origin}: {value!r:.40} is not a label; use words, whole numbers or lists of these")

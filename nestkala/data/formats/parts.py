@@ -1,4 +1,4 @@
-"""What the splits of a data set are called elsewhere, and which parts they are here."""
+"""Map the names of a data set's splits to parts."""
 
 from collections.abc import Iterable
 
@@ -19,16 +19,17 @@ _PART_OF = {
 def parts_of(splits: Iterable[tuple[int, str]], size: int, where: str) -> dict[str, npt.NDArray[np.int64]]:
     """The parts "train", "database" and "test" of a data set.
 
-    Images of a validation split ask where there is no test split; else they are in no part, so that they are searched
-    where no gallery is named. Training images alone are no part: queries are drawn from them.
+    A validation split serves as the test part if there is no test split; otherwise its images are in no part, so they
+    are searched if no gallery is named. If all images are training images, there are no parts, and queries are drawn
+    from them.
 
     Args:
-        splits: of images, by index, the split that each belongs to, in any letters; one may belong to several.
+        splits: (image index, split name) pairs, in any case; an image may belong to several splits.
         size: number of images.
-        where: what errors call the data.
+        where: name of the data for error messages.
 
     Raises:
-        NestKALAError: a split of another name.
+        NestKALAError: a split has an unknown name.
     """
     members: dict[str, dict[int, None]] = {}
     for index, split in splits:

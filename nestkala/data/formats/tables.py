@@ -1,4 +1,4 @@
-"""Tables in CSV, JSON lines and Parquet, a row at a time."""
+"""Read tables in CSV, JSON Lines and Parquet format, a row at a time."""
 
 import csv
 from collections import Counter
@@ -11,7 +11,7 @@ from ...utils.errors import NestKALAError, one_line
 from ...utils.text_files import parsed_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-"""Of the files that are read as tables."""
+"""Suffixes of table files."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Table:
     """A table in a file.
 
     Attributes:
-        path: of the file.
-        columns: names of its columns.
-        rows: gives those of some columns: where each stands, for errors, and {column: value}.
+        path: path of the file.
+        columns: names of the columns.
+        rows: yields the given columns of each row: location for error messages, and {column: value}.
     """
 
     path: Path
@@ -30,13 +30,13 @@ class Table:
 
 
 def open_table(path: Path) -> Table:
-    """A table by its file's suffix, one of `SUFFIXES`.
+    """Open a table by its file suffix, one of `SUFFIXES`.
 
-    Raises NestKALAError, here or from its rows, for what is no such table, with file and line; a table without a
-    header; and for Parquet without pyarrow.
+    Raises NestKALAError, here or when reading rows, if the file is not a valid table (with file and line) or has no
+    header, or for Parquet without pyarrow.
     """
     if not path.is_file():
-        raise NestKALAError(f"there is no file {str(path)!r}")
+        raise NestKALAError(f"no file {str(path)!r}")
     suffix = path.suffix.lower()
     table = _parquet(path) if suffix == ".parquet" else _json_lines(path) if suffix == ".jsonl" else _csv(path)
     for name, count in Counter(table.columns).items():
@@ -70,7 +70,7 @@ def _csv(path: Path) -> Table:
         next(after_header)
         for number, cells in after_header:
             if len(cells) != len(columns):
-                raise NestKALAError(f"{path}:{number}: {len(cells)} cells, and the header names {len(columns)} columns")
+                raise NestKALAError(f"{path}:{number}: {len(cells)} cells, but the header names {len(columns)} columns")
             yield f"{path}:{number}", {name: cells[place] for name, place in places.items()}
 
     return Table(path, columns, rows)
@@ -84,12 +84,12 @@ def _json_lines(path: Path) -> Table:
                     origin = f"{path}:{number}"
                     found = parsed_json(line, origin)
                     if not isinstance(found, dict):
-                        raise NestKALAError(f"{origin}: {type(found).__name__} where an object {{...}} should be")
+                        raise NestKALAError(f"{origin}: {type(found).__name__} instead of an object {{...}}")
                     yield origin, found
 
     first = next(objects(), None)
     if first is None:
-        raise NestKALAError(f"{path} is empty: an object {{...}} a line is needed")
+        raise NestKALAError(f"{path} is empty: it must have one object {{...}} per line")
 
     def rows(wanted: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         for origin, found in objects():
@@ -106,8 +106,8 @@ def _parquet(path: Path) -> Table:
     try:
         with ParquetFile(path) as file:
             columns = tuple(file.schema_arrow.names)
-    except Exception as error:  # of Arrow's many kinds
-        raise NestKALAError(f"{path} is no Parquet file that can be read: {one_line(error)}") from None
+    except Exception as error:  # Arrow raises many types
+        raise NestKALAError(f"{path} is not a readable Parquet file: {one_line(error)}") from None
 
     def rows(wanted: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         number = 0
@@ -119,7 +119,7 @@ def _parquet(path: Path) -> Table:
                         yield f"{path}, row {number}", row
         except NestKALAError:
             raise
-        except Exception as error:  # of Arrow's many kinds
-            raise NestKALAError(f"{path}, behind row {number}: {one_line(error)}") from None
+        except Exception as error:  # Arrow raises many types
+            raise NestKALAError(f"{path}, after row {number}: {one_line(error)}") from None
 
     return Table(path, columns, rows)

@@ -1,4 +1,4 @@
-"""Data sets of torchvision, by name: those whose files are images, numbers or text, so that nothing is unpickled."""
+"""torchvision data sets by name: only those whose files need no unpickling."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 @dataclass(frozen=True)
 class _Source:
-    """How torchvision is asked.
+    """How to construct a data set in torchvision.
 
     splits: {split: arguments}.
-    class_names: where torchvision has none, or none that say what they mean.
+    class_names: class names, if torchvision has none or only meaningless ones.
     """
 
     splits: Mapping[str, Mapping[str, Any]]
@@ -55,10 +55,10 @@ _SOURCES = {
     "USPS": _Source(_TRAIN_OR_NOT, _DIGITS),
 }
 _OWN = {"CIFAR10": load_cifar10, "CIFAR100": load_cifar100}
-"""Which torchvision unpickles, and which are read here from their authors' binary version."""
+"""Data sets that torchvision unpickles; here they are read from their authors' binary version."""
 _PICKLED = {
     "LSUN": "keys of its database are unpickled",
-    "ImageNet": "its class names are read by torch.load; give the folder of class folders itself, --data FOLDER",
+    "ImageNet": "its class names are read by torch.load; give the folder of class folders with --data FOLDER",
     "EMNIST": "earlier versions of its files are read by torch.load",
     "QMNIST": "its files are read by torch.load",
     "PhotoTour": "its files are read by torch.load",
@@ -66,68 +66,68 @@ _PICKLED = {
 
 
 def load_torchvision(data: str, root: Path) -> ImageDataset:
-    """The data set `torchvision:NAME`, kept under `root`, and downloaded by torchvision where it is missing.
+    """Load `torchvision:NAME`, stored under `root` and downloaded by torchvision if it is missing.
 
-    Names are paths relative to `root`, or SPLIT/NUMBER of images that are no files.
+    Names are paths relative to `root`, or SPLIT/NUMBER for images that are not files.
 
-    Raises NestKALAError for a name that is not known, or of a set whose files would be unpickled; and where the
-    files can neither be found nor downloaded.
+    Raises NestKALAError for unknown names, data sets whose files would be unpickled, and files that can be neither
+    found nor downloaded.
     """
     name = data.removeprefix(TORCHVISION)
     if name in _OWN:
         return _OWN[name](root)
     known = sorted([*_SOURCES, *_OWN])
     if name in _PICKLED:
-        raise NestKALAError(f"{data} is refused: {_PICKLED[name]}, and nothing is unpickled here")
+        raise NestKALAError(f"{data} is not supported: {_PICKLED[name]}, and NestKALA unpickles nothing")
     if name not in _SOURCES:
         raise NestKALAError(
-            f"no data set {name!r} of torchvision is read here{nearest(name, known)} (known: {', '.join(known)}; of "
-            "others give the folder of their images, or a manifest)"
+            f"unknown torchvision data set {name!r}{nearest(name, known)} (known: {', '.join(known)}; for "
+            "others, give the folder of images or a manifest)"
         )
     if (early := root / name / "processed" / "training.pt").exists():
-        raise NestKALAError(f"{data}: {early}, of an early torchvision, would be unpickled: delete it")
+        raise NestKALAError(f"{data}: {early}, from an early torchvision, would be unpickled: delete it")
     source = _SOURCES[name]
     found = _Images()
     for split, arguments in source.splits.items():
         opened = _opened(data, name, root, arguments)
         class_names = source.class_names or _class_names(opened)
         if found.class_names not in ((), class_names):
-            raise NestKALAError(f"{data} has other classes in its splits: {split} has {', '.join(class_names)}")
+            raise NestKALAError(f"the splits of {data} have different classes: {split} has {', '.join(class_names)}")
         found.class_names = class_names
         found.take(split, opened)
     return found.as_dataset(data, root)
 
 
 def _opened(data: str, name: str, root: Path, arguments: Mapping[str, Any]) -> Any:
-    import torchvision.datasets  # the import takes seconds, which no other source needs
+    import torchvision.datasets  # the import takes seconds, and other data sets do not need it
 
     make = getattr(torchvision.datasets, name, None)
     if make is None:
         raise NestKALAError(f"{data} needs a newer torchvision than {torchvision.__version__}")
-    # Where it opens files by a loader, only their paths are asked for.
+    # If it opens files with a loader, request only their paths.
     loader = {"loader": Path} if "loader" in make.__init__.__annotations__ else {}
     try:
         return make(root, **arguments, **loader)
-    except RuntimeError:  # it is not there
+    except RuntimeError:  # not downloaded yet
         pass
     try:
         root.mkdir(parents=True, exist_ok=True)
         return make(root, **arguments, **loader, download=True)
-    except Exception as error:  # torchvision passes on those of urllib, http and others
+    except Exception as error:  # torchvision passes on exceptions from urllib, http and others
         raise NestKALAError(
-            f"{data} is not in {str(root)!r} and cannot be downloaded ({one_line(error)}); fetch it by other means and "
-            "put it there, as torchvision has it, or name its place, --data-root"
+            f"{data} is not in {str(root)!r} and cannot be downloaded ({one_line(error)}); get it some other way and "
+            "put it there, as torchvision stores it, or give its location with --data-root"
         ) from error
 
 
 def _class_names(opened: Any) -> tuple[str, ...]:
-    """Of several names of a class the first."""
+    """Class names; the first one for classes with several."""
     return tuple(one_form(name if isinstance(name, str) else name[0]) for name in opened.classes)
 
 
 @dataclass
 class _Images:
-    """What the splits hold, an image after the other."""
+    """The images of all splits."""
 
     class_names: tuple[str, ...] = ()
     images: list[Path | Image.Image] = field(default_factory=list)

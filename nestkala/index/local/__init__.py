@@ -1,1 +1,1 @@
-"""What an index in memory or in a file is made of."""
+"""The parts of an index in memory or in a file."""

@@ -1,17 +1,17 @@
-"""An index's file, which grows by what changes.
+"""An index file, to which changes are appended.
 
-One file, so that an index is copied, moved and deleted as one thing, and whoever opens it sees one state of it. It
-begins with a piece that holds all items, as files of version 1 and 2 are as a whole; earlier programs read it until
-something is appended. Each change appends a segment: new items, which earlier ones are gone, and in place of how many
-earlier segments it stands, which were merged into it. What is no longer used stays where it is, and readers who have
-mapped the file keep what they see, until the file is written anew under its name.
+It is a single file, so that an index can be copied, moved and deleted as one thing, and readers see a single state of
+it. It begins with a piece that holds all items, which is a complete file of version 1 or 2; earlier releases can read
+it until something is appended. Each change appends a segment: new items, which earlier items are removed, and how many
+earlier segments it replaces because they were merged into it. Unused parts stay where they are, so readers that have
+mapped the file keep seeing what they saw, until the file is rewritten under its name.
 
-A segment lies between two frames. It counts once the second is there, which is written when all before it is on the
-disk. So a file that ends anywhere, because its writer was killed or it was copied meanwhile, is the state after one of
-the changes; the next change overwrites an unfinished segment.
+A segment lies between two frames. It counts only once the second frame exists, which is written after everything before
+it has reached the disk. So a file cut off anywhere, because its writer was killed or it was copied meanwhile, is the
+state after one of the changes; the next change overwrites an unfinished segment.
 
-Writers take turns by a lock, a hidden file that is beside it meanwhile. One whose file has been changed since it was
-read is refused.
+Writers take turns using a lock, a hidden file next to the index. A writer is refused if the file has changed since it
+was read.
 """
 
 import mmap
@@ -36,17 +36,17 @@ from .segment import Segment
 from .sorted_codes import SortedCodes
 
 LARGE = 2**18
-"""Codes from which tables are kept on the disk: fewer are scanned in a tenth of a millisecond."""
+"""Number of codes from which tables are saved; fewer are scanned in a tenth of a millisecond."""
 
 _OPEN, _CLOSE = b"segment{", b"}segment"
 _FRAME = 24
-"""Bytes of one: which it is, the length of the segment, and the checksum of both."""
+"""Bytes in a frame: its kind, the length of the segment, and the checksum of both."""
 _ALIGNED = 64
-"""Bytes that arrays are aligned to, and within which a frame lies: a disk writes those all or not at all."""
+"""Alignment of arrays in bytes. A frame fits into one such unit, which disks write completely or not at all."""
 _HEAD = 2**16
-"""Bytes at the beginning by which a file is known: in them is the checksum of the first piece."""
+"""Leading bytes that identify a file; they contain the checksum of the first piece."""
 _PATIENCE = 10.0
-"""Seconds that a writer waits for another: a killed one's worker processes take some to notice."""
+"""Seconds that a writer waits for another; worker processes of a killed one take a while to notice."""
 
 
 @dataclass
@@ -54,13 +54,13 @@ class IndexFile:
     """What a file holds, as far as this process knows.
 
     Attributes:
-        path: of the file itself, not of a link to it.
-        bits: length of the codes.
+        path: the file itself, not a link to it.
+        bits: code length.
         about: notes on the index.
-        segments: its items, as they are there.
-        sizes: bytes that each segment takes.
-        end: of what counts in the file.
-        head: how it begins.
+        segments: items, as stored in the file.
+        sizes: size of each segment in bytes.
+        end: end of the valid part of the file.
+        head: the first bytes of the file.
     """
 
     path: Path
@@ -73,20 +73,20 @@ class IndexFile:
 
     @classmethod
     def read(cls, path: Path, verify: bool) -> "IndexFile":
-        """Read a file; its arrays stay on the disk until they are used.
+        """Read a file. Its arrays stay on disk until they are used.
 
         Args:
-            path: of the file.
-            verify: read all of it once, to see that it is what was written.
+            path: file to read.
+            verify: read the whole file once to verify its checksum.
 
         Raises:
-            NestKALAError: no such file, no index, of another version, or damaged.
+            NestKALAError: the file does not exist, is not an index, has another version, or is damaged.
         """
         try:
             with path.open("rb", buffering=0) as opened:
                 size = os.fstat(opened.fileno()).st_size
                 if not size:
-                    raise NestKALAError(f"{path} is no index of NestKALA: it is empty")
+                    raise NestKALAError(f"{path} is not a NestKALA index: it is empty")
                 content = np.frombuffer(mmap.mmap(opened.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
                 first = read_piece(content, path, verify)
                 appended = [*_appended(opened, first.num_bytes, path)]
@@ -96,11 +96,11 @@ class IndexFile:
         file = cls(Path(os.path.realpath(path)), first.bits, first.about, [], [], 0, head)
         file._take(first, first.num_bytes)
         for begin, end in appended:
-            if end > size:  # finished since
+            if end > size:  # finished in the meantime
                 break
             piece = read_piece(content[begin:end], path, verify, is_segment=True)
             if piece.num_bytes != end - begin or piece.bits != file.bits:
-                raise NestKALAError(f"the index {path} is damaged: a segment is not of this index")
+                raise NestKALAError(f"the index {path} is damaged: a segment belongs to another index")
             file._take(piece, end + -(end - begin) % _ALIGNED + _FRAME)
         return file
 
@@ -114,18 +114,18 @@ class IndexFile:
         tables: bool,
         before: "IndexFile | None",
     ) -> "IndexFile":
-        """Write a file of all items, one segment at most, whole or not at all.
+        """Write a file of all items, at most one segment, completely or not at all.
 
         Args:
-            path: of the file.
-            bits: length of the codes.
+            path: file to write.
+            bits: code length.
             about: notes on the index.
-            segments: its items.
-            tables: whether to keep those of a large one.
-            before: what it replaces, if that must not have changed.
+            segments: items to write.
+            tables: whether to save the tables of a large index.
+            before: the file to replace, which must not have changed.
 
         Raises:
-            OSError: it cannot be written, for want of room as a rule.
+            OSError: the file cannot be written, usually because the disk is full.
             NestKALAError: another process has changed the file, or is changing it now.
         """
         if before is None:
@@ -140,14 +140,14 @@ class IndexFile:
         return cls(real, bits, dict(about), list(segments), [size] * len(segments), size, head)
 
     def is_at(self, path: Path) -> bool:
-        """Whether this is the file that a path leads to."""
+        """Whether a path points to this file."""
         return Path(os.path.realpath(path)) == self.path and self.path.exists()
 
     def update(self, segments: Sequence[Segment], about: Mapping[str, str], tables: bool) -> bool:
-        """Append what makes these the segments; or write nothing and return False, where writing all anew is better.
+        """Append the changes that lead to these segments; or write nothing and return False if rewriting is better.
 
         Raises:
-            OSError: it cannot be written, for want of room as a rule; the file is as it was before.
+            OSError: the file cannot be written, usually because the disk is full; it is left as it was.
             NestKALAError: another process has changed the file, or is changing it now.
         """
         pairs = zip(self.segments, segments, strict=False)
@@ -175,7 +175,7 @@ class IndexFile:
         return True
 
     def _append(self, content: bytes) -> int:
-        """Put a segment at the end of what counts, and say where it ends."""
+        """Append a segment after the valid part, and return where it ends."""
         begin = self.end + -self.end % _ALIGNED
         with self.path.open("r+b") as file:
             try:
@@ -194,7 +194,7 @@ class IndexFile:
                 raise
 
     def _check_unchanged(self) -> None:
-        """Raise NestKALAError where the file holds something else by now."""
+        """Raise NestKALAError if the file has changed."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 same = file.read(len(self.head)) == self.head and os.fstat(file.fileno()).st_size >= self.end
@@ -202,15 +202,17 @@ class IndexFile:
         except OSError as error:
             raise NestKALAError(f"cannot read index {self.path}: {error.strerror or one_line(error)}") from None
         if not same:
-            raise NestKALAError(f"another process has changed {self.path} meanwhile: load it again, or start again")
+            raise NestKALAError(
+                f"another process has changed {self.path} in the meantime: load it again, or start over"
+            )
 
     def _take(self, piece: Stored, end: int) -> None:
-        """Apply a piece that ends there."""
+        """Apply a piece that ends at `end`."""
         rows = np.cumsum([0, *(len(segment.codes) for segment in self.segments)])
         if not 0 <= piece.merged <= len(self.segments) or (
             len(piece.removed) and not 0 <= piece.removed.min() <= piece.removed.max() < rows[-1]
         ):
-            raise NestKALAError(f"the index {self.path} is damaged: a segment removes what is not there")
+            raise NestKALAError(f"the index {self.path} is damaged: a segment removes items that do not exist")
         for n in np.unique(np.searchsorted(rows, piece.removed, "right") - 1).tolist():
             mine = piece.removed[(piece.removed >= rows[n]) & (piece.removed < rows[n + 1])]
             self.segments[n] = self.segments[n].without(mine - rows[n])
@@ -226,10 +228,10 @@ class IndexFile:
 
 @contextmanager
 def writing_alone(path: Path) -> Iterator[None]:
-    """Be the only process that changes this index file; the same thread may do so again inside.
+    """Lock an index file against changes by other processes; the same thread may lock it again inside.
 
     Raises:
-        NestKALAError: another process is changing it.
+        NestKALAError: another process is changing the file.
     """
     target = link_target(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -238,28 +240,28 @@ def writing_alone(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout:
-        raise NestKALAError(f"another process is changing {path}: try again when it has ended") from None
+        raise NestKALAError(f"another process is changing {path}: try again when it has finished") from None
     try:
         yield
     finally:
-        if lock.lock_counter == 1:  # those who wait for it notice that it is gone
-            with suppress(OSError):  # of systems that do not delete what is open
+        if lock.lock_counter == 1:  # waiting processes notice that it is gone
+            with suppress(OSError):  # some systems cannot delete open files
                 file.unlink()
         lock.release()
 
 
 def _appended(file: FileIO, begin: int, path: Path) -> Iterator[tuple[int, int]]:
-    """Where the finished segments behind `begin` begin and end.
+    """Where the finished segments after `begin` begin and end.
 
-    They are read, not mapped: a writer may cut off an unfinished one meanwhile.
+    Frames are read, not mapped, since a writer may cut off an unfinished segment meanwhile.
 
     Raises:
-        NestKALAError: frames that nobody wrote.
+        NestKALAError: a frame is damaged.
     """
     while True:
         begin += -begin % _ALIGNED + _ALIGNED
         opening = _read(file, begin - _FRAME)
-        if len(opening) < _FRAME or not any(opening):  # cut off, or as a file system leaves what did not arrive
+        if len(opening) < _FRAME or not any(opening):  # cut off, or zeros that a file system left for missing data
             return
         length = int.from_bytes(opening[8:16], "little")
         close = begin + length + -length % _ALIGNED
@@ -267,7 +269,7 @@ def _appended(file: FileIO, begin: int, path: Path) -> Iterator[tuple[int, int]]
         if len(closing) < _FRAME or not any(closing):
             return
         if closing != _frame(_CLOSE, length):
-            raise NestKALAError(f"the index {path} is damaged: a segment is not what was written")
+            raise NestKALAError(f"the index {path} is damaged: the frame of a segment does not match")
         yield begin, begin + length
         begin = close + _FRAME
 
@@ -285,7 +287,7 @@ def _frame(which: bytes, length: int) -> bytes:
 def _stored(
     segments: Sequence[Segment], bits: int, tables: bool
 ) -> tuple[tuple[NDArray[np.generic], ...], Tables | None]:
-    """The arrays of one segment, or of none, and the tables that are kept with it."""
+    """The arrays of one segment, or of none, and the tables to save with it."""
     if not segments:
         segments = [Segment.empty(bits)]
     (segment,) = segments

@@ -12,10 +12,10 @@ from .segment import Segment
 
 
 class JoinedIndex(PrefixIndex):
-    """Several indexes of one model, searched as if their items were in one; it cannot be changed.
+    """Several indexes of the same model, searched as if they were one. It is read-only.
 
-    Results come in the exact order of one index: items that are equal in distance and code in the order of the indexes.
-    Where the indexes know the folders of their images, ids are paths relative to the folder that holds all of those.
+    Results have exactly the order of a single index; items with equal distance and code come in the order of the
+    indexes. If the indexes know their image folders, ids are paths relative to the folder that contains all of them.
 
     Example:
         >>> both = JoinedIndex([PrefixIndex.load("2019.index"), PrefixIndex.load("2020.index")])
@@ -23,10 +23,10 @@ class JoinedIndex(PrefixIndex):
     """
 
     def __init__(self, indexes: Sequence[PrefixIndex], names: Sequence[str] | None = None) -> None:
-        """Join indexes, one at least; `names` are what errors call them.
+        """Join one or more indexes; `names` are used in error messages.
 
         Raises:
-            NestKALAError: codes of different lengths, or of different models.
+            NestKALAError: the indexes have different code lengths or models.
         """
         names = names or [f"number {n}" for n in range(1, len(indexes) + 1)]
         if not indexes:
@@ -36,7 +36,7 @@ class JoinedIndex(PrefixIndex):
             if index.bits != first.bits:
                 raise NestKALAError(
                     f"the codes of {name} have {index.bits} bits and those of {names[0]} have {first.bits}: "
-                    "indexes are searched together if they are of one model"
+                    "only indexes of the same model can be searched together"
                 )
             if index.about.get("model_fingerprint") != first.about.get("model_fingerprint"):
                 raise NestKALAError(
@@ -59,15 +59,15 @@ class JoinedIndex(PrefixIndex):
         self._refuse(new)
 
     def remove(self, ids: Iterable[str]) -> NoReturn:
-        """Raises NestKALAError."""
+        """Not supported: raises NestKALAError."""
         self._refuse(ids)
 
     def save(self, path: Path | str, tables: bool = True) -> NoReturn:
-        """Raises NestKALAError."""
+        """Not supported: raises NestKALAError."""
         self._refuse(path, tables)
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise NestKALAError("several indexes are searched together, but each is changed and saved by itself")
+        raise NestKALAError("several indexes can be searched together, but must be changed and saved one by one")
 
 
 def _common(folders: Sequence[str]) -> Path | None:

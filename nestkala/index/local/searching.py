@@ -1,7 +1,7 @@
-"""Search in several segments as if they were one: each is searched, and what they find is merged exactly.
+"""Search several segments as if they were one: each is searched, and the results are merged exactly.
 
-The order is that of one sorted array of all items: by distance, then by the whole code, then by the order of being
-added, which is that of the segments, and within one that of its positions.
+The order is that of one sorted array of all items: by distance, then by full code, then by the order in which they were
+added, which is the order of the segments and of the positions within each.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from .sorted_codes import Method
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Items found for each query: of which segment, where in it, and their whole codes, (Q, m) and (Q, m, W)."""
+    """Items found for each query: segment and position, (Q, m) each, and full code, (Q, m, W)."""
 
     segments: NDArray[np.int64]
     places: Positions
     words: Words
 
     def take(self, order: Positions) -> "_Found":
-        """Those at these places of each row, (Q, k)."""
+        """The items at these positions of each row, (Q, k)."""
         return _Found(
             np.take_along_axis(self.segments, order, axis=1),
             np.take_along_axis(self.places, order, axis=1),
@@ -51,7 +51,7 @@ def search_segments(
     method: Method,
     where: Sequence[str],
 ) -> Hits:
-    """As `PrefixIndex.search`, in segments of codes of `length` bits."""
+    """`PrefixIndex.search` in segments of codes of `length` bits."""
     bits = checked_bits(bits, length)
     shortlist = checked_shortlist(k, shortlist, rescore is not None)
     if method not in get_args(Method):
@@ -86,7 +86,7 @@ def search_segments_radius(
     bits: int | None,
     where: Sequence[str],
 ) -> Hits:
-    """As `PrefixIndex.search_radius`, in segments of codes of `length` bits."""
+    """`PrefixIndex.search_radius` in segments of codes of `length` bits."""
     bits = checked_bits(bits, length)
     check_radius(radius)
     queries, conditions = query_words(codes, bits, length), _conditions(segments, where)
@@ -103,19 +103,19 @@ def search_segments_radius(
 
 
 def checked_bits(bits: int | None, length: int) -> int:
-    """A prefix length, by default the whole `length`. Raises NestKALAError out of 1 to that."""
+    """A prefix length (default: `length`). Raises NestKALAError unless it is 1 to `length`."""
     if bits is None:
         return length
     if not is_whole_number(bits, 1, length):
-        raise NestKALAError(f"bits must be a whole number from 1 to {length}, the index's, not {bits!r}")
+        raise NestKALAError(f"bits must be a whole number from 1 to {length} (the code length), not {bits!r}")
     return int(bits)
 
 
 def query_words(codes: NDArray[np.uint8], bits: int, length: int) -> Words:
-    """The first `bits` bits of packed codes as words of the form that codes of `length` bits have, the others 0.
+    """The first `bits` bits of packed codes, as words of codes of `length` bits with the other bits 0.
 
     Raises:
-        NestKALAError: no packed codes, or shorter ones.
+        NestKALAError: these are not packed codes, or they are too short.
     """
     check_queries(codes, bits)
     num_bytes = -(-bits // 8)
@@ -126,7 +126,7 @@ def query_words(codes: NDArray[np.uint8], bits: int, length: int) -> Words:
 
 
 def _conditions(segments: Sequence[Segment], where: Sequence[str]) -> tuple[Condition, ...]:
-    """Raises NestKALAError for one on a key that no item has."""
+    """Parse conditions. Raises NestKALAError for a key that no item has."""
     conditions = tuple(parse_conditions(where))
     if conditions and any(map(len, segments)):
         keys = set[str]().union(*(segment.narrowed(conditions).keys for segment in segments))
@@ -137,7 +137,7 @@ def _conditions(segments: Sequence[Segment], where: Sequence[str]) -> tuple[Cond
 def _merged(
     segments: Sequence[Segment], parts: Sequence[tuple[Positions, NDArray[Any]]], k: int | None
 ) -> tuple[_Found, NDArray[Any]]:
-    """The k first of what each segment found, or all, and their distances, (Q, m)."""
+    """The first k of the results of all segments, or all of them, and their distances, (Q, m)."""
     near = np.concatenate([places for places, _ in parts], axis=1)
     distances = np.concatenate([distances for _, distances in parts], axis=1)
     words = np.concatenate([s.codes.words[places] for s, (places, _) in zip(segments, parts, strict=True)], axis=1)
@@ -146,7 +146,7 @@ def _merged(
     if len(parts) == 1:
         return found, distances
     keys = (*(words[..., w] for w in reversed(range(words.shape[2]))), distances)
-    order = np.lexsort(keys, axis=-1)[:, :k]  # stable, so that equal ones stay in the order of the segments
+    order = np.lexsort(keys, axis=-1)[:, :k]  # stable, so that ties stay in the order of the segments
     return found.take(order), np.take_along_axis(distances, order, axis=1)
 
 

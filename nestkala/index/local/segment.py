@@ -1,4 +1,4 @@
-"""Items of an index in sorted order, some of them removed since; one or several such segments make an index."""
+"""Sorted items, some of which may have been removed; an index consists of one or more such segments."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,19 +18,19 @@ from ..strings import Strings
 from .sorted_codes import Method, SortedCodes
 
 _MOST_NARROWED = 8
-"""Sets of conditions whose items are remembered."""
+"""Number of sets of conditions whose matching items are remembered."""
 _MORE = 16
-"""How many more codes a search asks for at first where some items are removed."""
+"""How many extra codes a search first asks for if some items are removed."""
 
 
 @dataclass(frozen=True)
 class Narrowed:
-    """The items of a segment for which conditions hold.
+    """The items of a segment that satisfy some conditions.
 
     Attributes:
-        codes: theirs.
-        places: in the segment, ascending.
-        keys: of metadata that any item of the segment has, as far as the conditions needed to know.
+        codes: codes of the items.
+        places: their positions in the segment, ascending.
+        keys: all metadata keys in the segment, if the conditions needed them.
     """
 
     codes: SortedCodes
@@ -40,16 +40,16 @@ class Narrowed:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Items in the order of their codes, and where those are equal in that of being added.
+    """Items in the order of their codes; equal codes are in the order in which they were added.
 
-    A segment never changes: what removes items makes another segment that shares the arrays.
+    A segment never changes: removing items makes another segment that shares the arrays.
 
     Attributes:
-        codes: of all items, N.
-        ids: theirs.
-        metadata: theirs, as JSON.
-        removed: which are removed, bool (N,); None for none.
-        folder: put before the ids, such as "2019/".
+        codes: codes of all N items.
+        ids: ids of the items.
+        metadata: metadata of the items, as JSON.
+        removed: which items are removed, bool (N,); None for none.
+        folder: prefix of the ids, such as "2019/".
     """
 
     codes: SortedCodes
@@ -61,18 +61,18 @@ class Segment:
 
     @classmethod
     def of(cls, words: Words, bits: int, ids: Strings, metadata: Strings) -> "Segment":
-        """Of items in the order of being added."""
+        """Make from items in the order in which they were added."""
         order = np.lexsort(words.T[::-1])  # stable
         return cls(SortedCodes(words[order], bits), ids.take(order), metadata.take(order))
 
     @classmethod
     def empty(cls, bits: int) -> "Segment":
-        """Of no items."""
+        """A segment without items."""
         return cls.of(ordered_words(np.empty((0, -(-bits // 8)), np.uint8)), bits, Strings.of([]), Strings.of([]))
 
     @classmethod
     def merged(cls, segments: Sequence["Segment"]) -> "Segment":
-        """What is left in several, one at least, as one; the items of each come after those of the one before."""
+        """Merge the remaining items of one or more segments, in the order of the segments."""
         if len(segments) == 1 and segments[0].removed is None and not segments[0].folder:
             return segments[0]
         words = np.concatenate([segment.codes.words[segment.places] for segment in segments])
@@ -86,21 +86,21 @@ class Segment:
         return cls.of(words, segments[0].codes.bits, ids, metadata)
 
     def __len__(self) -> int:
-        """How many items are left."""
+        """Number of items that are not removed."""
         return len(self.codes) - self.num_removed
 
     @cached_property
     def num_removed(self) -> int:
-        """How many are removed."""
+        """Number of removed items."""
         return 0 if self.removed is None else int(self.removed.sum())
 
     @property
     def places(self) -> Positions:
-        """Of the items that are left."""
+        """Positions of the items that are not removed."""
         return np.arange(len(self.codes)) if self.removed is None else np.flatnonzero(~self.removed)
 
     def find(self, names: Sequence[str]) -> Positions:
-        """The place of each name, (n,); -1 for one that is not there, or not any more."""
+        """The position of each name, (n,); -1 if it does not exist or was removed."""
         mine = np.array([name.startswith(self.folder) for name in names], bool)
         found = np.where(mine, self.ids.find([name.removeprefix(self.folder) for name in names]), -1)
         if self.removed is not None:
@@ -108,7 +108,7 @@ class Segment:
         return found
 
     def without(self, places: Positions) -> "Segment":
-        """The same without the items at these places."""
+        """The same segment without the items at these positions."""
         if not len(places):
             return self
         removed = np.zeros(len(self.codes), bool) if self.removed is None else self.removed.copy()
@@ -121,15 +121,15 @@ class Segment:
         return [self.folder + name for name in names] if self.folder else names
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The ids with their metadata. Raises NestKALAError for metadata that is no mapping."""
+        """The ids with their metadata. Raises NestKALAError if metadata is not a mapping."""
         for name, text in self._left(self.ids, self.metadata):
             metadata = parsed_json(text, f"the metadata of {name!r} in the index")
             if not isinstance(metadata, dict):
-                raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
+                raise NestKALAError(f"the metadata of {name!r} in the index is not a mapping")
             yield self.folder + name, metadata
 
     def narrowed(self, conditions: tuple[Condition, ...]) -> Narrowed:
-        """The items for which these conditions hold; the latest few answers are remembered."""
+        """The items that satisfy these conditions; the latest few results are remembered."""
         with one_at_a_time():
             found = self._narrowed.pop(conditions, None) or self._satisfying(conditions)
             self._narrowed[conditions] = found  # the latest last
@@ -140,7 +140,7 @@ class Segment:
     def nearest(
         self, queries: Words, k: int, bits: int, method: Method, conditions: tuple[Condition, ...] = ()
     ) -> tuple[Positions, NDArray[np.int32]]:
-        """The k nearest items to each query, as for `SortedCodes.nearest`; fewer where there are fewer."""
+        """The k nearest items to each query, or fewer; see `SortedCodes.nearest`."""
         if conditions:
             narrowed = self.narrowed(conditions)
             near, distances = narrowed.codes.nearest(queries, min(k, len(narrowed.codes)), bits, method)
@@ -149,7 +149,7 @@ class Segment:
         if self.removed is None:
             return self.codes.nearest(queries, k, bits, method)
         asked = min(k + _MORE, len(self.codes))
-        while True:  # until k of those found are not removed
+        while True:  # until at least k of the results are not removed
             near, distances = self.codes.nearest(queries, asked, bits, method)
             gone = self.removed[near]
             if asked >= k + self.num_removed or (asked - gone.sum(axis=1) >= k).all():
@@ -161,7 +161,7 @@ class Segment:
     def within(
         self, query: Words, radius: int, bits: int, conditions: tuple[Condition, ...] = ()
     ) -> tuple[Positions, NDArray[np.int32]]:
-        """All items within a radius of one query, as for `SortedCodes.within`."""
+        """All items within a radius of one query; see `SortedCodes.within`."""
         if conditions:
             narrowed = self.narrowed(conditions)
             near, distances = narrowed.codes.within(query, radius, bits)

@@ -1,4 +1,4 @@
-"""Sorted codes, with what makes searching them fast: made when it pays, once, whichever thread asks first."""
+"""Sorted codes, with data structures for fast search that are built once, when they pay off."""
 
 from functools import cached_property
 from typing import Any, Literal
@@ -14,23 +14,23 @@ from ..tables import MOST_CODES, Tables, num_tables_of
 
 Method = Literal["auto", "slices", "tables", "scan"]
 _FEW = 8
-"""Slices serve where there are this many times fewer of them than codes."""
+"""Slices are used if there are this many times fewer of them than codes."""
 _SHORT = 12
-"""Bits up to which there are always few slices beside the codes that tables would look at."""
+"""Up to this many bits, there are always few slices compared with the codes that tables would visit."""
 _WORTH = 64
-"""Tables serve where k is this many times smaller than the collection."""
+"""Tables are used if k is this many times smaller than the collection."""
 _ROOM = 256
-"""Items that a search within a radius has room for at first."""
+"""Initial capacity of a radius search, in items."""
 _PAYS = 100
-"""Queries after which tables are made that were not kept: making them takes as long as so many scans."""
+"""Number of queries after which missing tables are built; building takes as long as this many scans."""
 
 
 class SortedCodes:
-    """Codes in ascending order, searched at any prefix length; they do not change.
+    """Immutable codes in ascending order, searched at any prefix length.
 
     Attributes:
-        words: the codes (N, W), as `ordered_words` gives them.
-        bits: their length.
+        words: the codes (N, W), from `ordered_words`.
+        bits: code length.
     """
 
     def __init__(self, words: Words, bits: int, tables: Tables | None = None) -> None:
@@ -42,7 +42,7 @@ class SortedCodes:
         return len(self.words)
 
     def chosen(self, places: NDArray[np.int64]) -> "SortedCodes":
-        """Those at these places, which ascend."""
+        """The codes at these ascending positions."""
         return SortedCodes(self.words[places], self.bits)
 
     def nearest(
@@ -51,9 +51,9 @@ class SortedCodes:
         """The k nearest codes to each query by their first `bits` bits, by distance, then by position: (Q, k) each.
 
         Args:
-            queries: (Q, W), bits beyond the first `bits` 0.
-            k: at most N.
-            bits: length of the prefix that is compared.
+            queries: queries (Q, W), with all bits after the first `bits` set to 0.
+            k: how many results to return, at most N.
+            bits: prefix length to compare.
             method: as for `PrefixIndex.search`.
         """
         if method == "auto" and len(self) * len(queries) <= SMALL:
@@ -69,7 +69,7 @@ class SortedCodes:
         return self._without_tables(queries, k, bits, method)
 
     def within(self, query: Words, radius: int, bits: int) -> tuple[Positions, NDArray[np.int32]]:
-        """All within a radius of one query (1, W), by distance, then by position: (n,) each."""
+        """All codes within a radius of one query (1, W), by distance, then by position: (n,) each."""
         for k in (_ROOM, len(self) // _WORTH):
             if k and self._tables_serve(k, bits):
                 near, distances, answered = self._ready_tables(1).search(self.words, query, bits, k, radius=radius)
@@ -87,16 +87,16 @@ class SortedCodes:
 
     @property
     def tables(self) -> Tables | None:
-        """Those that there are."""
+        """The tables that exist so far."""
         return self._tables
 
     @property
     def has_all_tables(self) -> bool:
-        """Whether there are as many as serve codes of this length."""
+        """Whether all tables for this code length exist."""
         return self._tables is not None and len(self._tables.starts) == num_tables_of(self.bits)
 
     def all_tables(self) -> Tables:
-        """As many as serve codes of this length, made if need be."""
+        """All tables for this code length, built if needed."""
         with one_at_a_time():
             if self._tables is None or not self.has_all_tables:
                 self._tables = Tables.of(self.words, num_tables_of(self.bits))
@@ -114,7 +114,7 @@ class SortedCodes:
         return bits > _SHORT and _WORTH * k <= len(self) < MOST_CODES
 
     def _ready_tables(self, num_queries: int) -> Tables:
-        """Tables that were kept, or the first one alone, which needs no positions, until the others pay."""
+        """Saved tables, or only the first one, which needs no positions, until the others pay off."""
         with one_at_a_time():
             self._asked += num_queries
             if self._asked > _PAYS:

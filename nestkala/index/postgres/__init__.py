@@ -1,4 +1,4 @@
-"""An index that PostgreSQL keeps and searches (pip install "nestkala[postgresql]")."""
+"""An index in PostgreSQL (pip install "nestkala[postgresql]")."""
 
 from .index import PostgresIndex
 

@@ -1,4 +1,4 @@
-"""Where PostgreSQL keeps an index: postgresql://USER@HOST:PORT/DATABASE#TABLE."""
+"""The address of an index in PostgreSQL: postgresql://USER@HOST:PORT/DATABASE#TABLE."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from psycopg.conninfo import conninfo_to_dict
 from ...utils.errors import NestKALAError, one_line
 
 TABLE = "nestkala"
-"""The table where an address names none."""
+"""Default table if an address names none."""
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
 _OLDEST = 14
-"""Its first version with bit_count."""
+"""The first PostgreSQL version with bit_count."""
 _SECONDS = 60
 
 
@@ -27,8 +27,8 @@ class Address:
     """A database and a table in it.
 
     Attributes:
-        table: its name, which may begin with a schema's: archive.photos.
-        shown: the address for people, without password and options.
+        table: table name, optionally with a schema: archive.photos.
+        shown: the address for display, without password and options.
     """
 
     table: str
@@ -37,23 +37,23 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an address.
+        """Parse an address.
 
         Raises:
-            NestKALAError: it is none. The message does not repeat it, since there may be a password in it.
+            NestKALAError: the address is invalid. The message does not repeat it, since it may contain a password.
         """
         uri, _, table = text.partition("#")
         table = table or TABLE
         if re.fullmatch(rf"{_NAME}(\.{_NAME})?", table) is None:
             raise NestKALAError(
-                "the table behind # must be a name of letters, digits and _, such as photos or archive.photos, at most "
-                "63 of them; write a # in a password as %23"
+                "the table name after # must be at most 63 letters, digits and _, such as photos or archive.photos; "
+                "write a # in a password as %23"
             )
         try:
             given = conninfo_to_dict(uri)
         except (psycopg.Error, ValueError):
             raise NestKALAError(
-                "an address of PostgreSQL is like postgresql://USER@HOST:PORT/DATABASE#TABLE, with %XX for special "
+                "a PostgreSQL address must look like postgresql://USER@HOST:PORT/DATABASE#TABLE, with %XX for special "
                 "characters in names and passwords"
             ) from None
         user = f"{quote(str(given['user']))}@" if "user" in given else ""
@@ -63,31 +63,32 @@ class Address:
 
     @property
     def identifier(self) -> sql.Identifier:
-        """The table in a statement."""
+        """The table name for use in SQL."""
         return sql.Identifier(*self.table.split("."))
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A new connection, where each transaction sees one state of the database.
+        """Open a connection in which each transaction sees a single state of the database.
 
         Raises:
-            NestKALAError: no answer, no such database or user, or a server that is too old or not in UTF-8.
+            NestKALAError: the server does not answer, the database or user does not exist, or the server is too old or
+                its database is not in UTF-8.
         """
         options = {"connect_timeout": _SECONDS, "application_name": "nestkala", **self._options}
         with self.explained():
-            # Statements that are not prepared are planned for their values.
+            # Statements that are not prepared are planned for their actual values.
             connection = psycopg.connect(**options, client_encoding="UTF8", autocommit=True, prepare_threshold=None)
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            # PostgreSQL knows little of how many codes are in a range, and would compile for 0.3 s what takes 1 ms.
+            # PostgreSQL misjudges how many codes are in a range, and would compile 1 ms statements for 0.3 s.
             connection.execute("SET jit = off")
         version, encoding = connection.info.server_version, connection.info.parameter_status("server_encoding")
         if version < 10_000 * _OLDEST:
             connection.close()
             raise NestKALAError(
-                f"{self.shown}: PostgreSQL {_OLDEST} or later is needed, not {version // 10_000}.{version % 10_000}"
+                f"{self.shown}: requires PostgreSQL {_OLDEST} or later, not {version // 10_000}.{version % 10_000}"
             )
         if encoding != "UTF8":
             connection.close()
-            raise NestKALAError(f"{self.shown}: the database must be encoded in UTF8, not {encoding}")
+            raise NestKALAError(f"{self.shown}: the database encoding must be UTF8, not {encoding}")
         return connection
 
     @contextmanager

@@ -13,14 +13,14 @@ _DIGITS = "[0-9](_?[0-9])*"
 _NUMBER = rf"^{_SPACE}[+-]?(({_DIGITS}[.]?({_DIGITS})?|[.]{_DIGITS})(e[+-]?[0-9]?[0-9])?|inf(inity)?){_SPACE}$"
 _NOT_A_NUMBER = rf"^{_SPACE}[+-]?nan{_SPACE}$"
 _LONGEST = 200
-"""Characters of a number, so that it does not overflow."""
+"""Maximum number of characters in a number, so that it does not overflow."""
 
 
 def all_hold(conditions: Sequence[Condition]) -> tuple[sql.Composable, dict[str, Any]]:
-    """An expression that is true of the items for which every `Condition.holds`, and its parameters.
+    """An SQL expression for the items that satisfy all conditions, and its parameters.
 
-    It differs from `Condition.holds` in what is unlikely in metadata: mappings within lists compare as JSON, and
-    numbers of more than 200 characters or, as text, with exponents of three digits compare as text.
+    It differs from `Condition.holds` only in unlikely cases: mappings within lists compare as JSON, and numbers of more
+    than 200 characters, or written with three-digit exponents, compare as text.
     """
     expressions: list[sql.Composable] = [sql.SQL("true")]
     parameters: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def _holds(condition: Condition, suffix: str) -> tuple[sql.Composable, dict[str,
 
     if condition.key == "folder":
         inside: sql.Composable = sql.SQL("true")
-        if condition.value:  # as a range, for the index on ids: "0" follows "/"
+        if condition.value:  # as a range, which can use the index on ids; "0" follows "/"
             first, end = parameter("first", f"{condition.value}/"), parameter("end", f"{condition.value}0")
             inside = sql.SQL("(id >= {} AND id < {})").format(first, end)
         return negated + inside, parameters

@@ -1,4 +1,4 @@
-"""An index in a table of PostgreSQL."""
+"""An index in a PostgreSQL table."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from .values import bit_strings, is_text, packed
 
 _FORMAT, _VERSION = "nestkala-index", 1
 _LONGEST_BY_RANGES = 24
-"""Bits up to which the nearest codes share nearly all of a prefix, so that looking for ranges pays."""
+"""Up to this many bits, the nearest codes share nearly all of a prefix, so range lookups pay off."""
 _ROWS = 100_000
 _MOST_SUGGESTED = 2001
 _MOST_LISTED = 20
@@ -40,17 +40,17 @@ Row = tuple[Any, ...]
 
 
 class PostgresIndex:
-    """The same as a `PrefixIndex` to who searches it: the same ids, distances and order, at every length.
+    """Searches like a `PrefixIndex`, with the same ids, distances and order at every length.
 
-    Adding an id that is there replaces its item, which then counts as added last. Every change is a transaction: other
-    processes can search meanwhile, each sees the index before or after it, and one that fails or is killed changes
-    nothing. Changes wait for one another. It may be used from several threads, which wait for one another too.
+    Adding an existing id replaces its item, which then counts as added last. Every change is a transaction: other
+    processes can search meanwhile and see the index as before or after it, and a change that fails or is killed has no
+    effect. Changes wait for one another. Several threads may use the index; they wait for one another, too.
 
-    Make one with `create`, or open one with `open`.
+    Create one with `create`, or open one with `open`.
 
     Attributes:
-        bits: length of the codes.
-        about: notes on the index itself.
+        bits: code length.
+        about: notes on the index.
     """
 
     def __init__(
@@ -63,17 +63,18 @@ class PostgresIndex:
     def create(
         cls, address: str, bits: int, about: Mapping[str, str] | None = None, partitions: int | None = None
     ) -> Self:
-        """A new table.
+        """Create a new table.
 
         Args:
-            address: postgresql://USER@HOST:PORT/DATABASE, with "#table" or "#schema.table" behind it unless the table
-                is to be called nestkala.
-            bits: length of the codes.
-            about: the index itself; kept as the table's comment.
-            partitions: into how many tables, a power of two, the codes are divided by their first bits.
+            address: postgresql://USER@HOST:PORT/DATABASE, followed by "#table" or "#schema.table" (default:
+                #nestkala).
+            bits: code length.
+            about: notes on the index, stored as the table's comment.
+            partitions: number of tables, a power of two, to divide the codes into by their first bits.
 
         Raises:
-            NestKALAError: no address, no answer, no right to make it, a table that is there, or numbers out of range.
+            NestKALAError: the address is invalid, the server does not answer, permission is denied, the table exists,
+                or a number is out of range.
         """
         where = Address.parse(address)
         if not is_whole_number(bits, 1, MAX_BITS):
@@ -88,16 +89,17 @@ class PostgresIndex:
         except NestKALAError as error:
             index.close()
             if isinstance(error.__cause__, psycopg.errors.DuplicateTable):
-                raise NestKALAError(f"there is a table {where.table} already: {where.shown}") from None
+                raise NestKALAError(f"the table {where.table} already exists: {where.shown}") from None
             raise
         return index
 
     @classmethod
     def open(cls, address: str) -> Self | None:
-        """The table at an address, as for `create`; None where there is none.
+        """Open the table at an address, as for `create`; None if there is none.
 
         Raises:
-            NestKALAError: no address, no answer, no right to read it, or a table of something else.
+            NestKALAError: the address is invalid, the server does not answer, permission is denied, or the table is not
+                an index.
         """
         where = Address.parse(address)
         connection = where.connect()
@@ -121,11 +123,11 @@ class PostgresIndex:
             raise
         except (ValueError, KeyError, TypeError, AttributeError):
             connection.close()
-            raise NestKALAError(f"the table {where.table} at {where.shown} is no index of NestKALA") from None
+            raise NestKALAError(f"the table {where.table} at {where.shown} is not a NestKALA index") from None
         return cls(where, connection, bits, about)
 
     def close(self) -> None:
-        """Leave the database."""
+        """Close the connection."""
         self._connection.close()
 
     def __repr__(self) -> str:
@@ -139,29 +141,31 @@ class PostgresIndex:
 
     @property
     def lengths(self) -> range:
-        """The prefix lengths that it can be searched at: all from 1."""
+        """The prefix lengths that can be searched: all from 1 to the code length."""
         return range(1, self.bits + 1)
 
     def check_ids(self, ids: Iterable[str]) -> None:
-        """Raise NestKALAError if one is not UTF-8, holds a NUL, or is longer than `MAX_ID_BYTES`."""
+        """Raise NestKALAError if one is not UTF-8, contains a NUL, or is longer than `MAX_ID_BYTES`."""
         for name in ids:
             if not is_text(name):
-                raise NestKALAError(f"PostgreSQL holds UTF-8 text without NUL, not {name!r}")
+                raise NestKALAError(f"PostgreSQL holds only UTF-8 text without NUL, not {name!r}")
             if len(name.encode()) > MAX_ID_BYTES:
-                raise NestKALAError(f"an id may have {MAX_ID_BYTES} bytes at most here: {name[:50]!r}... has more")
+                raise NestKALAError(
+                    f"ids in PostgreSQL can have at most {MAX_ID_BYTES} bytes: {name[:50]!r}... has more"
+                )
 
     def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The ids with their metadata, as they are at the beginning, in the order of codes, then of being added."""
+        """The ids with their metadata in one state of the index, by code, then in the order of insertion."""
         query = sql.SQL("SELECT id, metadata FROM {} ORDER BY code, number").format(self._table)
         with self._address.explained(), self._address.connect() as connection, connection.transaction():
             rows = connection.cursor("items")
             for name, metadata in rows.execute(query):
                 if not isinstance(metadata, dict):
-                    raise NestKALAError(f"the metadata of {name!r} in the index is no mapping")
+                    raise NestKALAError(f"the metadata of {name!r} in the index is not a mapping")
                 yield name, metadata
 
     def local(self) -> PrefixIndex:
-        """The same items as an index in memory."""
+        """The same items as an in-memory index."""
         index = PrefixIndex.empty(self.bits, self.about)
         query = sql.SQL("SELECT id, bit_send(code), metadata::text FROM {} ORDER BY code, number").format(self._table)
         with self._transaction() as cursor, cursor.connection.cursor("codes") as rows:
@@ -176,7 +180,7 @@ class PostgresIndex:
         return index
 
     def get(self, name: str) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-        """The packed code (1, bytes) and the metadata of the item of this id; None where there is no such item."""
+        """The packed code (1, bytes) and the metadata of the item with this id, or None."""
         if not is_text(name):
             return None
         query = sql.SQL("SELECT bit_send(code), metadata::text FROM {} WHERE id = %s").format(self._table)
@@ -191,19 +195,19 @@ class PostgresIndex:
     def add(
         self, codes: NDArray[np.uint8], ids: Iterable[str], metadata: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
-        """Add items, or replace those of the same ids; arguments as for `PrefixIndex.add`.
+        """Add items, or replace those with the same ids; arguments as for `PrefixIndex.add`.
 
         Raises:
-            NestKALAError: as `PrefixIndex.build` does, or what PostgreSQL cannot hold; nothing is added then.
+            NestKALAError: as for `PrefixIndex.build`, or PostgreSQL cannot hold an item; nothing is added then.
         """
         self.extend([PrefixIndex.build(codes, ids, self.bits, metadata)])
 
     def extend(self, others: Iterable[PrefixIndex]) -> None:
-        """Add the items of other indexes, or replace those of the same ids, all in one transaction.
+        """Add the items of other indexes, or replace those with the same ids, all in one transaction.
 
         Raises:
-            NestKALAError: codes of another length, an id that is in two of them, or what PostgreSQL cannot hold;
-                nothing is added then.
+            NestKALAError: the code length differs, an id occurs twice, or PostgreSQL cannot hold an item; nothing is
+                added then.
         """
         incoming = sql.SQL(
             'CREATE TEMPORARY TABLE incoming (id text COLLATE "C", code bit({bits}), metadata jsonb, '
@@ -214,7 +218,7 @@ class PostgresIndex:
             with cursor.copy("COPY pg_temp.incoming (id, code, metadata) FROM STDIN") as copy:
                 for other in others:
                     if other.bits != self.bits:
-                        raise NestKALAError(f"an index of {other.bits} bits cannot join one of {self.bits}")
+                        raise NestKALAError(f"cannot add an index of {other.bits} bits to one of {self.bits}")
                     self.check_ids(other.ids)
                     for code, (name, metadata) in zip(bit_strings(other.codes, self.bits), other.items(), strict=True):
                         copy.write_row((name, code, json.dumps(metadata)))
@@ -230,10 +234,10 @@ class PostgresIndex:
                 cursor.execute(sql.SQL(statement).format(table=self._table))
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Remove the items of these ids.
+        """Remove the items with these ids.
 
         Raises:
-            NestKALAError: an id that is not there; nothing is removed then.
+            NestKALAError: an id does not exist; nothing is removed then.
         """
         names = list(ids)
         with self._writing() as cursor:
@@ -244,7 +248,7 @@ class PostgresIndex:
             if absent is not None:
                 cursor.execute(sql.SQL("SELECT id FROM {} LIMIT {}").format(self._table, sql.Literal(_MOST_SUGGESTED)))
                 known = [*gone, *(name for (name,) in cursor)]
-                raise NestKALAError(f"there is no item {absent!r} in the index{nearest(absent, known)}")
+                raise NestKALAError(f"no item {absent!r} in the index{nearest(absent, known)}")
 
     def search(
         self,
@@ -314,7 +318,7 @@ class PostgresIndex:
         with_codes: bool,
         conditions: Sequence[Condition],
     ) -> list[Row]:
-        """The id, distance and, if asked for, code of the k nearest; of the whole shortlist if codes are asked for."""
+        """The id, distance and optionally code of the k nearest items, or of the whole shortlist if with codes."""
         whole = shortlist > k and not with_codes
         those, parameters = all_hold(conditions)
         (prefix,) = bit_strings(code[None], bits)
@@ -334,7 +338,9 @@ class PostgresIndex:
         """Raise NestKALAError for a condition on a key that no item has."""
         for condition in conditions:
             if not is_text(condition.key + condition.value):
-                raise NestKALAError(f"PostgreSQL holds UTF-8 text without NUL, not {condition.key + condition.value!r}")
+                raise NestKALAError(
+                    f"PostgreSQL holds only UTF-8 text without NUL, not {condition.key + condition.value!r}"
+                )
             if condition.key == "folder":
                 continue
             exists = sql.SQL("SELECT FROM {} WHERE jsonb_exists(metadata, %s) LIMIT 1").format(self._table)
@@ -353,29 +359,29 @@ class PostgresIndex:
         if bits is None:
             return self.bits
         if not is_whole_number(bits, 1, self.bits):
-            raise NestKALAError(f"bits must be a whole number from 1 to {self.bits}, the index's, not {bits!r}")
+            raise NestKALAError(f"bits must be a whole number from 1 to {self.bits} (the code length), not {bits!r}")
         return int(bits)
 
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Cursor[Row]]:
-        """One state of the database; what is written is kept if no error is raised."""
+        """A transaction that sees one state of the database; writes are committed unless an error is raised."""
         with self._lock, self._address.explained():
-            if self._connection.closed:  # the server was restarted, say
+            if self._connection.closed:  # for example, the server was restarted
                 self._connection = self._address.connect()
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 yield cursor
 
     @contextmanager
     def _writing(self) -> Iterator[psycopg.Cursor[Row]]:
-        """A transaction that begins when no other one is changing the index. Readers do not wait."""
+        """A transaction that waits until no other is changing the index. Readers do not wait."""
         with self._transaction() as cursor:
-            # Before anything is read, so that this transaction sees what the others have done.
+            # Before anything is read, so that this transaction sees all earlier changes.
             cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self._table))
             yield cursor
 
 
 def _rescored(rows: Sequence[Row], h: NDArray[np.floating], k: int) -> tuple[list[str], NDArray[np.float32]]:
-    """The k ids of a shortlist whose codes differ from the relaxed query (1, L) at the lowest cost, and the costs."""
+    """The k ids of a shortlist with the lowest costs of differing from the relaxed query (1, L), and the costs."""
     if not rows:
         return [], np.empty(0, np.float32)
     words = ordered_words(packed(row[2] for row in rows))
@@ -388,5 +394,5 @@ def _rescored(rows: Sequence[Row], h: NDArray[np.floating], k: int) -> tuple[lis
 
 
 def _stacked(ranked: Sequence[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    """The distances of each query's items, of which there are equally many, as one array (Q, k)."""
+    """The distances of each query's k items as one array (Q, k)."""
     return np.array(ranked, dtype).reshape(len(ranked), len(ranked[0]) if ranked else 0)

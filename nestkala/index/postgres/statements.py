@@ -1,6 +1,6 @@
-"""The statements that search a table of codes.
+"""SQL statements that search a table of codes.
 
-A table has the columns `id text COLLATE "C"`, `code bit(n)`, `number bigint` (the order of being added) and `metadata
+A table has the columns `id text COLLATE "C"`, `code bit(n)`, `number bigint` (the order of insertion) and `metadata
 jsonb`. Codes that share a prefix are a range of an index on (code, number).
 """
 
@@ -11,13 +11,13 @@ from math import comb
 from psycopg import sql
 
 PROBES = (256, 4096)
-"""Prefixes that a first and a second attempt look up at most; after that, a scan of all codes is faster."""
+"""Maximum number of prefixes in the first and second attempt; after that, scanning all codes is faster."""
 
 _EVERYTHING = sql.SQL("true")
 
 
 def ball_radius(bits: int, most: int) -> int:
-    """The largest radius within which there are at most so many codes of this many bits."""
+    """The largest radius with at most `most` codes of this many bits."""
     within = radius = 0
     while radius <= bits and (within := within + comb(bits, radius)) <= most:
         radius += 1
@@ -26,22 +26,22 @@ def ball_radius(bits: int, most: int) -> int:
 
 @lru_cache(maxsize=64)
 def ball(bits: int, radius: int) -> str:
-    """All codes of this many bits with at most `radius` ones, as an array of PostgreSQL."""
+    """All codes of this many bits with at most `radius` ones, as a PostgreSQL array."""
     masks = (ones for number in range(radius + 1) for ones in combinations(range(bits), number))
     return "{" + ",".join("".join("1" if bit in ones else "0" for bit in range(bits)) for ones in masks) + "}"
 
 
 def by_ranges(table: sql.Identifier, bits: int, length: int, limited: bool = True) -> sql.Composed:
-    """The nearest of the items with prefixes in a ball around the query's: `id`, `code`, `number` and `distance`.
+    """The nearest items with prefixes in a ball around the query's: `id`, `code`, `number` and `distance`.
 
-    Prefixes come by distance, then in their own order. The final order extends that one, so that PostgreSQL sorts
-    incrementally, and looks up no more prefixes than it takes to fill the limit.
+    Prefixes are ordered by distance, then by value. The final order extends that order, so PostgreSQL sorts
+    incrementally and looks up no more prefixes than are needed to fill the limit.
 
     Args:
-        table: of codes of `length` bits.
-        bits: length of the prefix, the parameter `prefix`; the parameter `ball` is around 0.
-        length: of the codes.
-        limited: whether there are at most as many items as the parameter `most` says.
+        table: table of codes of `length` bits.
+        bits: length of the prefix (parameter `prefix`); the parameter `ball` is centered at 0.
+        length: code length.
+        limited: whether to limit the number of items to the parameter `most`.
     """
     limit = sql.SQL("LIMIT %(most)s" if limited else "")
     return sql.SQL(
@@ -62,24 +62,24 @@ def by_ranges(table: sql.Identifier, bits: int, length: int, limited: bool = Tru
 
 
 def by_scan(table: sql.Identifier, bits: int, length: int, where: sql.Composable = _EVERYTHING) -> sql.Composed:
-    """The nearest items, at most `most` of them, by comparing all; columns and parameters as for `by_ranges`."""
+    """The nearest items, at most `most`, by a full scan; columns and parameters as for `by_ranges`."""
     return _scan(table, bits, length, where, sql.SQL("LIMIT %(most)s"))
 
 
 def within(table: sql.Identifier, bits: int, length: int, where: sql.Composable = _EVERYTHING) -> sql.Composed:
-    """All items within the distance `radius`, by comparing all; columns and parameters as for `by_ranges`."""
+    """All items within the distance `radius`, by a full scan; columns and parameters as for `by_ranges`."""
     near = sql.SQL("{where} AND {distance} <= %(radius)s").format(where=where, distance=_distance(bits, length))
     return _scan(table, bits, length, near, sql.SQL(""))
 
 
 def ranked(shortlist: sql.Composable, length: int, whole: bool, with_codes: bool) -> sql.Composed:
-    """The first `k` of what another statement finds: `id`, `distance`, `code` and how many that one found.
+    """The first `k` results of another statement: `id`, `distance`, `code` and the size of its result.
 
     Args:
         shortlist: the other statement.
-        length: of the codes.
-        whole: whether to rank by the distance to the parameter `whole` at full length, ties in the shortlist's order.
-        with_codes: whether to give codes, as `bit_send` writes them.
+        length: code length.
+        whole: whether to rank by the full-length distance to the parameter `whole`, with ties in the shortlist's order.
+        with_codes: whether to return codes, in the format of `bit_send`.
     """
     return sql.SQL(
         """

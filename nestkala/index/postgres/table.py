@@ -9,23 +9,23 @@ from ...utils.limits import is_whole_number
 from .address import Address
 
 MAX_BITS = 16_384
-"""Of a code: an entry of PostgreSQL's indexes takes a third of a page at most."""
+"""Longest code: an entry of a PostgreSQL index can take at most a third of a page."""
 MAX_ID_BYTES = 2600
-"""Of an id, for the same reason."""
+"""Longest id, for the same reason."""
 MAX_PARTITIONS = 1024
 
 
 def check_partitions(partitions: int | None, bits: int = MAX_BITS) -> None:
-    """Raise NestKALAError unless codes of this many bits can be divided into so many parts by their first bits."""
+    """Raise NestKALAError unless codes of this many bits can be partitioned this way by their first bits."""
     most = min(MAX_PARTITIONS, 2**bits)
     if partitions is not None and (not is_whole_number(partitions, 2, most) or partitions & (partitions - 1)):
         raise NestKALAError(f"partitions must be a power of two from 2 to {most}, not {partitions!r}")
 
 
 def definition(where: Address, bits: int, partitions: int | None, description: str) -> Iterator[sql.Composed]:
-    """The statements that make a table."""
+    """The statements that create a table."""
     table, (schema, _, name) = where.identifier, where.table.rpartition(".")
-    # A partitioned table's key must include what divides it.
+    # The key of a partitioned table must include the partitioning column.
     key = sql.SQL("(id)" if partitions is None else "(id, code)")
     yield sql.SQL(
         'CREATE TABLE {table} (id text COLLATE "C" NOT NULL, code bit({bits}) NOT NULL, number bigint GENERATED ALWAYS '

@@ -1,4 +1,4 @@
-"""Values as PostgreSQL writes and reads them."""
+"""Conversion of values to and from PostgreSQL."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def is_text(name: str) -> bool:
-    """Whether the type `text` can hold it: UTF-8 without NUL."""
+    """Whether the type `text` can hold this string: UTF-8 without NUL."""
     try:
         return b"\0" not in name.encode()
     except UnicodeEncodeError:
@@ -15,11 +15,11 @@ def is_text(name: str) -> bool:
 
 
 def bit_strings(codes: NDArray[np.uint8], bits: int) -> Iterator[str]:
-    """The first bits of packed codes (N, bytes) as PostgreSQL reads them: 0110..."""
+    """The first bits of packed codes (N, bytes) as PostgreSQL bit strings: 0110..."""
     letters = (np.unpackbits(codes, axis=1, count=bits) + ord("0")).tobytes().decode()
     return (letters[start : start + bits] for start in range(0, len(letters), bits))
 
 
 def packed(sent: Iterable[bytes]) -> NDArray[np.uint8]:
-    """Packed codes (N, bytes) of what `bit_send` wrote: the number of bits in four bytes, then the code."""
+    """Packed codes (N, bytes) from `bit_send` output: the number of bits in four bytes, then the code."""
     return np.stack([np.frombuffer(one, np.uint8, offset=4) for one in sent])

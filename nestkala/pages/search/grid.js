@@ -1,6 +1,6 @@
-// The photographs that were found, and the way through them by the keyboard.
+// The grid of photographs and its keyboard navigation.
 
-const items = [];  // what is shown, in order: { image, ticket, thumbnail, distance }
+const items = [];  // the items shown, in order: { image, ticket, thumbnail, distance }
 const cards = new Map();  // by ticket
 const cardOf = item => cards.get(item.ticket);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -29,8 +29,8 @@ function makeCard(item) {
   return card;
 }
 
-// Shows these photographs in place of others; those that were there stay the same elements, so that nothing flickers.
-// Marks those that are not among the tickets `since` a change.
+// Replaces the photographs shown; those already there keep their elements, so that nothing flickers.
+// Marks photographs whose tickets are not in `since`, those shown before a change.
 function draw(found, { append = false, since = null } = {}) {
   const list = by("results"), focused = list.contains(document.activeElement);
   const places = since && !calm.matches ? positions() : null;
@@ -56,7 +56,7 @@ function draw(found, { append = false, since = null } = {}) {
 
 const buttons = () => [...by("results").querySelectorAll(".card")];
 
-// One card at a time is reached by Tab; the arrows lead to the others.
+// Tab reaches one card; the arrow keys move between cards.
 function reach(place, focus) {
   buttons().forEach((button, at) => { button.tabIndex = at === place ? 0 : -1; });
   if (focus && items.length) buttons()[place].focus();

@@ -1,8 +1,8 @@
-// Searching: from what is asked to what is shown.
+// Searching: from the query to the results.
 
 const PAGE = 48, MOST = 200, SHORTLIST = 1000;
 let searching = new AbortController();
-let settled = false, since = null;  // whether the query was answered, and the tickets of what was shown before its length changed
+let settled = false, since = null;  // whether the query was answered, and the tickets shown before its length changed
 
 const several = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
 const isMixture = () => Boolean(query.not) || query.images.length + Boolean(query.text) > 1;
@@ -11,7 +11,7 @@ function distanceInWords(distance) {
   return isMixture() ? `distance ${inWords(distance)}` : `${distance} ${distance === 1 ? "bit differs" : "bits differ"}`;
 }
 
-// A line, what a phone has no room for, and a mark.
+// The status line, the part that phones have no room for, and a highlighted part.
 function say(text, more = "", mark = "") {
   by("status").textContent = text;
   for (const [kind, part] of [["wide", more], ["changed", mark]]) {
@@ -37,12 +37,12 @@ async function answer(kind, signal) {
   if (query.text) wanted.push(codeOfText(query.text));
   const unwanted = query.not ? [codeOfText(query.not)] : [];
   if (!wanted.length && !query.class) {
-    if (query.not) throw new Refusal("Say what the photographs should show, too: “but not” only takes away");
+    if (query.not) throw new Refusal("Also say what the photographs should show: “but not” only excludes");
     return ask("browse", [["k", k], ["offset", offset], ...conditions()], { signal });
   }
   const [like, unlike] = await Promise.all([Promise.all(wanted), Promise.all(unwanted)]);
   signal.throwIfAborted();
-  showQuery();  // names and pictures that came with the codes
+  showQuery();  // with the names and pictures that came with the codes
   keep("replace");
   const parameters = [["bits", query.bits], ["k", k], ["offset", offset], ...like.map(code => ["code", code]), ...unlike.map(code => ["not", code])];
   if (refines()) parameters.push(["shortlist", SHORTLIST]);
@@ -54,7 +54,7 @@ async function answer(kind, signal) {
 const conditions = () => query.where.split(/\s+and\s+/).filter(Boolean).map(condition => ["where", condition]);
 const refines = () => query.fine && query.bits < known.bits;
 
-// kind: "query" for another one, "length" for the same at other bits, "more" for what comes after it.
+// kind: "query" for a new query, "length" for the same one at another length, "more" for further results.
 async function search(kind = "query") {
   searching.abort();
   searching = new AbortController();
@@ -76,7 +76,7 @@ async function search(kind = "query") {
   } catch (error) {
     if (signal.aborted) return;
     const message = error instanceof Refusal ? error.message : "Something went wrong in this page.";
-    if (kind === "more") say(message);  // what is shown is right as far as it goes
+    if (kind === "more") say(message);  // what is already shown is still valid
     else {
       draw([]);
       by("more").hidden = true;
@@ -101,17 +101,17 @@ function changes(before) {
 }
 
 function nothing() {
-  if (!known.images) return "There are no photographs in this index yet.\nnestkala index FOLDER adds those of a folder.";
-  if (query.where) return "No photograph satisfies the filter.";
-  if (query.class) return "The model finds no photograph of this class.";
-  return "Say what you are looking for, or drop a photograph here.";
+  if (!known.images) return "There are no photographs in this index yet.\nAdd a folder with nestkala index FOLDER.";
+  if (query.where) return "No photographs match the filter.";
+  if (query.class) return "No photographs of this class found.";
+  return "Describe what you are looking for, or drop a photograph here.";
 }
 
 function summary(ms, changed) {
   if (!items.length) return [""];
   const whole = several(known.images, "photograph"), count = items.length.toLocaleString("en");
   const isFiltered = query.where ? ", filtered" : "";
-  if (ms === undefined) return isFiltered ? [`${several(items.length, "photograph")}${isFiltered}`] : [items.length < known.images ? `A look across ${whole}` : whole];
+  if (ms === undefined) return isFiltered ? [`${several(items.length, "photograph")}${isFiltered}`] : [items.length < known.images ? `A selection of ${whole}` : whole];
   const bits = query.bits < known.bits ? `${query.bits} of ${known.bits} bits` : several(known.bits, "bit");
   const found = query.class ? `${count} nearest in ${query.class.replaceAll("_", " ")}` : `${count} nearest of ${known.images.toLocaleString("en")}`;
   return [found + isFiltered, `· ${bits}${refines() ? ", then all" : ""} · ${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms`, changed];
@@ -149,7 +149,7 @@ function keep(how) {
   else history.replaceState(viewer.open ? history.state : null, "", url);
 }
 
-// Another query, which "back" leads away from.
+// A new query, which gets its own history entry.
 function renewed() {
   keep("push");
   scrollTo({ top: 0 });
@@ -175,13 +175,13 @@ function searchFile(file) {
 by("form").onsubmit = event => {
   event.preventDefault();
   Object.assign(query, { text: by("text").value.trim(), not: by("not").value.trim(), where: by("where").value.trim() });
-  if (matchMedia("(pointer: coarse)").matches) document.activeElement.blur();  // and the keyboard on the screen goes
+  if (matchMedia("(pointer: coarse)").matches) document.activeElement.blur();  // hides the on-screen keyboard
   renewed();
 };
 by("pick").onclick = () => by("file").click();
 by("file").onchange = () => { searchFile(by("file").files[0]); by("file").value = ""; };
 
-// The same query at other bits.
+// The same query at another length.
 function changed() {
   since ??= new Set(items.map(item => item.ticket));
   keep("replace");
@@ -189,7 +189,7 @@ function changed() {
 }
 
 by("bits").oninput = () => { query.bits = known.lengths[by("bits").value]; changed(); };
-by("bits").onchange = () => { since = null; };  // let go of: the next change is another one
+by("bits").onchange = () => { since = null; };  // released: the next change is a new one
 by("fine").onchange = () => { since = null; query.fine = by("fine").checked; changed(); };
 by("more").onclick = async () => {
   const place = items.length;
@@ -222,7 +222,7 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
   });
 
 window.addEventListener("popstate", () => {
-  if (history.state?.viewer) return history.back();  // forward, to a photograph that is closed
+  if (history.state?.viewer) return history.back();  // navigated forward to a closed photograph
   const wasOpen = viewer.open;
   closed();
   if (wasOpen && address() === (location.search || location.pathname)) return;
@@ -252,7 +252,7 @@ async function showClasses() {
   fitClasses();
 }
 
-// Where the classes do not fit in their row, its end fades, and a button shows all.
+// If the classes do not fit in their row, its end fades and a button shows all.
 function fitClasses() {
   const row = by("classes"), whole = row.classList.contains("whole");
   const isCut = !whole && row.scrollWidth > row.clientWidth + 1;
@@ -266,7 +266,7 @@ by("every").onclick = () => { by("classes").classList.toggle("whole"); fitClasse
 window.addEventListener("resize", fitClasses);
 
 readAddress();
-by("bits").max = known.lengths.length - 1;  // first, or the value is cut to what the maximum was
+by("bits").max = known.lengths.length - 1;  // first, or the value is clipped to the old maximum
 history.replaceState(null, "");
-if (known.classes) showClasses().catch(() => {});  // the search itself says where the server is gone
+if (known.classes) showClasses().catch(() => {});  // the search itself reports if the server is gone
 search();

@@ -1,8 +1,8 @@
-// What is searched for: it lives in the page's address, so that it can be kept, sent and gone back to.
+// The query, stored in the page's address, so that it can be bookmarked, shared and returned to.
 
 const MOST_IMAGES = 4;
 const query = { text: "", not: "", images: [], class: "", where: "", bits: known.bits, fine: false };
-const uploaded = new Map();  // by code: what an address cannot hold of an image that was uploaded
+const uploaded = new Map();  // by code: the parts of an uploaded image that do not fit in an address
 const sentences = new Map();
 
 function codeOfText(text) {

@@ -1,4 +1,4 @@
-// What the server is asked, and what it answers.
+// Requests to the server and its responses.
 
 const known = JSON.parse(document.body.dataset.known);
 const by = id => document.getElementById(id);
@@ -19,6 +19,6 @@ async function ask(path, parameters = {}, options = {}) {
     return content;
   } catch (error) {
     if (error instanceof Refusal || error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer. Is nestkala serve still running?", true);
+    throw new Refusal("The server is not responding. Is nestkala serve still running?", true);
   }
 }

@@ -1,12 +1,12 @@
 // One photograph, enlarged.
 
 const viewer = by("viewer");
-let viewed = 0, viewing = null;  // place in the results, and the photograph that is shown there
+let viewed = 0, viewing = null;  // position in the results, and the photograph shown there
 
 function openViewer(place) {
   if (!viewer.open) {
     viewer.showModal();
-    history.pushState({ viewer: true }, "");  // so that "back", which is all that a phone has, closes it
+    history.pushState({ viewer: true }, "");  // so that "back", the only way on a phone, closes it
   }
   view(place);
 }
@@ -31,7 +31,7 @@ function view(place) {
   large.alt = item.image;
   large.style.removeProperty("--width");
   large.style.removeProperty("--height");
-  large.src = item.thumbnail;  // at once, until the larger one is there
+  large.src = item.thumbnail;  // immediately, until the larger one has loaded
   full.src = `photograph/${item.ticket}`;
   full.decode().then(() => { if (viewing === item) large.src = full.src; }, () => viewing === item && broken(item));
   by("broken").hidden = true;
@@ -54,7 +54,7 @@ async function facts(item) {
     const size = bytes && (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
     const parts = [date && (taken ? "" : "saved ") + dateInWords(date), width && `${width} × ${height}`, size, ...distance];
     by("facts").textContent = parts.filter(Boolean).join(" · ");
-    if (width) {  // small ones are not blown up
+    if (width) {  // small ones are not enlarged
       by("large").style.setProperty("--width", width);
       by("large").style.setProperty("--height", height);
     }
@@ -63,7 +63,7 @@ async function facts(item) {
   }
 }
 
-function broken(item, why = "This photograph is no longer there, or cannot be read any more.") {
+function broken(item, why = "This photograph no longer exists or cannot be read.") {
   by("large").hidden = true;
   by("broken").hidden = false;
   by("broken").textContent = why;
