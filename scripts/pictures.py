@@ -32,7 +32,7 @@ BITS = 16
 
 
 def main(
-    index: str, query: Path, run: Path | None = None, output: Path = Path("docs/pictures"), min_map: float = 0.33
+    index: str, query: Path, run: Path | None = None, output: Path = Path("docs/pictures"), min_map: float = 0.8
 ) -> None:
     """Write serve.jpg and serve_dark.jpg and, of a run, results.jpg, advise.png and report.jpg.
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tyro
-from PIL import Image
 from pictures import chromium, keep, searched, served
+from PIL import Image
 
 from nestkala.utils.files import write_text
 
@@ -43,7 +43,7 @@ def main(caltech: Path, coco: Path, pictures: Path = Path("docs/pictures")) -> N
     Args:
         caltech: Caltech-101, a folder per class.
         coco: photographs of all sorts, in folders of any depth.
-        pictures: folder to write walk_*.jpg to.
+        pictures: folder to write walk_found.jpg and walk_serve.jpg to.
     """
     page = PAGE.read_text()
     with TemporaryDirectory() as folder:
@@ -57,10 +57,9 @@ def main(caltech: Path, coco: Path, pictures: Path = Path("docs/pictures")) -> N
 
         page = WALK.sub(lambda walk: MACHINE.sub(machine(), STEP.sub(run, walk[0])), page)
         with chromium() as browser:
-            for name in ("found", "duplicates"):
-                shown = browser.new_page(viewport={"width": 1000, "height": 620}, device_scale_factor=0.8)
-                shown.goto((where / f"{name}.html").as_uri())
-                keep(shown.screenshot(), pictures / f"walk_{name}.jpg")
+            shown = browser.new_page(viewport={"width": 1000, "height": 510}, device_scale_factor=0.8)
+            shown.goto((where / "found.html").as_uri())
+            keep(shown.screenshot(), pictures / "walk_found.jpg")
             with served(str(where / "photos.index")) as address:
                 keep(searched(browser, address, where / "query.jpg", 1000, "light"), pictures / "walk_serve.jpg")
     write_text(PAGE, page)
@@ -69,7 +68,7 @@ def main(caltech: Path, coco: Path, pictures: Path = Path("docs/pictures")) -> N
 def put_together(folder: Path, caltech: Path, coco: Path, rng: random.Random) -> None:
     """What the walk starts from: photos, labeled, query.jpg, a.jpg, b.jpg and c.jpg.
 
-    photos holds 250 files in folders by year, dated evenly over three years, of which four are smaller copies of others.
+    photos holds 250 files in folders by year, dated evenly over three years. Four are smaller copies of others.
     None of the labeled photographs and queries is among them.
     """
 
