@@ -32,7 +32,7 @@ BITS = 16
 
 
 def main(
-    index: str, query: Path, run: Path | None = None, output: Path = Path("docs/pictures"), min_map: float = 0.33
+    index: str, query: Path, run: Path | None = None, output: Path = Path("docs/pictures"), min_map: float = 0.8
 ) -> None:
     """Write serve.jpg and serve_dark.jpg and, of a run, results.jpg, advise.png and report.jpg.
 
@@ -54,14 +54,21 @@ def main(
         folders_of(opened, index),
         f"the first {BITS} of {opened.bits} bits",
     )
-    chromium = which("chromium") or which("chromium-browser") or which("google-chrome")
-    with sync_playwright() as playwright, _served(index) as address:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser, served(index) as address:
         if run is not None:
-            _keep(_results(browser, page), output / "results.jpg")
-            _keep(_reported(browser, run), output / "report.jpg")
+            keep(_results(browser, page), output / "results.jpg")
+            keep(_reported(browser, run), output / "report.jpg")
         for name, width, scheme in (("serve", 1000, "light"), ("serve_dark", 390, "dark")):
-            _keep(_searched(browser, address, query, width, scheme), output / f"{name}.jpg")
+            keep(searched(browser, address, query, width, scheme), output / f"{name}.jpg")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser that draws."""
+    path = which("chromium") or which("chromium-browser") or which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
         browser.close()
 
 
@@ -79,7 +86,7 @@ def _reported(browser: Browser, run: Path) -> bytes:
         return page.screenshot()
 
 
-def _searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:
+def searched(browser: Browser, address: str, query: Path, width: int, scheme: str) -> bytes:
     """The web page after a search at `BITS` bits."""
     size, is_phone = {"width": width, "height": 760}, width < 500
     page = browser.new_page(viewport=size, color_scheme=scheme, is_mobile=is_phone)  # type: ignore[arg-type]
@@ -99,7 +106,7 @@ def _searched(browser: Browser, address: str, query: Path, width: int, scheme: s
 
 
 @contextmanager
-def _served(index: str) -> Iterator[str]:
+def served(index: str) -> Iterator[str]:
     """The address of `nestkala serve`."""
     command = [sys.executable, "-m", "nestkala", "serve", index, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -108,7 +115,7 @@ def _served(index: str) -> Iterator[str]:
         server.terminate()
 
 
-def _keep(png: bytes, path: Path) -> None:
+def keep(png: bytes, path: Path) -> None:
     """Write a picture of photographs as JPEG, which takes a quarter of the room."""
     with replacing(path) as temporary:
         Image.open(BytesIO(png)).convert("RGB").save(temporary, "JPEG", quality=90, optimize=True)
