@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from nestkala import Hasher
@@ -115,8 +116,8 @@ def run_networks() -> list[Row]:
 def _network(backbone: str, count: int) -> Iterator[Row]:
     frozen = load_backbone(backbone, num_adapted=0)
     model = HashModel(frozen.tower, torch.zeros(2, frozen.tower.feature_dim), lengths=LENGTHS).eval()
-    size = frozen.preprocess.transforms[1].size  # type: ignore[attr-defined] # side of the central crop
-    images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
+    seen = frozen.prepare(Image.new("RGB", (64, 64)), "").shape  # (3, H, W)
+    images = torch.randn(count, *seen, generator=torch.Generator().manual_seed(0))
     encoder = FeatureEncoder(model).eval()
     onnx = to_onnx(encoder, images[:2], ["features"]).SerializeToString()
     towers = {backend: RuntimeTower(load(backend, onnx), frozen.tower.feature_dim) for backend in installed()}

@@ -140,6 +140,25 @@ def test_the_trunk_always_runs_on_as_many_images(
     assert sizes == [4] * 5
 
 
+def test_large_batches_pass_the_trunk_in_parts_of_one_size(
+    backbone: Backbone, images: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[Tensor] = []
+    trunk = backbone.tower.trunk
+
+    def counted(batch: Tensor) -> Tensor:
+        passes.append(batch)
+        return trunk(batch)
+
+    monkeypatch.setattr(backbone.tower, "trunk", counted)
+    monkeypatch.setattr("nestkala.tokens.source.PIXELS_A_PASS", 5 * 32 * 32)
+    found = tokens(source(backbone, batch_size=12), images, list(range(13)))
+    assert [len(batch) for batch in passes] == 4 * [5]  # 12 images in three passes, and the last
+    assert len(found) == 13
+    prepared = torch.stack([backbone.prepare(image, "") for image in images.images])
+    torch.testing.assert_close(found, trunk(prepared.float()), rtol=2**-9, atol=2**-9)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp64"])
 def test_other_precisions_are_near(precision: str, backbone: Backbone, images: Given) -> None:
     expected = tokens(source(backbone), images, [0, 1, 2]).float()
