@@ -1,5 +1,6 @@
 """Errors that a user can mend, and the wording of «unknown name» ones."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
@@ -7,6 +8,8 @@ from itertools import islice
 _MOST_COMPARED = 2000
 """Names, some 0.1 s; where there are more, such as the images of an index, none is suggested."""
 _MOST_LISTED = 100
+_PASSWORD = re.compile(r"(?<=:/)(/?[^\s/:@]*):[^\s/]*@|(?<=[?&\s]password=)[^\s&]+")
+"""In an address, whose slashes `Path` may have joined, before its host or among its options."""
 
 
 class NestKALAError(ValueError):
@@ -20,6 +23,11 @@ class DivergedError(NestKALAError):
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; its type where it says nothing."""
     return as_line(" ".join(str(error).split())) or type(error).__name__
+
+
+def without_passwords(text: str) -> str:
+    """A text that may repeat an address such as postgresql://USER:PASSWORD@HOST, without what is secret in it."""
+    return _PASSWORD.sub(lambda found: "***" if found[1] is None else f"{found[1]}:***@", text)
 
 
 def as_line(text: str) -> str:
