@@ -29,7 +29,17 @@ WALK = re.compile(r"(?<=<!-- walk -->\n).*(?=<!-- end of the walk -->)", re.S)
 STEP = re.compile(r"^```bash\n(?P<commands>[^`]*)^```\n\n```text\n[^`]*^```\n", re.M)
 MACHINE = re.compile(r"^The times are .*\n(?:.+\n)*", re.M)
 PHOTOGRAPHS, COPIES, OF_A_KIND = 250, 4, 12
-KINDS = ("panda", "kangaroo", "elephant", "sunflower", "lotus", "motorbikes", "airplanes", "ketch", "grand_piano")
+KINDS: tuple[str, ...] = (
+    "panda",
+    "kangaroo",
+    "elephant",
+    "sunflower",
+    "lotus",
+    "motorbikes",
+    "airplanes",
+    "ketch",
+    "grand_piano",
+)
 KINDS += ("dalmatian", "car_side", "pizza", "pagoda")
 LABELS = {"dog": "dalmatian", "car": "car_side", "flower": "sunflower"}
 LABELS_A_CLASS = 4
