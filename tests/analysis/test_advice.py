@@ -95,5 +95,5 @@ def test_mistakes_are_told(noise_model: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["advise", str(tmp_path)]) == 2
     assert "is not a run folder: it contains no config.yaml" in capsys.readouterr().err
     assert main(["advise", str(noise_model), "--plot", str(tmp_path / "plot.xyz")]) == 2
-    assert "plot.xyz: say a file that ends in .png or .svg" in capsys.readouterr().err
+    assert "plot.xyz: give a file that ends in .png or .svg" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -113,7 +113,7 @@ def test_of_several_seeds_mean_and_deviation_are_shown(
     cell = lines[2].strip("|").split("|")[1].strip()
     assert cell == f"{(one + other) / 2:.4f} ± {abs(one - other) / 2**0.5:.4f}"
     assert main(["eval"]) == 2
-    assert "name a run folder" in capsys.readouterr().err
+    assert "give one or more run folders" in capsys.readouterr().err
 
 
 def test_unrelated_runs_are_not_pooled(

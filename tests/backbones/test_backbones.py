@@ -556,7 +556,7 @@ def test_weights_made_for_quickgelu_are_refused_and_the_fitting_model_named(name
 def test_weights_that_cannot_be_had_name_what_to_fetch_in_one_line(name, repository):
     with pytest.raises(NestKALAError, match="not cached and could not be downloaded") as error:
         load_backbone(name, 1)
-    assert f"fetch {repository} " in str(error.value)
+    assert f"download {repository} " in str(error.value)
     library, _, rest = name.partition("/")
     if library == "open_clip":
         assert f"--backbone open_clip/{rest.replace(':', '/')}:/path/to/weights.safetensors" in str(error.value)

@@ -88,4 +88,4 @@ def test_it_is_told_beforehand_that_a_file_cannot_be_written(
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: cannot write blocked/")
-    assert line.endswith("blocked is no folder")
+    assert line.endswith("blocked is not a folder")

@@ -167,7 +167,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
         (["search", "INDEX", "PHOTOS/absent.png"], "cannot read image"),
         (["search", "PHOTOS/0.png", "PHOTOS/0.png"], "0.png is not a NestKALA index"),
         (["search", "absent.index", "PHOTOS/0.png"], "there is no index absent.index"),
-        (["search", "INDEX", "PHOTOS/0.png", "--html", "."], "is a folder: name a file"),
+        (["search", "INDEX", "PHOTOS/0.png", "--html", "."], "is a folder: give a file"),
         (["search", "INDEX", "--text", " "], "--text is empty"),
         (["serve", "INDEX", "--port", "65536"], "port must be 0 (any free port) to 65535, not 65536"),
         (["serve", "INDEX", "--host", "no.such.host.invalid"], ""),

@@ -289,7 +289,7 @@ def test_split_cannot_be_written(tmp_path: Path) -> None:
     dataset = single_label()
     split = draw_split(dataset, shots=2, seed=0, queries_per_class=3)
     (tmp_path / "split.json").mkdir()
-    with pytest.raises(NestKALAError, match=r"split\.json is a folder: name a file"):
+    with pytest.raises(NestKALAError, match=r"split\.json is a folder: give a file"):
         save_split(tmp_path / "split.json", split, dataset)
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
 

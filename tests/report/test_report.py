@@ -342,7 +342,7 @@ def test_runs_of_other_questions_are_refused(run: Path, noise_model: Path, featu
 def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "index.html").write_text("my site")
     for arguments, told in (
-        ([], "name a run folder"),
+        ([], "give one or more run folders"),
         ([str(tmp_path)], "is not a run folder: it contains no config.yaml"),
         ([str(run), "--lengths", "13"], "1 to 12"),
         ([str(run), "--output", str(tmp_path)], "holds a page that is not a report"),

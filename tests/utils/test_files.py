@@ -174,7 +174,7 @@ def test_a_link_to_nothing_makes_its_file_but_no_folder(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file.txt").read_text() == "new"
     (tmp_path / "astray").symlink_to(tmp_path / "unmounted" / "file.txt")
-    with pytest.raises(NestKALAError, match=r"astray is a link to .*unmounted/file.txt, and there is no folder"):
+    with pytest.raises(NestKALAError, match=r"astray is a link to .*unmounted/file.txt, but there is no folder"):
         write_text(tmp_path / "astray", "new")
     assert not (tmp_path / "unmounted").exists()
 
@@ -221,7 +221,7 @@ def test_folders_pipes_and_devices_are_refused_and_stay(tmp_path: Path) -> None:
         with pytest.raises(NestKALAError, match=f"{name} is a device or a pipe: give a file"):
             write_text(tmp_path / name, "new")
     for folder in (tmp_path, tmp_path / "to a folder"):
-        with pytest.raises(NestKALAError, match="is a folder: name a file"):
+        with pytest.raises(NestKALAError, match="is a folder: give a file"):
             write_text(folder, "new")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert not Path("/dev/null").is_file()
