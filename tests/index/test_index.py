@@ -174,7 +174,7 @@ def test_ids_are_numbers_unless_given_and_codes_keep_their_order_by_value() -> N
         (lambda i, c: i.search(c, bits=21), r"bits must be a whole number from 1 to 20 \(the code length\), not 21"),
         (lambda i, c: i.search(c, bits=0), "bits must be"),
         (lambda i, c: i.search(c, k=0), "k must be a whole number of 1 or more, not 0"),
-        (lambda i, c: i.search(c, k=9, shortlist=8), "shortlist must be k, 9, or more, not 8"),
+        (lambda i, c: i.search(c, k=9, shortlist=8), r"shortlist must be at least k \(9\), not 8"),
         (lambda i, c: i.search(c, method="scn"), "method must be auto, slices, tables or scan, not 'scn'"),
         (lambda i, c: i.search(c[:, :1]), "queries have 8 bits, fewer than the 20 to compare"),
         (lambda i, c: i.search(c[:, :1], bits=8, shortlist=50), "queries have 8 bits, fewer than the 20"),

@@ -197,7 +197,7 @@ def test_a_condition_on_a_key_that_no_item_has_is_refused(address: str) -> None:
     [
         (lambda i, c: i.search(c, bits=21), r"bits must be a whole number from 1 to 20 \(the code length\), not 21"),
         (lambda i, c: i.search(c, k=0), "k must be a whole number of 1 or more, not 0"),
-        (lambda i, c: i.search(c, k=9, shortlist=8), "shortlist must be k, 9, or more, not 8"),
+        (lambda i, c: i.search(c, k=9, shortlist=8), r"shortlist must be at least k \(9\), not 8"),
         (lambda i, c: i.search(c[:, :1]), "queries have 8 bits, fewer than the 20"),
         (lambda i, c: i.search(c[:, :1], bits=8, shortlist=50), "queries have 8 bits, fewer than the 20"),
         (lambda i, c: i.search(c, rescore=np.ones((1, 20))), r"rescore must be relaxed codes \(40, 20\)"),

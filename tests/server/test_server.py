@@ -348,7 +348,7 @@ def test_what_is_no_image_to_search_with_is_refused(client: TestClient, data: by
         ("/search?code=000000&bits=one", "bits must be a whole number, not 'one'"),
         ("/search?code=000000&k=0", "k must be 1 to 200, not 0"),
         ("/search?code=000000&k=201", "k must be 1 to 200, not 201"),
-        ("/search?code=000000&k=9&shortlist=8", "shortlist must be k, 9, or more, not 8"),
+        ("/search?code=000000&k=9&shortlist=8", "shortlist must be at least k (9), not 8"),
         ("/search?code=000000&k=9&shortlist=-8", "shortlist must be"),
         ("/search?code=000000&shortlist=10001", "shortlist must be at most 10000, not 10001"),
         ("/search?code=000000&offset=-1", "offset must be 0 to 9976, not -1"),

@@ -425,7 +425,7 @@ def test_a_file_that_is_gone_leaves_a_quiet_note(visit: Callable[..., Any], addr
         page.locator(".card").nth(1).locator(".gone").wait_for()
         assert page.locator(".card").nth(1).locator("img").is_hidden()
         page.locator(".card").nth(1).click()
-        page.locator("#broken", has_text="no longer there").wait_for()
+        page.locator("#broken", has_text="no longer exists").wait_for()
         assert page.locator("#large").is_hidden()
         page.keyboard.press("ArrowRight")
         viewed(page, names(page)[2])
