@@ -157,7 +157,7 @@ def test_chance_and_queries_stand_beside_every_score(
     (figures,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
     assert figures["chance"] == pytest.approx(chance)
     page = (tmp_path / "report" / "index.html").read_text()
-    assert f"Chance level of the mAP: {100 * chance:.1f}, of {queries} queries." in page
+    assert f"Chance level of the mAP: {100 * chance:.1f} ({queries} queries)." in page
     assert "precision@100" not in page
 
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_written_is_told_before_the_work(
     ):
         assert main(command) == 2
         told = capsys.readouterr().err
-        assert f"{tmp_path / 'file'} is no folder" in told
+        assert f"{tmp_path / 'file'} is not a folder" in told
         assert told.count("\n") == 1
 
 
@@ -246,7 +246,7 @@ def test_a_file_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "folder" / "file.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["there.txt"]
     assert (tmp_path / "there.txt").read_text() == "before"
-    with pytest.raises(NestKALAError, match="is a folder: name a file"):
+    with pytest.raises(NestKALAError, match="is a folder: give a file"):
         check_writable(tmp_path)
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(NestKALAError, match="circle"):
