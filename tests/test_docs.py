@@ -196,7 +196,7 @@ def test_every_loss_is_in_the_reference_with_an_example_and_a_citation() -> None
 def test_the_table_of_photographs_is_what_was_measured() -> None:
     page = (ROOT / "docs" / "measurements.md").read_text()
     trials = json.loads((ROOT / "docs" / "results_photos.json").read_text())["trials"]
-    rows = re.findall(r"^\| (\d)(?: \(names alone\))? \| (.*) \|$", page, re.M)
+    rows = re.findall(r"^\| (\d)(?: \(names only\))? \| (.*) \|$", page, re.M)
     assert [int(shots) for shots, _ in rows] == [0, 1, 2, 4, 8]
     columns = [(bits, "map_tie_aware") for bits in ("4", "8", "16", "32", "64", "128")]
     columns += [(bits, "copy_recall_at_1") for bits in ("64", "128")]

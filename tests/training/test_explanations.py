@@ -157,7 +157,7 @@ def test_chance_and_queries_stand_beside_every_score(
     (figures,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
     assert figures["chance"] == pytest.approx(chance)
     page = (tmp_path / "report" / "index.html").read_text()
-    assert f"Chance level of the mAP: {100 * chance:.1f}, of {queries} queries." in page
+    assert f"Chance level of the mAP: {100 * chance:.1f} ({queries} queries)." in page
     assert "precision@100" not in page
 
 
