@@ -29,7 +29,7 @@ from .settings.arguments import plain_help, summary
 from .settings.checks import check_files, check_resumable
 from .settings.flags import Flags, Train, base_config, described, given, with_flags
 from .utils.console import escape_what_stdout_lacks
-from .utils.errors import NestKALAError, one_line
+from .utils.errors import NestKALAError, one_line, without_passwords
 
 _COMMANDS = (
     *(Encode, Index, Search, Duplicates, Serve, Classify, Advise),
@@ -135,7 +135,7 @@ def guarded(action: Callable[[], object], command: Sequence[str] = ()) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NestKALAError, OSError) as error:  # OSError: disk full, no permission, a file in place of a folder
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {without_passwords(one_line(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted" + "".join(_HOW_TO_RESUME.get(name, "") for name in command), file=sys.stderr)

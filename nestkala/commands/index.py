@@ -147,7 +147,7 @@ class Index:
 
     def _update(self, index: "SearchIndex | None", folders: list[Path], where: str) -> "Watch":
         from ..search.folder import update_from_folder
-        from ..search.following.conversion import converted
+        from ..search.following.conversion import converted, forget_conversion
         from ..search.following.membership import joined, note, patterns_of
         from ..search.following.mixing import check_mixing
         from ..search.following.watch import Watch
@@ -180,6 +180,7 @@ class Index:
                 print(f"{shown_address(where)}: encoded all images again with {self.model}")
         else:
             changes = update_from_folder(index, asked, hasher, keep=lambda: save_index(index, where), **options)
+            forget_conversion(index, where)
         changes.added = sorted([*fitted, *changes.added])
         changes.unchanged -= len(fitted)
         self._tell(index, where, changes, notes + _doubts(index, hasher))

@@ -9,7 +9,9 @@ from typing import Any, Self
 from ..utils.errors import NestKALAError, nearest
 
 _MOST_LISTED = 20
-_FORM = re.compile(r"\s*([^<>=!\s][^<>=!]*?)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+_OPERATOR = re.compile("<=|>=|!=|=|<|>")
+_MOST_SHOWN = 100
+"""Characters of a text that an error repeats."""
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -46,12 +48,14 @@ class Condition:
         Raises:
             NestKALAError: the text has another form, or orders folders.
         """
-        match = _FORM.fullmatch(text)
-        if match is None:
-            raise NestKALAError(f"a condition must look like folder=2019, date>=2024-05 or camera=Pixel, not {text!r}")
-        key, sign, value = match.groups()
+        shown = repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+        match = _OPERATOR.search(text)
+        key = "" if match is None else text[: match.start()].strip()
+        if match is None or not key or "!" in key:
+            raise NestKALAError(f"a condition must look like folder=2019, date>=2024-05 or camera=Pixel, not {shown}")
+        sign, value = match.group(), text[match.end() :].strip()
         if key == "folder" and sign not in ("=", "!="):
-            raise NestKALAError(f"folders can be compared only with = and !=, not with {sign} as in {text!r}")
+            raise NestKALAError(f"folders can be compared only with = and !=, not with {sign} as in {shown}")
         return cls(key, sign, value.strip("/") if key == "folder" else value)
 
     def holds(self, name: str, metadata: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from ..index.contract import SearchIndex
 from ..index.local.joined import JoinedIndex
 from ..index.milvus import MilvusIndex
 from ..index.prefix_index import PrefixIndex
-from ..utils.errors import NestKALAError
+from ..utils.errors import NestKALAError, without_passwords
 from ..utils.files import ABANDONED_SECONDS, link_target, remove_unfinished
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def is_address(where: str) -> bool:
 
 
 def shown_address(where: str) -> str:
-    """The name of an index for display, without the password of a PostgreSQL address."""
+    """The name of an index for display, without the password of an address."""
     if not is_in_postgres(where):
-        return where
+        return without_passwords(where) if is_address(where) else where
     _postgres()
     from ..index.postgres.address import Address
 

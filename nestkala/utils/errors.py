@@ -1,5 +1,6 @@
 """Errors that a user can fix, and the wording for unknown names."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
@@ -7,6 +8,8 @@ from itertools import islice
 _MOST_COMPARED = 2000
 """Maximum number of names to search for a suggestion, which takes 0.1 s; an index's images may be more."""
 _MOST_LISTED = 100
+_PASSWORD = re.compile(r"(?<=:/)(/?[^\s/:@]*):[^\s/]*@|(?<=[?&\s]password=)[^\s&]+")
+"""In an address, whose slashes `Path` may have joined, before its host or among its options."""
 
 
 class NestKALAError(ValueError):
@@ -20,6 +23,11 @@ class DivergedError(NestKALAError):
 def one_line(error: BaseException) -> str:
     """An error's message on one line; its type if there is no message."""
     return as_line(" ".join(str(error).split())) or type(error).__name__
+
+
+def without_passwords(text: str) -> str:
+    """A text that may repeat an address such as postgresql://USER:PASSWORD@HOST, without what is secret in it."""
+    return _PASSWORD.sub(lambda found: "***" if found[1] is None else f"{found[1]}:***@", text)
 
 
 def as_line(text: str) -> str:

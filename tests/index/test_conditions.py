@@ -53,6 +53,14 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
         parse_conditions(["stars=4", text])
 
 
+def test_long_texts_are_read_in_one_pass_and_not_repeated_whole() -> None:
+    spaces = " " * 1_000_000  # squared, this would take hours
+    assert Condition.parse(f"a{spaces}={spaces}b{spaces}c{spaces}") == Condition("a", "=", f"b{spaces}c")
+    with pytest.raises(NestKALAError) as refused:
+        Condition.parse(f"a{spaces}b")
+    assert len(str(refused.value)) < 300
+
+
 def test_a_value_may_hold_signs() -> None:
     assert Condition.parse("note=a=b>c") == Condition("note", "=", "a=b>c")
 

@@ -127,6 +127,33 @@ def test_what_another_model_has_begun_is_not_taken(noise_model: Path, other_mode
     assert not Path("photos.index.converting").exists()
 
 
+@pytest.mark.usefixtures("photos")
+def test_what_another_backend_has_begun_is_not_taken(other_model: Path) -> None:
+    begun = Path("photos.index.converting")
+    assert main(["index", "photos", "copy.index", "--model", str(other_model)]) == 0
+    right = PrefixIndex.load("copy.index")
+    metadata = [about for _, about in right.items()]
+    about = right.about | {"backend": "onnx"}
+    PrefixIndex.build(~right.codes, list(right.ids), right.bits, metadata, about).save(begun)
+    assert main(["index", "photos", "--model", str(other_model)]) == 0
+    converted = PrefixIndex.load("photos.index")
+    codes = dict(zip(right.ids, right.codes.tolist(), strict=True))
+    assert {name: codes[name] for name in converted.ids} == dict(
+        zip(converted.ids, converted.codes.tolist(), strict=True)
+    )
+
+
+@pytest.mark.usefixtures("photos")
+def test_what_a_conversion_left_at_its_end_is_deleted_and_one_that_goes_on_is_kept(other_model: Path) -> None:
+    begun = Path("photos.index.converting")
+    shutil.copy("photos.index", begun)  # as if it had been killed when it had replaced the index
+    assert main(["index", "photos"]) == 0
+    assert not begun.exists()
+    assert main(["index", "photos", str(begun), "--model", str(other_model)]) == 0
+    assert main(["index", "photos"]) == 0
+    assert begun.exists()
+
+
 @pytest.mark.slow
 def test_labels_improve_an_index_of_real_photographs(
     tmp_path: Path, flowers5: Path, monkeypatch: pytest.MonkeyPatch

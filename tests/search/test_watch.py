@@ -136,6 +136,41 @@ def test_what_is_being_written_is_left_to_the_next_look(photos: Path, noise_mode
     assert found[1].added == ["new.png"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model_fingerprint": "0" * 32}, "is of another model now"),
+        ({"exclude": '["*.jpg"]'}, "leaves out other files now"),
+        ({"folders": '{"photos": {"folder": "photos"}}'}, "calls its folders differently now"),
+    ],
+)
+def test_an_index_that_another_process_made_different_is_left_as_it_is(
+    photos: Path, noise_model: Path, changed: dict[str, str], said: str
+) -> None:
+    path = photos.with_name("photos.index")
+    assert main(["index", str(photos), "--model", str(noise_model)]) == 0
+    watch = Watch(str(path), ImageFolders.of(photos), Hasher.from_pretrained(noise_model, "cpu"))
+    assert watch.look() is None
+    index = PrefixIndex.load(path)
+    index.about |= changed
+    index.save(path)
+    before = path.read_bytes()
+    draw(photos / "new.png", 50)
+    os.utime(photos / "new.png", ns=(1, 1))
+    warned: list[str] = []
+
+    def warn(line: str) -> None:
+        warned.append(line)
+        if len(warned) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch.run(1e-3, tell=lambda _, __: pytest.fail("the index was changed"), warn=warn)
+    assert "another process has changed" in warned[0]
+    assert said in warned[1]
+    assert path.read_bytes() == before
+
+
 def test_a_disk_that_is_full_is_waited_for(photos: Path, noise_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hasher = Hasher.from_pretrained(noise_model, "cpu")
     index = photos.with_name("photos.index")

@@ -52,7 +52,7 @@ def converted(
         raise NestKALAError(
             f"{lost!r} cannot be listed now, so it cannot be encoded: {shown_address(where)} was not changed"
         )
-    unfinished = Path(f"{link_target(Path(where))}.converting")
+    unfinished = _unfinished(where)
     new = _begun(unfinished, about) or PrefixIndex.empty(hasher.lengths[-1], about)
     changes = update_from_folder(
         new,
@@ -71,11 +71,24 @@ def converted(
     return new, changes
 
 
+def forget_conversion(index: SearchIndex, where: str) -> None:
+    """Delete what a conversion has left that was killed after it had replaced the index."""
+    unfinished = _unfinished(where)
+    if isinstance(index, PrefixIndex) and unfinished.is_file() and _begun(unfinished, index.about) is not None:
+        unfinished.unlink()
+
+
+def _unfinished(where: str) -> Path:
+    return Path(f"{link_target(Path(where))}.converting")
+
+
 def _begun(unfinished: Path, about: dict[str, str]) -> PrefixIndex | None:
     """What an interrupted conversion to the same model left, or None if there is nothing readable."""
     try:
         found = find_index(str(unfinished))
     except NestKALAError:
         return None
-    same = found is not None and found.about.get("model_fingerprint") == about["model_fingerprint"]
-    return found if same and isinstance(found, PrefixIndex) else None
+    if not isinstance(found, PrefixIndex):
+        return None
+    same = all(found.about.get(key) == about.get(key) for key in ("model_fingerprint", "backend"))
+    return found if same else None

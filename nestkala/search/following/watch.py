@@ -15,8 +15,9 @@ from ...hasher import Hasher
 from ...index.contract import SearchIndex
 from ...utils.errors import NestKALAError, one_line
 from ..folder import Changes, bring_up_to_date, compare
-from ..opening import open_index, save_index
-from ..places import ImageFolders
+from ..opening import open_index, save_index, shown_address
+from ..places import ImageFolders, folders_of
+from .membership import patterns_of
 
 _SHARE = 9
 """A pause is at least this many times as long as the check before it, so checking takes a tenth of the time."""
@@ -82,10 +83,11 @@ class Watch:
         """Update the index and save it; None if nothing has changed.
 
         Raises:
-            NestKALAError, OSError: a folder is missing, or as for `compare` and `save_index`.
+            NestKALAError, OSError: a folder is missing, another process changed the index's model, folders or excluded
+                files, or as for `compare` and `save_index`.
         """
         if self._index is None:
-            self._index = open_index(self._where)
+            self._index = self._opened()
         index, folders = self._index, self.folders.check_there(self._where)
         difference = compare(index, folders, self._exclude)
         difference.added = [name for name in difference.added if self._is_worth_trying(name, difference.here[name])]
@@ -103,6 +105,18 @@ class Watch:
         )
         self._unreadable |= {name: difference.here[name] for name in changes.broken}
         return index, changes
+
+    def _opened(self) -> SearchIndex:
+        """The index, which another process may have changed. Raises NestKALAError where this one does not fit it."""
+        index = open_index(self._where)
+        shown = shown_address(self._where)
+        if index.about.get("model_fingerprint") not in (None, self._hasher.fingerprint):
+            raise NestKALAError(f"{shown} is of another model now: stop, and watch it anew")
+        if not self.folders.paths.keys() <= folders_of(index).paths.keys():
+            raise NestKALAError(f"{shown} calls its folders differently now: stop, and watch it anew")
+        if patterns_of(index, ()) != self._exclude:
+            raise NestKALAError(f"{shown} leaves out other files now: stop, and watch it anew")
+        return index
 
     def _is_worth_trying(self, name: str, metadata: dict[str, Any]) -> bool:
         if name in self._unreadable and self._unreadable[name] in (None, metadata):
