@@ -16,14 +16,31 @@ from .bombs import bombs, largest_taken
 from .finding import Finding
 from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
 
+_USUAL = ("/encode?text=a%20dog", "/search?code=0f0f0f&bits=8", "/search?code=0f0f0f&not=000000&bits=8", "/browse")
 _ROUTES = ("/thumbnail/", "/photograph/", "/original/", "/about/")
+
+_SEARCH = "search?code=000000&"
+_NO_FILTERS = ("", "%00", "=", "a", "=a", "folder%3E2019", "a!b=c", "nokey=1", "%20" * 400, "a=" + "b" * 500, "%FF=%FE")
+_ODD_FILTERS = (
+    *("date=" + mark * 490 for mark in ("9", " ", "(", "\0", "\u0663", "\U0001f415")),
+    *("folder=" + value for value in ("../..", "/", "a/" * 240, "' OR 1=1 --", "%s", "{}", "a\0b")),
+    *(
+        f"size{sign}{value}"
+        for sign in ("=", "<", "!=")
+        for value in ("nan", "-inf", "1e999", "9" * 490, "1_0", "0x10")
+    ),
+    "date" + " " * 490 + "=",
+    "date=" + " " * 480 + "x",
+)
 
 
 def run(folder: Path) -> list[Finding]:
     """Start a server on a small index created in `folder`, send everything, and report."""
     with serving(make_index(folder)) as server:
         port = server.port
-        ask(port, "/encode?text=a%20dog")  # the first sentence loads the text encoder
+        for first in _USUAL:  # the first of a kind loads what it needs
+            ask(port, first)
+        ask(port, "/encode", _photograph(0, 300))
         idle = server.memory("VmRSS")
         findings = [
             refused_paths(port, folder / "photos" / "secret.txt"),
@@ -31,6 +48,8 @@ def run(folder: Path) -> list[Finding]:
             refused_images(port),
             refused_sizes(port),
             refused_pages(port),
+            refused_numbers(port),
+            odd_filters(server),
             slow_clients(port, clients=150, patience=40),
             parallel_requests(server, 200),
         ]
@@ -116,6 +135,35 @@ def refused_pages(port: int) -> Finding:
         "another port's page": ask(port, "/encode", b"", {"Origin": "http://127.0.0.1:1"}),
     }
     return _refused("requests by other names, and of other sites' pages", answers, {400, 403})
+
+
+def refused_numbers(port: int) -> Finding:
+    """Offsets, numbers, codes and filters that are too large, too many, or none."""
+    huge = ("-1", "10001", "9" * 30, "9" * 5000, "1e9", "nan", "0x10", "%00", "%F0%9F%90%95", "1;DROP", "")
+    asked = [f"/{route}{name}={value}" for route in ("browse?", _SEARCH) for name in ("offset", "k") for value in huge]
+    asked += [f"/{_SEARCH}{name}={value}" for name in ("bits", "shortlist") for value in huge[:-1]]
+    asked += [f"/{route}where={where}" for route in ("browse?", _SEARCH) for where in _NO_FILTERS]
+    asked += [f"/{route}{'&'.join(['where=a=b'] * 9)}" for route in ("browse?", _SEARCH)]
+    asked += [f"/search?code={code}" for code in ("", "0", "zz", "0" * 8, "0" * 50_000, "%00", "-1", "../..")]
+    asked += [f"/{_SEARCH}{'&'.join(['not=000000'] * 9)}", "/search", "/search?class=no%20such%20class"]
+    asked += [f"/encode?image={name}" for name in ("", "%00", "..%2fsecret.txt", "%ff%fe", "A" * 50_000, "[]", "{}")]
+    answers = {f"{number} {target[:60]}": ask(port, target) for number, target in enumerate(asked)}
+    return _refused("offsets, numbers, codes and filters that cannot be", answers, {400, 404})
+
+
+def odd_filters(server: Server) -> Finding:
+    """Filters that are long, or look like other languages, are conditions like others."""
+    asked = [f"/{route}where={quote(where)}" for route in ("browse?", _SEARCH) for where in _ODD_FILTERS]
+    answers = {target[:80]: ask(server.port, target) for target in asked}
+    wrong = {target: answer.status for target, answer in answers.items() if answer.status not in (200, 400)}
+    slowest = max(answer.seconds for answer in answers.values())
+    return Finding(
+        "filters that are long, or look like SQL or patterns",
+        f"{len(answers) - len(wrong)} of {len(answers)} answered as any other, the slowest in {slowest:.2f} s",
+        "all within 2 s, no traceback was printed",
+        not wrong and slowest <= 2 and "Traceback" not in server.errors.read_text(),
+        {"others": wrong},
+    )
 
 
 def _refused(what: str, answers: dict[str, Answer], statuses: set[int]) -> Finding:

@@ -17,13 +17,18 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from nestkala.backbones import load_backbone
+from nestkala.cli import main
 from nestkala.data import FileDataset
+from nestkala.hasher import Hasher
 from nestkala.index import PrefixIndex
 from nestkala.index.local.index_file import IndexFile
+from nestkala.search.following.watch import Watch
+from nestkala.search.places import ImageFolders
 from nestkala.search.shards import read_shards
 from nestkala.tokens.cache import TokenCache, image_key
 from nestkala.tokens.shared import SharedTokenSource
 from nestkala.tokens.source import TokenSource
+from nestkala.utils.errors import NestKALAError
 from nestkala.utils.files import is_unfinished
 
 from .finding import Finding
@@ -41,12 +46,14 @@ class Work:
         calls: the processes that do or resume it, given the folder and its contents.
         result: what must be the same whether it was killed or not.
         victims: number of processes that are killed; None for all.
+        allowed: whether what a kill leaves in the given folder is allowed.
     """
 
     what: str
     calls: Callable[[Path], Sequence[Call]]
     result: Callable[[Path], object]
     victims: int | None = None
+    allowed: Callable[[Path], bool] = lambda _: True
 
 
 def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
@@ -88,13 +95,15 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
             continue
         killed += 1
         cut += _unfinished(place)
+        if not work.allowed(place):
+            different.append("what a kill left")
         done(work.calls(place), folder / "log")
         if (found := work.result(place)) != expected:
             different.append(_different(found, expected))
         bar.update()
     bar.close()
     shutil.rmtree(folder)
-    equal = killed - len(different)
+    equal = killed - min(killed, len(different))
     return Finding(
         work.what,
         f"{equal} of {killed} ended bit-for-bit identical; {cut} kills cut a file that was being written",
@@ -107,11 +116,14 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
 def _unfinished(place: Path) -> bool:
     """Whether a file is being written there, or an index is being appended to."""
     written = any(files and is_unfinished(Path(folder)) for folder, _, files in os.walk(place))
-    return written or any(map(_is_being_appended_to, place.glob("*.index")))
+    return written or any(map(_is_being_appended_to, [*place.glob("[!.]*.index"), *place.glob("[!.]*.converting")]))
 
 
 def _is_being_appended_to(index: Path) -> bool:
-    return IndexFile.read(index, verify=False).end < index.stat().st_size
+    try:
+        return IndexFile.read(index, verify=False).end < index.stat().st_size
+    except (NestKALAError, FileNotFoundError):  # it was replaced or deleted meanwhile
+        return False
 
 
 def _different(found: object, expected: object) -> object:
@@ -131,6 +143,7 @@ def all_work(images: Path, model: Path) -> list[Work]:
     """Training, encoding, indexing and the token cache, with one process and with two."""
     encode = ("encode", images, "--model", model, "--shard-size", 5, "--workers", 0)
     index = ("index", images, "--model", model, "--save-every", 5, "--workers", 0)
+    other = model.with_name("other model")
 
     def encoding(place: Path, processes: int) -> list[Call]:
         return launched(command(*encode[:2], place, *encode[2:]), processes)
@@ -149,6 +162,17 @@ def all_work(images: Path, model: Path) -> list[Work]:
             "appending to an index",
             lambda place: [Call(append_to_index, (place / "some.index",))],
             lambda place: index_content(place / "some.index"),
+        ),
+        Work(
+            "converting an index to another model",
+            lambda place: [Call(convert_index, (images, model, other, place / "photos.index"))],
+            lambda place: index_content(place / "photos.index"),
+            allowed=lambda place: is_whole(place / "photos.index", images),
+        ),
+        Work(
+            "following a folder that grows",
+            lambda place: [Call(follow_folder, (images, model, place))],
+            lambda place: index_content(place / "photos.index", with_notes=False),
         ),
         Work(
             "filling the token cache",
@@ -187,6 +211,7 @@ def make_model(folder: Path, count: int) -> tuple[Path, Path]:
     """This many images, and the run folder of a model briefly trained on some of them."""
     images, model = make_images(folder / "images", count), folder / "model"
     done([training(images, model, epochs=1)], folder / "log")
+    done([training(images, folder / "other model", 1, "--seed", 1)], folder / "log")
     return images, model
 
 
@@ -233,10 +258,10 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b"a folder"
 
 
-def index_content(path: Path) -> object:
+def index_content(path: Path, with_notes: bool = True) -> object:
     """The contents of an index file; its bytes may differ, depending on what was appended when."""
     index = PrefixIndex.load(path)
-    return index.bits, index.about, index.codes.tobytes(), list(index.items())
+    return index.bits, index.about if with_notes else {}, index.codes.tobytes(), list(index.items())
 
 
 def append_to_index(path: Path) -> None:
@@ -252,6 +277,42 @@ def append_to_index(path: Path) -> None:
         if begin:
             index.remove([str(number) for number in range(begin - 3_000 + 5, begin, 100)])
         index.save(path)
+
+
+def convert_index(images: Path, model: Path, other: Path, path: Path) -> int:
+    """Convert the index of some images, which is made beside the model if need be, to another model."""
+    old, options = model.with_name("old.index"), ("--save-every", "5", "--workers", "0")
+    if not old.exists() and (code := main(["index", str(images), str(old), "--model", str(model)])):
+        return code
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(old, path.with_suffix(".old"))
+        path.with_suffix(".old").replace(path)
+    return main(["index", str(images), str(path), "--model", str(other), *options])
+
+
+def is_whole(path: Path, images: Path) -> bool:
+    """Whether an index, of whichever model, holds all images, if it is there yet."""
+    return not path.exists() or len(PrefixIndex.load(path)) == sum(1 for _ in images.rglob("*.png"))
+
+
+def follow_folder(images: Path, model: Path, place: Path) -> int:
+    """Copy images into a folder, five at a time, and let its index follow; it goes on where it was killed."""
+    photos, path, files = place / "photos", place / "photos.index", sorted(images.rglob("*.png"))
+    photos.mkdir(parents=True, exist_ok=True)
+    hasher, watch = Hasher.from_pretrained(model, "cpu"), None
+    for begin in range(0, len(files), 5):
+        for file in files[begin : begin + 5]:
+            if not (photos / file.name).exists():
+                copied = place / file.name
+                shutil.copy(file, copied)
+                os.utime(copied, (1e9, 1e9))  # which were not written just now
+                copied.replace(photos / file.name)
+        if not path.exists() and (code := main(["index", str(photos), str(path), "--model", str(model)])):
+            return code
+        watch = watch or Watch(str(path), ImageFolders.of(photos), hasher)
+        watch.look()
+    return 0
 
 
 def fill_cache(images: Path, cache: Path, backwards: bool = False) -> None:

@@ -1,11 +1,15 @@
 """The token cache: damage to it is never an error, and never changes a result."""
 
 import json
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 
 from nestkala.cli import main
+from nestkala.search.shards import read_shards
 
 from .case import Case, Make, accepted
 from .good import Good, quietly
@@ -46,6 +50,28 @@ def _fewer_tokens(path: Path) -> None:
     save_file(held | {"tokens": held["tokens"][:1].clone()}, path)
 
 
+def _exported(spoil: Spoil) -> Make:
+    """Encoding by ONNX Runtime with a cached network that is spoilt, after the same with a good one."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        def encoded(output: str) -> list[str | Path]:
+            return ["encode", good.images, here / output, "--model", good.run, "--backend", "onnx", "--workers", "0"]
+
+        quietly(lambda: main([str(word) for word in encoded("first")]))
+        kept = list(Path(os.environ["NESTKALA_CACHE"], "exports").glob("*.safetensors"))
+        assert kept
+        for path in kept:
+            spoil(path)
+        return encoded("out")
+
+    return make
+
+
+def _same_codes(here: Path, _: Good, __: str) -> bool:
+    first, second = (next(read_shards(here / name)) for name in ("first", "out"))
+    return list(first.ids) == list(second.ids) and np.array_equal(first.codes, second.codes)
+
+
 def _left_alone(here: Path, _: Good) -> list[str | Path]:
     (here / "folder" / ("0" * 32)).mkdir(parents=True)
     (here / "folder" / ("0" * 32) / "letter.txt").write_text("mine")
@@ -68,6 +94,11 @@ CASES: list[Case] = [
     *(
         accepted(f"remembered digests that are {what}", _spoilt(spoil, "digests.safetensors"), _same_scores, True)
         for what, spoil in {"cut short": cut(-9), "a pickle": replaced(PICKLE)}.items()
+    ),
+    *(
+        accepted(f"a cached network {what}", _exported(spoil), _same_codes, is_slow=True)
+        for what, spoil in {"cut short": cut(-9), "that is a pickle": replaced(PICKLE), "that is empty": cut(0)}.items()
+        if find_spec("onnxruntime") and find_spec("onnxscript")
     ),
     accepted(
         "files of others in a cache to be cleared", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0

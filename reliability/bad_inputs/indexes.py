@@ -10,7 +10,7 @@ import numpy as np
 from nestkala.index import PrefixIndex
 from nestkala.index.storage import read_index, write_index
 
-from .case import Make, refused
+from .case import Make, accepted, refused
 from .good import Good, copied
 from .spoiling import DEEP, LARGE_NUMBER, NO_FORMATS, Spoil, absent, cut, flipped, replaced
 
@@ -125,7 +125,36 @@ def _of_few_bits(path: Path) -> None:
     PrefixIndex.build(index.codes[:, :1].copy(), list(index.ids), 8, about=index.about).save(path)
 
 
+def _changed(spoil: Spoil) -> Make:
+    """An index from which an image was removed, and the file then spoilt."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        path = copied(good.index, here)
+        index = PrefixIndex.load(path)
+        index.remove([index.ids[0]])
+        index.save(path)
+        spoil(path)
+        return ["search", path, good.image]
+
+    return make
+
+
+def _is_as_before(here: Path, good: Good, _: str) -> bool:
+    index = PrefixIndex.load(here / good.index.name)
+    return list(index.items()) == list(PrefixIndex.load(good.index).items())
+
+
+def _unfinished(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-24] + bytes(24))  # as a file system leaves what did not arrive
+
+
 CASES = [
+    *(
+        accepted(f"an index whose last change {what}", _changed(spoil), _is_as_before)
+        for what, spoil in {"is cut short": cut(-1), "has no end": cut(-24), "did not arrive": _unfinished}.items()
+    ),
+    refused("an index whose last change is damaged", _changed(flipped(-100)), "good.index"),
     *(refused(f"an index {what}", _searched(spoil), "good.index") for what, spoil in _DAMAGED.items()),
     refused("an index that is a folder", lambda here, good: ["search", here, good.image], "there is no index"),
     refused("an index of a model that is gone", _searched(_told(model="/gone/away")), "/gone/away"),
