@@ -46,7 +46,7 @@ class Work:
         calls: the processes that do or resume it, given the folder and its contents.
         result: what must be the same whether it was killed or not.
         victims: number of processes that are killed; None for all.
-        allowed: whether the state of the folder right after a kill is allowed.
+        allowed: whether what a kill leaves in the given folder is allowed.
     """
 
     what: str

@@ -14,7 +14,7 @@ _NO_YAML: dict[str, tuple[str | bytes, str]] = {
     "an output with a NUL": ('output: "a\\0b"\n', "it holds a NUL"),
     "a cache with a NUL": ('cache: "a\\0b"\n', "it holds a NUL"),
     "many threads": ("threads: 100000\n", "threads"),
-    "a key twice": ("epochs: 1\nshots: 1\nepochs: 2\n", "'epochs' is given twice"),
+    "a key twice": ("epochs: 1\nshots: 1\nepochs: 2\n", "'epochs' is set twice"),
     "a key twice in a mapping": ("loss_args: {margin: 1, margin: 2}\n", "'margin' is given twice"),
     "Latin-1": ("data: gr\xfcn".encode("latin-1"), "x.yaml"),
     "a control character": ("data: a\x07b\n", "x.yaml"),
