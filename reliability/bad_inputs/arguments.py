@@ -76,5 +76,5 @@ _COMMANDS = {
 
 CASES: list[Case] = [
     *(refused(f"nestkala {line}", _said(*line.split()), culprit) for line, culprit in _COMMANDS.items()),
-    refused("a file to encode into", _into_a_file, "is no folder"),
+    refused("a file to encode into", _into_a_file, "is not a folder"),
 ]

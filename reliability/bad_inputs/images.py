@@ -303,7 +303,7 @@ CASES = [
     _leaves_out("a link to itself in a folder", lambda folder: (folder / "x.png").symlink_to("x.png")),
     _leaves_out("photographs in formats that are not read", _other_formats),
     _leaves_out("a link to nothing in a folder", lambda folder: (folder / "x.png").symlink_to("nothing")),
-    refused("an index whose folder is empty now", _emptied(), "24 of 24 images"),
+    refused("an index whose folder is empty now", _emptied(), "24 of 24 indexed images"),
     accepted(
         "an index whose folder is empty on purpose",
         _emptied("--allow-removal"),

@@ -156,9 +156,11 @@ CASES = [
     ),
     refused("an index whose last change is damaged", _changed(flipped(-100)), "good.index"),
     *(refused(f"an index {what}", _searched(spoil), "good.index") for what, spoil in _DAMAGED.items()),
-    refused("an index that is a folder", lambda here, good: ["search", here, good.image], "there is no index"),
+    refused(
+        "an index that is a folder", lambda here, good: ["search", here, good.image], "is a folder without an index"
+    ),
     refused("an index of a model that is gone", _searched(_told(model="/gone/away")), "/gone/away"),
-    refused("an index of another model", _searched(_told(model_fingerprint="0" * 32)), "is not the one"),
+    refused("an index of another model", _searched(_told(model_fingerprint="0" * 32)), "a different model"),
     refused("an index of another folder", _updated(_told(folder="/gone/away")), "/gone/away"),
     refused("an index of codes of another length", _updated(_of_few_bits), "8 bits"),
     refused(

@@ -116,7 +116,7 @@ _SPLITS: dict[str, tuple[Spoil, str]] = {
 _CONFIGS: dict[str, tuple[Spoil, str]] = {
     "absent": (absent, "config.yaml"),
     "with a word too many": (lambda path: path.write_text(path.read_text() + "epoch: 1\n"), "did you mean 'epochs'"),
-    "with a key twice": (lambda path: path.write_text(path.read_text() + "epochs: 1\n"), "'epochs' is given twice"),
+    "with a key twice": (lambda path: path.write_text(path.read_text() + "epochs: 1\n"), "'epochs' is set twice"),
     "of data that is gone": (lambda path: path.write_text(path.read_text().replace("/features", "/gone")), "/gone"),
 }
 
