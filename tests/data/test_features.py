@@ -164,7 +164,7 @@ def test_a_number_that_is_not_finite_stops_by_row(folder: Folder) -> None:
 def test_features_of_another_width_are_not_encoded(folder: Folder) -> None:
     hasher = Hasher.from_pretrained(train(settings(folder(), epochs=1)))
     AcceleratorState._reset_state()
-    with pytest.raises(NestKALAError, match=f"number 0 has 5 numbers, but features:{WIDTH} takes {WIDTH}"):
+    with pytest.raises(NestKALAError, match=f"number 0 has 5 numbers, but features:{WIDTH} expects {WIDTH}"):
         hasher.encode(np.zeros((2, 5)))
     with pytest.raises(NestKALAError, match="not a row of float32 numbers"):
         hasher.encode(b"abc")
