@@ -137,7 +137,7 @@ def base_config(flags: Mapping[str, Any]) -> Base:
     A setting without effect there may have one together with the flags; `with_flags` decides.
 
     Without either, the settings of the shipped default, which are for its data. With another --data they are those of
-    no file; nor with --archive, which by default comes without labeled data.
+    no file; with --archive too, except that there is no labeled data, and lengths are those of the config photos.
 
     Args:
         flags: {setting: value} for the settings that were given (`given`).
@@ -156,7 +156,7 @@ def base_config(flags: Mapping[str, Any]) -> Base:
         return read_base(config, flags.get("shots"))
     if flags.get("archive") is not None:
         about = {key: flags[key] for key in ("data", "archive", "classes") if key in flags}
-        return Base(**{"data": "none"} | about)
+        return Base(**{"data": "none", "lengths": read_base("photos").lengths} | about)
     default = read_base(Config.model_fields["config"].default)
     return default if flags.get("data", default.data) == default.data else Base()
 

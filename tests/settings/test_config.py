@@ -21,7 +21,7 @@ from nestkala.data import cifar10
 from nestkala.losses import ADSH
 from nestkala.settings.checks import check_files, check_resumable
 from nestkala.settings.config import Config, without_inapplicable
-from nestkala.settings.flags import FIRST, Train, base_config, given
+from nestkala.settings.flags import FIRST, Train, base_config, given, with_flags
 from nestkala.settings.groups import GROUPS, HeadSettings
 from nestkala.settings.loading import dump_config, load_config
 from nestkala.training.anchors import class_sentences
@@ -827,3 +827,10 @@ def test_settings_that_were_spelled_differently_are_read(yaml_file: Callable[[st
     assert (config.gallery, config.centers) == ("labeled", "independent")
     grouped = load_config(str(yaml_file("{data: {data: photos}, start: {unlabelled: 77}}")))
     assert grouped.unlabeled == 77
+
+
+def test_an_archive_gets_the_lengths_of_photographs_unless_others_are_given() -> None:
+    flags: dict[str, Any] = {"archive": Path("photos"), "classes": "dog,cat"}
+    assert with_flags(base_config(flags), flags).lengths == load_config("photos").lengths
+    flags |= {"lengths": (8,)}
+    assert with_flags(base_config(flags), flags).lengths == (8,)

@@ -13,7 +13,9 @@ class HeadSettings(Settings):
     """The layer that outputs the codes, and their lengths."""
 
     lengths: Annotated[tuple[StrictInt, ...], comma_separated(int, "BITS,BITS,...")] = Field(
-        (8, 16, 32), description=f"code lengths in bits, one or more, each from 1 to {MAX_LENGTH}"
+        (8, 16, 32),
+        description=f"code lengths in bits, one or more, each from 1 to {MAX_LENGTH}; by default up to 128 with "
+        "--archive",
     )
     head: str = Field(
         "nested",
