@@ -49,7 +49,7 @@ def load(model: str, weights: str | None, num_adapted: int) -> Backbone:
         tower = TimmTower(network, num_adapted)
     elif num_adapted:
         raise NestKALAError(
-            f"timm/{model} is a {type(network).__name__}, but only plain VisionTransformers can be adapted:  "
+            f"timm/{model} is a {type(network).__name__}, but only plain VisionTransformers can be adapted: "
             "use --adapter none"
         )
     else:

@@ -28,4 +28,4 @@ def check_version(where: str, found: object, known: int, anew: str | None = None
         way_on = anew
     else:
         way_on = "there is no such version, so the file is damaged"
-    raise NestKALAError(f"{where} has version {said[:40]}, expected {known}:  {way_on}")
+    raise NestKALAError(f"{where} has version {said[:40]}, expected {known}: {way_on}")

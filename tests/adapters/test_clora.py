@@ -298,7 +298,7 @@ def test_rank_is_at_most_the_number_of_classes(rank, good):
         model = HashModel(tower, anchors, (4,), adapter)
         assert torch.isfinite(model.features(torch.randn(2, 12, WIDTH))).all()
     else:
-        with pytest.raises(NestKALAError, match=f"rank is {rank}, at most the number of classes, {CLASSES}"):
+        with pytest.raises(NestKALAError, match=f"rank is {rank}, but can be at most the number of classes, {CLASSES}"):
             HashModel(tower, anchors, (4,), adapter)
 
 

@@ -125,7 +125,7 @@ def test_own_features_are_taken_as_they_are() -> None:
     prepare = load_backbone("features:3", num_adapted=0).preparation
     row = np.array([1, 2, 3], np.float32)
     assert prepare(row.tobytes(), "row").tolist() == [1, 2, 3]
-    with pytest.raises(NestKALAError, match="row has 2 numbers, but features:3 takes 3"):
+    with pytest.raises(NestKALAError, match="row has 2 numbers, but features:3 expects 3"):
         prepare(row[:2].tobytes(), "row")
 
 

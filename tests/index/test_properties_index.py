@@ -191,7 +191,7 @@ def test_numbers_that_are_not_whole_or_out_of_range_are_refused(
 
 def test_ids_and_metadata_that_a_file_cannot_hold_are_refused() -> None:
     codes = drawn(3, 16, seed=0)
-    with pytest.raises(NestKALAError, match=r"id '\\ud800' is no text"):
+    with pytest.raises(NestKALAError, match=r"id '\\ud800' cannot be written as UTF-8"):
         PrefixIndex.build(codes, ids=["a", "\ud800", "b"])
     with pytest.raises(NestKALAError, match="metadata must be JSON values"):
         PrefixIndex.build(codes, metadata=[{}, {"score": float("nan")}, {}])

@@ -92,7 +92,7 @@ def test_a_start_in_closed_form_is_finite_or_an_error(data: st.DataObject) -> No
 def test_features_that_are_not_finite_are_told_as_such(wrong: float) -> None:
     model, images = before_closed_form(normal(3, 4), [8]), normal(20, 4)
     images[3, 1] = images[7, 0] = wrong
-    with pytest.raises(NestKALAError, match="needs finite features, and those of 2 images are not"):
+    with pytest.raises(NestKALAError, match="needs finite features, but those of 2 images are not"):
         closed_form(model, [images], [], torch.zeros(0, 3), Config(), seed=0, has_texts=True)
 
 

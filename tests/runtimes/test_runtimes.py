@@ -360,7 +360,7 @@ def test_codes_that_do_not_fit_an_index_are_refused(
 
 def test_shards_of_several_backends_are_refused(backend: str, tiny: Path, photos: Path, tmp_path: Path) -> None:
     encode_folder(photos, tmp_path / "out", str(tiny), workers=0, backend=backend)
-    with pytest.raises(NestKALAError, match=f"begun with backend {backend}, not torch"):
+    with pytest.raises(NestKALAError, match=f"was started with backend {backend}, not torch"):
         encode_folder(photos, tmp_path / "out", str(tiny), workers=0)
 
 

@@ -245,7 +245,7 @@ def test_a_broken_image_is_named(workers: int, backbone: Backbone, images: Given
     broken = Given([*images.images[:6], b"no image", *images.images[6:]])
     with pytest.raises(NestKALAError) as caught:
         tokens(source(backbone, 2, workers), broken, list(range(14)))
-    assert str(caught.value).startswith("cannot decode image 'image-6': not an image of a format that is read (JPEG,")
+    assert str(caught.value).startswith("cannot decode image 'image-6': not an image in a supported format (JPEG,")
 
 
 def test_tokens_that_half_precision_cannot_hold_are_refused(images: Given) -> None:
