@@ -178,7 +178,10 @@ def phone_photographs(caltech101: Path) -> list[bytes]:
 def test_few_bits_change_where_a_phones_photographs_are_decoded_at_a_reduced_scale(
     phone_photographs: list[bytes],
 ) -> None:
-    """Against decoding in full; of codes that were fitted to other photographs."""
+    """Compared with decoding in full, in codes that were fitted to other photographs.
+
+    Of 200 photographs 0.7 % of the bits changed; these are few, so the bound leaves room for chance.
+    """
     backbone = load_backbone("photo", num_adapted=0)
     _, model = model_without_names(backbone)
     set_shipped(model)
@@ -189,7 +192,7 @@ def test_few_bits_change_where_a_phones_photographs_are_decoded_at_a_reduced_sca
 
     in_full = codes([backbone.preprocess(decode_image(data, "it")) for data in phone_photographs])
     reduced = codes([backbone.prepare(data, "it") for data in phone_photographs])
-    assert np.bitwise_count(in_full ^ reduced).sum() / (8 * in_full.size) < 0.01
+    assert np.bitwise_count(in_full ^ reduced).sum() / (8 * in_full.size) < 0.02
 
 
 def test_preprocessing_in_words_is_as_before() -> None:
