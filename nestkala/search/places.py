@@ -9,10 +9,9 @@ from typing import Any, Self
 
 from ..images.decoding import is_below
 from ..index.contract import SearchIndex
-from ..index.milvus import is_address
 from ..utils.errors import NestKALAError, unknown_name
 from ..utils.text_files import parsed_json
-from .opening import shown_address
+from .opening import is_address, shown_address
 
 _NEAR = 1
 """A folder this many levels above an index file or closer is assumed to move together with it."""
