@@ -168,8 +168,11 @@ class Index:
             index, hasher, asked, fitted = self._made(folders, where, exclude)
         else:
             index, together, asked = joined(index, folders, where, self.root)
-            other = self._other_model(index)
-            hasher = other or hasher_of(index, self.model, where, self.backend)
+            if self.model is None:
+                hasher = hasher_of(index, None, where, self.backend)
+            else:
+                hasher = self._loaded(self.model)
+                other = hasher if index.about.get("model_fingerprint") not in (None, hasher.fingerprint) else None
             if other is None:
                 notes = check_mixing(index, hasher, asked, exclude, partial(hasher_of, index, self.model, where))
             note(index, together, exclude, where)
@@ -310,13 +313,6 @@ class Index:
         from ..hasher import Hasher
 
         return Hasher.from_pretrained(model, backend=self.backend)
-
-    def _other_model(self, index: "SearchIndex") -> "Hasher | None":
-        """The model given by --model, if it differs from the index's."""
-        if self.model is None:
-            return None
-        hasher = self._loaded(self.model)
-        return None if index.about.get("model_fingerprint") in (None, hasher.fingerprint) else hasher
 
 
 def tell_of_tables(index: "SearchIndex") -> None:

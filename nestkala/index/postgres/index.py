@@ -19,7 +19,7 @@ from ...utils.limits import is_whole_number
 from ...utils.packed_words import ordered_words
 from ...utils.text_files import parsed_json
 from ...utils.versions import check_version
-from ..conditions import Condition, parse_conditions
+from ..conditions import Condition, check_keys, parse_conditions
 from ..contract import Hits, check_queries, check_radius, checked_relaxed, checked_shortlist
 from ..prefix_index import PrefixIndex
 from ..slices import best, soft_distances_to
@@ -34,7 +34,6 @@ _LONGEST_BY_RANGES = 24
 """Up to this many bits, the nearest codes share nearly all of a prefix, so range lookups pay off."""
 _ROWS = 100_000
 _MOST_SUGGESTED = 2001
-_MOST_LISTED = 20
 
 Row = tuple[Any, ...]
 
@@ -344,12 +343,9 @@ class PostgresIndex:
             if condition.key == "folder":
                 continue
             exists = sql.SQL("SELECT FROM {} WHERE jsonb_exists(metadata, %s) LIMIT 1").format(self._table)
-            if cursor.execute(exists, [condition.key]).fetchone() is None:
+            if cursor.execute(exists, [condition.key]).fetchone() is None and len(self):
                 keys = sql.SQL("SELECT DISTINCT jsonb_object_keys(metadata) FROM {}").format(self._table)
-                known = sorted({"folder", *(key for (key,) in cursor.execute(keys))})
-                if len(self):
-                    suggestion, listed = nearest(condition.key, known), ", ".join(known[:_MOST_LISTED])
-                    raise NestKALAError(f"no item has the key {condition.key!r}{suggestion} (keys: {listed})")
+                check_keys([condition], (key for (key,) in cursor.execute(keys)))
 
     @property
     def _table(self) -> sql.Identifier:
