@@ -163,7 +163,7 @@ def test_images_smaller_than_needed_are_decoded_in_full_to_the_bit(caltech101: P
 def phone_photographs(caltech101: Path) -> list[bytes]:
     """Real photographs enlarged to 12 megapixels, with noise as of a sensor."""
     found = []
-    for number, path in enumerate(sorted(caltech101.glob("*/0007.jpg"))[::8]):
+    for number, path in enumerate(sorted(caltech101.glob("*/0007.jpg"))[::2]):
         with Image.open(path) as image:
             size = (4000, 3000) if image.width > image.height else (3000, 4000)
             pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.int16)
@@ -178,10 +178,7 @@ def phone_photographs(caltech101: Path) -> list[bytes]:
 def test_few_bits_change_where_a_phones_photographs_are_decoded_at_a_reduced_scale(
     phone_photographs: list[bytes],
 ) -> None:
-    """Compared with decoding in full, in codes that were fitted to other photographs.
-
-    Of 200 photographs 0.7 % of the bits changed; these are few, so the bound leaves room for chance.
-    """
+    """Compared with decoding in full, in codes that were fitted to other photographs."""
     backbone = load_backbone("photo", num_adapted=0)
     _, model = model_without_names(backbone)
     set_shipped(model)
@@ -192,7 +189,7 @@ def test_few_bits_change_where_a_phones_photographs_are_decoded_at_a_reduced_sca
 
     in_full = codes([backbone.preprocess(decode_image(data, "it")) for data in phone_photographs])
     reduced = codes([backbone.prepare(data, "it") for data in phone_photographs])
-    assert np.bitwise_count(in_full ^ reduced).sum() / (8 * in_full.size) < 0.02
+    assert np.bitwise_count(in_full ^ reduced).sum() / (8 * in_full.size) < 0.01
 
 
 def test_preprocessing_in_words_is_as_before() -> None:
