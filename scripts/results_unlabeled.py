@@ -243,8 +243,8 @@ def main(settings: Settings) -> None:
     about = f"""# Codes without labels
 
 What `nestkala index FOLDER` gives without a model: no label, no class name and no training. Clusters of the folder's
-own images take the place of classes, as many as make held-out images likely; 32 bits are for the cluster, the rest for
-the image itself. PCA-ITQ is what is usual without labels (Gong and Lazebnik, CVPR 2011); cosine among the features is
+own images take the place of classes, as many as make held-out images likely. Some bits are for the cluster, the others
+for the image itself. PCA-ITQ is what is usual without labels (Gong and Lazebnik, CVPR 2011); cosine among features is
 what rclip and others do, with the same features. Trained codes are in [results_photos.md](results_photos.md). The
 shipped codes serve folders of fewer than {FEWEST} images, which are too few to fit to; they were fitted to Caltech-101.
 

@@ -22,7 +22,7 @@ class StartSettings(Settings):
         ge=1,
         le=MAX_LENGTH,
         description="closed form: how many leading bits encode the class; the rest tell images of a class apart; by "
-        "default 32, or half of codes shorter than 64 bits, but at least 16",
+        "default 32, or half of codes shorter than 64 bits, but at least 16; with few images half of longer codes, too",
     )
     unnamed_kinds: int | Literal["auto"] = Field(
         "auto",
