@@ -125,7 +125,8 @@ def directly(folder: Path, images: list[bytes]) -> Tensor:
     backbone = load_backbone("tiny", num_adapted=1)
     vit: Any = backbone.tower.vit
     *frozen, last = vit.blocks
-    directions = F.linear(state["anchors"], state["anchor_to_token.weight"], state["anchor_to_token.bias"])
+    coordinates = state["anchor_to_token.coordinates"]
+    directions = F.linear(coordinates, state["anchor_to_token.weight"], state["anchor_to_token.bias"])
     last.attn.qkv = DenseCLoRA(last.attn.qkv, state["adapter.q.0"], directions)
     features = []
     for data in images:
@@ -293,7 +294,7 @@ def edited(model: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"version": 5}, ["version 5", "expected 4"]),
+        ({"version": 6}, ["version 6", "expected 5"]),
         ({"format": "other"}, ["format", "'other'"]),
         ({"color": "red"}, ["color", "'red'"]),
         ({"precision": "fp8"}, ["precision", "'fp8'"]),
@@ -359,7 +360,7 @@ def test_an_absent_tensor_is_named(name: str, model: Path, edited: Callable[...,
 def test_the_weights_of_another_model_are_refused(model: Path) -> None:
     weights = model / "model.safetensors"
     said = json.loads((model / "model.json").read_text())
-    assert said["version"] == 4
+    assert said["version"] == 5
     assert said["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     spec, state = load_model(model)
     state["head.linear.weight"] = -state["head.linear.weight"]  # all codes would be others

@@ -195,20 +195,36 @@ class PhotoTower(Tower):
             tokens.sum(dim=1) / tokens.shape[1]
         )  # a mean whose backward pass does not write the gradients of all tokens
 
+    def prepare(self, tokens: Tensor) -> Tensor:
+        head = self.tail_blocks[0] if self.num_adapted else None
+        if head is None or any(parameter.requires_grad for parameter in head.parameters()):
+            return tokens
+        return torch.cat([tokens, head.project(tokens)], dim=2)  # (B, t, d + d')
+
 
 class _Head(nn.Module):
-    """The last pointwise convolution and its activation, over tokens (B, t, d) -> (B, t, projected width)."""
+    """The last pointwise convolution and its activation, over tokens (B, t, d) -> (B, t, d').
+
+    Tokens may come with their frozen projections, as (B, t, d + d').
+    """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
         super().__init__()
         self.conv, self.activation = conv, activation
 
     def forward(self, x: Tensor, adapter: BlockAdapter | None = None) -> Tensor:
-        projected = F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+        if x.shape[2] == self.conv.in_channels:
+            projected = self.project(x)
+        else:
+            x, projected = x.split([self.conv.in_channels, self.conv.out_channels], dim=2)
         if adapter is not None:
             for delta in adapter(x, ("head",), projected).values():
-                projected = projected.add_(delta)
+                projected = projected + delta
         return self.activation(projected)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The convolution alone."""
+        return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
 
 
 def _read(weights: Weights) -> dict[str, Tensor]:

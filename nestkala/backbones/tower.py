@@ -170,6 +170,10 @@ class Tower(nn.Module, ABC):
         """The same as `trunk` without the check: the same operations whatever the values."""
         return self._tokens(images).half()
 
+    def prepare(self, tokens: Tensor) -> Tensor:
+        """Tokens -> what `tail` takes in their place, with frozen steps done that training would repeat."""
+        return tokens
+
     def _tokens(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)
         for block in self.trunk_blocks:
@@ -182,7 +186,7 @@ class Tower(nn.Module, ABC):
         adapters: Sequence[BlockAdapter | None] | None = None,
         prompts: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Output of `trunk` -> features (B, feature_dim).
+        """Output of `trunk` or `prepare` -> features (B, feature_dim).
 
         For each of the last blocks, optionally an adapter, and optionally prompt tokens (p, d) that it sees after the
         image's own.

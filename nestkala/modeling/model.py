@@ -9,6 +9,7 @@ from ..adapters import Adapter, CLoRA
 from ..backbones import Tower
 from ..heads import HashHead, NestedHashHead, check_lengths
 from ..utils.errors import NestKALAError, one_line
+from .class_directions import ClassDirections, in_span
 from .class_layer import ClassLayer
 
 
@@ -57,9 +58,8 @@ class HashModel(nn.Module):
         self.tower = tower
         self.register_buffer("anchors", anchors)
         self.adapter = adapter
-        self.anchor_to_token = (
-            nn.Linear(width, tower.projected_width) if adapter is not None and adapter.uses_anchors else None
-        )
+        uses_anchors = adapter is not None and adapter.uses_anchors
+        self.anchor_to_token = ClassDirections(anchors, tower.projected_width) if uses_anchors else None
         self.anchor_to_code = nn.Linear(width, head.width_for(lengths))
         nn.init.normal_(self.anchor_to_code.weight, std=0.01)
         nn.init.zeros_(self.anchor_to_code.bias)
@@ -71,7 +71,7 @@ class HashModel(nn.Module):
         """Output of `Tower.trunk` -> adapted features (B, feature_dim)."""
         if self.adapter is None:
             return self.tower.tail(tokens)
-        directions = self.anchor_to_token(self.anchors) if self.anchor_to_token is not None else None
+        directions = self.anchor_to_token() if self.anchor_to_token is not None else None
         return self.tower.tail(tokens, self.adapter.bind(directions), self.adapter.prompts())
 
     def forward(self, tokens: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class HashModel(nn.Module):
         Raises:
             NestKALAError: if names, shapes or dtypes differ from this model's, or values are not finite.
         """
-        own = self.trained_state()
+        own, state = self.trained_state(), _in_span(state)
         for name in sorted(own.keys() | state.keys()):
             ours, theirs = own.get(name), state.get(name)
             if ours is None or theirs is None or ours.shape != theirs.shape:
@@ -119,6 +119,16 @@ class HashModel(nn.Module):
             if not torch.isfinite(theirs).all():
                 raise NestKALAError(f"the saved model does not fit: {name} is not finite")
         self.load_state_dict(state, strict=False)
+
+
+def _in_span(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a model from an earlier version, which had F's whole weight, as it is today."""
+    anchors, weight = state.get("anchors"), state.get("anchor_to_token.weight")
+    earlier = "anchor_to_token.coordinates" not in state
+    if anchors is None or weight is None or not earlier or weight.shape[1:] != anchors.shape[1:]:
+        return state
+    coordinates, weight = in_span(anchors, weight)
+    return state | {"anchor_to_token.coordinates": coordinates, "anchor_to_token.weight": weight}
 
 
 def _made(head: type[HashHead], in_features: int, lengths: Sequence[int], batch_norm: bool) -> HashHead:

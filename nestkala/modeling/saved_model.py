@@ -19,8 +19,9 @@ from ..utils.validation import first_in_words
 from ..utils.versions import check_version
 from .model import HashModel
 
-_VERSION: Literal[4] = 4
-_EARLIER = (1, 2, 3)  # without a checksum of the weights
+_VERSION: Literal[5] = 5
+_EARLIER = (1, 2, 3, 4)
+_WITHOUT_CHECKSUM = (1, 2, 3)
 MODEL_FILES = ("model.json", "model.safetensors")
 MAX_ANCHOR_WIDTH = 2**16
 """Maximum width of a saved model's anchors; no text tower comes close."""
@@ -43,7 +44,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["nestkala-model"] = "nestkala-model"
-    version: Literal[1, 2, 3, 4] = _VERSION
+    version: Literal[1, 2, 3, 4, 5] = _VERSION
     backbone: str
     fingerprint: str
     precision: Literal["fp32", "bf16", "fp16", "fp64"]
@@ -138,7 +139,7 @@ def load_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
         raise NestKALAError(f"{path}: {first_in_words(error)}") from None
     weights = folder / "model.safetensors"
     state, _ = load_tensors(weights, str(weights))
-    if spec.version not in _EARLIER and spec.weights_sha256 is None:
+    if spec.version not in _WITHOUT_CHECKSUM and spec.weights_sha256 is None:
         raise NestKALAError(f"{path} is damaged: it has no checksum of the weights (weights_sha256)")
     if spec.weights_sha256 not in (None, sha256(weights)):
         raise NestKALAError(

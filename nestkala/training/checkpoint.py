@@ -88,6 +88,8 @@ def load_checkpoint(
     trained_state = _below(tensors, "model.")
     if any(name.startswith("class_layer.") for name in model.trained_state().keys() - trained_state.keys()):
         raise NestKALAError(f"the checkpoint {path} has a closed-form start from an earlier version: {anew}")
+    if any(name.endswith(".coordinates") for name in model.trained_state().keys() - trained_state.keys()):
+        raise NestKALAError(f"the checkpoint {path} has an adapter from an earlier version: {anew}")
     model.load_trained_state(trained_state)
     of_loss = {name.replace("centres", "centers"): value for name, value in _below(tensors, "loss.").items()}
     try:

@@ -20,6 +20,9 @@ from ..utils.errors import DivergedError, NestKALAError
 from .checkpoint import load_checkpoint, save_checkpoint
 from .history import Epoch, EpochSteps, StepValues
 
+_MOST_PREPARED = 10**9
+"""Bytes of prepared tokens: 3,000 photographs of the backbone `photo`."""
+
 
 class TrainingImages(Dataset[tuple[Tensor, ...]]):
     """Tokens, labels and index of each training image, or of a chosen subset."""
@@ -90,6 +93,8 @@ class Trainer:
         self.optimizer = torch.optim.SGD(
             self.trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
+        if accelerator.mixed_precision == "no":
+            tokens = prepared(model, tokens, accelerator.device)
         self.images = TrainingImages(tokens, targets)
         self._choose_images(epoch=0)
         loader = DataLoader(self.images, config.batch_size, shuffle=True, drop_last=True, collate_fn=tuple)
@@ -220,6 +225,15 @@ class Trainer:
             parts = self.model, self.loss, self.optimizer
             progress = self.epoch, self.seconds, self.history
             save_checkpoint(self.checkpoint, *parts, *progress, self.accelerator.scaler)
+
+
+@torch.no_grad()
+def prepared(model: HashModel, tokens: Tensor, device: torch.device) -> Tensor:
+    """Tokens (N, ...) on the CPU -> `Tower.prepare` of them, unless that takes too much memory."""
+    if not len(tokens) or len(tokens) * model.tower.prepare(tokens[:1].to(device, model.dtype)).nbytes > _MOST_PREPARED:
+        return tokens
+    parts = [model.tower.prepare(part.to(device, model.dtype)).cpu() for part in tokens.split(64)]
+    return torch.cat(parts)
 
 
 def check_batch(config: Config, num_images: int, processes: int) -> None:

@@ -120,7 +120,7 @@ def adapted_block(library, block, adapter, q, directions, x):
 
 def slow_features(library, model, tokens):
     vit, adapter = model.tower.vit, model.adapter
-    directions = model.anchors @ model.anchor_to_token.weight.T + model.anchor_to_token.bias
+    directions = model.anchor_to_token.coordinates @ model.anchor_to_token.weight.T + model.anchor_to_token.bias
     blocks = vit.transformer.resblocks if library == "open_clip" else vit.blocks
     images = []
     for x in tokens:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import load_file
 
 from nestkala import Hasher
 from nestkala.adapters import CLoRA, LoRA
@@ -29,6 +30,7 @@ from nestkala.modeling.model import HashModel
 from nestkala.settings.config import Config
 from nestkala.tokens.cache import TokenCache
 from nestkala.tokens.source import TokenSource
+from nestkala.training import trainer
 from nestkala.training.backbone_choice import suitable_backbone
 from nestkala.training.run import train
 from nestkala.utils.errors import NestKALAError
@@ -198,7 +200,9 @@ def test_clora_equals_explicit_updates_image_by_image(rank):
     model, tokens = adapted(CLoRA, rank, 1.5)
     conv = model.tower.network.conv_head
     weight, bias = conv.weight[:, :, 0, 0], conv.bias
-    directions = model.anchors @ model.anchor_to_token.weight.T + model.anchor_to_token.bias  # (C, 1280)
+    directions = (
+        model.anchor_to_token.coordinates @ model.anchor_to_token.weight.T + model.anchor_to_token.bias
+    )  # (C, 1280)
     expected, first = [], set()
     for x in tokens:
         with torch.no_grad():
@@ -238,6 +242,27 @@ def test_unlocked_is_the_last_convolution_alone(part):
     assert unlocked == {id(parameter) for parameter in ([conv.bias] if part == "biases" else conv.parameters())}
 
 
+@pytest.mark.parametrize("adapter_class", [CLoRA, LoRA])
+def test_prepared_tokens_give_the_same_features_and_gradients(adapter_class):
+    model, tokens = adapted(adapter_class, 2, 1.5)
+    prepared = model.tower.prepare(tokens)
+    assert prepared.shape == (5, 49, model.tower.width + model.tower.projected_width)
+    assert torch.equal(model.tower.tail(prepared), model.tower.tail(tokens))
+    found = [model.features(given) for given in (tokens, prepared)]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(each.square().sum(), [*model.adapter.parameters()]) for each in found)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("num_adapted", "part"), [(0, None), (1, "biases"), (1, "all")])
+def test_nothing_is_prepared_where_nothing_stays_the_same(num_adapted, part):
+    tower = load_backbone("photo", num_adapted).tower
+    if part is not None:
+        tower.unlock(part)
+    tokens = torch.ones(2, 49, tower.width) if num_adapted else torch.ones(2, tower.feature_dim)
+    assert tower.prepare(tokens) is tokens
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """24 images of 2 classes, larger than thumbnails: stripes along and across, with noise."""
@@ -267,6 +292,20 @@ def test_a_run_with_it_is_encoded_again_as_it_was_evaluated(adapter, photographs
     query, gallery = (hasher.encode([dataset.read(i) for i in part]) for part in (split.query, split.gallery))
     scores = evaluate(query, dataset.targets[split.query], gallery, dataset.targets[split.gallery], (4, 12))
     assert f'"map": {scores[12].map}' in (run / "metrics.json").read_text()
+
+
+def test_a_run_with_more_images_than_are_prepared_trains_the_same_model(photographs, tmp_path, monkeypatch):
+    small = {"queries": 0, "shots": 4, "lengths": (4, 12), "epochs": 2, "workers": 0, "cache": tmp_path / "cache"}
+    states = []
+    for most in (10**9, 8 * 49 * 1600 * 4, 8 * 49 * 1600 * 4 - 1):
+        monkeypatch.setattr(trainer, "_MOST_PREPARED", most)
+        run = tmp_path / str(most)
+        train(Config(data=str(photographs), output=run, head_init="random", batch_size=4, **small))
+        AcceleratorState._reset_state()
+        states.append(load_file(run / "model.safetensors"))
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value)
+        torch.testing.assert_close(states[2][name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_adapted", [0, 1])

@@ -11,7 +11,7 @@ from nestkala.utils.errors import NestKALAError
 
 WIDTH, CLASSES, TEXT_WIDTH, LENGTHS = 16, 5, 6, (2, 3, 8)
 OWN = {"anchors", "anchor_to_code.weight", "anchor_to_code.bias", "head.linear.weight", "head.linear.bias"}
-ADAPTER = {"adapter.q.0", "anchor_to_token.weight", "anchor_to_token.bias"}
+ADAPTER = {"adapter.q.0", "anchor_to_token.coordinates", "anchor_to_token.weight", "anchor_to_token.bias"}
 NORM = {f"head.norm.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
 
 
@@ -53,7 +53,7 @@ def test_trained_state_is_everything_but_the_tower(adapter, batch_norm):
 def test_what_is_trained_is_the_adapter_the_anchor_maps_and_the_head(adapter):
     model = build(adapter=adapter)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == (OWN | (ADAPTER if adapter else set())) - {"anchors"}
+    assert trained == (OWN | (ADAPTER if adapter else set())) - {"anchors", "anchor_to_token.coordinates"}
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -129,9 +129,21 @@ def test_anchor_to_code_starts_normal_with_deviation_001_and_bias_zero():
 def test_anchor_to_token_starts_like_a_linear_layer():
     F = build().anchor_to_token
     bound = TEXT_WIDTH**-0.5
-    assert F.weight.shape == (WIDTH, TEXT_WIDTH)
-    assert 0.9 * bound < F.weight.abs().max() <= bound
+    assert F.weight.shape == (WIDTH, CLASSES)  # fewer than TEXT_WIDTH
+    assert F.weight.square().mean().item() == pytest.approx(bound**2 / 3, rel=0.3)  # uniform in -bound..bound
     assert 0 < F.bias.abs().max() <= bound
+
+
+def test_weights_of_earlier_versions_give_the_same_features():
+    model = build().eval()
+    generator = torch.Generator().manual_seed(3)
+    W, b = torch.randn(WIDTH, TEXT_WIDTH, generator=generator), torch.randn(WIDTH, generator=generator)
+    state = {name: value for name, value in model.trained_state().items() if not name.endswith("coordinates")}
+    model.load_trained_state(state | {"anchor_to_token.weight": W, "anchor_to_token.bias": b})
+    assert model.anchor_to_token is not None
+    torch.testing.assert_close(model.anchor_to_token(), model.anchors @ W.T + b)
+    with pytest.raises(NestKALAError, match=r"anchor_to_token\.coordinates is absent"):
+        model.load_trained_state(state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

@@ -155,7 +155,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_says_none_of_its_classes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads((run / "metrics.json").read_text())["unnamed_kinds"] == 8
     saved = json.loads((run / "model.json").read_text())
-    assert (saved["version"], saved["num_unnamed"], len(saved["class_names"])) == (4, 8, 2)
+    assert (saved["version"], saved["num_unnamed"], len(saved["class_names"])) == (5, 8, 2)
     hasher = Hasher.from_pretrained(run, "cpu")
     assert hasher.class_codes().shape == (2, 4)
     photos = sorted((run.parent / "photos").glob("*.png"))
