@@ -197,7 +197,7 @@ class PhotoTower(Tower):
 
     def prepare(self, tokens: Tensor) -> Tensor:
         head = self.tail_blocks[0] if self.num_adapted else None
-        if head is None or any(parameter.requires_grad for parameter in head.parameters()):
+        if not isinstance(head, _Head) or any(parameter.requires_grad for parameter in head.parameters()):
             return tokens
         return torch.cat([tokens, head.project(tokens)], dim=2)  # (B, t, d + d')
 
