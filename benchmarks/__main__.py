@@ -24,6 +24,7 @@ from . import (
     first_encoding,
     five_lengths,
     index_update,
+    postgres,
     search,
     trunk_cut,
 )
@@ -51,13 +52,15 @@ class Benchmarks:
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
     """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, backends, networks,
-    cost_growth, search, index_update; by default all"""
+    cost_growth, search, index_update, postgres; by default all, and postgres only with --postgres"""
     cifar10: Path = Path("cifar10")
     """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
     photographs: Path = Path("caltech101")
     """folder of class folders of photographs, for decoding and backends"""
     items: int = 10_000_000
-    """number of codes to search, for search, and to add to, for index_update"""
+    """number of codes to search, for search and postgres, and to add to, for index_update"""
+    postgres: str | None = None
+    """postgresql://USER@HOST:PORT/DATABASE, for postgres, which makes two tables there and drops them"""
     output: Path = Path("docs/benchmarks")
     """path without suffix for .json and .md; the figure goes to pictures/cost_growth.png next to them"""
 
@@ -78,12 +81,14 @@ def main(given: Benchmarks) -> None:
         "cost_growth": partial(cost_growth.run, plot),
         "search": partial(search.run, given.items),
         "index_update": partial(index_update.run, given.items),
+        "postgres": partial(postgres.run, given.postgres, given.items),
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is not a folder: give the folder of CIFAR-10's images with --cifar10")
     if not given.photographs.is_dir() and {"decoding", "backends"} & set(given.names or known):
         raise NestKALAError(f"{given.photographs} is not a folder: give a folder of photographs with --photographs")
-    measure("benchmark", known, given.names, given.output, page)
+    names = given.names or [name for name in known if name != "postgres" or given.postgres is not None]
+    measure("benchmark", known, names, given.output, page)
 
 
 def page(found: dict[str, Rows], machine: str) -> str:
