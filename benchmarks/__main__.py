@@ -26,6 +26,8 @@ from . import (
     index_update,
     postgres,
     search,
+    search_growth,
+    search_trained,
     trunk_cut,
 )
 from .comparison import Row
@@ -52,13 +54,18 @@ class Benchmarks:
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
     """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, backends, networks,
-    cost_growth, search, index_update, postgres; by default all, and postgres only with --postgres"""
+    cost_growth, search, search_growth, search_trained, index_update, postgres; by default all that need no --run or
+    --postgres"""
     cifar10: Path = Path("cifar10")
     """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
     photographs: Path = Path("caltech101")
     """folder of class folders of photographs, for decoding and backends"""
     items: int = 10_000_000
-    """number of codes to search, for search and postgres, and to add to, for index_update"""
+    """number of codes to search, for search, search_trained and postgres, and to add to, for index_update"""
+    largest: int = 100_000_000
+    """largest number of codes for search_growth"""
+    run: Path | None = None
+    """folder of a training run, for search_trained"""
     postgres: str | None = None
     """postgresql://USER@HOST:PORT/DATABASE, for postgres, which makes two tables there and drops them"""
     output: Path = Path("docs/benchmarks")
@@ -80,6 +87,8 @@ def main(given: Benchmarks) -> None:
         "networks": backends.run_networks,
         "cost_growth": partial(cost_growth.run, plot),
         "search": partial(search.run, given.items),
+        "search_growth": partial(search_growth.run, given.largest),
+        "search_trained": partial(search_trained.run, given.run, given.items),
         "index_update": partial(index_update.run, given.items),
         "postgres": partial(postgres.run, given.postgres, given.items),
     }
@@ -87,7 +96,8 @@ def main(given: Benchmarks) -> None:
         raise NestKALAError(f"{given.cifar10} is not a folder: give the folder of CIFAR-10's images with --cifar10")
     if not given.photographs.is_dir() and {"decoding", "backends"} & set(given.names or known):
         raise NestKALAError(f"{given.photographs} is not a folder: give a folder of photographs with --photographs")
-    names = given.names or [name for name in known if name != "postgres" or given.postgres is not None]
+    needs = {"search_trained": given.run, "postgres": given.postgres}
+    names = given.names or [name for name in known if needs.get(name, "") is not None]
     measure("benchmark", known, names, given.output, page)
 
 

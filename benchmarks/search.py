@@ -5,15 +5,16 @@ Times are processor seconds of one thread, which other work on the machine affec
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import faiss
 import numpy as np
-from numba import set_num_threads
+from numba import get_num_threads, set_num_threads
 from numpy.typing import NDArray
 
 from nestkala.codes import prefix
@@ -23,7 +24,7 @@ from nestkala.index.local.sorted_codes import Method, SortedCodes
 from nestkala.index.strings import Strings
 from nestkala.utils.packed_words import ordered_words
 
-from .comparison import Row
+from .comparison import Row, medians
 
 Codes = NDArray[np.uint8]
 K, BITS, CENTERS, BATCH = 10, 64, 10_000, 200
@@ -54,58 +55,68 @@ def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
     rng = np.random.default_rng(0)
     centers = rng.integers(0, 256, (CENTERS, BITS // 8), dtype=np.uint8)
     one = centers[:1]
-    at_ten = partial(_flipped, rng, centers, 0.10)
+    at_ten = partial(flipped, rng, centers, 0.10)
     cases = (
         Case("10,000 clusters, 10 % of bits flipped", at_ten, {64: 100, 48: 0, 32: 150, 24: 0, 16: 0, 8: 0}),
-        Case("10,000 clusters, 15 % flipped", partial(_flipped, rng, centers, 0.15), {64: 30, 48: 0, 32: 0}),
-        Case("uniform", partial(_uniform, rng), {64: 8, 48: 0, 32: 100, 24: 0}),
-        Case("identical", partial(_flipped, rng, one, 0.0), {64: 1 / 1.1}),
-        Case("one tight cluster, 5 % flipped", partial(_flipped, rng, one, 0.05), {64: 1 / 1.1}),
+        Case("10,000 clusters, 15 % flipped", partial(flipped, rng, centers, 0.15), {64: 30, 48: 0, 32: 0}),
+        Case("uniform", partial(uniform, rng), {64: 8, 48: 0, 32: 100, 24: 0}),
+        Case("identical", partial(flipped, rng, one, 0.0), {64: 1 / 1.1}),
+        Case("one tight cluster, 5 % flipped", partial(flipped, rng, one, 0.05), {64: 1 / 1.1}),
         Case("first half constant", partial(_half, rng, slice(0, 4)), {64: 1 / 1.1}),
         Case("last half constant", partial(_half, rng, slice(4, 8)), {64: 1 / 1.1}),
-        Case("uniform, one tenth of the codes, k = 100", partial(_uniform, rng), {64: 1 / 1.1}, k=100, scale=0.1),
+        Case("uniform, one tenth of the codes, k = 100", partial(uniform, rng), {64: 1 / 1.1}, k=100, scale=0.1),
     )
-    before = faiss.omp_get_max_threads()
+    with on_one_thread():
+        rows = [row for case in cases for row in _measured(case, items, queries)]
+        return rows + _approximate(items // 10, at_ten)
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Make faiss and compiled functions use one thread."""
+    before = faiss.omp_get_max_threads(), get_num_threads()
     faiss.omp_set_num_threads(1)
     set_num_threads(1)
-    rows = [row for case in cases for row in _measured(case, items, queries)]
-    rows += _approximate(items // 10, at_ten)
-    faiss.omp_set_num_threads(before)
-    return rows
+    yield
+    faiss.omp_set_num_threads(before[0])
+    set_num_threads(before[1])
 
 
 def _measured(case: Case, items: int, num_queries: int) -> list[Row]:
-    index, queries = _index(case.codes(int(items * case.scale))), case.codes(num_queries)
+    index, queries = indexed(case.codes(int(items * case.scale))), case.codes(num_queries)
     index.search(queries[:1], case.k, method="tables")  # builds the tables
-    rows = [_row(case, index, queries, bits, target) for bits, target in case.targets.items()]
+    rows = [compared(case.what, index, queries, bits, target, case.k) for bits, target in case.targets.items()]
     if case.targets[BITS] > 1:
-        rows.append(_batch(case, index, queries))
+        rows += [_batch(case, index, queries, threads) for threads in (1, 2)]
         with TemporaryDirectory() as folder:  # as written by `nestkala index`
             path = Path(folder, "codes.index")
             index.save(path)
             mapped = PrefixIndex.load(path, verify=False)
-            rows.append(_row(replace(case, what=f"{case.what}, memory-mapped"), mapped, queries, BITS, 0))
+            rows.append(compared(f"{case.what}, memory-mapped", mapped, queries, BITS, 0, case.k))
     return rows
 
 
-def _index(codes: Codes) -> PrefixIndex:
+def indexed(codes: Codes) -> PrefixIndex:
     """An index of these codes, with eight-digit numbers as names, for which `build` would take most of the time."""
     words = np.sort(ordered_words(codes), axis=0)
-    digits = np.arange(len(codes))[:, None] // 10 ** np.arange(7, -1, -1) % 10  # (N, 8)
-    ids = Strings((digits + ord("0")).astype(np.uint8).ravel(), 8 * np.arange(1, len(codes) + 1))
+    numbers, digits = np.arange(len(codes)), np.empty((len(codes), 8), np.uint8)
+    for place in range(8):
+        digits[:, place] = numbers // 10 ** (7 - place) % 10 + ord("0")
+    ids = Strings(digits.ravel(), 8 * np.arange(1, len(codes) + 1))
     metadata = Strings(np.tile(np.frombuffer(b"{}", np.uint8), len(codes)), 2 * np.arange(1, len(codes) + 1))
     return PrefixIndex([Segment(SortedCodes(words, BITS), ids, metadata)], BITS)
 
 
-def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: float) -> Row:
+def compared(what: str, index: PrefixIndex, queries: Codes, bits: int, target: float, k: int = K) -> Row:
+    """One query at a time on one thread: faiss's two scans, our scan and ours, which must agree."""
     codes, asked = prefix(index.codes, bits), prefix(queries, bits)
     found: dict[str, list[list[int]]] = {}
 
     def plain(query: Codes, variant: str) -> list[int]:
-        return faiss.knn_hamming(query, codes, case.k, variant=variant)[0][0].tolist()
+        return faiss.knn_hamming(query, codes, k, variant=variant)[0][0].tolist()
 
     def ours(query: Codes, method: Method = "auto") -> list[int]:
-        return index.search(query, case.k, bits, method=method).distances[0].tolist()
+        return index.search(query, k, bits, method=method).distances[0].tolist()
 
     ways: dict[str, Callable[[Codes], list[int]]] = {
         "faiss": partial(plain, variant="hc"),
@@ -128,7 +139,7 @@ def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: floa
     ratio = ms["faiss"] / ms["ours"]
     goal = "" if not target else f"{target:g} times" if target > 1 else "at most 1.1 times the scan"
     return Row(
-        f"{len(index):,} codes, {case.what}, {bits} bits, k = {case.k}",
+        f"{len(index):,} codes, {what}, {bits} bits, k = {k}",
         f"faiss scan {ms['faiss']:.2f} ms; its counting variant {ms['before']:.2f}; ours {ms['scan']:.2f}",
         f"{ratio:.1f} times faster: {ms['ours']:.3f} ms; our scan {ms['before'] / ms['scan']:.1f} times",
         goal,
@@ -137,17 +148,21 @@ def _row(case: Case, index: PrefixIndex, queries: Codes, bits: int, target: floa
     )
 
 
-def _batch(case: Case, index: PrefixIndex, queries: Codes) -> Row:
-    """A batch on one thread, in wall time."""
+def _batch(case: Case, index: PrefixIndex, queries: Codes, threads: int) -> Row:
+    """A batch, in wall time."""
     asked = np.concatenate([queries, case.codes(BATCH - len(queries))])
+    codes = index.codes
+    faiss.omp_set_num_threads(threads)
+    set_num_threads(threads)
     index.search(asked, case.k)
-    codes, times = index.codes, []
-    for way in (lambda: faiss.knn_hamming(asked, codes, case.k, variant="hc"), lambda: index.search(asked, case.k)):
-        started = time.process_time()
-        way()
-        times.append(1000 * (time.process_time() - started) / BATCH)
+    seconds = medians(
+        lambda: faiss.knn_hamming(asked, codes, case.k, variant="hc"), lambda: index.search(asked, case.k), repeats=3
+    )
+    faiss.omp_set_num_threads(1)
+    set_num_threads(1)
+    times = [1000 * each / BATCH for each in seconds]
     return Row(
-        f"{len(index):,} codes, {case.what}, a batch of {BATCH}, per query",
+        f"{len(index):,} codes, {case.what}, a batch of {BATCH} on {threads} thread{'s' * (threads > 1)}, per query",
         f"faiss scan {times[0]:.2f} ms",
         f"{times[0] / times[1]:.1f} times faster: {times[1]:.3f} ms",
         "10 times",
@@ -158,7 +173,7 @@ def _batch(case: Case, index: PrefixIndex, queries: Codes) -> Row:
 def _approximate(items: int, make: Callable[[int], Codes]) -> list[Row]:
     """Recall of the true ten, speed and size of faiss's binary indexes."""
     codes, queries = make(items), make(100)
-    index = _index(codes)
+    index = indexed(codes)
     started = time.thread_time()
     index.search(queries[:1], K, method="tables")
     built = time.thread_time() - started
@@ -220,17 +235,17 @@ _FAISS: dict[str, Callable[[], faiss.IndexBinary]] = {
 }
 
 
-def _uniform(rng: np.random.Generator, num: int) -> Codes:
+def uniform(rng: np.random.Generator, num: int) -> Codes:
     return rng.integers(0, 256, (num, BITS // 8), dtype=np.uint8)
 
 
 def _half(rng: np.random.Generator, constant: slice, num: int) -> Codes:
-    codes = _uniform(rng, num)
+    codes = uniform(rng, num)
     codes[:, constant] = 90
     return codes
 
 
-def _flipped(rng: np.random.Generator, centers: Codes, rate: float, num: int) -> Codes:
+def flipped(rng: np.random.Generator, centers: Codes, rate: float, num: int) -> Codes:
     codes = centers[rng.integers(len(centers), size=num)]
     for start in range(0, num, _BLOCK) if rate else ():
         block = codes[start : start + _BLOCK]
