@@ -31,7 +31,9 @@ class SharedTokenSource(TokenSource):
     """
 
     def __init__(self, source: TokenSource, accelerator: Accelerator) -> None:
-        super().__init__(source.backbone, source.precision, source.batch_size, source.workers, source.cache)
+        super().__init__(
+            source.backbone, source.precision, source.batch_size, source.workers, source.cache, source.given_trunk
+        )
         self._accelerator = accelerator
 
     def rows(

@@ -1,6 +1,6 @@
 """Passes images through the frozen trunk, each one once, and then reads them from the cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -66,6 +66,7 @@ class TokenSource:
         batch_size: images per batch; the trunk computes as many at once, or fewer on a CPU (`PIXELS_A_PASS`).
         workers: number of decoding threads; 0 decodes in the calling thread.
         cache: None to keep nothing.
+        trunk: function to use in place of the tower's `trunk`.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class TokenSource:
         batch_size: int,
         workers: int,
         cache: TokenCache | None = None,
+        trunk: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.backbone, self.cache = backbone, cache
+        self.backbone, self.cache, self.given_trunk = backbone, cache, trunk
         self.batch_size, self.workers = batch_size, workers
         self.precision, self.dtype = precision, TRUNK_PRECISION[precision]
 
@@ -194,4 +196,4 @@ class TokenSource:
     def _pass(self, images: Tensor) -> Tensor:
         images = images.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
         with self.autocast():
-            return self.backbone.tower.trunk(images).cpu()
+            return (self.given_trunk or self.backbone.tower.trunk)(images).cpu()

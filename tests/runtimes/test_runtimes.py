@@ -39,31 +39,6 @@ TOWERS: dict[str, Mapping[str, Any]] = {
 """One model on each kind of tower, an adapter of each kind among them."""
 
 
-@pytest.fixture(params=["onnx", "openvino"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend that is installed."""
-    if missing := missing_packages(request.param):
-        pytest.skip(f"{', '.join(missing)} not installed")
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("exports")
-
-
-@pytest.fixture(autouse=True)
-def shared_exports(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tests export each model once."""
-    monkeypatch.setenv("NESTKALA_CACHE", str(exports))
-
-
-@pytest.fixture
-def own_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NESTKALA_CACHE", str(tmp_path / "own"))
-    return tmp_path / "own" / "exports"
-
-
 def make_model(folder: Path, backbone: str, precision: str = "fp32", **settings: Any) -> Path:
     """A model with a random head and adapter."""
     adapted = 0 if settings["adapter"] == "none" else settings.get("adapt_blocks", 1)

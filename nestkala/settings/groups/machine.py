@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ...runtimes.names import Backend
 from ...utils.limits import MAX_THREADS
 from .group import Settings
 
@@ -26,6 +27,11 @@ class MachineSettings(Settings):
     )
     workers: int | None = Field(
         None, ge=0, description="number of threads that decode images; by default one per core, at most 8"
+    )
+    backend: Backend = Field(
+        "torch",
+        description="runtime that computes the frozen backbone: onnx (ONNX Runtime) and openvino are faster than torch "
+        "on CPUs; openvino-bf16 rounds to bfloat16; auto: the fastest installed one that agrees with torch",
     )
     encode_batch_size: int = Field(128, ge=1, description="images per forward pass of the frozen backbone")
     cache: Path | None = Field(

@@ -9,6 +9,7 @@ from ...backbones import Backbone
 from ...data import FeatureDataset, ImageDataset
 from ...data.splits import Split
 from ...modeling.saved_model import ModelSpec
+from ...runtimes.trunk import trunk_on
 from ...settings.groups import MachineSettings
 from ...tokens.cache import TokenCache, default_folder
 from ...tokens.source import TokenSource
@@ -18,13 +19,15 @@ from ...utils.machine import decoding_workers
 
 def token_source(settings: MachineSettings, spec: ModelSpec, backbone: Backbone, dataset: ImageDataset) -> TokenSource:
     """The source of a data set's tokens for this model, with the cache that the settings ask for."""
+    backend, trunk = trunk_on(settings.backend, backbone, settings.precision)
     cache = None  # features are as fast to read as cached tokens
     if settings.cache_gb > 0 and not isinstance(dataset, FeatureDataset):
         on = f"{backbone.tower.device.type} by {settings.encode_batch_size}"
+        on += f" with {backend}" if backend != "torch" else ""
         kind = f"version 1: {spec.fingerprint} {settings.precision} last {spec.num_adapted} blocks on {on}"
         cache = TokenCache(settings.cache or default_folder(), kind, settings.cache_gb * 1e9)
     workers = decoding_workers(settings.workers)
-    return TokenSource(backbone, settings.precision, settings.encode_batch_size, workers, cache)
+    return TokenSource(backbone, settings.precision, settings.encode_batch_size, workers, cache, trunk)
 
 
 def unlabeled_batches(
