@@ -8,7 +8,6 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from torch import Tensor
 
 import nestkala.runtimes.choice
 from nestkala import Hasher
