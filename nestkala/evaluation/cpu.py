@@ -123,8 +123,9 @@ def _count(
         _compare(q, distance, relevant, q_labels, g_labels)
         for k in range(added.shape[1]):
             _add_distance(distance, q, q_words, g_words, added, k)
+            count = counts[k, q]
             for g in range(len(relevant)):
-                counts[k, q, distance[g], relevant[g]] += 1
+                count[distance[g], relevant[g]] += 1
 
 
 @compiled
@@ -153,13 +154,15 @@ def _add_precisions(
         _compare(q, distance, relevant, q_labels, g_labels)
         for k in range(added.shape[1]):
             _add_distance(distance, q, q_words, g_words, added, k)
+            place, hit = places[k, q], hits[k, q]
             total, number = 0.0, 0
             for g in range(len(relevant)):
                 d = distance[g]
-                places[k, q, d] += 1
-                if relevant[g] and places[k, q, d] <= top_k:
-                    hits[k, q, d] += 1
+                taken = place[d] + 1
+                place[d] = taken
+                if relevant[g] and taken <= top_k:
+                    hit[d] += 1
                     number += 1
-                    total += hits[k, q, d] / places[k, q, d]
+                    total += hit[d] / taken
             precisions[k, q] += total
             found[k, q] += number

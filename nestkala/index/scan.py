@@ -27,7 +27,7 @@ def scan_prefixes(words: Words, queries: Words, bits: int, k: int) -> tuple[Posi
     bounds = np.linspace(0, len(words), parts + 1).astype(np.int64)
     near = np.zeros((len(queries), parts, k), np.int64)
     distances = np.full((len(queries), parts, k), bits + 1, np.int32)  # of unused positions
-    given = words.reshape(-1), queries.astype(np.uint64), prefix_masks(words, bits), bits, bounds, near, distances
+    given = words, queries.astype(np.uint64), prefix_masks(words, bits), bits, bounds, near, distances
     in_threads(
         lambda first, last: _scan(first, last, *given),
         len(queries) * parts,
@@ -55,7 +55,7 @@ def _scan_small(words: Words, queries: Words, bits: int, k: int) -> tuple[Positi
 def _scan(
     first: int,
     last: int,
-    flat: NDArray[np.unsignedinteger],
+    words: Words,
     queries: NDArray[np.uint64],
     masks: NDArray[np.uint64],
     bits: int,
@@ -67,89 +67,71 @@ def _scan(
 
     A task is a query and a part; these are those from `first` to below `last`.
     """
-    parts = len(bounds) - 1
-    for task in range(first, last):
-        q, part = task // parts, task % parts
-        _scan_part(flat, queries[q], masks, bits, bounds[part], bounds[part + 1], near[q, part], distances[q, part])
-
-
-@compiled
-def _scan_part(
-    flat: NDArray[np.unsignedinteger],
-    query: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    bits: int,
-    start: int,
-    stop: int,
-    near: Positions,
-    distances: Distances,
-) -> None:
-    k = len(near)
+    parts, k = near.shape[1:]
     room = 4 * k + _BLOCK
     kept, kept_distances = np.empty(room, np.int64), np.empty(room, np.int32)
-    num_kept, limit, within = 0, bits, 0  # `within` of the first k items within the limit are found
-    counts = np.empty(bits + 1, np.int64)
-    for d in range(bits + 1):
-        counts[d] = 0
-    block = np.empty(_BLOCK, np.uint16)
-    for first in range(start, stop, _BLOCK):
-        last = min(first + _BLOCK, stop)
-        if _measure(flat[first * len(query) : last * len(query)], query, masks, block) > limit:
-            continue
-        for n in range(last - first):
-            if block[n] <= limit:
-                kept[num_kept], kept_distances[num_kept] = first + n, block[n]
-                num_kept += 1
-                counts[block[n]] += 1
-                within += 1
-                while limit >= 0 and within >= k:  # a later item at the limit would come after k others
-                    within -= counts[limit]
-                    limit -= 1
-        if limit < 0:
-            break
-        if num_kept > room - _BLOCK:
-            num_kept = _keep_nearest(kept, kept_distances, num_kept, limit, k - within, kept, kept_distances)
-    _keep_nearest(kept, kept_distances, num_kept, limit, k - within, near, distances)
+    counts, block = np.empty(bits + 1, np.int64), np.empty(_BLOCK, np.uint16)
+    for task in range(first, last):
+        q, part = task // parts, task % parts
+        query, start, stop = queries[q], bounds[part], bounds[part + 1]
+        num_kept, limit, within = 0, bits, 0  # `within` of the first k items within the limit are found
+        for d in range(bits + 1):
+            counts[d] = 0
+        for begin in range(start, stop, _BLOCK):
+            end = min(begin + _BLOCK, stop)
+            if _measure(words[begin:end], query, masks, block) > limit:
+                continue
+            for n in range(end - begin):
+                if block[n] <= limit:
+                    kept[num_kept], kept_distances[num_kept] = begin + n, block[n]
+                    num_kept += 1
+                    counts[block[n]] += 1
+                    within += 1
+                    while limit >= 0 and within >= k:  # a later item at the limit would come after k others
+                        within -= counts[limit]
+                        limit -= 1
+            if limit < 0:
+                break
+            if num_kept > room - _BLOCK:
+                num_kept = _keep_nearest(
+                    kept[:num_kept], kept_distances[:num_kept], limit, k - within, kept, kept_distances
+                )
+        _keep_nearest(kept[:num_kept], kept_distances[:num_kept], limit, k - within, near[q, part], distances[q, part])
 
 
 @compiled
 def _measure(
-    flat: NDArray[np.unsignedinteger],
+    words: Words,
     query: NDArray[np.uint64],
     masks: NDArray[np.uint64],
     distances: NDArray[np.uint16],
-) -> np.int64:
+) -> int:
     """Write the distance of each code and return the smallest."""
-    smallest = np.int64(2**16)
-    if len(query) == 1:  # a separate loop, so that the compiler can vectorize it
-        asked, mask = query[0], masks[0]
+    if words.shape[1] == 1:  # a separate loop, so that the compiler can vectorize it
+        flat, asked, mask = words.reshape(-1), query[0], masks[0]
         for n in range(len(flat)):
             distances[n] = popcount((np.uint64(flat[n]) ^ asked) & mask)
-        for n in range(len(flat)):
-            smallest = min(smallest, np.int64(distances[n]))
     else:
-        for n in range(len(flat) // len(query)):
+        for n in range(len(words)):
             total = np.int64(0)
             for w in range(len(masks)):
-                total += popcount((np.uint64(flat[n * len(query) + w]) ^ query[w]) & masks[w])
+                total += popcount((np.uint64(words[n, w]) ^ query[w]) & masks[w])
             distances[n] = total
-            smallest = min(smallest, total)
-    return smallest
+    return int(distances[: len(words)].min())  # a loop here would make the one above slower
 
 
 @compiled
 def _keep_nearest(
     kept: Positions,
     kept_distances: Distances,
-    num: int,
     limit: int,
     beyond: int,
     near: Positions,
     distances: Distances,
 ) -> int:
-    """Write, of the first `num`, those within the limit and the first `beyond` that are one farther; how many."""
+    """Write those within the limit and the first `beyond` that are one farther; return how many."""
     written = 0
-    for n in range(num):
+    for n in range(len(kept)):
         d = kept_distances[n]
         if d > limit:
             if d > limit + 1 or beyond == 0:

@@ -164,10 +164,10 @@ def _measure(
             distance[u] = popcount(flat[u] ^ asked)
     else:
         for u in range(len(distance)):
-            d = np.int64(0)
+            total = np.int64(0)
             for w in range(len(query)):
-                d += popcount(flat[u * len(query) + w] ^ query[w])
-            distance[u] = d
+                total += popcount(flat[u * len(query) + w] ^ query[w])
+            distance[u] = total
     for u in range(len(distance)):
         places[distance[u] + 1] += starts[u + 1] - starts[u]
     for d in range(1, len(places)):

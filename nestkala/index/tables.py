@@ -100,7 +100,7 @@ class Tables:
             keys,
             answered,
         )
-        in_threads(lambda first, last: _search_each(first, last, *given), len(queries), at_least=_WORTH_A_THREAD)
+        in_threads(lambda first, last: _search(first, last, *given), len(queries), at_least=_WORTH_A_THREAD)
         keys.sort(axis=1)
         return keys & ((1 << _SHIFT) - 1), (keys >> _SHIFT).astype(np.int32), answered
 
@@ -146,7 +146,7 @@ def _build(words: Words, spare: int, positions: NDArray[np.uint32], starts: NDAr
 
 
 @compiled
-def _search_each(
+def _search(
     first: int,
     last: int,
     flat: Flat,
@@ -162,60 +162,49 @@ def _search_each(
     keys: NDArray[np.int64],
     answered: NDArray[np.bool_],
 ) -> None:
-    """Fill `keys` (Q, k), each row in any order, and `answered` (Q,), for some of the queries."""
+    """Replace `keys` (Q, k) of some queries with the smallest, each row in any order.
+
+    Write to `answered` (Q,) whether a scan would not have been faster.
+    """
+    last_table = len(starts) - 1
+    done, costs, counted = (
+        np.empty(last_table + 1, np.int64),
+        np.empty(last_table + 1),
+        np.empty(last_table + 1, np.int64),
+    )
     for q in range(first, last):
-        answered[q] = _search(
-            flat, positions, starts, queries[q], masks, flips, bounds, last_flips, last_bounds, patience, keys[q]
-        )
-
-
-@compiled
-def _search(
-    flat: Flat,
-    positions: NDArray[np.uint32],
-    starts: NDArray[np.uint32],
-    query: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    flips: NDArray[np.uint32],
-    bounds: NDArray[np.int64],
-    last_flips: NDArray[np.uint32],
-    last_bounds: NDArray[np.int64],
-    patience: float,
-    heap: NDArray[np.int64],
-) -> bool:
-    """Replace `heap` with the smallest keys; return False if a scan would be faster."""
-    last = len(starts) - 1
-    asked = query[0] << np.uint64(64 - 8 * flat.itemsize)
-    done, costs, counted = np.empty(last + 1, np.int64), np.empty(last + 1), np.empty(last + 1, np.int64)
-    for table in range(last + 1):
-        done[table], costs[table], counted[table] = 0, 0.0, 0
-    spent, num_done = 0.0, 0  # num_done is the sum of done
-    while True:
-        missing = (heap[0] >> _SHIFT) + 1 - num_done
-        if missing <= 0:
-            break
-        table = _cheapest(costs)
-        radius = done[table]
-        its_flips, its_bounds = (last_flips, last_bounds) if table == last else (flips, bounds)
-        bits = len(its_bounds) - 2
-        own, low_bits = _substring(asked, table, bits)
-        ball = its_flips[its_bounds[radius] : its_bounds[radius + 1]]
-        if not counted[table]:
-            costs[table], counted[table] = _cost(starts[table], own, low_bits, ball, table), 1
-            continue
-        if spent + costs[table] > patience / 64 and spent + _planned(costs, done, missing) > patience:
-            return False
-        if table == 0:
-            _look_along(flat, starts[0], own, low_bits, ball, query, masks, done, heap)
-        else:
-            _look_at(flat, positions[table - 1], starts[table], own, low_bits, ball, query, masks, done, heap)
-        spent += costs[table]
-        done[table] += 1
-        num_done += 1
-        if radius == bits:  # all codes have been visited
-            break
-        costs[table], counted[table] = costs[table] * (bits - radius) / (radius + 1), 0
-    return True
+        query, heap = queries[q], keys[q]
+        asked = query[0] << np.uint64(64 - 8 * flat.itemsize)
+        for table in range(last_table + 1):
+            done[table], costs[table], counted[table] = 0, 0.0, 0
+        spent, num_done = 0.0, 0  # num_done is the sum of done
+        answered[q] = True
+        while True:
+            missing = (heap[0] >> _SHIFT) + 1 - num_done
+            if missing <= 0:
+                break
+            table = _cheapest(costs)
+            radius = done[table]
+            its_flips, its_bounds = (last_flips, last_bounds) if table == last_table else (flips, bounds)
+            bits = len(its_bounds) - 2
+            own, low_bits = _substring(asked, table, bits)
+            ball = its_flips[its_bounds[radius] : its_bounds[radius + 1]]
+            if not counted[table]:
+                costs[table], counted[table] = _cost(starts[table], own, low_bits, ball, table), 1
+                continue
+            if spent + costs[table] > patience / 64 and spent + _planned(costs, done, missing) > patience:
+                answered[q] = False
+                break
+            if table == 0:
+                _look_along(flat, starts[0], own, low_bits, ball, query, masks, done, heap)
+            else:
+                _look_at(flat, positions[table - 1], starts[table], own, low_bits, ball, query, masks, done, heap)
+            spent += costs[table]
+            done[table] += 1
+            num_done += 1
+            if radius == bits:  # all codes have been visited
+                break
+            costs[table], counted[table] = costs[table] * (bits - radius) / (radius + 1), 0
 
 
 @compiled
@@ -338,10 +327,10 @@ def _look_at(
                         nearest = min(nearest, popcount((np.uint64(flat[np.uint64(positions[n])]) ^ asked) & mask))
                 else:
                     for n in range(begin, end):
-                        nearest = min(nearest, _distance(flat, np.int64(positions[n]), query, masks))
+                        nearest = min(nearest, _distance(flat, np.uint64(positions[n]), query, masks))
                 if nearest << _SHIFT < heap[0]:  # positions ascend only within one value of a complete substring
                     for n in range(begin, end):
-                        _offer(flat, np.int64(positions[n]), query, masks, done, heap)
+                        _offer(flat, np.uint64(positions[n]), query, masks, done, heap)
 
 
 @compiled
@@ -354,7 +343,7 @@ def _bounds(
 
 
 @compiled
-def _distance(flat: Flat, n: int, query: NDArray[np.uint64], masks: NDArray[np.uint64]) -> np.int64:
+def _distance(flat: Flat, n: int | np.uint64, query: NDArray[np.uint64], masks: NDArray[np.uint64]) -> np.int64:
     total = np.int64(0)
     for w in range(len(masks)):
         total += popcount((np.uint64(flat[n * len(query) + w]) ^ query[w]) & masks[w])
@@ -364,7 +353,7 @@ def _distance(flat: Flat, n: int, query: NDArray[np.uint64], masks: NDArray[np.u
 @compiled
 def _offer(
     flat: Flat,
-    n: int,
+    n: int | np.uint64,
     query: NDArray[np.uint64],
     masks: NDArray[np.uint64],
     done: NDArray[np.int64],

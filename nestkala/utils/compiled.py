@@ -3,8 +3,8 @@
 Compiled functions release Python's global lock, so ordinary threads run them in parallel. numba's own parallel loops
 take several times longer to compile, and their threads do not survive a fork.
 
-Whatever is not called yet has to be compiled first, so these functions consist of loops over arrays. Each NumPy function
-in them, such as `argsort`, `sum` or indexing by an array, would add up to a second to that.
+The first call in a process without a cache waits for the compiler. So these functions are plain loops over arrays: a
+NumPy function in them, such as `argsort` or indexing by an array, is compiled as well and takes up to a second.
 
 Importing numba takes a tenth of a second or more, so it is delayed until the first call of such a function.
 """
@@ -140,7 +140,7 @@ def _kept(function: Callable[..., Any]) -> Any:
     made = {key: value.made for key, value in called.items() if isinstance(value, _Deferred)}
     copy = FunctionType(function.__code__, function.__globals__ | made, function.__name__)
     copy.__qualname__ = function.__qualname__
-    dispatcher = njit(copy, nogil=True)
+    dispatcher = njit(copy, nogil=True, error_model="numpy")  # a division by 0 is not checked for
     with suppress(RuntimeError):  # no writable folder
         dispatcher._cache = Cache(dispatcher.py_func)
     return dispatcher
