@@ -167,14 +167,6 @@ def test_processes_that_are_forked_before_the_first_search_find_the_same() -> No
     assert printed(FIRST_USE_IN_CHILDREN) == ["equal"]
 
 
-def test_where_no_machine_code_can_be_kept_the_scores_are_the_same(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    script = f"{SCORING}\nprint(scored())"
-    nowhere = printed(script, NUMBA_CACHE_DIR=str(tmp_path / "file" / "folder"))
-    assert nowhere == printed(script, NUMBA_CACHE_DIR=str(tmp_path / "kept"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "kept"]
-
-
 def test_threads_share_all_of_the_work_at_the_same_time() -> None:
     together, parts = threading.Barrier(3), []
 
@@ -222,6 +214,19 @@ def test_nothing_needs_to_be_written_but_results() -> None:
         said = printed(READ_ONLY, nestkala.__file__, place, before=before, HOME=str(Path.home()), **unset)
         assert f"run folder: {place}/run" in said
         assert Path(place, "advise.png").is_file()
+
+
+def test_where_no_machine_code_can_be_kept_the_scores_are_the_same(installation: Path, tmp_path: Path) -> None:
+    """Files in place of the folders that numba tries, since a superuser may write to any folder."""
+    for folder in (tmp_path, *(found for found in installation.rglob("*") if found.is_dir())):
+        (folder / "__pycache__").touch()
+    nowhere = str(tmp_path / "__pycache__" / "kept")
+    script = f"{SCORING}\nprint(scored())"
+    environment = {"PYTHONPATH": str(installation), "PYTHONSAFEPATH": "1", "XDG_CACHE_HOME": nowhere}
+    found = printed(script, **environment, NUMBA_CACHE_DIR=nowhere)
+    assert not list(installation.rglob("*.nb?"))
+    assert printed(script, **environment, NUMBA_CACHE_DIR=str(tmp_path / "kept")) == found
+    assert list(tmp_path.rglob("*.nb?"))
 
 
 @pytest.mark.slow
