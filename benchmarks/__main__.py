@@ -20,8 +20,10 @@ from . import (
     cost_growth,
     dcc,
     decoding,
+    encoders,
     evaluation,
     first_encoding,
+    first_evaluation,
     five_lengths,
     index_update,
     postgres,
@@ -53,13 +55,13 @@ class Benchmarks:
     """Run some or all comparisons and write their table; rows of other comparisons are kept."""
 
     names: Positional[Annotated[tuple[str, ...], arg(metavar="NAME")]] = ()
-    """evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, backends, networks,
-    cost_growth, search, search_growth, search_trained, index_update, postgres; by default all that need no --run or
-    --postgres"""
+    """evaluation, first_evaluation, dcc, clora_update, trunk_cut, five_lengths, first_encoding, decoding, backends,
+    networks, encoders, cost_growth, search, search_growth, search_trained, index_update, postgres; by default all that
+    need no --run or --postgres"""
     cifar10: Path = Path("cifar10")
     """folder of CIFAR-10's images, for trunk_cut and first_encoding"""
     photographs: Path = Path("caltech101")
-    """folder of class folders of photographs, for decoding and backends"""
+    """folder of class folders of photographs, for decoding, backends and encoders"""
     items: int = 10_000_000
     """number of codes to search, for search, search_trained and postgres, and to add to, for index_update"""
     largest: int = 100_000_000
@@ -77,6 +79,7 @@ def main(given: Benchmarks) -> None:
     plot = given.output.parent / "pictures/cost_growth.png"
     known: dict[str, Callable[[], list[Row]]] = {
         "evaluation": evaluation.run,
+        "first_evaluation": first_evaluation.run,
         "dcc": dcc.run,
         "clora_update": clora_update.run,
         "trunk_cut": partial(trunk_cut.run, given.cifar10),
@@ -85,6 +88,7 @@ def main(given: Benchmarks) -> None:
         "decoding": partial(decoding.run, given.photographs),
         "backends": partial(backends.run_files, given.photographs),
         "networks": backends.run_networks,
+        "encoders": partial(encoders.run, given.photographs),
         "cost_growth": partial(cost_growth.run, plot),
         "search": partial(search.run, given.items),
         "search_growth": partial(search_growth.run, given.largest),
@@ -94,7 +98,7 @@ def main(given: Benchmarks) -> None:
     }
     if not given.cifar10.is_dir() and {"trunk_cut", "first_encoding"} & set(given.names or known):
         raise NestKALAError(f"{given.cifar10} is not a folder: give the folder of CIFAR-10's images with --cifar10")
-    if not given.photographs.is_dir() and {"decoding", "backends"} & set(given.names or known):
+    if not given.photographs.is_dir() and {"decoding", "backends", "encoders"} & set(given.names or known):
         raise NestKALAError(f"{given.photographs} is not a folder: give a folder of photographs with --photographs")
     needs = {"search_trained": given.run, "postgres": given.postgres}
     names = given.names or [name for name in known if needs.get(name, "") is not None]

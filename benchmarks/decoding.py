@@ -26,7 +26,7 @@ def run(photographs: Path) -> list[Row]:
         set_shipped(model)
         save_without_names(Path(folder, "model"), spec, model)
         hasher = Hasher.from_pretrained(Path(folder, "model"))
-        paths = _large(photographs, Path(folder))
+        paths = large_photographs(photographs, Path(folder))
         found: dict[str, np.ndarray] = {}
 
         @torch.no_grad()
@@ -55,7 +55,7 @@ def run(photographs: Path) -> list[Row]:
     ]
 
 
-def _large(photographs: Path, folder: Path) -> list[Path]:
+def large_photographs(photographs: Path, folder: Path) -> list[Path]:
     """Photographs from class folders, enlarged, with sensor-like noise, saved as JPEG at quality 92."""
     sources = sorted(photographs.glob("*/*.jpg"))
     paths = [folder / f"{number}.jpg" for number in range(min(COUNT, len(sources)))]

@@ -3,6 +3,7 @@
 Times are processor seconds of one thread, which other work on the machine affects less than wall time.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import faiss
 import numpy as np
-from numba import get_num_threads, set_num_threads
 from numpy.typing import NDArray
 
 from nestkala.codes import prefix
@@ -66,20 +67,19 @@ def run(items: int = 10_000_000, queries: int = 100) -> list[Row]:
         Case("last half constant", partial(_half, rng, slice(4, 8)), {64: 1 / 1.1}),
         Case("uniform, one tenth of the codes, k = 100", partial(uniform, rng), {64: 1 / 1.1}, k=100, scale=0.1),
     )
-    with on_one_thread():
+    with on_threads(1):
         rows = [row for case in cases for row in _measured(case, items, queries)]
         return rows + _approximate(items // 10, at_ten)
 
 
 @contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Make faiss and compiled functions use one thread."""
-    before = faiss.omp_get_max_threads(), get_num_threads()
-    faiss.omp_set_num_threads(1)
-    set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before[0])
-    set_num_threads(before[1])
+def on_threads(number: int) -> Iterator[None]:
+    """Make faiss and our search use this many threads."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(number)
+    with patch.dict(os.environ, OMP_NUM_THREADS=str(number)):
+        yield
+    faiss.omp_set_num_threads(before)
 
 
 def _measured(case: Case, items: int, num_queries: int) -> list[Row]:
@@ -152,14 +152,13 @@ def _batch(case: Case, index: PrefixIndex, queries: Codes, threads: int) -> Row:
     """A batch, in wall time."""
     asked = np.concatenate([queries, case.codes(BATCH - len(queries))])
     codes = index.codes
-    faiss.omp_set_num_threads(threads)
-    set_num_threads(threads)
-    index.search(asked, case.k)
-    seconds = medians(
-        lambda: faiss.knn_hamming(asked, codes, case.k, variant="hc"), lambda: index.search(asked, case.k), repeats=3
-    )
-    faiss.omp_set_num_threads(1)
-    set_num_threads(1)
+    with on_threads(threads):
+        index.search(asked, case.k)
+        seconds = medians(
+            lambda: faiss.knn_hamming(asked, codes, case.k, variant="hc"),
+            lambda: index.search(asked, case.k),
+            repeats=3,
+        )
     times = [1000 * each / BATCH for each in seconds]
     return Row(
         f"{len(index):,} codes, {case.what}, a batch of {BATCH} on {threads} thread{'s' * (threads > 1)}, per query",

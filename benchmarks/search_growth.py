@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .comparison import Row
-from .search import BITS, CENTERS, Codes, compared, flipped, indexed, on_one_thread, uniform
+from .search import BITS, CENTERS, Codes, compared, flipped, indexed, on_threads, uniform
 
 QUERIES = 100
 
@@ -14,7 +14,7 @@ QUERIES = 100
 def run(largest: int) -> list[Row]:
     """Every power of ten from 100,000 to the largest, clustered and uniform."""
     sizes = [10**power for power in range(5, len(str(largest)))]
-    with on_one_thread():
+    with on_threads(1):
         return [row for size in sizes for row in _measured(size)]
 
 

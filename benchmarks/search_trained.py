@@ -8,7 +8,7 @@ from nestkala.analysis.finished_run import FinishedRun
 from nestkala.utils.errors import NestKALAError
 
 from .comparison import Row
-from .search import BITS, Codes, compared, flipped, indexed, on_one_thread
+from .search import BITS, Codes, compared, flipped, indexed, on_threads
 
 QUERIES, RATE = 100, 0.02
 
@@ -32,7 +32,7 @@ def run(folder: Path | None, items: int) -> list[Row]:
     }
     codes, order = flipped(rng, gallery, RATE, items), rng.permutation(BITS)
     rows = []
-    with on_one_thread():
+    with on_threads(1):
         for what, permuted in (("nested", False), ("the same bits permuted", True)):
             index = indexed(_in_order(codes, order) if permuted else codes)
             index.search(index.codes[:1], method="tables")  # builds the tables

@@ -1,18 +1,20 @@
 """Counts by distance and relevance, and average precision, on the CPU: one compiled counting sort per query."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..utils.compiled import compiled, compiled_parallel, prange
+from ..utils.compiled import compiled, in_threads
 from ..utils.packed_words import popcount
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 Sums = NDArray[np.int64]
+Distances = NDArray[np.uint16]
+
+_WORTH_A_THREAD = 2**16  # pairs of a query and an item
 
 
 def rank(
@@ -34,31 +36,32 @@ def rank(
     queries, added = (_words(q_codes), _words(q_labels)), _words(_added_bits(lengths, q_codes.shape[1]))
     shape = len(lengths), len(q_codes), lengths[-1] + 1
     counts = np.zeros((*shape, 2), np.int64)
-    with _as_many_threads_as_torch():
-        for codes, labels in gallery:
-            _count(*queries, _words(codes), _words(labels), added, counts)
-        # Before any item at this distance: the ranks taken, and the relevant items among them.
-        places = np.zeros(shape, np.int64)
-        hits = np.zeros(shape, np.int64)
-        places[:, :, 1:] = counts.sum(axis=3).cumsum(axis=2)[:, :, :-1]
-        hits[:, :, 1:] = counts[..., 1].cumsum(axis=2)[:, :, :-1]
-        precisions = np.zeros(shape[:2])
-        found = np.zeros(shape[:2], np.int64)
-        for codes, labels in gallery:
-            _add_precisions(*queries, _words(codes), _words(labels), added, places, hits, top_k, precisions, found)
+    for codes, labels in gallery:
+        _by_query(_count, *queries, _words(codes), _words(labels), added, counts)
+    # Before any item at this distance: the ranks taken, and the relevant items among them.
+    places = np.zeros(shape, np.int64)
+    hits = np.zeros(shape, np.int64)
+    places[:, :, 1:] = counts.sum(axis=3).cumsum(axis=2)[:, :, :-1]
+    hits[:, :, 1:] = counts[..., 1].cumsum(axis=2)[:, :, :-1]
+    precisions = np.zeros(shape[:2])
+    found = np.zeros(shape[:2], np.int64)
+    for codes, labels in gallery:
+        chunk = _words(codes), _words(labels)
+        _by_query(_add_precisions, *queries, *chunk, added, places, hits, top_k, precisions, found)
     return counts, precisions / np.maximum(found, 1)
 
 
-@contextmanager
-def _as_many_threads_as_torch() -> Iterator[None]:
-    from numba import config, set_num_threads
+def _by_query(
+    kernel: Callable[..., None], q_words: Words, q_labels: Words, g_words: Words, g_labels: Words, *others: object
+) -> None:
+    """Call a kernel with the queries divided among threads, as many as torch uses."""
+    num_queries, num_items = q_words.shape[1], g_words.shape[1]
 
-    threads = torch.get_num_threads()
-    set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)  # numba's OpenMP layer changes it
+    def work(first: int, last: int) -> None:
+        distance, relevant = np.empty(num_items, np.uint16), np.empty(num_items, np.uint8)
+        kernel(first, last, distance, relevant, q_words, q_labels, g_words, g_labels, *others)
+
+    in_threads(work, num_queries, at_least=1 + _WORTH_A_THREAD // num_items, threads=torch.get_num_threads())
 
 
 def _added_bits(lengths: Sequence[int], num_bytes: int) -> Bytes:
@@ -75,39 +78,62 @@ def _words(packed: Bytes) -> Words:
 
 
 @compiled
-def _relevant(q: int, q_labels: Words, g_labels: Words) -> NDArray[np.uint8]:
-    """Whether each item shares a label with the query, (G,)."""
-    relevant = np.zeros(g_labels.shape[1], np.uint8)
+def _compare(
+    q: int,
+    distance: Distances,
+    relevant: Bytes,
+    q_labels: Words,
+    g_labels: Words,
+) -> None:
+    """Set `distance` (G,) to 0, and `relevant` (G,) to whether each item shares a label with the query."""
+    for g in range(len(relevant)):
+        distance[g] = relevant[g] = 0
     for w in range(len(q_labels)):
-        if q_labels[w, q]:
+        asked = q_labels[w, q]
+        if asked:
             for g in range(len(relevant)):
-                relevant[g] |= (q_labels[w, q] & g_labels[w, g]) != 0
-    return relevant
+                relevant[g] |= (asked & g_labels[w, g]) != 0
 
 
 @compiled
-def _add_distance(distance: NDArray[np.uint16], q: int, q_words: Words, g_words: Words, mask: Words) -> None:
-    """Add each item's distance on the bits of a mask (W,) to `distance` (G,)."""
+def _add_distance(distance: Distances, q: int, q_words: Words, g_words: Words, added: Words, k: int) -> None:
+    """Add each item's distance on the bits that length k adds to `distance` (G,)."""
     for w in range(len(q_words)):
-        if mask[w]:
+        asked, mask = q_words[w, q], added[w, k]
+        if mask:
             for g in range(len(distance)):
-                distance[g] += popcount((q_words[w, q] ^ g_words[w, g]) & mask[w])
+                distance[g] += popcount((asked ^ g_words[w, g]) & mask)
 
 
-@compiled_parallel
-def _count(q_words: Words, q_labels: Words, g_words: Words, g_labels: Words, added: Words, counts: Sums) -> None:
-    """Add a chunk of the gallery to `counts` (m, Q, b + 1, 2)."""
-    for q in prange(q_words.shape[1]):
-        relevant = _relevant(q, q_labels, g_labels)
-        distance = np.zeros(len(relevant), np.uint16)
+@compiled
+def _count(
+    first: int,
+    last: int,
+    distance: Distances,
+    relevant: Bytes,
+    q_words: Words,
+    q_labels: Words,
+    g_words: Words,
+    g_labels: Words,
+    added: Words,
+    counts: Sums,
+) -> None:
+    """Add a chunk of the gallery to `counts` (m, Q, b + 1, 2), for some of the queries."""
+    for q in range(first, last):
+        _compare(q, distance, relevant, q_labels, g_labels)
         for k in range(added.shape[1]):
-            _add_distance(distance, q, q_words, g_words, added[:, k])
+            _add_distance(distance, q, q_words, g_words, added, k)
+            count = counts[k, q]
             for g in range(len(relevant)):
-                counts[k, q, distance[g], relevant[g]] += 1
+                count[distance[g], relevant[g]] += 1
 
 
-@compiled_parallel
+@compiled
 def _add_precisions(
+    first: int,
+    last: int,
+    distance: Distances,
+    relevant: Bytes,
     q_words: Words,
     q_labels: Words,
     g_words: Words,
@@ -121,21 +147,22 @@ def _add_precisions(
 ) -> None:
     """Add a chunk's precisions at the relevant items to `precisions` (m, Q), and their number to `found` (m, Q).
 
-    Advances `places` and `hits` (m, Q, b + 1), the counts before the next item at each distance.
+    For some of the queries. Advances `places` and `hits` (m, Q, b + 1), the counts before the next item at each
+    distance.
     """
-    for q in prange(q_words.shape[1]):
-        relevant = _relevant(q, q_labels, g_labels)
-        distance = np.zeros(len(relevant), np.uint16)
+    for q in range(first, last):
+        _compare(q, distance, relevant, q_labels, g_labels)
         for k in range(added.shape[1]):
-            _add_distance(distance, q, q_words, g_words, added[:, k])
+            _add_distance(distance, q, q_words, g_words, added, k)
             place, hit = places[k, q], hits[k, q]
             total, number = 0.0, 0
             for g in range(len(relevant)):
                 d = distance[g]
-                place[d] += 1
-                if relevant[g] and place[d] <= top_k:
+                taken = place[d] + 1
+                place[d] = taken
+                if relevant[g] and taken <= top_k:
                     hit[d] += 1
                     number += 1
-                    total += hit[d] / place[d]
+                    total += hit[d] / taken
             precisions[k, q] += total
             found[k, q] += number

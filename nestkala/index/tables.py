@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.compiled import compiled, compiled_parallel, prange
+from ..utils.compiled import compiled, in_threads
 from ..utils.packed_words import Words, popcount, prefetch
 from .scan import prefix_masks
 from .slices import Distances, Positions
@@ -23,12 +23,15 @@ MOST_TABLES = 4
 MOST_CODES = 2**32
 """Positions are stored in 32 bits."""
 
+Flat = NDArray[np.unsignedinteger]
+"""The words of all codes one after the other, (N * W,)."""
+
 _BLOCK = 256
 _AHEAD, _AHEAD_AT = 16, 4
 """Substrings whose codes are prefetched together, for adjacent and for scattered codes."""
 _SHIFT = 40
 """A key is distance << 40 | position, so that keys sort like results."""
-_MANY_QUERIES = 8
+_WORTH_A_THREAD = 4  # queries
 
 # Measured costs, in units of the time a scan takes per code: 0.3 ns.
 _CODE = np.array([4, 18, 18, 18])
@@ -85,11 +88,11 @@ class Tables:
         limit = (bits if radius is None else min(radius, bits)) + 1
         keys = np.full((len(queries), k), limit << _SHIFT, np.int64)
         answered = np.empty(len(queries), np.bool_)
-        (_many if len(queries) >= _MANY_QUERIES else _few)(
-            words,
+        given = (
+            words.reshape(-1),
             self.positions,
             self.starts[:num_tables],
-            queries[:, : len(masks)].astype(np.uint64),
+            queries.astype(np.uint64),
             masks,
             *_balls(BITS),
             *_balls(last_bits),
@@ -97,6 +100,8 @@ class Tables:
             keys,
             answered,
         )
+        in_threads(lambda first, last: _search(first, last, *given), len(queries), at_least=_WORTH_A_THREAD)
+        keys.sort(axis=1)
         return keys & ((1 << _SHIFT) - 1), (keys >> _SHIFT).astype(np.int32), answered
 
 
@@ -123,7 +128,9 @@ def _build(words: Words, spare: int, positions: NDArray[np.uint32], starts: NDAr
     """Counting-sort the positions by each substring."""
     for table in range(len(starts)):
         shift = np.uint64(64 - BITS * (table + 1))
-        ends = np.zeros(2**BITS + 1, np.int64)
+        ends = np.empty(2**BITS + 1, np.int64)
+        for value in range(2**BITS + 1):
+            ends[value] = 0
         for n in range(len(words)):
             substring = ((np.uint64(words[n, 0]) << np.uint64(spare)) >> shift) & np.uint64(2**BITS - 1)
             ends[substring + np.uint64(1)] += 1
@@ -139,8 +146,10 @@ def _build(words: Words, spare: int, positions: NDArray[np.uint32], starts: NDAr
 
 
 @compiled
-def _few(
-    words: Words,
+def _search(
+    first: int,
+    last: int,
+    flat: Flat,
     positions: NDArray[np.uint32],
     starts: NDArray[np.uint32],
     queries: NDArray[np.uint64],
@@ -153,80 +162,59 @@ def _few(
     keys: NDArray[np.int64],
     answered: NDArray[np.bool_],
 ) -> None:
-    """Fill `keys` (Q, k) and `answered` (Q,)."""
-    for q in range(len(queries)):
-        answered[q] = _search(
-            words, positions, starts, queries[q], masks, flips, bounds, last_flips, last_bounds, patience, keys[q]
-        )
+    """Replace `keys` (Q, k) of some queries with the smallest, each row in any order.
 
-
-@compiled_parallel
-def _many(
-    words: Words,
-    positions: NDArray[np.uint32],
-    starts: NDArray[np.uint32],
-    queries: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    flips: NDArray[np.uint32],
-    bounds: NDArray[np.int64],
-    last_flips: NDArray[np.uint32],
-    last_bounds: NDArray[np.int64],
-    patience: float,
-    keys: NDArray[np.int64],
-    answered: NDArray[np.bool_],
-) -> None:
-    """Like `_few`, with queries divided among threads."""
-    for q in prange(len(queries)):
-        answered[q] = _search(
-            words, positions, starts, queries[q], masks, flips, bounds, last_flips, last_bounds, patience, keys[q]
-        )
+    Write to `answered` (Q,) whether a scan would not have been faster.
+    """
+    last_table = len(starts) - 1
+    done, costs, counted = (
+        np.empty(last_table + 1, np.int64),
+        np.empty(last_table + 1),
+        np.empty(last_table + 1, np.int64),
+    )
+    for q in range(first, last):
+        query, heap = queries[q], keys[q]
+        asked = query[0] << np.uint64(64 - 8 * flat.itemsize)
+        for table in range(last_table + 1):
+            done[table], costs[table], counted[table] = 0, 0.0, 0
+        spent, num_done = 0.0, 0  # num_done is the sum of done
+        answered[q] = True
+        while True:
+            missing = (heap[0] >> _SHIFT) + 1 - num_done
+            if missing <= 0:
+                break
+            table = _cheapest(costs)
+            radius = done[table]
+            its_flips, its_bounds = (last_flips, last_bounds) if table == last_table else (flips, bounds)
+            bits = len(its_bounds) - 2
+            own, low_bits = _substring(asked, table, bits)
+            ball = its_flips[its_bounds[radius] : its_bounds[radius + 1]]
+            if not counted[table]:
+                costs[table], counted[table] = _cost(starts[table], own, low_bits, ball, table), 1
+                continue
+            if spent + costs[table] > patience / 64 and spent + _planned(costs, done, missing) > patience:
+                answered[q] = False
+                break
+            if table == 0:
+                _look_along(flat, starts[0], own, low_bits, ball, query, masks, done, heap)
+            else:
+                _look_at(flat, positions[table - 1], starts[table], own, low_bits, ball, query, masks, done, heap)
+            spent += costs[table]
+            done[table] += 1
+            num_done += 1
+            if radius == bits:  # all codes have been visited
+                break
+            costs[table], counted[table] = costs[table] * (bits - radius) / (radius + 1), 0
 
 
 @compiled
-def _search(
-    words: Words,
-    positions: NDArray[np.uint32],
-    starts: NDArray[np.uint32],
-    query: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    flips: NDArray[np.uint32],
-    bounds: NDArray[np.int64],
-    last_flips: NDArray[np.uint32],
-    last_bounds: NDArray[np.int64],
-    patience: float,
-    heap: NDArray[np.int64],
-) -> bool:
-    """Replace `heap` with the smallest keys, ascending; return False if a scan would be faster."""
-    last = len(starts) - 1
-    asked = query[0] << np.uint64(64 - 8 * words.itemsize)
-    done, costs, counted = np.zeros(last + 1, np.int64), np.zeros(last + 1), np.zeros(last + 1, np.bool_)
-    spent = 0.0
-    while True:
-        missing = (heap[0] >> _SHIFT) + 1 - done.sum()
-        if missing <= 0:
-            break
-        table = int(np.argmin(costs))
-        radius = done[table]
-        its_flips, its_bounds = (last_flips, last_bounds) if table == last else (flips, bounds)
-        bits = len(its_bounds) - 2
-        own, low_bits = _substring(asked, table, bits)
-        ball = its_flips[its_bounds[radius] : its_bounds[radius + 1]]
-        if not counted[table]:
-            costs[table], counted[table] = _cost(starts[table], own, low_bits, ball, table), True
-            continue
-        if spent + costs[table] > patience / 64 and spent + _planned(costs, done, missing) > patience:
-            return False
-        if table == 0:
-            _look_along(words, starts[0], own, low_bits, ball, query, masks, done, heap)
-        else:
-            _look_at(words, positions[table - 1], starts[table], own, low_bits, ball, query, masks, done, heap)
-        spent += costs[table]
-        done[table] += 1
-        if radius == bits:  # all codes have been visited
-            break
-        costs[table], counted[table] = costs[table] * (bits - radius) / (radius + 1), False
-    heap.sort()
-    return True
+def _cheapest(costs: NDArray[np.float64]) -> int:
+    """The first table of the least cost."""
+    table = 0
+    for other in range(1, len(costs)):
+        if costs[other] < costs[table]:
+            table = other
+    return table
 
 
 @compiled
@@ -241,29 +229,31 @@ def _cost(
     starts: NDArray[np.uint32], own: np.uint64, low_bits: np.uint64, ball: NDArray[np.uint32], table: int
 ) -> float:
     """Cost of visiting the codes whose substring is the query's `own` with the bits of one of `ball` flipped."""
-    codes = 0
+    codes = np.int64(0)
     for i in range(len(ball)):
         low, high = _bounds(starts, own, low_bits, ball[i])
-        codes += int(high - low)
+        codes += high - low
     return float(_CODE[table] * codes + _BUCKET[table] * len(ball))
 
 
 @compiled
 def _planned(costs: NDArray[np.float64], done: NDArray[np.int64], missing: int) -> float:
     """Estimated cost of this many more radii, cheapest first, if codes are spread evenly."""
-    costs, radii = costs.copy(), done.copy()
+    left, radii = np.empty(len(costs)), np.empty(len(done), np.int64)
+    for table in range(len(costs)):
+        left[table], radii[table] = costs[table], done[table]
     total = 0.0
     for _ in range(missing):
-        table = int(np.argmin(costs))
-        total += costs[table]
-        costs[table] *= max(0.0, (BITS - radii[table]) / (radii[table] + 1))
+        table = _cheapest(left)
+        total += left[table]
+        left[table] *= max(0.0, (BITS - radii[table]) / (radii[table] + 1))
         radii[table] += 1
     return total
 
 
 @compiled
 def _look_along(
-    words: Words,
+    flat: Flat,
     starts: NDArray[np.uint32],
     own: np.uint64,
     low_bits: np.uint64,
@@ -277,34 +267,34 @@ def _look_along(
 
     A block at a time, and only if its minimum is small enough.
     """
-    flat, asked, mask = words.reshape(-1), query[0], masks[0]
-    in_line = 64 // words.itemsize
+    num_words, asked, mask = len(query), query[0], masks[0]
+    in_line = 64 // flat.itemsize
     lows, highs = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
     for begun in range(0, len(ball), _AHEAD):
         few = min(_AHEAD, len(ball) - begun)
         for i in range(few):
             lows[i], highs[i] = _bounds(starts, own, low_bits, ball[begun + i])
-            for n in range(lows[i] * words.shape[1], min(highs[i], lows[i] + _BLOCK) * words.shape[1], in_line):
+            for n in range(lows[i] * num_words, min(highs[i], lows[i] + _BLOCK) * num_words, in_line):
                 prefetch(flat, np.uint64(n))
         for i in range(few):
             low, high = lows[i], highs[i]
             for first in range(low, high, _BLOCK):
                 begin, end = np.uint64(first), np.uint64(min(first + _BLOCK, high))  # unsigned, so that loops vectorize
                 nearest = np.int64(2**16)
-                if words.shape[1] == 1:
+                if num_words == 1:
                     for n in range(begin, end):
                         nearest = min(nearest, popcount((np.uint64(flat[n]) ^ asked) & mask))
                 else:
                     for n in range(begin, end):
-                        nearest = min(nearest, _distance(words, n, query, masks))
+                        nearest = min(nearest, _distance(flat, n, query, masks))
                 if (nearest << _SHIFT) | first < heap[0]:
                     for n in range(begin, end):
-                        _offer(words, n, query, masks, done, heap)
+                        _offer(flat, n, query, masks, done, heap)
 
 
 @compiled
 def _look_at(
-    words: Words,
+    flat: Flat,
     positions: NDArray[np.uint32],
     starts: NDArray[np.uint32],
     own: np.uint64,
@@ -316,7 +306,7 @@ def _look_at(
     heap: NDArray[np.int64],
 ) -> None:
     """Like `_look_along`, for a table with positions."""
-    flat, asked, mask = words.reshape(-1), query[0], masks[0]
+    num_words, asked, mask = len(query), query[0], masks[0]
     lows, highs = np.empty(_AHEAD_AT, np.int64), np.empty(_AHEAD_AT, np.int64)
     for begun in range(0, len(ball), _AHEAD_AT):
         few = min(_AHEAD_AT, len(ball) - begun)
@@ -326,21 +316,21 @@ def _look_at(
                 prefetch(positions, np.uint64(n))
         for i in range(few):
             for n in range(lows[i], min(highs[i], lows[i] + _BLOCK)):
-                prefetch(flat, np.uint64(positions[n]) * np.uint64(words.shape[1]))
+                prefetch(flat, np.uint64(positions[n]) * np.uint64(num_words))
         for i in range(few):
             low, high = lows[i], highs[i]
             for first in range(low, high, _BLOCK):
                 begin, end = np.uint64(first), np.uint64(min(first + _BLOCK, high))
                 nearest = np.int64(2**16)
-                if words.shape[1] == 1:
+                if num_words == 1:
                     for n in range(begin, end):
                         nearest = min(nearest, popcount((np.uint64(flat[np.uint64(positions[n])]) ^ asked) & mask))
                 else:
                     for n in range(begin, end):
-                        nearest = min(nearest, _distance(words, int(positions[n]), query, masks))
+                        nearest = min(nearest, _distance(flat, np.uint64(positions[n]), query, masks))
                 if nearest << _SHIFT < heap[0]:  # positions ascend only within one value of a complete substring
                     for n in range(begin, end):
-                        _offer(words, int(positions[n]), query, masks, done, heap)
+                        _offer(flat, np.uint64(positions[n]), query, masks, done, heap)
 
 
 @compiled
@@ -353,27 +343,27 @@ def _bounds(
 
 
 @compiled
-def _distance(words: Words, n: int, query: NDArray[np.uint64], masks: NDArray[np.uint64]) -> np.int64:
+def _distance(flat: Flat, n: int | np.uint64, query: NDArray[np.uint64], masks: NDArray[np.uint64]) -> np.int64:
     total = np.int64(0)
     for w in range(len(masks)):
-        total += popcount((np.uint64(words[n, w]) ^ query[w]) & masks[w])
+        total += popcount((np.uint64(flat[n * len(query) + w]) ^ query[w]) & masks[w])
     return total
 
 
 @compiled
 def _offer(
-    words: Words,
-    n: int,
+    flat: Flat,
+    n: int | np.uint64,
     query: NDArray[np.uint64],
     masks: NDArray[np.uint64],
     done: NDArray[np.int64],
     heap: NDArray[np.int64],
 ) -> None:
     """Replace the largest key in the max-heap with a code's key, if that is smaller and has not been offered before."""
-    key = (_distance(words, n, query, masks) << _SHIFT) | np.int64(n)
+    key = (_distance(flat, n, query, masks) << _SHIFT) | np.int64(n)
     if key >= heap[0]:
         return
-    differs = ((np.uint64(words[n, 0]) ^ query[0]) & masks[0]) << np.uint64(64 - 8 * words.itemsize)
+    differs = ((np.uint64(flat[n * len(query)]) ^ query[0]) & masks[0]) << np.uint64(64 - 8 * flat.itemsize)
     for table in range(len(done)):
         substring = (differs >> np.uint64(64 - BITS * (table + 1))) & np.uint64(2**BITS - 1)
         if popcount(substring) < done[table]:

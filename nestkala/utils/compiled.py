@@ -1,27 +1,33 @@
-"""Functions compiled by numba, cached on disk if possible and called by one thread at a time.
+"""Functions compiled by numba, cached on disk if possible, and threads to call them in.
 
-numba's simplest threading layer, the only one that pip installs on macOS, aborts the process if two threads enter
-parallel functions at once. Its threads, like OpenMP's, do not survive a fork, so the next parallel function kills the
-child process or hangs.
+Compiled functions release Python's global lock, so ordinary threads run them in parallel. numba's own parallel loops
+take several times longer to compile, and their threads do not survive a fork.
 
-Importing numba takes half a second or more, so it is delayed until the first call of such a function.
+The first call in a process without a cache waits for the compiler. So these functions are plain loops over arrays: a
+NumPy function in them, such as `argsort` or indexing by an array, is compiled as well and takes up to a second.
+
+Importing numba takes a tenth of a second or more, so it is delayed until the first call of such a function.
 """
 
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cached_property, wraps
+from functools import cached_property
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
+
+from .machine import compute_threads
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Like `numba.njit`, for functions without threads; they may call each other.
+    """Like `numba.njit`, without Python's global lock; such functions may call each other.
 
     Machine code is cached wherever numba can write: next to the source, in the user's cache folder, or in
     NUMBA_CACHE_DIR. If it can write nowhere, as in a read-only installation, every process compiles again.
@@ -29,32 +35,35 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return _Deferred(lambda: _kept(function))
 
 
-def compiled_parallel(function: Callable[P, R]) -> Callable[P, R]:
-    """Like `compiled`, with `numba.prange` over threads; may be called only from Python.
+def in_threads(
+    work: Callable[[int, int], object], number: int, *, at_least: int = 1, threads: int | None = None
+) -> None:
+    """Call `work(first, last)` for ranges that together are 0 to `number`, at the same time.
 
-    Threads take turns. A process that was forked after threads were started computes the same result without them. A
-    fork waits for a running call to finish.
+    The threads end with the call: starting them takes some 50 microseconds each, and a fork has none to lose.
+
+    Args:
+        work: what to do, in compiled functions.
+        number: number of items.
+        at_least: number of items worth a thread.
+        threads: the most threads; None for as many as this process computes with, see `compute_threads`.
     """
-    parallel = _Deferred(lambda: _kept(function, parallel=True))
-    # numba caches code by name: otherwise it would confuse the two versions
-    serial = _Deferred(lambda: _kept(function, f"{function.__qualname__}_without_threads"))
-
-    @wraps(function)
-    def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _threads.turn:
-            result: R = (serial if _threads.lost else parallel)(*args, **kwargs)
-            return result
-
-    return in_turn
+    parts = min(compute_threads() if threads is None else threads, number // at_least)
+    if parts <= 1:
+        work(0, number)
+        return
+    bounds = [number * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        deque(pool.map(work, bounds[:-1], bounds[1:]), maxlen=0)  # raises what they raised
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """A lock for work that only one thread may do, such as writing a cache: the one that compiled calls use.
+    """A lock for work that only one thread may do, such as writing a cache.
 
-    A separate lock would stay locked in a process that is forked while another thread holds it.
+    A lock that another thread holds would stay locked in a forked process, so a fork waits for this one.
     """
-    with _threads.turn:
+    with _locks.turn:
         yield
 
 
@@ -69,42 +78,28 @@ def intrinsic(function: Callable[..., Any]) -> Any:
     return _Deferred(made)
 
 
-def threads_are_lost() -> bool:
-    """Whether this process was forked from one that computed with threads, which the fork has lost."""
-    return _threads.lost
-
-
-class _Threads:
-    """numba's threads: whose turn it is, and whether a fork has lost them."""
+class _Locks:
+    """Our lock and numba's compiler lock; a fork waits for both, since nobody would release them in the child."""
 
     def __init__(self) -> None:
-        self.turn, self.lost = threading.RLock(), False
-        self._held: Any = None
+        self.turn = threading.RLock()
+        self._compiling: Any = None
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
+            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._release)
 
     def _hold(self) -> None:
         self.turn.acquire()
-        self._held = sys.modules.get("numba.core.compiler_lock")
-        if self._held is not None:
-            self._held.global_compiler_lock.acquire()  # nobody would release it in the child
+        self._compiling = sys.modules.get("numba.core.compiler_lock")
+        if self._compiling is not None:
+            self._compiling.global_compiler_lock.acquire()
 
     def _release(self) -> None:
-        if self._held is not None:
-            self._held.global_compiler_lock.release()
+        if self._compiling is not None:
+            self._compiling.global_compiler_lock.release()
         self.turn.release()
 
-    def _begin_anew(self) -> None:
-        self._release()
-        if self._held is not None:
-            from numba import threading_layer
 
-            with suppress(ValueError):  # no threads had been started
-                threading_layer()
-                self.lost = True
-
-
-_threads = _Threads()
+_locks = _Locks()
 
 
 class _Deferred:
@@ -116,25 +111,15 @@ class _Deferred:
     @cached_property
     def made(self) -> Any:
         """The object itself."""
-        with _threads.turn:
+        with _locks.turn:
             return self._make()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.made(*args, **kwargs)
 
 
-def _numba_prange() -> Any:
-    from numba import prange
-
-    return prange
-
-
-prange: Any = _Deferred(_numba_prange)
-"""Like `numba.prange`, in functions that are `compiled_parallel`."""
-
-
-def _kept(function: Callable[..., Any], name: str | None = None, **options: bool) -> Any:
-    """The function, compiled and cached under a name, by default its own."""
+def _kept(function: Callable[..., Any]) -> Any:
+    """The function, compiled and cached."""
     from numba import njit
     from numba.core.caching import FunctionCache
 
@@ -153,9 +138,9 @@ def _kept(function: Callable[..., Any], name: str | None = None, **options: bool
     assert isinstance(function, FunctionType)
     called = {key: function.__globals__.get(key) for key in function.__code__.co_names}
     made = {key: value.made for key, value in called.items() if isinstance(value, _Deferred)}
-    copy = FunctionType(function.__code__, function.__globals__ | made, name or function.__name__)
-    copy.__qualname__ = name or function.__qualname__
-    dispatcher = njit(copy, **options)
+    copy = FunctionType(function.__code__, function.__globals__ | made, function.__name__)
+    copy.__qualname__ = function.__qualname__
+    dispatcher = njit(copy, nogil=True, error_model="numpy")  # a division by 0 is not checked for
     with suppress(RuntimeError):  # no writable folder
         dispatcher._cache = Cache(dispatcher.py_func)
     return dispatcher
