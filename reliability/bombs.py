@@ -25,9 +25,9 @@ def bombs() -> dict[str, bytes]:
         "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         "PSD, 30,000 x 30,000": b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 30_000, 30_000, 8, 3) + bytes(50),
         "ICNS": b"icns" + bytes(50),
-        "a pickle": b"cposix\nsystem\n(S'false'\ntR.",
+        "pickle": b"cposix\nsystem\n(S'false'\ntR.",
         "text": b"no image at all",
-        "nothing": b"",
+        "empty": b"",
     }
 
 
@@ -38,9 +38,7 @@ def largest_taken() -> dict[str, bytes]:
         "PNG with transparency": _png(7_071, 7_071, depth=8, color=6),
         "PNG, 1,000,000 x 1": _png(1_000_000, 1, depth=8),
         "PNG, 50,000,000 x 1": _png(50_000_000, 1, depth=8),
-        "PNG, a text of 200 MB": _png(
-            10, 10, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9)), depth=8
-        ),
+        "PNG, 200 MB of text": _png(10, 10, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9)), depth=8),
         "GIF": _saved(Image.new("L", (7_071, 7_071)), "GIF"),
         "TIFF of floating-point numbers": _saved(
             Image.new("F", (7_071, 7_071)), "TIFF", compression="tiff_adobe_deflate"

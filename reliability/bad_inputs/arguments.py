@@ -6,7 +6,7 @@ from .case import Case, Make, refused
 from .good import Good
 
 
-def _said(*words: str) -> Make:
+def _command(*words: str) -> Make:
     """A command line in which capitals stand for good things."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
@@ -25,7 +25,7 @@ def _said(*words: str) -> Make:
     return make
 
 
-def _into_a_file(here: Path, good: Good) -> list[str | Path]:
+def _into_file(here: Path, good: Good) -> list[str | Path]:
     (here / "file").write_text("mine")
     return ["encode", good.images, here / "file", "--model", good.run]
 
@@ -75,6 +75,6 @@ _COMMANDS = {
 }
 
 CASES: list[Case] = [
-    *(refused(f"nestkala {line}", _said(*line.split()), culprit) for line, culprit in _COMMANDS.items()),
-    refused("a file to encode into", _into_a_file, "is not a folder"),
+    *(refused(f"nestkala {line}", _command(*line.split()), culprit) for line, culprit in _COMMANDS.items()),
+    refused("encode: output is a file", _into_file, "is not a folder"),
 ]

@@ -12,8 +12,8 @@ from nestkala.cli import main
 from nestkala.search.shards import read_shards
 
 from .case import Case, Make, accepted
+from .damage import PICKLE, Damage, cut, replaced
 from .good import Good, quietly
-from .spoiling import PICKLE, Spoil, cut, replaced
 
 
 def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
@@ -21,7 +21,7 @@ def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
     return ["train", "--data", good.images, "--output", here / output, "--cache", here / "out-cache", *few]
 
 
-def _spoilt(spoil: Spoil, which: str = "*/*.safetensors") -> Make:
+def _damaged(damage: Damage, which: str = "*/*.safetensors") -> Make:
     """Training with a cache whose segments, or other files, are damaged, after the same with good ones."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
@@ -29,7 +29,7 @@ def _spoilt(spoil: Spoil, which: str = "*/*.safetensors") -> Make:
         there = list((here / "out-cache").glob(which))
         assert there
         for path in there:
-            spoil(path)
+            damage(path)
         return _trained(here, good, "out")
 
     return make
@@ -50,8 +50,8 @@ def _fewer_tokens(path: Path) -> None:
     save_file(held | {"tokens": held["tokens"][:1].clone()}, path)
 
 
-def _exported(spoil: Spoil) -> Make:
-    """Encoding by ONNX Runtime with a cached network that is spoilt, after the same with a good one."""
+def _exported(damage: Damage) -> Make:
+    """Encoding by ONNX Runtime with a cached network that is damaged, after the same with a good one."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         def encoded(output: str) -> list[str | Path]:
@@ -61,7 +61,7 @@ def _exported(spoil: Spoil) -> Make:
         kept = list(Path(os.environ["NESTKALA_CACHE"], "exports").glob("*.safetensors"))
         assert kept
         for path in kept:
-            spoil(path)
+            damage(path)
         return encoded("out")
 
     return make
@@ -79,28 +79,20 @@ def _left_alone(here: Path, _: Good) -> list[str | Path]:
     return ["cache", "clear", "--folder", here / "folder", "--json"]
 
 
-_SEGMENTS: dict[str, Spoil] = {
-    "cut short": cut(-9),
-    "of other keys": _other_keys,
-    "of fewer tokens than keys": _fewer_tokens,
-    "that are a pickle": replaced(PICKLE),
-}
+_FILES: dict[str, Damage] = {"truncated": cut(-9), "pickle": replaced(PICKLE)}
+_SEGMENTS: dict[str, Damage] = _FILES | {"wrong keys": _other_keys, "fewer tokens than keys": _fewer_tokens}
+_NETWORKS: dict[str, Damage] = _FILES | {"empty": cut(0)}
 
 CASES: list[Case] = [
+    *(accepted(f"token cache: {what}", _damaged(damage), _same_scores, True) for what, damage in _SEGMENTS.items()),
     *(
-        accepted(f"cached tokens {what}", _spoilt(spoil), _same_scores, is_slow=True)
-        for what, spoil in _SEGMENTS.items()
+        accepted(f"digest cache: {what}", _damaged(damage, "digests.safetensors"), _same_scores, True)
+        for what, damage in _FILES.items()
     ),
     *(
-        accepted(f"remembered digests that are {what}", _spoilt(spoil, "digests.safetensors"), _same_scores, True)
-        for what, spoil in {"cut short": cut(-9), "a pickle": replaced(PICKLE)}.items()
-    ),
-    *(
-        accepted(f"a cached network {what}", _exported(spoil), _same_codes, is_slow=True)
-        for what, spoil in {"cut short": cut(-9), "that is a pickle": replaced(PICKLE), "that is empty": cut(0)}.items()
+        accepted(f"network cache: {what}", _exported(damage), _same_codes, True)
+        for what, damage in _NETWORKS.items()
         if find_spec("onnxruntime") and find_spec("onnxscript")
     ),
-    accepted(
-        "files of others in a cache to be cleared", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0
-    ),
+    accepted("cache clear: foreign files", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0),
 ]

@@ -17,11 +17,10 @@ from nestkala.training.run import train
 
 LENGTHS = (4, 20)
 WIDTH = 8
-OF_FEATURES = {
-    "backbone": f"features:{WIDTH}",
-    "adapter": "none",
-    "anchors": "orthonormal",
-}
+OF_FEATURES = {"backbone": f"features:{WIDTH}", "adapter": "none", "anchors": "orthonormal"}
+"""Settings of training on the features."""
+SMALL = ["--epochs", "1", "--shots", "2", "--lengths", "4", "--batch-size", "2", "--cache-gb", "0", "--workers", "0"]
+"""Flags of a short training on images."""
 
 
 @dataclass(frozen=True)

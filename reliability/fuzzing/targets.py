@@ -116,9 +116,9 @@ def _models(good: Good, folder: Path) -> list[Target]:
     """Weights are damaged next to a model.json of version 3, without their checksum, which would catch everything."""
     run = copied(good.feature_run, _made(folder))
     earlier = copied(good.feature_run, _made(folder / "earlier"))
-    said = json.loads((earlier / "model.json").read_text(encoding="utf-8"))
-    del said["weights_sha256"]
-    (earlier / "model.json").write_text(json.dumps(said | {"version": 3}), encoding="utf-8")
+    spec = json.loads((earlier / "model.json").read_text(encoding="utf-8"))
+    del spec["weights_sha256"]
+    (earlier / "model.json").write_text(json.dumps(spec | {"version": 3}), encoding="utf-8")
     tensors = earlier / "model.safetensors"
     weights = [tensors.read_bytes(), _without_checksum(tensors)]
     return [
@@ -196,13 +196,13 @@ def _settings(folder: Path) -> list[Target]:
     experiment += b"  M: {loss: csq}\n  N: {sweep: {alpha: [1, 2]}}\n"
     config = b"data: digits\nlengths: [8, 16]\nloss: csq\nepochs: 2\nloss_args: {quantization: 0.3}\n"
     config += b"prompts:\n- a {}.\nlr: 0.1\nqueries: 5\n"
-    said = b'cat: a cat\n"hot dog": [a dog, "two"]\n'
+    descriptions = b'cat: a cat\n"hot dog": [a dog, "two"]\n'
     return [
         Target("configs", [config], folder / "c.yaml", lambda: load_config(str(folder / "c.yaml"))),
         Target("experiments", [experiment], folder / "e.yaml", lambda: load_experiment(str(folder / "e.yaml")).rows),
         Target(
             "descriptions",
-            [said, b'{"cat": "a", "hot dog": ["b"]}'],
+            [descriptions, b'{"cat": "a", "hot dog": ["b"]}'],
             folder / "d.yaml",
             lambda: class_sentences(("cat", "hot dog"), ("{}",), folder / "d.yaml"),
         ),
@@ -275,15 +275,15 @@ def _tokens(folder: Path) -> Target:
         read = TokenCache(folder, "tokens", 1e9)
         torch.stack([read[key] for key in keys if key in read] or [torch.zeros(1)])
 
-    return Target("cached tokens", [path.read_bytes()], path, read)
+    return Target("token cache", [path.read_bytes()], path, read)
 
 
 def _digests(folder: Path) -> Target:
     image, path = _made(folder) / "image.png", folder / FILE
     image.write_bytes(b"an image")
-    told = torch.arange(64, dtype=torch.uint8).view(2, 32)
-    save_tensors(path, {"digests": told}, {"version": "1"})
-    return Target("remembered digests", [path.read_bytes()], path, lambda: Digests(folder).of(image))
+    digests = torch.arange(64, dtype=torch.uint8).view(2, 32)
+    save_tensors(path, {"digests": digests}, {"version": "1"})
+    return Target("digest cache", [path.read_bytes()], path, lambda: Digests(folder).of(image))
 
 
 def _made(folder: Path) -> Path:
