@@ -134,7 +134,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
         Attempt(
             "training; disk full at the second checkpoint",
             lambda place: place.mkdir(),
-            lambda place: training(images, place / "run", 3),
+            lambda place: training(images, place / "run", 3, "--cache-gb", 0),
             lambda place: (3 * (place / "run" / "checkpoint.safetensors").stat().st_size) // 2,
             lambda place: _epoch(place / "run" / "checkpoint.safetensors"),
             "epoch",
