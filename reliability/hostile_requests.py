@@ -5,15 +5,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-from PIL import Image
-
 from .bombs import bombs, largest_taken
 from .finding import Finding
+from .pictures import encoded, noise
 from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
 
 _USUAL = ("/encode?text=a%20dog", "/search?code=0f0f0f&bits=8", "/search?code=0f0f0f&not=000000&bits=8", "/browse")
@@ -52,7 +49,7 @@ def run(folder: Path) -> list[Finding]:
         port = server.port
         for first in _USUAL:  # the first of a kind loads what it needs
             ask(port, first)
-        ask(port, "/encode", _photograph(0, 300))
+        ask(port, "/encode", encoded(noise(0, 300), "PNG"))
         idle = server.memory("VmRSS")
         findings = [
             refused_paths(port, folder / "photos" / "secret.txt"),
@@ -211,7 +208,7 @@ def slow_clients(port: int, clients: int, patience: float) -> Finding:
             connection.setblocking(False)
             with suppress(OSError):  # closed already
                 connection.send((head, body, unread)[number % 3])
-        started, held, answers, image = time.perf_counter(), slow, list[Answer](), _photograph(0, 300)
+        started, held, answers, image = time.perf_counter(), slow, list[Answer](), encoded(noise(0, 300), "PNG")
         while held and time.perf_counter() - started < patience:
             held = [connection for connection in held if _still_open(connection)]
             answers += [ask(port, "/"), ask(port, "/encode?text=a%20dog"), ask(port, "/encode", image)]
@@ -240,7 +237,7 @@ def _still_open(connection: socket.socket) -> bool:
 def parallel_requests(server: Server, count: int) -> Finding:
     """Uploads of several MB and the most expensive allowed ones, sentences, searches and thumbnails, all at once."""
     port = server.port
-    photographs = [_photograph(seed, 1500) for seed in range(4)]
+    photographs = [encoded(noise(seed, 1500), "PNG") for seed in range(4)]
     uploads = [*largest_taken().values(), *photographs * count]
     thumbnails = [result["thumbnail"] for result in entries(port) if result["image"] in INSIDE]
 
@@ -277,11 +274,3 @@ def memory(server: Server, idle: int, once: int) -> Finding:
         "at most 2,048 MiB more at the peak and 384 MiB more afterwards",
         worst - idle <= 2048 and max(once, twice) - idle <= 384,
     )
-
-
-def _photograph(seed: int, side: int) -> bytes:
-    """A PNG of noise, which does not compress."""
-    noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    return buffer.getvalue()

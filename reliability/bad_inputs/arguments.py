@@ -2,27 +2,12 @@
 
 from pathlib import Path
 
-from .case import Case, Make, refused
-from .good import Good
+from .case import Case, refused
+from .good import Good, Make, placed
 
 
-def _command(*words: str) -> Make:
-    """A command line in which capitals stand for good things."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        places = {
-            "IMAGES": good.images,
-            "IMAGE": good.image,
-            "RUN": good.run,
-            "INDEX": good.index,
-            "SHARDS": good.shards,
-            "FEATURE_RUN": good.feature_run,
-            "OUT": here / "out",
-            "NEW": here / "out.index",
-        }
-        return [places.get(word, word) for word in words]
-
-    return make
+def _command(line: str) -> Make:
+    return lambda here, good: placed(line.split(), here, good)
 
 
 def _into_file(here: Path, good: Good) -> list[str | Path]:
@@ -75,6 +60,6 @@ _COMMANDS = {
 }
 
 CASES: list[Case] = [
-    *(refused(f"nestkala {line}", _command(*line.split()), culprit) for line, culprit in _COMMANDS.items()),
+    *(refused(f"nestkala {line}", _command(line), culprit) for line, culprit in _COMMANDS.items()),
     refused("encode: output is a file", _into_file, "is not a folder"),
 ]

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from nestkala.cli import main
 from nestkala.search.shards import read_shards
 
-from .case import Case, Make, accepted
+from .case import Case, accepted
 from .damage import PICKLE, Damage, cut, replaced
-from .good import Good, quietly
+from .good import Good, Make, quietly
 
 
 def _trained(here: Path, good: Good, output: str) -> list[str | Path]:

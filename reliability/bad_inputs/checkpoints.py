@@ -8,8 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .case import Make, refused
+from .case import refused
 from .damage import GARBAGE, Damage, cut, flipped, replaced
+from .good import Make
 from .run_folders import damaged, pickled
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from nestkala.settings.config import Config
 from nestkala.training.run import train
 
-from .case import Make, accepted, refused
-from .good import SMALL, Good, noise, quietly, write_images
+from ..pictures import noise
+from .case import accepted, refused
+from .good import SMALL, Good, Make, quietly, write_images
 
 _MARKUP = "<img src=x onerror=alert(1)>"
 

@@ -6,23 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .case import Make, refused
+from .case import refused
 from .damage import GARBAGE, Damage, Trap, absent, cut, replaced
-from .good import OF_FEATURES, Good, copied
+from .good import OF_FEATURES, Good, Make, on_copy
 
 _SHORT = {"shots": 4, "queries": 4, "lengths": 4, "batch-size": 4, "epochs": 1, "workers": 0, "cache-gb": 0}
 _FLAGS = [word for key, value in (OF_FEATURES | _SHORT).items() for word in (f"--{key}", str(value))]
 
 
-def trained_on(damage: Callable[[Path], object], *flags: str | Path) -> Make:
+def trained_on(damage: Damage, *flags: str | Path) -> Make:
     """Training on a copy of the good features that `damage` changes."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        folder = copied(good.features, here)
-        damage(folder)
-        return ["train", "--data", folder, "--output", here / "out", *_FLAGS, *flags]
-
-    return make
+    return on_copy("features", damage, "train", "--data", "COPY", "--output", "OUT", *_FLAGS, *flags)
 
 
 def _damaged(name: str, damage: Damage) -> Make:

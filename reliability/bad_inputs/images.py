@@ -14,9 +14,10 @@ from PIL import Image
 from nestkala.cli import main
 from nestkala.index import PrefixIndex
 
-from .case import Case, Make, accepted, refused
+from ..pictures import chunk, encoded, noise, png
+from .case import Case, accepted, refused
 from .damage import PICKLE
-from .good import Good, copied, noise, quietly
+from .good import Good, Make, copied, on_copy, quietly
 
 ODD_NAMES = {
     "newline": "two\nlines.png",
@@ -25,21 +26,6 @@ ODD_NAMES = {
     "invalid UTF-8": os.fsdecode(b"gr\xfcn.png"),
     "escape sequence": "\x1b[31mred.png",
 }
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    """The file's bytes."""
-    buffer = BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def _png(width: int, height: int, data: bytes) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def _with_chunk(chunk: bytes) -> bytes:
@@ -52,11 +38,7 @@ def _with_segment(segment: bytes) -> bytes:
     return _WHOLE["JPEG"][:2] + segment + _WHOLE["JPEG"][2:]
 
 
-def _text(length: int, checksum: bytes | None = None) -> bytes:
-    content = b"zTXta\0\0" + zlib.compress(bytes(length))
-    return struct.pack(">I", len(content) - 4) + content + (checksum or struct.pack(">I", zlib.crc32(content)))
-
-
+_LONG_TEXT = b"a\0\0" + zlib.compress(bytes(1_200_000))
 _WHOLE = {form: encoded(noise(0, 32), form) for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")}
 _BROKEN = {
     "empty.jpg": b"",
@@ -65,8 +47,8 @@ _BROKEN = {
     "page.gif": b"<html></html>",
     "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     **{f"cut.{form.lower()}": content[: len(content) * 2 // 3] for form, content in _WHOLE.items()},
-    "bomb.png": _png(30_000, 30_000, zlib.compress(b"\0" * 1000)),
-    "no_pixels.png": _png(0, 8, zlib.compress(b"")),
+    "bomb.png": png(30_000, 30_000, zlib.compress(b"\0" * 1000)),
+    "no_pixels.png": png(0, 8, zlib.compress(b"")),
     "flipped.png": _WHOLE["PNG"][:60] + bytes([_WHOLE["PNG"][60] ^ 255]) + _WHOLE["PNG"][61:],
     "header_only.gif": b"GIF89a",
     "broken\nname.png": b"no image",
@@ -90,25 +72,12 @@ def _link(target: str) -> Make:
     return make
 
 
-def _one_broken(*command: str | Path) -> Make:
-    """A folder of good images and a broken one."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        folder = copied(good.images, here)
-        (folder / "a" / "0.png").write_bytes(b"no image")
-        places = {
-            "FOLDER": folder,
-            "OUT": here / "out",
-            "RUN": good.run,
-            "INDEX": good.index,
-            "BROKEN": folder / "a/0.png",
-        }
-        return [places.get(str(word), word) for word in command]
-
-    return make
+def _one_broken(*command: str) -> Make:
+    """The good images, one of them broken."""
+    return on_copy("images", lambda folder: (folder / "a" / "0.png").write_bytes(b"no image"), *command)
 
 
-_TRAIN = ("train", "--data", "FOLDER", "--output", "OUT", "--epochs", "1", "--shots", "4", "--queries", "2")
+_TRAIN = ("train", "--data", "COPY", "--output", "OUT", "--epochs", "1", "--shots", "4", "--queries", "2")
 _SMALL = ("--lengths", "4", "--batch-size", "4", "--cache-gb", "0", "--workers", "0")
 
 
@@ -260,7 +229,7 @@ CASES = [
     refused("image: 300-character name", _given("x" * 300 + ".png", None), "x" * 300),
     refused("image: link to itself", _link("link.png"), "link.png"),
     refused("image: dangling link", _link("nothing.png"), "link.png"),
-    refused("search: broken image", _one_broken("search", "INDEX", "BROKEN"), "a/0.png"),
+    refused("search: broken image", _one_broken("search", "INDEX", "COPY/a/0.png"), "a/0.png"),
     refused("train: broken image", _one_broken(*_TRAIN, *_SMALL), "a/0.png"),
     accepted(
         "train: broken image, skipped",
@@ -269,11 +238,11 @@ CASES = [
     ),
     accepted(
         "encode: broken image",
-        _one_broken("encode", "FOLDER", "OUT", "--model", "RUN", "--json"),
+        _one_broken("encode", "COPY", "OUT", "--model", "RUN", "--json"),
         _reports("unreadable"),
     ),
     accepted(
-        "index: broken image", _one_broken("index", "FOLDER", "OUT", "--model", "RUN", "--json"), _reports("broken")
+        "index: broken image", _one_broken("index", "COPY", "OUT", "--model", "RUN", "--json"), _reports("broken")
     ),
     _twins("image: EXIF rotation", ("odd.png", _rotated()), noise(3, 16).transpose(Image.Transpose.ROTATE_270)),
     *(
@@ -287,9 +256,13 @@ CASES = [
             ("16-bit gray with a transparent value", "png", _one_transparent_gray()),
             ("1,000,000 x 1 pixels", "png", _long(1_000_000, 1)),
             ("1 x 1,000,000 pixels", "png", _long(1, 1_000_000)),
-            ("PNG with 1.2 MB of text", "png", (_with_chunk(_text(1_200_000)), noise(0, 32))),
-            ("PNG text with wrong checksum", "png", (_with_chunk(_text(9, b"abcd")), noise(0, 32))),
-            ("PNG with truncated gamma", "png", (_with_chunk(bytes.fromhex("0000000067414d41b2e1b71f")), noise(0, 32))),
+            ("PNG with 1.2 MB of text", "png", (_with_chunk(chunk(b"zTXt", _LONG_TEXT)), noise(0, 32))),
+            (
+                "PNG text with wrong checksum",
+                "png",
+                (_with_chunk(chunk(b"zTXt", _LONG_TEXT)[:-4] + b"abcd"), noise(0, 32)),
+            ),
+            ("PNG with truncated gamma", "png", (_with_chunk(chunk(b"gAMA", b"")), noise(0, 32))),
             (
                 "JPEG with truncated ICC profile",
                 "jpg",

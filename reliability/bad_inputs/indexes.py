@@ -10,29 +10,19 @@ import numpy as np
 from nestkala.index import PrefixIndex
 from nestkala.index.storage import read_index, write_index
 
-from .case import Make, accepted, refused
+from .case import accepted, refused
 from .damage import DEEP, GARBAGE, LARGE_NUMBER, Damage, absent, cut, flipped, replaced
-from .good import Good, copied
+from .good import Good, Make, on_copy
 
 NAMES = ("words", "ids_text", "ids_ends", "metadata_text", "metadata_ends")
 
 
 def _searched(damage: Damage) -> Make:
-    def make(here: Path, good: Good) -> list[str | Path]:
-        index = copied(good.index, here)
-        damage(index)
-        return ["search", index, good.image]
-
-    return make
+    return on_copy("index", damage, "search", "COPY", "IMAGE")
 
 
 def _updated(damage: Damage) -> Make:
-    def make(here: Path, good: Good) -> list[str | Path]:
-        index = copied(good.index, here)
-        damage(index)
-        return ["index", good.images, index]
-
-    return make
+    return on_copy("index", damage, "index", "IMAGES", "COPY")
 
 
 def _written(bits: int | None = None, about: Any = None, **arrays: Any) -> Damage:
@@ -128,15 +118,13 @@ def _of_few_bits(path: Path) -> None:
 def _changed(damage: Damage) -> Make:
     """An index from which an image was removed, and the file then damaged."""
 
-    def make(here: Path, good: Good) -> list[str | Path]:
-        path = copied(good.index, here)
+    def both(path: Path) -> None:
         index = PrefixIndex.load(path)
         index.remove([index.ids[0]])
         index.save(path)
         damage(path)
-        return ["search", path, good.image]
 
-    return make
+    return _searched(both)
 
 
 def _is_as_before(here: Path, good: Good, _: str) -> bool:

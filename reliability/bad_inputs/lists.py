@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from .case import Case, Make, accepted, refused
+from .case import Case, accepted, refused
 from .damage import GARBAGE
-from .good import SMALL, Good, write_images
+from .good import SMALL, Good, Make, write_images
 
 _NAMES = "cat\nemu\n"
 

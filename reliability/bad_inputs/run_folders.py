@@ -11,20 +11,14 @@ from torch import Tensor
 
 from nestkala.utils.files import sha256
 
-from .case import Case, Make, refused
+from .case import Case, refused
 from .damage import DEEP, GARBAGE, LARGE_NUMBER, Damage, Trap, absent, cut, edited, flipped, replaced
-from .good import Good, copied
+from .good import Make, on_copy
 
 
 def damaged(name: str, damage: Damage, *command: str) -> Make:
     """A copy of the run on features with one damaged file; the command is `eval` unless another is given."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        run = copied(good.feature_run, here)
-        damage(run / name)
-        return [*(command or ("eval",)), run]
-
-    return make
+    return on_copy("feature_run", lambda run: damage(run / name), *(command or ("eval",)), "COPY")
 
 
 def tensors(change: Callable[[dict[str, Tensor]], object]) -> Damage:

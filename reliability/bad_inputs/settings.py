@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .case import Case, Make, refused
+from .case import Case, refused
 from .damage import DEEP, GARBAGE
 from .features import trained_on
-from .good import Good
+from .good import Good, Make
 
 _BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 _INVALID_YAML: dict[str, tuple[str | bytes, str]] = {

@@ -1,39 +1,30 @@
 """Folders written by `nestkala encode`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from nestkala.index import PrefixIndex
 
-from .case import Make, refused
+from .case import refused
 from .damage import DEEP, GARBAGE, Damage, absent, cut, edited, flipped, replaced
-from .good import Good, copied
+from .good import Make, on_copy
 
 
 def _indexed(name: str, damage: Damage) -> Make:
     """Create an index from a copy with one damaged file."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        shards = copied(good.shards, here)
-        damage(shards / name)
-        return ["index", shards, here / "out.index"]
-
-    return make
+    return on_copy("shards", lambda shards: damage(shards / name), "index", "COPY", "NEW")
 
 
-def _continued(damage: Callable[[Path], object], size: str = "10") -> Make:
+def _continued(damage: Damage, size: str = "10") -> Make:
     """Continue encoding in a damaged copy with a missing shard."""
 
-    def make(here: Path, good: Good) -> list[str | Path]:
-        shards = copied(good.shards, here)
+    def without_a_shard(shards: Path) -> None:
         (shards / "000001.index").unlink()
         damage(shards)
-        return ["encode", good.images, shards, "--model", good.run, "--shard-size", size]
 
-    return make
+    return on_copy("shards", without_a_shard, "encode", "IMAGES", "COPY", "--model", "RUN", "--shard-size", size)
 
 
-def _listing(line: str) -> Callable[[Path], object]:
+def _listing(line: str) -> Damage:
     """Another line for the 15th image, which is in the second shard."""
 
     def damage(folder: Path) -> None:
@@ -85,7 +76,5 @@ CASES = [
     *(refused(f"images.jsonl: {what}", _continued(_listing(line)), "images.jsonl") for what, line in _LINES.items()),
     refused("images.jsonl: missing", _continued(lambda folder: (folder / "images.jsonl").unlink()), "images.jsonl"),
     refused("shard: no list of unreadable images", _continued(_without_unreadable), "000000.index"),
-    refused(
-        "shards: different size", lambda here, good: [*_continued(lambda _: None)(here, good)[:-1], "11"], "shard size"
-    ),
+    refused("shards: different size", _continued(lambda _: None, "11"), "shard size"),
 ]

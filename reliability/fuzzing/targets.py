@@ -33,8 +33,8 @@ from nestkala.training.metrics_file import load_metrics
 from nestkala.training.objective import make_loss
 from nestkala.utils.files import save_tensors
 
-from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied, noise
-from ..bad_inputs.images import encoded
+from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied
+from ..pictures import encoded, noise
 
 _FEW = 12
 _METHODS: tuple[Method, ...] = ("slices", "tables", "scan")
