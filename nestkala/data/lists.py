@@ -60,11 +60,6 @@ def _lists(root: Path) -> dict[str, Path]:
     return {part: paths[0] for part, paths in found.items() if paths}
 
 
-def _placed(root: Path, name: str) -> str | None:
-    """The path of an image relative to the lists; None if there is no such file."""
-    return next((path for path in (name, f"{_IMAGES}/{name}") if (root / path).is_file()), None)
-
-
 def load_lists(root: Path) -> FileDataset:
     """Load the images named by the lists in `root`, each once, in the order train, database, test.
 
@@ -85,7 +80,7 @@ def load_lists(root: Path) -> FileDataset:
         for origin, name, row in _read_list(path, len(class_names)):
             index = number.setdefault(name, len(number))
             if index == len(rows):
-                place = _placed(root, name)
+                place = next((path for path in (name, f"{_IMAGES}/{name}") if (root / path).is_file()), None)
                 if place is None:
                     raise NestKALAError(
                         f"{origin}: no image file {name!r} in {str(root)!r}, "

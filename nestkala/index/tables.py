@@ -54,7 +54,7 @@ class Tables:
         """The first tables of sorted codes (N, W) from `ordered_words`; N must be less than `MOST_CODES`."""
         positions = np.empty((num_tables - 1, len(words)), np.uint32)
         starts = np.empty((num_tables, 2**BITS + 1), np.uint32)
-        _build(words, _spare_bits(words), positions, starts)
+        _build(words, 64 - 8 * words.dtype.itemsize, positions, starts)
         return cls(positions, starts)
 
     @property
@@ -103,10 +103,6 @@ class Tables:
 def num_tables_of(bits: int) -> int:
     """Number of tables for codes of this length: one per complete substring."""
     return max(1, min(MOST_TABLES, bits // BITS))
-
-
-def _spare_bits(words: Words) -> int:
-    return 64 - 8 * words.dtype.itemsize
 
 
 @cache

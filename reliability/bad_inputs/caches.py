@@ -13,26 +13,33 @@ from nestkala.search.shards import read_shards
 
 from .case import Case, accepted
 from .damage import PICKLE, Damage, cut, replaced
-from .good import Good, Make, quietly
+from .good import Good, Make, placed, quietly
 
 
-def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
-    few = ("--shots", "2", "--queries", "2", "--lengths", "4", "--epochs", "0", "--workers", "0")
-    return ["train", "--data", good.images, "--output", here / output, "--cache", here / "out-cache", *few]
-
-
-def _damaged(damage: Damage, which: str = "*/*.safetensors") -> Make:
-    """Training with a cache whose segments, or other files, are damaged, after the same with good ones."""
+def _again(files: str, damage: Damage, command: str) -> Make:
+    """A command whose output is OUT, after the same with another output; in between, files of its cache are damaged."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
-        quietly(lambda: main([str(word) for word in _trained(here, good, "first")]))
-        there = list((here / "out-cache").glob(which))
-        assert there
-        for path in there:
+        cache = here / "out-cache" if "CACHE" in command else Path(os.environ["NESTKALA_CACHE"])
+        first = placed(command.split(), here, good, CACHE=cache, OUT=here / "first")
+        quietly(lambda: main(list(map(str, first))))
+        found = list(cache.glob(files))
+        assert found
+        for path in found:
             damage(path)
-        return _trained(here, good, "out")
+        return placed(command.split(), here, good, CACHE=cache)
 
     return make
+
+
+def _trained(damage: Damage, files: str = "*/*.safetensors") -> Make:
+    train = "train --data IMAGES --shots 2 --queries 2 --lengths 4 --epochs 0 --workers 0"
+    return _again(files, damage, f"{train} --cache CACHE --output OUT")
+
+
+def _exported(damage: Damage) -> Make:
+    encode = "encode IMAGES OUT --model RUN --backend onnx --workers 0"
+    return _again("exports/*.safetensors", damage, encode)
 
 
 def _same_scores(here: Path, _: Good, __: str) -> bool:
@@ -48,23 +55,6 @@ def _other_keys(path: Path) -> None:
 def _fewer_tokens(path: Path) -> None:
     held = load_file(path)
     save_file(held | {"tokens": held["tokens"][:1].clone()}, path)
-
-
-def _exported(damage: Damage) -> Make:
-    """Encoding by ONNX Runtime with a cached network that is damaged, after the same with a good one."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        def encoded(output: str) -> list[str | Path]:
-            return ["encode", good.images, here / output, "--model", good.run, "--backend", "onnx", "--workers", "0"]
-
-        quietly(lambda: main([str(word) for word in encoded("first")]))
-        kept = list(Path(os.environ["NESTKALA_CACHE"], "exports").glob("*.safetensors"))
-        assert kept
-        for path in kept:
-            damage(path)
-        return encoded("out")
-
-    return make
 
 
 def _same_codes(here: Path, _: Good, __: str) -> bool:
@@ -84,9 +74,9 @@ _SEGMENTS: dict[str, Damage] = _FILES | {"wrong keys": _other_keys, "fewer token
 _NETWORKS: dict[str, Damage] = _FILES | {"empty": cut(0)}
 
 CASES: list[Case] = [
-    *(accepted(f"token cache: {what}", _damaged(damage), _same_scores, True) for what, damage in _SEGMENTS.items()),
+    *(accepted(f"token cache: {what}", _trained(damage), _same_scores, True) for what, damage in _SEGMENTS.items()),
     *(
-        accepted(f"digest cache: {what}", _damaged(damage, "digests.safetensors"), _same_scores, True)
+        accepted(f"digest cache: {what}", _trained(damage, "digests.safetensors"), _same_scores, True)
         for what, damage in _FILES.items()
     ),
     *(

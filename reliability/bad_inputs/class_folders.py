@@ -6,8 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nestkala.settings.config import Config
-from nestkala.training.run import train
+from nestkala.cli import main
 
 from ..pictures import noise
 from .case import accepted, refused
@@ -58,10 +57,6 @@ def _one_image(folder: Path) -> None:
     noise(0).save(folder / "b" / "0.png")
 
 
-def _class(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "b").rename(folder / name)
-
-
 def _loops(folder: Path) -> None:
     (folder / "a" / "up").symlink_to("..")
     (folder / "again").symlink_to(".")
@@ -94,10 +89,9 @@ def _one_class_of_both(here: Path, _: Good, __: str) -> bool:
 
 def _reported(here: Path, _: Good) -> list[str | Path]:
     write_images(here / "data", ("a", _MARKUP), 6)
-    few = {"shots": 2, "queries": 2, "lengths": (4,), "batch_size": 2, "epochs": 1, "workers": 0, "cache_gb": 0}
-    run = here / "run"
-    quietly(lambda: train(Config(data=str(here / "data"), output=run, anchors="orthonormal", **few)))
-    return ["report", run, "--output", here / "out"]
+    flags = ["--output", str(here / "run"), "--queries", "2", "--anchors", "orthonormal", *SMALL]
+    quietly(lambda: main(["train", "--data", str(here / "data"), *flags]))
+    return ["report", here / "run", "--output", here / "out"]
 
 
 def _no_such_tag(here: Path, _: Good, __: str) -> bool:
@@ -113,7 +107,11 @@ CASES = [
     refused("class folders: single class", _folder(_without("class")), "/a'"),
     refused("class folders: empty class", _folder(_without("images")), "/b'"),
     refused("class folders: dangling link", _folder(lambda f: (f / "a" / "x.png").symlink_to("y")), "x.png"),
-    refused("class folders: class name not UTF-8", _folder(_class(os.fsdecode(b"\xff"))), "'\\udcff'"),
+    refused(
+        "class folders: class name not UTF-8",
+        _folder(lambda f: (f / "b").rename(f / os.fsdecode(b"\xff"))),
+        "'\\udcff'",
+    ),
     refused("class folders: more shots than images per class", _folder(lambda _: None, "--shots", "9"), "'a' has"),
     refused("class folders: more queries than images", _folder(lambda _: None, "--queries", "9"), "queries is 9"),
     refused("class folders: no readable images", _folder(_all_broken, "--on-broken", "skip"), "'a/0.png'"),

@@ -1,7 +1,6 @@
 """Features with their labels, and anchors in files."""
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,12 @@ def _damaged(name: str, damage: Damage) -> Make:
     return trained_on(lambda folder: damage(folder / name))
 
 
+def _saved(array: np.ndarray) -> Damage:
+    return lambda path: np.save(path, array)
+
+
 def _holds(name: str, array: np.ndarray) -> Make:
-    return trained_on(lambda folder: np.save(folder / name, array))
+    return _damaged(name, _saved(array))
 
 
 def _anchors(write: Callable[[Path], object]) -> Make:
@@ -39,12 +42,6 @@ def _not_finite(value: float) -> np.ndarray:
     features = np.ones((24, 8), np.float32)
     features[3, 5] = value
     return features
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def _archive(path: Path) -> None:
@@ -98,7 +95,7 @@ CASES = [
     refused("anchors: missing file", trained_on(lambda _: None, "--anchors", "lost.npy"), "lost.npy"),
     *(refused(f"anchors: {what}", _anchors(replaced(content)), "anchors.npy") for what, content in GARBAGE.items()),
     *(
-        refused(f"anchors: {what}", _anchors(replaced(_npy(array))), culprit)
+        refused(f"anchors: {what}", _anchors(_saved(array)), culprit)
         for what, array, culprit in (
             ("wrong number of classes", np.eye(3), "float64 (3, 3)"),
             ("NaN", np.full((2, 8), np.nan), "anchors.npy"),

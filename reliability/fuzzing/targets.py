@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,16 +161,9 @@ def _lists(folder: Path) -> list[Target]:
         "classnames.txt": b"cat\nhot dog\n",
     }
 
-    def load() -> None:
-        try:
-            load_dataset(str(folder), folder)
-        finally:
-            for name, content in contents.items():
-                (folder / name).write_bytes(content)
-
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return [Target(f"lists: {name}", [content], folder / name, load) for name, content in contents.items()]
+    return _in_folder(folder, contents, lambda: load_dataset(str(folder), folder), "lists: ")
 
 
 def _class_folders(folder: Path) -> Target:
@@ -224,18 +217,13 @@ def _shards(good: Good, folder: Path) -> list[Target]:
     shards = copied(good.shards, _made(folder))
 
     def read() -> None:
-        try:
-            plan = read_plan(shards)
-            for shard in read_shards(shards, verify=False):
-                unreadable(shard)
-            for _, images in shard_images(shards, plan, {0, 1}):
-                list(images)
-        finally:
-            for name in names:
-                shutil.copy(good.shards / name, shards / name)
+        plan = read_plan(shards)
+        for shard in read_shards(shards, verify=False):
+            unreadable(shard)
+        for _, images in shard_images(shards, plan, {0, 1}):
+            list(images)
 
-    names = ("encoding.json", "images.jsonl", "000001.index")
-    return [Target(f"shards: {name}", [(shards / name).read_bytes()], shards / name, read) for name in names]
+    return _in_folder(shards, ("encoding.json", "images.jsonl", "000001.index"), read, "shards: ")
 
 
 def _arrays(good: Good, folder: Path) -> list[Target]:
@@ -246,17 +234,12 @@ def _arrays(good: Good, folder: Path) -> list[Target]:
     config = Config(anchors=str(anchors), backbone=backbone.name, adapter="none")
 
     def read() -> None:
-        try:
-            dataset = load_dataset(str(features), folder)
-            for index in range(min(_FEW, len(dataset))):
-                backbone.prepare(dataset.read(index), dataset.names[index])
-        finally:
-            for name in ("features.npy", "labels.npy"):
-                shutil.copy(good.features / name, features / name)
+        dataset = load_dataset(str(features), folder)
+        for index in range(min(_FEW, len(dataset))):
+            backbone.prepare(dataset.read(index), dataset.names[index])
 
     return [
-        Target("features.npy", [(features / "features.npy").read_bytes()], features / "features.npy", read),
-        Target("labels.npy", [(features / "labels.npy").read_bytes()], features / "labels.npy", read),
+        *_in_folder(features, ("features.npy", "labels.npy"), read),
         Target(
             "anchors", [anchors.read_bytes()], anchors, lambda: class_anchors(config, backbone, ("cat", "dog"), seed=0)
         ),
@@ -284,6 +267,20 @@ def _digests(folder: Path) -> Target:
     digests = torch.arange(64, dtype=torch.uint8).view(2, 32)
     save_tensors(path, {"digests": digests}, {"version": "1"})
     return Target("digest cache", [path.read_bytes()], path, lambda: Digests(folder).of(image))
+
+
+def _in_folder(folder: Path, names: Iterable[str], load: Callable[[], object], kind: str = "") -> list[Target]:
+    """Each file of these names, which are loaded together; after a trial, all are restored."""
+    contents = {name: (folder / name).read_bytes() for name in names}
+
+    def restoring() -> None:
+        try:
+            load()
+        finally:
+            for name, content in contents.items():
+                (folder / name).write_bytes(content)
+
+    return [Target(kind + name, [content], folder / name, restoring) for name, content in contents.items()]
 
 
 def _made(folder: Path) -> Path:
