@@ -1,19 +1,8 @@
 """Arguments that are out of range, or that conflict."""
 
-from pathlib import Path
-
 from .case import Case, refused
-from .good import Good, Make, placed
-
-
-def _command(line: str) -> Make:
-    return lambda here, good: placed(line.split(), here, good)
-
-
-def _into_file(here: Path, good: Good) -> list[str | Path]:
-    (here / "file").write_text("mine")
-    return ["encode", good.images, here / "file", "--model", good.run]
-
+from .damage import replaced
+from .good import command, on_path
 
 _COMMANDS = {
     "search INDEX IMAGE --bits 0": "bits must be",
@@ -60,6 +49,10 @@ _COMMANDS = {
 }
 
 CASES: list[Case] = [
-    *(refused(f"nestkala {line}", _command(line), culprit) for line, culprit in _COMMANDS.items()),
-    refused("encode: output is a file", _into_file, "is not a folder"),
+    *(refused(f"nestkala {line}", command(line), culprit) for line, culprit in _COMMANDS.items()),
+    refused(
+        "encode: output is a file",
+        on_path("file", replaced("mine"), "encode IMAGES PATH --model RUN"),
+        "is not a folder",
+    ),
 ]

@@ -21,13 +21,13 @@ def _again(files: str, damage: Damage, command: str) -> Make:
 
     def make(here: Path, good: Good) -> list[str | Path]:
         cache = here / "out-cache" if "CACHE" in command else Path(os.environ["NESTKALA_CACHE"])
-        first = placed(command.split(), here, good, CACHE=cache, OUT=here / "first")
+        first = placed(command, here, good, CACHE=cache, OUT=here / "first")
         quietly(lambda: main(list(map(str, first))))
         found = list(cache.glob(files))
         assert found
         for path in found:
             damage(path)
-        return placed(command.split(), here, good, CACHE=cache)
+        return placed(command, here, good, CACHE=cache)
 
     return make
 

@@ -15,7 +15,7 @@ from .run_folders import damaged, pickled
 
 
 def _resumed(damage: Damage) -> Make:
-    return damaged("checkpoint.safetensors", damage, "train", "--epochs", "5", "--resume")
+    return damaged("checkpoint.safetensors", damage, "train --epochs 5 --resume COPY")
 
 
 def _rewritten(change: Callable[[dict[str, Tensor], dict[str, str]], object]) -> Damage:

@@ -10,24 +10,24 @@ from nestkala.cli import main
 
 from ..pictures import noise
 from .case import accepted, refused
-from .good import SMALL, Good, Make, quietly, write_images
+from .damage import Damage
+from .good import SMALL, Good, Make, command, on_path, placed, quietly, write_images
 
 _MARKUP = "<img src=x onerror=alert(1)>"
 
 
-def _folder(damage: Callable[[Path], object], *flags: str) -> Make:
+def _folder(damage: Damage, flags: str = "") -> Make:
     """Two class folders that `damage` changes."""
 
-    def make(here: Path, _: Good) -> list[str | Path]:
-        write_images(here / "data", each=4)
-        damage(here / "data")
-        return ["train", "--data", here / "data", "--output", here / "out", *SMALL, *flags]
+    def write(folder: Path) -> None:
+        write_images(folder, each=4)
+        damage(folder)
 
-    return make
+    return on_path("data", write, f"train --data PATH --output OUT {SMALL} {flags}")
 
 
 def _given(name: str) -> Make:
-    return lambda here, _: ["train", "--data", name, "--output", here / "out", *SMALL]
+    return command(f"train --data {name} --output OUT {SMALL}")
 
 
 def _without(name: str) -> Callable[[Path], None]:
@@ -87,10 +87,11 @@ def _one_class_of_both(here: Path, _: Good, __: str) -> bool:
     return json.loads((here / "out" / "model.json").read_text())["class_names"] == ["a", _FORMS[0]]
 
 
-def _reported(here: Path, _: Good) -> list[str | Path]:
+def _reported(here: Path, good: Good) -> list[str | Path]:
     write_images(here / "data", ("a", _MARKUP), 6)
-    flags = ["--output", str(here / "run"), "--queries", "2", "--anchors", "orthonormal", *SMALL]
-    quietly(lambda: main(["train", "--data", str(here / "data"), *flags]))
+    train = f"train --data DATA --output RUN --queries 2 --anchors orthonormal {SMALL}"
+    run = placed(train, here, good, DATA=here / "data", RUN=here / "run")
+    quietly(lambda: main(list(map(str, run))))
     return ["report", here / "run", "--output", here / "out"]
 
 
@@ -102,7 +103,7 @@ def _no_such_tag(here: Path, _: Good, __: str) -> bool:
 CASES = [
     refused("data: unknown dataset", _given("digit"), "did you mean 'digits'"),
     refused("data: missing folder", _given("nowhere/at/all"), "'nowhere/at/all'"),
-    refused("data: file instead of folder", lambda here, good: _given(str(good.image))(here, good), "0.png"),
+    refused("data: file instead of folder", _given("IMAGE"), "0.png"),
     refused("class folders: no classes", _folder(_no_class), "data"),
     refused("class folders: single class", _folder(_without("class")), "/a'"),
     refused("class folders: empty class", _folder(_without("images")), "/b'"),
@@ -112,14 +113,14 @@ CASES = [
         _folder(lambda f: (f / "b").rename(f / os.fsdecode(b"\xff"))),
         "'\\udcff'",
     ),
-    refused("class folders: more shots than images per class", _folder(lambda _: None, "--shots", "9"), "'a' has"),
-    refused("class folders: more queries than images", _folder(lambda _: None, "--queries", "9"), "queries is 9"),
-    refused("class folders: no readable images", _folder(_all_broken, "--on-broken", "skip"), "'a/0.png'"),
+    refused("class folders: more shots than images per class", _folder(lambda _: None, "--shots 9"), "'a' has"),
+    refused("class folders: more queries than images", _folder(lambda _: None, "--queries 9"), "queries is 9"),
+    refused("class folders: no readable images", _folder(_all_broken, "--on-broken skip"), "'a/0.png'"),
     refused("class folders: class with one image", _folder(_one_image), "'b' has"),
     accepted("class folders: link loops and pipes", _folder(_loops), _two_classes),
     accepted(
         "class folders: class name in two Unicode forms",
-        _folder(_two_forms, "--anchors", "orthonormal"),
+        _folder(_two_forms, "--anchors orthonormal"),
         _one_class_of_both,
     ),
     refused(

@@ -1,25 +1,25 @@
 """Features with their labels, and anchors in files."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .case import refused
 from .damage import GARBAGE, Damage, Trap, absent, cut, replaced
-from .good import OF_FEATURES, Good, Make, on_copy
+from .good import OF_FEATURES, Make, command, on_copy, on_path
 
-_SHORT = {"shots": 4, "queries": 4, "lengths": 4, "batch-size": 4, "epochs": 1, "workers": 0, "cache-gb": 0}
-_FLAGS = [word for key, value in (OF_FEATURES | _SHORT).items() for word in (f"--{key}", str(value))]
+_BACKBONE = " ".join(f"--{key} {value}" for key, value in OF_FEATURES.items())
+TRAIN = f"train {_BACKBONE} --shots 4 --queries 4 --lengths 4 --batch-size 4 --epochs 1 --workers 0 --cache-gb 0 --output OUT"
+"""Training on features, without its data."""
 
 
-def trained_on(damage: Damage, *flags: str | Path) -> Make:
+def _trained_on(damage: Damage) -> Make:
     """Training on a copy of the good features that `damage` changes."""
-    return on_copy("features", damage, "train", "--data", "COPY", "--output", "OUT", *_FLAGS, *flags)
+    return on_copy("features", damage, f"{TRAIN} --data COPY")
 
 
 def _damaged(name: str, damage: Damage) -> Make:
-    return trained_on(lambda folder: damage(folder / name))
+    return _trained_on(lambda folder: damage(folder / name))
 
 
 def _saved(array: np.ndarray) -> Damage:
@@ -30,12 +30,8 @@ def _holds(name: str, array: np.ndarray) -> Make:
     return _damaged(name, _saved(array))
 
 
-def _anchors(write: Callable[[Path], object]) -> Make:
-    def make(here: Path, good: Good) -> Sequence[str | Path]:
-        write(here / "anchors.npy")
-        return trained_on(lambda _: None, "--anchors", here / "anchors.npy")(here, good)
-
-    return make
+def _anchors(write: Damage) -> Make:
+    return on_path("anchors.npy", write, f"{TRAIN} --data FEATURES --anchors PATH")
 
 
 def _not_finite(value: float) -> np.ndarray:
@@ -89,10 +85,10 @@ CASES = [
     refused("labels.npy: no labeled images", _holds("labels.npy", np.zeros((24, 2), bool)), "0 images have a label"),
     refused(
         "classnames.txt: fewer names than classes",
-        trained_on(lambda folder: (folder / _NAMED).write_text("cat\n")),
+        _trained_on(lambda folder: (folder / _NAMED).write_text("cat\n")),
         _NAMED,
     ),
-    refused("anchors: missing file", trained_on(lambda _: None, "--anchors", "lost.npy"), "lost.npy"),
+    refused("anchors: missing file", command(f"{TRAIN} --data FEATURES --anchors lost.npy"), "lost.npy"),
     *(refused(f"anchors: {what}", _anchors(replaced(content)), "anchors.npy") for what, content in GARBAGE.items()),
     *(
         refused(f"anchors: {what}", _anchors(_saved(array)), culprit)

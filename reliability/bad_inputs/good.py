@@ -20,7 +20,7 @@ LENGTHS = (4, 20)
 WIDTH = 8
 OF_FEATURES = {"backbone": f"features:{WIDTH}", "adapter": "none", "anchors": "orthonormal"}
 """Settings of training on the features."""
-SMALL = ["--epochs", "1", "--shots", "2", "--lengths", "4", "--batch-size", "2", "--cache-gb", "0", "--workers", "0"]
+SMALL = "--epochs 1 --shots 2 --lengths 4 --batch-size 2 --cache-gb 0 --workers 0"
 """Flags of a short training on images."""
 
 
@@ -47,25 +47,40 @@ Make = Callable[[Path, Good], Sequence[str | Path]]
 """Writes an input into an empty folder, and returns a command line that uses it."""
 
 
-def placed(words: Sequence[str | Path], here: Path, good: Good, **more: Path) -> list[str | Path]:
+def placed(command: str, here: Path, good: Good, **more: Path) -> list[str | Path]:
     """A command line in which capitals, such as RUN, stand for good things, OUT and NEW for new ones."""
     places = {name.upper(): path for name, path in vars(good).items()}
     places |= {"OUT": here / "out", "NEW": here / "out.index", **more}
 
-    def path(word: str | Path) -> str | Path:
-        first, _, rest = str(word).partition("/")
+    def path(word: str) -> str | Path:
+        first, _, rest = word.partition("/")
         return places[first] / rest if first in places else word
 
-    return [path(word) for word in words]
+    return [path(word) for word in command.split()]
 
 
-def on_copy(part: str, damage: Damage, *command: str | Path) -> Make:
+def command(line: str) -> Make:
+    """A command line as in `placed`."""
+    return lambda here, good: placed(line, here, good)
+
+
+def on_copy(part: str, damage: Damage, command: str) -> Make:
     """A command line as in `placed`, where COPY is a copy of a part of `Good` that `damage` has changed."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
         copy = copied(getattr(good, part), here)
         damage(copy)
         return placed(command, here, good, COPY=copy)
+
+    return make
+
+
+def on_path(name: str, write: Damage, command: str) -> Make:
+    """A command line as in `placed`, where PATH is a file or folder of this name that `write` has made."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        write(here / name)
+        return placed(command, here, good, PATH=here / name)
 
     return make
 

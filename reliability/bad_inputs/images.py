@@ -16,8 +16,8 @@ from nestkala.index import PrefixIndex
 
 from ..pictures import chunk, encoded, noise, png
 from .case import Case, accepted, refused
-from .damage import PICKLE
-from .good import Good, Make, copied, on_copy, quietly
+from .damage import PICKLE, Damage, replaced
+from .good import SMALL, Good, Make, command, copied, on_copy, on_path, quietly
 
 ODD_NAMES = {
     "newline": "two\nlines.png",
@@ -55,41 +55,26 @@ _BROKEN = {
 }
 
 
-def _given(name: str, content: bytes | None) -> Make:
-    def make(here: Path, good: Good) -> list[str | Path]:
-        if content is not None:
-            (here / name).write_bytes(content)
-        return ["classify", good.run, here / name]
-
-    return make
+def _classified(name: str, write: Damage) -> Make:
+    return on_path(name, write, "classify RUN PATH")
 
 
-def _link(target: str) -> Make:
-    def make(here: Path, good: Good) -> list[str | Path]:
-        (here / "link.png").symlink_to(target)
-        return ["classify", good.run, here / "link.png"]
-
-    return make
-
-
-def _one_broken(*command: str) -> Make:
+def _one_broken(command: str) -> Make:
     """The good images, one of them broken."""
-    return on_copy("images", lambda folder: (folder / "a" / "0.png").write_bytes(b"no image"), *command)
+    return on_copy("images", lambda folder: (folder / "a" / "0.png").write_bytes(b"no image"), command)
 
 
-_TRAIN = ("train", "--data", "COPY", "--output", "OUT", "--epochs", "1", "--shots", "4", "--queries", "2")
-_SMALL = ("--lengths", "4", "--batch-size", "4", "--cache-gb", "0", "--workers", "0")
+_TRAIN = f"train --data COPY --output OUT --queries 2 {SMALL}"
 
 
-def _in_folder(write: Callable[[Path], object]) -> Make:
+def _in_folder(write: Damage) -> Make:
     """A folder filled by `write`, to be indexed."""
 
-    def make(here: Path, good: Good) -> list[str | Path]:
-        (here / "images").mkdir()
-        write(here / "images")
-        return ["index", here / "images", here / "out.index", "--model", good.run, "--json"]
+    def fill(folder: Path) -> None:
+        folder.mkdir()
+        write(folder)
 
-    return make
+    return on_path("images", fill, "index PATH NEW --model RUN --json")
 
 
 def _twins(name: str, odd: tuple[str, bytes], plain: Image.Image) -> Case:
@@ -200,11 +185,6 @@ def _emptied(*flags: str) -> Make:
     return make
 
 
-def _empty_to_encode(here: Path, good: Good) -> list[str | Path]:
-    (here / "mount").mkdir()
-    return ["encode", here / "mount", here / "out", "--model", good.run]
-
-
 def _page_escapes(here: Path, _: Good, __: str) -> bool:
     page = (here / "out.html").read_text()
     return "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
@@ -224,26 +204,27 @@ def _reports(key: str) -> Callable[[Path, Good, str], bool]:
 
 
 CASES = [
-    *(refused(f"image: {name!r}", _given(name, content), name.split("\n")[0]) for name, content in _BROKEN.items()),
-    refused("image: missing file", _given("lost.png", None), "lost.png"),
-    refused("image: 300-character name", _given("x" * 300 + ".png", None), "x" * 300),
-    refused("image: link to itself", _link("link.png"), "link.png"),
-    refused("image: dangling link", _link("nothing.png"), "link.png"),
-    refused("search: broken image", _one_broken("search", "INDEX", "COPY/a/0.png"), "a/0.png"),
-    refused("train: broken image", _one_broken(*_TRAIN, *_SMALL), "a/0.png"),
+    *(
+        refused(f"image: {name!r}", _classified(name, replaced(content)), name.split("\n")[0])
+        for name, content in _BROKEN.items()
+    ),
+    refused("image: missing file", command("classify RUN lost.png"), "lost.png"),
+    refused("image: 300-character name", command(f"classify RUN {'x' * 300}.png"), "x" * 300),
+    refused("image: link to itself", _classified("link.png", lambda path: path.symlink_to("link.png")), "link.png"),
+    refused("image: dangling link", _classified("link.png", lambda path: path.symlink_to("nothing.png")), "link.png"),
+    refused("search: broken image", _one_broken("search INDEX COPY/a/0.png"), "a/0.png"),
+    refused("train: broken image", _one_broken(_TRAIN), "a/0.png"),
     accepted(
         "train: broken image, skipped",
-        _one_broken(*_TRAIN, "--on-broken", "skip", *_SMALL),
+        _one_broken(f"{_TRAIN} --on-broken skip"),
         lambda here, _, __: json.loads((here / "out/metrics.json").read_text())["broken_images"] == ["a/0.png"],
     ),
     accepted(
         "encode: broken image",
-        _one_broken("encode", "COPY", "OUT", "--model", "RUN", "--json"),
+        _one_broken("encode COPY OUT --model RUN --json"),
         _reports("unreadable"),
     ),
-    accepted(
-        "index: broken image", _one_broken("index", "COPY", "OUT", "--model", "RUN", "--json"), _reports("broken")
-    ),
+    accepted("index: broken image", _one_broken("index COPY OUT --model RUN --json"), _reports("broken")),
     _twins("image: EXIF rotation", ("odd.png", _rotated()), noise(3, 16).transpose(Image.Transpose.ROTATE_270)),
     *(
         _twins(f"image: {kind}", (f"odd.{suffix}", content), plain)
@@ -282,7 +263,7 @@ CASES = [
         _emptied("--allow-removal"),
         lambda _, __, printed: len(json.loads(printed)["removed"]) == 24,
     ),
-    refused("encode: empty folder", _empty_to_encode, "mount"),
+    refused("encode: empty folder", on_path("mount", Path.mkdir, "encode PATH OUT --model RUN"), "mount"),
     _leaves_out("index: pipe named like an image", lambda folder: os.mkfifo(folder / "x.png")),
     _leaves_out("index: device named like an image", lambda folder: (folder / "x.png").symlink_to("/dev/zero")),
 ]

@@ -18,11 +18,11 @@ NAMES = ("words", "ids_text", "ids_ends", "metadata_text", "metadata_ends")
 
 
 def _searched(damage: Damage) -> Make:
-    return on_copy("index", damage, "search", "COPY", "IMAGE")
+    return on_copy("index", damage, "search COPY IMAGE")
 
 
 def _updated(damage: Damage) -> Make:
-    return on_copy("index", damage, "index", "IMAGES", "COPY")
+    return on_copy("index", damage, "index IMAGES COPY")
 
 
 def _written(bits: int | None = None, about: Any = None, **arrays: Any) -> Damage:

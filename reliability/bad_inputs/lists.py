@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from .case import Case, accepted, refused
-from .damage import GARBAGE
-from .good import SMALL, Good, Make, write_images
+from .damage import GARBAGE, replaced
+from .good import SMALL, Good, Make, on_path, write_images
 
 _NAMES = "cat\nemu\n"
 
@@ -20,14 +20,13 @@ _TRAIN, _TEST = _lines(range(16)), _lines(range(16, 24))
 def _files(**files: str | bytes | None) -> Make:
     """Lists that are good except for those given; None for no file."""
 
-    def make(here: Path, _: Good) -> list[str | Path]:
-        write_images(here / "data")
+    def write(folder: Path) -> None:
+        write_images(folder)
         for name, text in ({"train": _TRAIN, "test": _TEST, "classnames": _NAMES} | files).items():
             if text is not None:
-                (here / "data" / f"{name}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return ["train", "--data", here / "data", "--output", here / "out", *SMALL]
+                replaced(text)(folder / f"{name}.txt")
 
-    return make
+    return on_path("data", write, f"train --data PATH --output OUT {SMALL}")
 
 
 def _is_read_as(numbers: range) -> Case:

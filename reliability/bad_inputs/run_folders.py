@@ -16,9 +16,9 @@ from .damage import DEEP, GARBAGE, LARGE_NUMBER, Damage, Trap, absent, cut, edit
 from .good import Make, on_copy
 
 
-def damaged(name: str, damage: Damage, *command: str) -> Make:
-    """A copy of the run on features with one damaged file; the command is `eval` unless another is given."""
-    return on_copy("feature_run", lambda run: damage(run / name), *(command or ("eval",)), "COPY")
+def damaged(name: str, damage: Damage, command: str = "eval COPY") -> Make:
+    """A command on a copy of the run on features with one damaged file."""
+    return on_copy("feature_run", lambda run: damage(run / name), command)
 
 
 def tensors(change: Callable[[dict[str, Tensor]], object]) -> Damage:
@@ -121,7 +121,7 @@ CASES = [
         for name in ("model.json", "split.json", "metrics.json")
         for what, content in _JSON.items()
     ),
-    refused("history.json: truncated", damaged("history.json", replaced("{"), "report"), "history.json"),
+    refused("history.json: truncated", damaged("history.json", replaced("{"), "report COPY"), "history.json"),
     *_each("metrics.json", {"non-numeric score": (edited(lengths={"4": {"map": "high"}}), "metrics.json")}),
     *_each("model.json", {"missing": (absent, "model.json")}),
     *_each("model.json", {what: (edited(**values), culprit) for what, (values, culprit) in _SPECS.items()}),

@@ -1,12 +1,11 @@
 """Settings: configs, experiments and descriptions in YAML."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from .case import Case, refused
-from .damage import DEEP, GARBAGE
-from .features import trained_on
-from .good import Good, Make
+from .damage import DEEP, GARBAGE, replaced
+from .features import TRAIN
+from .good import on_path
 
 _BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 _INVALID_YAML: dict[str, tuple[str | bytes, str]] = {
@@ -77,43 +76,18 @@ _INVALID_DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+def _each(kind: str, command: str, contents: Mapping[str, tuple[str | bytes, str]]) -> list[Case]:
+    return [
+        refused(f"{kind}: {what}", on_path("x.yaml", replaced(content), command), culprit)
+        for what, (content, culprit) in contents.items()
+    ]
 
 
-def _config(content: str | bytes) -> Make:
-    def make(here: Path, _: Good) -> list[str | Path]:
-        _write(here / "x.yaml", content)
-        return ["train", "--config", here / "x.yaml", "--output", here / "out"]
-
-    return make
-
-
-def _experiment(content: str | bytes) -> Make:
-    def make(here: Path, _: Good) -> list[str | Path]:
-        _write(here / "x.yaml", content)
-        return ["experiment", here / "x.yaml", "--runs", here / "out", "--dry-run"]
-
-    return make
-
-
-def _descriptions(content: str | bytes) -> Make:
-    def make(here: Path, good: Good) -> Sequence[str | Path]:
-        _write(here / "x.yaml", content)
-        return trained_on(lambda _: None, "--anchors", "tiny", "--descriptions", here / "x.yaml")(here, good)
-
-    return make
-
-
-def _each(
-    kind: str, make: Callable[[str | bytes], Make], contents: Mapping[str, tuple[str | bytes, str]]
-) -> list[Case]:
-    return [refused(f"{kind}: {what}", make(content), culprit) for what, (content, culprit) in contents.items()]
-
+_TRAIN = "train --config PATH --output OUT"
 
 CASES = [
-    *_each("config", _config, _INVALID_YAML | _INVALID_CONFIGS),
-    *_each("config", _config, {what: (content, "x.yaml") for what, content in GARBAGE.items() if content}),
-    *_each("experiment", _experiment, _INVALID_EXPERIMENTS),
-    *_each("descriptions", _descriptions, _INVALID_DESCRIPTIONS),
+    *_each("config", _TRAIN, _INVALID_YAML | _INVALID_CONFIGS),
+    *_each("config", _TRAIN, {what: (content, "x.yaml") for what, content in GARBAGE.items() if content}),
+    *_each("experiment", "experiment PATH --runs OUT --dry-run", _INVALID_EXPERIMENTS),
+    *_each("descriptions", f"{TRAIN} --data FEATURES --anchors tiny --descriptions PATH", _INVALID_DESCRIPTIONS),
 ]

@@ -11,7 +11,7 @@ from .good import Make, on_copy
 
 def _indexed(name: str, damage: Damage) -> Make:
     """Create an index from a copy with one damaged file."""
-    return on_copy("shards", lambda shards: damage(shards / name), "index", "COPY", "NEW")
+    return on_copy("shards", lambda shards: damage(shards / name), "index COPY NEW")
 
 
 def _continued(damage: Damage, size: str = "10") -> Make:
@@ -21,7 +21,7 @@ def _continued(damage: Damage, size: str = "10") -> Make:
         (shards / "000001.index").unlink()
         damage(shards)
 
-    return on_copy("shards", without_a_shard, "encode", "IMAGES", "COPY", "--model", "RUN", "--shard-size", size)
+    return on_copy("shards", without_a_shard, f"encode IMAGES COPY --model RUN --shard-size {size}")
 
 
 def _listing(line: str) -> Damage:
