@@ -8,8 +8,8 @@ from .case import refused
 from .damage import GARBAGE, Damage, Trap, absent, cut, replaced
 from .good import OF_FEATURES, Make, command, on_copy, on_path
 
-_BACKBONE = " ".join(f"--{key} {value}" for key, value in OF_FEATURES.items())
-TRAIN = f"train {_BACKBONE} --shots 4 --queries 4 --lengths 4 --batch-size 4 --epochs 1 --workers 0 --cache-gb 0 --output OUT"
+_FEW = "--shots 4 --queries 4 --lengths 4 --batch-size 4 --epochs 1 --workers 0 --cache-gb 0"
+TRAIN = " ".join(["train --output OUT", _FEW, *(f"--{key} {value}" for key, value in OF_FEATURES.items())])
 """Training on features, without its data."""
 
 
