@@ -145,6 +145,9 @@ def all_work(images: Path, model: Path) -> list[Work]:
     index = ("index", images, "--model", model, "--save-every", 5, "--workers", 0)
     other = model.with_name("other model")
 
+    def tokens(place: Path) -> object:
+        return cached(images, place)
+
     def encoding(place: Path, processes: int) -> list[Call]:
         return launched(command(*encode[:2], place, *encode[2:]), processes)
 
@@ -174,22 +177,18 @@ def all_work(images: Path, model: Path) -> list[Work]:
             lambda place: [Call(follow_folder, (images, model, place))],
             lambda place: index_content(place / "photos.index", with_notes=False),
         ),
-        Work(
-            "filling the token cache",
-            lambda place: [Call(fill_cache, (images, place))],
-            lambda place: cached(images, place),
-        ),
+        Work("filling the token cache", lambda place: [Call(fill_cache, (images, place))], tokens),
         Work(
             "two processes filling one token cache, one killed",
             lambda place: [Call(fill_cache, (images, place, backwards)) for backwards in (False, True)],
-            lambda place: cached(images, place),
+            tokens,
             victims=1,
         ),
         *(
             Work(
                 f"two processes sharing the pass through the trunk, {who} killed",
                 lambda place: launched(Call(share_cache, (images, place)), 2),
-                lambda place: cached(images, place),
+                tokens,
                 victims=victims,
             )
             for who, victims in (("one", 1), ("both", None))
