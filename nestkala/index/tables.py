@@ -85,18 +85,13 @@ class Tables:
         limit = (bits if radius is None else min(radius, bits)) + 1
         keys = np.full((len(queries), k), limit << _SHIFT, np.int64)
         answered = np.empty(len(queries), np.bool_)
-        (_many if len(queries) >= _MANY_QUERIES else _few)(
-            words,
-            self.positions,
-            self.starts[:num_tables],
-            queries[:, : len(masks)].astype(np.uint64),
-            masks,
-            *_balls(BITS),
-            *_balls(last_bits),
-            np.inf if patient else float(len(words)),
-            keys,
-            answered,
-        )
+        asked, starts = queries[:, : len(masks)].astype(np.uint64), self.starts[:num_tables]
+        plan = (masks, *_balls(BITS), *_balls(last_bits), np.inf if patient else float(len(words)))
+        if len(queries) >= _MANY_QUERIES:
+            _many(words, self.positions, starts, asked, *plan, keys, answered)
+        else:
+            for q in range(len(queries)):
+                answered[q] = _search(words, self.positions, starts, asked[q], *plan, keys[q])
         return keys & ((1 << _SHIFT) - 1), (keys >> _SHIFT).astype(np.int32), answered
 
 
@@ -134,28 +129,6 @@ def _build(words: Words, spare: int, positions: NDArray[np.uint32], starts: NDAr
                 ends[substring] += 1
 
 
-@compiled
-def _few(
-    words: Words,
-    positions: NDArray[np.uint32],
-    starts: NDArray[np.uint32],
-    queries: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    flips: NDArray[np.uint32],
-    bounds: NDArray[np.int64],
-    last_flips: NDArray[np.uint32],
-    last_bounds: NDArray[np.int64],
-    patience: float,
-    keys: NDArray[np.int64],
-    answered: NDArray[np.bool_],
-) -> None:
-    """Fill `keys` (Q, k) and `answered` (Q,)."""
-    for q in range(len(queries)):
-        answered[q] = _search(
-            words, positions, starts, queries[q], masks, flips, bounds, last_flips, last_bounds, patience, keys[q]
-        )
-
-
 @compiled_parallel
 def _many(
     words: Words,
@@ -171,7 +144,7 @@ def _many(
     keys: NDArray[np.int64],
     answered: NDArray[np.bool_],
 ) -> None:
-    """Like `_few`, with queries divided among threads."""
+    """Fill `keys` (Q, k) and `answered` (Q,), with queries divided among threads."""
     for q in prange(len(queries)):
         answered[q] = _search(
             words, positions, starts, queries[q], masks, flips, bounds, last_flips, last_bounds, patience, keys[q]
