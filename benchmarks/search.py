@@ -195,8 +195,10 @@ def _approximate(items: int, make: Callable[[int], Codes]) -> list[Row]:
         )
 
     rows = [timed("ours", lambda q: index.search(q, K).distances[0], built, 8 * items + index.tables_bytes)]
-    for what, make_index in _FAISS.items():
-        engine = make_index()
+    for what, (key, parameters) in _FAISS.items():
+        engine = faiss.index_binary_factory(BITS, key)
+        for name, value in parameters.items():
+            setattr(engine, name, value)
         started = time.thread_time()
         if not engine.is_trained:
             engine.train(codes[:100_000])
@@ -207,31 +209,13 @@ def _approximate(items: int, make: Callable[[int], Codes]) -> list[Row]:
     return rows
 
 
-def _multi_hash() -> faiss.IndexBinary:
-    index = faiss.IndexBinaryMultiHash(BITS, 4, 16)
-    index.nflip = 1
-    return index
-
-
-def _hash() -> faiss.IndexBinary:
-    index = faiss.IndexBinaryHash(BITS, 16)
-    index.nflip = 2
-    return index
-
-
-def _ivf() -> faiss.IndexBinary:
-    index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(BITS), BITS, 1024)
-    index.own_fields, index.nprobe = False, 16
-    index.kept = index.quantizer  # type: ignore[attr-defined]
-    return index
-
-
-_FAISS: dict[str, Callable[[], faiss.IndexBinary]] = {
-    "IndexBinaryMultiHash, 4 x 16 bits, 1 flip": _multi_hash,
-    "IndexBinaryHash, 16 bits, 2 flips": _hash,
-    "IndexBinaryIVF, 1,024 lists, 16 probed": _ivf,
-    "IndexBinaryHNSW, 16 links": lambda: faiss.IndexBinaryHNSW(BITS, 16),
+_FAISS: dict[str, tuple[str, dict[str, int]]] = {
+    "IndexBinaryMultiHash, 4 x 16 bits, 1 flip": ("BHash4x16", {"nflip": 1}),
+    "IndexBinaryHash, 16 bits, 2 flips": ("BHash16", {"nflip": 2}),
+    "IndexBinaryIVF, 1,024 lists, 16 probed": ("BIVF1024", {"nprobe": 16}),
+    "IndexBinaryHNSW, 16 links": ("BHNSW16", {}),
 }
+"""{description: (key of the index factory, parameters)}"""
 
 
 def uniform(rng: np.random.Generator, num: int) -> Codes:

@@ -46,11 +46,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def train_main(args: Sequence[str] | None = None) -> int:
     """Run `train.py ...`, which is `nestkala train ...`, and return the exit code."""
     args = list(sys.argv[1:] if args is None else args)
-    return guarded(lambda: _train(_flags(args), args), ["train"])
-
-
-def _flags(args: list[str]) -> Flags:
-    return tyro.cli(Train, config=(OmitArgPrefixes,), default=described(args), args=args)
+    return guarded(
+        lambda: _train(tyro.cli(Train, config=(OmitArgPrefixes,), default=described(args), args=args), args), ["train"]
+    )
 
 
 def _command(args: list[str]) -> None:

@@ -2,9 +2,10 @@
 
 import struct
 import zlib
-from io import BytesIO
 
 from PIL import Image
+
+from .pictures import chunk, encoded, png
 
 
 def bombs() -> dict[str, bytes]:
@@ -25,9 +26,9 @@ def bombs() -> dict[str, bytes]:
         "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         "PSD, 30,000 x 30,000": b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 30_000, 30_000, 8, 3) + bytes(50),
         "ICNS": b"icns" + bytes(50),
-        "a pickle": b"cposix\nsystem\n(S'false'\ntR.",
+        "pickle": b"cposix\nsystem\n(S'false'\ntR.",
         "text": b"no image at all",
-        "nothing": b"",
+        "empty": b"",
     }
 
 
@@ -38,11 +39,9 @@ def largest_taken() -> dict[str, bytes]:
         "PNG with transparency": _png(7_071, 7_071, depth=8, color=6),
         "PNG, 1,000,000 x 1": _png(1_000_000, 1, depth=8),
         "PNG, 50,000,000 x 1": _png(50_000_000, 1, depth=8),
-        "PNG, a text of 200 MB": _png(
-            10, 10, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9)), depth=8
-        ),
-        "GIF": _saved(Image.new("L", (7_071, 7_071)), "GIF"),
-        "TIFF of floating-point numbers": _saved(
+        "PNG, 200 MB of text": _png(10, 10, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9)), depth=8),
+        "GIF": encoded(Image.new("L", (7_071, 7_071)), "GIF"),
+        "TIFF of floating-point numbers": encoded(
             Image.new("F", (7_071, 7_071)), "TIFF", compression="tiff_adobe_deflate"
         ),
     }
@@ -55,22 +54,16 @@ def _png(width: int, height: int, before: bytes = b"", depth: int = 1, color: in
     packer = zlib.compressobj(9)
     rows = height if width * height <= 50_000_000 else 1
     packed = b"".join(packer.compress(bytes(min(row, 50_000_001))) for _ in range(rows)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    chunks = _chunk(b"IHDR", header) + before + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return png(width, height, packed, before, depth, color)
 
 
 def _jpeg(size: int) -> bytes:
-    small = _saved(Image.new("L", (16, 16)), "JPEG")
+    small = encoded(Image.new("L", (16, 16)), "JPEG")
     return small.replace(struct.pack(">BHH", 8, 16, 16), struct.pack(">BHH", 8, size, size))
 
 
 def _jpeg2000(size: int) -> bytes:
-    small = _saved(Image.new("L", (16, 16)), "JPEG2000")
+    small = encoded(Image.new("L", (16, 16)), "JPEG2000")
     return small.replace(struct.pack(">II", 16, 16), struct.pack(">II", size, size))
 
 
@@ -85,18 +78,12 @@ def _webp(size: int) -> bytes:
 
 
 def _tiff(size: int) -> bytes:
-    small = _saved(Image.new("L", (999, 999)), "TIFF", compression="tiff_adobe_deflate")
+    small = encoded(Image.new("L", (999, 999)), "TIFF", compression="tiff_adobe_deflate")
     return small.replace(struct.pack("<HHIHH", 256, 3, 1, 999, 0), struct.pack("<HHII", 256, 4, 1, size)).replace(
         struct.pack("<HHIHH", 257, 3, 1, 999, 0), struct.pack("<HHII", 257, 4, 1, size)
     )
 
 
 def _bmp(size: int) -> bytes:
-    small = _saved(Image.new("RGB", (999, 999)), "BMP")[:100]
+    small = encoded(Image.new("RGB", (999, 999)), "BMP")[:100]
     return small.replace(struct.pack("<ii", 999, 999), struct.pack("<ii", size, size))
-
-
-def _saved(image: Image.Image, kind: str, **options: str) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()

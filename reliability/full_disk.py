@@ -99,19 +99,19 @@ def run_full(attempt: Attempt, log: Path) -> Finding:
         with filled(disk, room):
             workers = Workers([attempt.call(place)], log)
             code, said = workers.wait(), workers.said
-        told = [line for line in said.splitlines() if "No space left on device" in line]
+        errors = [line for line in said.splitlines() if "No space left on device" in line]
         kept, left = attempt.kept(place), list(place.rglob(".writing*"))
         unharmed = all(path.read_bytes() == content for path, content in before.items())
         done([attempt.call(place)], log)
         same = attempt.result(place) == expected
-    clear = code == attempt.code and len(told) == 1 and "Traceback" not in said
+    clear = code == attempt.code and len(errors) == 1 and "Traceback" not in said
     return Finding(
         attempt.what,
-        f"exit code {code}, {len(told)} line that says so; {kept} {attempt.unit} kept, {len(left)} half-written files "
-        f"left; with space again {'ended bit-for-bit identical' if same else 'ended differently'}",
+        f"exit code {code}, {len(errors)} error line; {kept} {attempt.unit} kept, {len(left)} half-written files left; "
+        f"{'bit-for-bit identical' if same else 'different'} once there is space",
         "one clear line, the last good state kept, the same result",
         clear and kept > 0 and not left and unharmed and same,
-        {"said": told, "code": code},
+        {"said": errors, "code": code},
     )
 
 
@@ -132,16 +132,16 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
 
     return [
         Attempt(
-            "training, the disk full at the second checkpoint",
+            "training; disk full at the second checkpoint",
             lambda place: place.mkdir(),
-            lambda place: training(images, place / "run", 3),
+            lambda place: training(images, place / "run", 3, "--cache-gb", 0),
             lambda place: (3 * (place / "run" / "checkpoint.safetensors").stat().st_size) // 2,
             lambda place: _epoch(place / "run" / "checkpoint.safetensors"),
             "epoch",
             run_files,
         ),
         Attempt(
-            "encoding, the disk full after some shards",
+            "encoding; disk full after some shards",
             lambda place: place.mkdir(),
             lambda place: command("encode", images, place, *made_with, "--shard-size", 5),
             lambda _: 50_000,
@@ -164,7 +164,7 @@ def all_attempts(images: Path, model: Path, log: Path) -> list[Attempt]:
             lambda place: Call(fill_cache, (images, place)),
             lambda _: 300_000,
             lambda place: BATCH * cache_size(place).segments,
-            "images' tokens",
+            "images",
             lambda place: cached(images, place),
             code=0,
         ),

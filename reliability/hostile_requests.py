@@ -5,22 +5,31 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-from PIL import Image
-
 from .bombs import bombs, largest_taken
 from .finding import Finding
+from .pictures import encoded, noise
 from .web_server import INSIDE, OUTSIDE, SECRET, Answer, Server, ask, entries, make_index, serving
 
 _USUAL = ("/encode?text=a%20dog", "/search?code=0f0f0f&bits=8", "/search?code=0f0f0f&not=000000&bits=8", "/browse")
 _ROUTES = ("/thumbnail/", "/photograph/", "/original/", "/about/")
 
 _SEARCH = "search?code=000000&"
-_NO_FILTERS = ("", "%00", "=", "a", "=a", "folder%3E2019", "a!b=c", "nokey=1", "%20" * 400, "a=" + "b" * 500, "%FF=%FE")
+_INVALID_FILTERS = (
+    "",
+    "%00",
+    "=",
+    "a",
+    "=a",
+    "folder%3E2019",
+    "a!b=c",
+    "nokey=1",
+    "%20" * 400,
+    "a=" + "b" * 500,
+    "%FF=%FE",
+)
 _ODD_FILTERS = (
     *("date=" + mark * 490 for mark in ("9", " ", "(", "\0", "\u0663", "\U0001f415")),
     *("folder=" + value for value in ("../..", "/", "a/" * 240, "' OR 1=1 --", "%s", "{}", "a\0b")),
@@ -40,7 +49,7 @@ def run(folder: Path) -> list[Finding]:
         port = server.port
         for first in _USUAL:  # the first of a kind loads what it needs
             ask(port, first)
-        ask(port, "/encode", _photograph(0, 300))
+        ask(port, "/encode", encoded(noise(0, 300), "PNG"))
         idle = server.memory("VmRSS")
         findings = [
             refused_paths(port, folder / "photos" / "secret.txt"),
@@ -58,11 +67,11 @@ def run(folder: Path) -> list[Finding]:
 
 
 def refused_paths(port: int, secret: Path) -> Finding:
-    """Paths to files, in all spellings and under all routes, and forged tickets."""
+    """Paths to files, in all encodings and under all routes, and forged tickets."""
     answers = {target: ask(port, target) for target in _spellings(port, secret)}
     let_in = [target for target, answer in answers.items() if answer.status not in (400, 404) or SECRET in answer.body]
     return Finding(
-        "paths to files in all spellings, and forged tickets",
+        "path traversal in all encodings, and forged tickets",
         f"{len(answers) - len(let_in)} of {len(answers)} refused",
         "all",
         not let_in,
@@ -96,7 +105,7 @@ def served_images(port: int) -> Finding:
     ]
     served = sorted(set().union(*by_route))
     return Finding(
-        "entries of the index that lead out of its folder, by name or link, or to no image",
+        "index entries that point outside the folder, by name or link, or not at an image",
         f"{len(found) - len(served)} of {OUTSIDE} refused; {len(served)} of {len(INSIDE)} images served",
         "no file outside, every image inside",
         len(found) == len(INSIDE) + OUTSIDE and all(names == INSIDE for names in by_route),
@@ -107,7 +116,7 @@ def served_images(port: int) -> Finding:
 def refused_images(port: int) -> Finding:
     """Files that are not images, or too large, are refused with a sentence."""
     return _refused(
-        "decompression bombs, formats that start other programs, what is no image",
+        "decompression bombs, formats that start other programs, files that are not images",
         {name: ask(port, "/encode", data) for name, data in bombs().items()},
         {400, 413, 415},
     )
@@ -117,49 +126,49 @@ def refused_sizes(port: int) -> Finding:
     """Uploads that are declared, or turn out, to be larger than allowed."""
     chunks = (b"f4240\r\n" + bytes(1_000_000) + b"\r\n") * 30 + b"0\r\n\r\n"
     answers = {
-        "said to be 100 GB": ask(port, "/encode", b"", {"Content-Length": "99999999999"}),
+        "declared as 100 GB": ask(port, "/encode", b"", {"Content-Length": "99999999999"}),
         "30 MB": ask(port, "/encode", bytes(30_000_000)),
         "30 MB in chunks": ask(port, "/encode", chunks, {"Transfer-Encoding": "chunked"}),
     }
-    return _refused("uploads of 30 MB and more", answers, {413})
+    return _refused("uploads of 30 MB or more", answers, {413})
 
 
 def refused_pages(port: int) -> Finding:
     """Requests from other sites' pages, and with host names that are not the server's."""
     answers = {
-        "another name": ask(port, "/", None, {"Host": f"stranger.example:{port}"}),
-        "a name that begins as ours": ask(port, "/", None, {"Host": f"127.0.0.1.stranger.example:{port}"}),
-        "no name": ask(port, "/", None, {"Host": ""}),
-        "another site's page": ask(port, "/encode", b"", {"Origin": "https://stranger.example"}),
-        "a page of no site": ask(port, "/encode", b"", {"Origin": "null"}),
-        "another port's page": ask(port, "/encode", b"", {"Origin": "http://127.0.0.1:1"}),
+        "foreign host": ask(port, "/", None, {"Host": f"stranger.example:{port}"}),
+        "host that begins like ours": ask(port, "/", None, {"Host": f"127.0.0.1.stranger.example:{port}"}),
+        "empty host": ask(port, "/", None, {"Host": ""}),
+        "foreign origin": ask(port, "/encode", b"", {"Origin": "https://stranger.example"}),
+        "null origin": ask(port, "/encode", b"", {"Origin": "null"}),
+        "other port": ask(port, "/encode", b"", {"Origin": "http://127.0.0.1:1"}),
     }
-    return _refused("requests by other names, and of other sites' pages", answers, {400, 403})
+    return _refused("requests with foreign Host or Origin headers", answers, {400, 403})
 
 
 def refused_numbers(port: int) -> Finding:
-    """Offsets, numbers, codes and filters that are too large, too many, or none."""
+    """Offsets, numbers, codes and filters that are too large, too many, or malformed."""
     huge = ("-1", "10001", "9" * 30, "9" * 5000, "1e9", "nan", "0x10", "%00", "%F0%9F%90%95", "1;DROP", "")
     asked = [f"/{route}{name}={value}" for route in ("browse?", _SEARCH) for name in ("offset", "k") for value in huge]
     asked += [f"/{_SEARCH}{name}={value}" for name in ("bits", "shortlist") for value in huge[:-1]]
-    asked += [f"/{route}where={where}" for route in ("browse?", _SEARCH) for where in _NO_FILTERS]
+    asked += [f"/{route}where={where}" for route in ("browse?", _SEARCH) for where in _INVALID_FILTERS]
     asked += [f"/{route}{'&'.join(['where=a=b'] * 9)}" for route in ("browse?", _SEARCH)]
     asked += [f"/search?code={code}" for code in ("", "0", "zz", "0" * 8, "0" * 50_000, "%00", "-1", "../..")]
     asked += [f"/{_SEARCH}{'&'.join(['not=000000'] * 9)}", "/search", "/search?class=no%20such%20class"]
     asked += [f"/encode?image={name}" for name in ("", "%00", "..%2fsecret.txt", "%ff%fe", "A" * 50_000, "[]", "{}")]
     answers = {f"{number} {target[:60]}": ask(port, target) for number, target in enumerate(asked)}
-    return _refused("offsets, numbers, codes and filters that cannot be", answers, {400, 404})
+    return _refused("invalid offsets, numbers, codes and filters", answers, {400, 404})
 
 
 def odd_filters(server: Server) -> Finding:
-    """Filters that are long, or look like other languages, are conditions like others."""
+    """Long filters, and filters that look like code, are treated as any other condition."""
     asked = [f"/{route}where={quote(where)}" for route in ("browse?", _SEARCH) for where in _ODD_FILTERS]
     answers = {target[:80]: ask(server.port, target) for target in asked}
     wrong = {target: answer.status for target, answer in answers.items() if answer.status not in (200, 400)}
     slowest = max(answer.seconds for answer in answers.values())
     return Finding(
-        "filters that are long, or look like SQL or patterns",
-        f"{len(answers) - len(wrong)} of {len(answers)} answered as any other, the slowest in {slowest:.2f} s",
+        "long filters, and filters that look like SQL or patterns",
+        f"{len(answers) - len(wrong)} of {len(answers)} answered, the slowest in {slowest:.2f} s",
         "all within 2 s, no traceback was printed",
         not wrong and slowest <= 2 and "Traceback" not in server.errors.read_text(),
         {"others": wrong},
@@ -199,7 +208,7 @@ def slow_clients(port: int, clients: int, patience: float) -> Finding:
             connection.setblocking(False)
             with suppress(OSError):  # closed already
                 connection.send((head, body, unread)[number % 3])
-        started, held, answers, image = time.perf_counter(), slow, list[Answer](), _photograph(0, 300)
+        started, held, answers, image = time.perf_counter(), slow, list[Answer](), encoded(noise(0, 300), "PNG")
         while held and time.perf_counter() - started < patience:
             held = [connection for connection in held if _still_open(connection)]
             answers += [ask(port, "/"), ask(port, "/encode?text=a%20dog"), ask(port, "/encode", image)]
@@ -207,7 +216,7 @@ def slow_clients(port: int, clients: int, patience: float) -> Finding:
         seconds = time.perf_counter() - started
     answered = sum(answer.status == 200 for answer in answers)
     return Finding(
-        f"{clients} clients that send a byte at a time or read no answer, and others meanwhile",
+        f"{clients} clients that send a byte at a time or never read the answer, and others meanwhile",
         f"{clients - len(held)} closed in {seconds:.0f} s; {answered} of {len(answers)} others answered, the slowest "
         f"in {max(answer.seconds for answer in answers):.2f} s",
         f"all closed in {patience:g} s, all others answered",
@@ -228,7 +237,7 @@ def _still_open(connection: socket.socket) -> bool:
 def parallel_requests(server: Server, count: int) -> Finding:
     """Uploads of several MB and the most expensive allowed ones, sentences, searches and thumbnails, all at once."""
     port = server.port
-    photographs = [_photograph(seed, 1500) for seed in range(4)]
+    photographs = [encoded(noise(seed, 1500), "PNG") for seed in range(4)]
     uploads = [*largest_taken().values(), *photographs * count]
     thumbnails = [result["thumbnail"] for result in entries(port) if result["image"] in INSIDE]
 
@@ -248,7 +257,7 @@ def parallel_requests(server: Server, count: int) -> Finding:
     size, lost = len(photographs[0]) / 2**20, count - statuses[200] - statuses[503]
     return Finding(
         f"{count} requests at once, a quarter of them uploads of {size:.0f} MiB or 50 million pixels",
-        f"{statuses[200]} answered, {statuses[503]} asked to come again, {lost} lost; the slowest in "
+        f"{statuses[200]} answered, {statuses[503]} told to retry, {lost} lost; the slowest in "
         f"{max(answer.seconds for answer in answers):.1f} s",
         "none lost, the page answers afterwards, no traceback was printed",
         not lost and ask(port, "/").status == 200 and "Traceback" not in server.errors.read_text(),
@@ -260,16 +269,8 @@ def memory(server: Server, idle: int, once: int) -> Finding:
     """Memory of the server in MiB: `idle` before, the maximum, `once` after everything, and after 200 more requests."""
     worst, twice = server.memory("VmHWM"), server.memory("VmRSS")
     return Finding(
-        "the server's memory: idle, at worst, after all that, and after as many requests again",
+        "server memory: idle, peak, after everything above, and after 200 more requests",
         f"{idle:,}, {worst:,}, {once:,} and {twice:,} MiB",
-        "2,048 MiB more at worst, 384 MiB more after, once or twice",
+        "at most 2,048 MiB more at the peak and 384 MiB more afterwards",
         worst - idle <= 2048 and max(once, twice) - idle <= 384,
     )
-
-
-def _photograph(seed: int, side: int) -> bytes:
-    """A PNG of noise, which does not compress."""
-    noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -73,9 +73,9 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
     folder.mkdir(parents=True)
     done([Call(bool, ())], folder / "log")  # starts the fork server, whose time does not count
     started = time.perf_counter()
-    done(work.calls(folder / "peace"), folder / "log")
+    done(work.calls(folder / "uninterrupted"), folder / "log")
     seconds = time.perf_counter() - started
-    expected = work.result(folder / "peace")
+    expected = work.result(folder / "uninterrupted")
 
     rng, killed, cut, tries = random.Random(seed), 0, 0, 0
     different: list[object] = []
@@ -96,7 +96,7 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
         killed += 1
         cut += _unfinished(place)
         if not work.allowed(place):
-            different.append("what a kill left")
+            different.append("state after the kill")
         done(work.calls(place), folder / "log")
         if (found := work.result(place)) != expected:
             different.append(_different(found, expected))
@@ -109,7 +109,7 @@ def survive(work: Work, kills: int, folder: Path, seed: int = 0) -> Finding:
         f"{equal} of {killed} ended bit-for-bit identical; {cut} kills cut a file that was being written",
         "all bit-for-bit identical",
         not different,
-        {"kills": killed, "different": different, "cut_writes": cut, "seconds_in_peace": seconds},
+        {"kills": killed, "different": different, "cut_writes": cut, "seconds_uninterrupted": seconds},
     )
 
 
@@ -130,7 +130,7 @@ def _different(found: object, expected: object) -> object:
     """The files that differ, if the results list files."""
     if isinstance(found, dict) and isinstance(expected, dict):
         return sorted(name for name in found | expected if found.get(name) != expected.get(name))
-    return "all of it"
+    return "everything"
 
 
 def run(folder: Path, kills: int = 30) -> list[Finding]:
@@ -144,6 +144,9 @@ def all_work(images: Path, model: Path) -> list[Work]:
     encode = ("encode", images, "--model", model, "--shard-size", 5, "--workers", 0)
     index = ("index", images, "--model", model, "--save-every", 5, "--workers", 0)
     other = model.with_name("other model")
+
+    def tokens(place: Path) -> object:
+        return cached(images, place)
 
     def encoding(place: Path, processes: int) -> list[Call]:
         return launched(command(*encode[:2], place, *encode[2:]), processes)
@@ -170,26 +173,22 @@ def all_work(images: Path, model: Path) -> list[Work]:
             allowed=lambda place: is_whole(place / "photos.index", images),
         ),
         Work(
-            "following a folder that grows",
+            "watching a growing folder",
             lambda place: [Call(follow_folder, (images, model, place))],
             lambda place: index_content(place / "photos.index", with_notes=False),
         ),
-        Work(
-            "filling the token cache",
-            lambda place: [Call(fill_cache, (images, place))],
-            lambda place: cached(images, place),
-        ),
+        Work("filling the token cache", lambda place: [Call(fill_cache, (images, place))], tokens),
         Work(
             "two processes filling one token cache, one killed",
             lambda place: [Call(fill_cache, (images, place, backwards)) for backwards in (False, True)],
-            lambda place: cached(images, place),
+            tokens,
             victims=1,
         ),
         *(
             Work(
                 f"two processes sharing the pass through the trunk, {who} killed",
                 lambda place: launched(Call(share_cache, (images, place)), 2),
-                lambda place: cached(images, place),
+                tokens,
                 victims=victims,
             )
             for who, victims in (("one", 1), ("both", None))
@@ -297,7 +296,7 @@ def is_whole(path: Path, images: Path) -> bool:
 
 
 def follow_folder(images: Path, model: Path, place: Path) -> int:
-    """Copy images into a folder, five at a time, and let its index follow; it goes on where it was killed."""
+    """Copy images into a folder, five at a time, and let its index follow; it resumes where it was killed."""
     photos, path, files = place / "photos", place / "photos.index", sorted(images.rglob("*.png"))
     photos.mkdir(parents=True, exist_ok=True)
     hasher, watch = Hasher.from_pretrained(model, "cpu"), None

@@ -114,7 +114,7 @@ def _failed(images: Path, folder: Path) -> Finding:
     try:
         with _training(images, folder / "failing", 1) as launch:
             launch.wait_until(lambda: error in launch.said)
-            return _ended(launch, "one of two training processes meeting a broken image", error)
+            return _ended(launch, "one of two training processes reading a broken image", error)
     finally:
         broken.write_bytes(content)
 

@@ -12,15 +12,14 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from nestkala.hasher import Hasher
 from nestkala.index import PrefixIndex
 from nestkala.search.folder import update_from_folder
 from nestkala.search.provenance import about_model
 from nestkala.settings.config import Config
 from nestkala.training.run import train
+
+from .pictures import noise
 
 INSIDE = sorted(f"{'ab'[number % 2]}/{number}.png" for number in range(24))
 """Images in the index."""
@@ -31,12 +30,11 @@ SECRET = b"nobody may read this"
 
 def make_index(folder: Path) -> Path:
     """Noise images in folder/photos, a 20-bit model and an index of them; secrets are next to the images."""
-    photos, rng = folder / "photos", np.random.default_rng(0)
-    for name in INSIDE:
+    photos = folder / "photos"
+    for number, name in enumerate(INSIDE):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        noise.resize((600, 400)).save(photos / name)
-    noise.save(folder / "secret.png")
+        noise(number).resize((600, 400)).save(photos / name)
+    noise(0).save(folder / "secret.png")
     (photos / "secret.txt").write_bytes(SECRET)
     small = {"queries": 2, "shots": 4, "lengths": (4, 20), "epochs": 2, "workers": 0, "cache_gb": 0}
     model = train(Config(data=str(photos), output=folder / "model", head_init="random", **small))

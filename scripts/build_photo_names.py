@@ -8,7 +8,6 @@ On one machine the same versions give the same bytes; the SHA-256 printed belong
 """
 
 import json
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -25,18 +24,6 @@ from nestkala.backbones.tiny_text import PROMPT, load_encoder
 from nestkala.utils.files import save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Rebuild the names of the photo backbone's text side."""
-
-    wordnet: Path
-    """WordNet 3.0's data.noun."""
-    output: Path = ROOT / "nestkala" / "pretrained" / PHOTO_NAMES
-    """File to write."""
-    largest_group: int = 200
-    """Most classes in a group: above it stand "entity" and "artifact", which look like nothing."""
 
 
 class Synset(NamedTuple):
@@ -69,16 +56,24 @@ def above(synset: str, synsets: dict[str, Synset]) -> set[str]:
     return set(direct).union(*(above(hypernym, synsets) for hypernym in direct))
 
 
-def main(settings: Settings) -> None:
-    """Group the classes, embed the names, write the file and say what it holds."""
+def main(
+    wordnet: Path, output: Path = ROOT / "nestkala" / "pretrained" / PHOTO_NAMES, largest_group: int = 200
+) -> None:
+    """Group the classes, embed the names, write the file and say what it holds.
+
+    Args:
+        wordnet: WordNet 3.0's data.noun.
+        output: file to write.
+        largest_group: most classes in a group: above it stand "entity" and "artifact", which look like nothing.
+    """
     torch.set_num_threads(1)  # the last bit of a sum depends on how many share it
-    synsets = read_wordnet(settings.wordnet)
+    synsets = read_wordnet(wordnet)
     classes = ImageNetInfo("imagenet-1k").label_names()
     groups: dict[str, list[int]] = {}
     for place, synset in enumerate(classes):
         for hypernym in sorted(above(synset, synsets)):
             groups.setdefault(hypernym, []).append(place)
-    groups = {synset: groups[synset] for synset in sorted(groups) if len(groups[synset]) <= settings.largest_group}
+    groups = {synset: groups[synset] for synset in sorted(groups) if len(groups[synset]) <= largest_group}
     encoder = load_encoder()
 
     def embed(names: list[str]) -> Tensor:
@@ -94,11 +89,11 @@ def main(settings: Settings) -> None:
         rows.append(mean(torch.stack([mean(embed([*names, called])), described[0]])))
     rows += [mean(embed(synsets[synset].names)) for synset in groups]
     metadata = {"groups": json.dumps(list(groups.values()))}
-    save_tensors(settings.output, {"embeddings": torch.stack(rows).half()}, metadata)
-    content = settings.output.read_bytes()
-    print(f"{settings.output}: {len(classes):,} classes and {len(groups):,} groups of them, {len(content):,} bytes,")
+    save_tensors(output, {"embeddings": torch.stack(rows).half()}, metadata)
+    content = output.read_bytes()
+    print(f"{output}: {len(classes):,} classes and {len(groups):,} groups of them, {len(content):,} bytes,")
     print(f"SHA-256 {sha256(content).hexdigest()}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    tyro.cli(main)

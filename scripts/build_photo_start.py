@@ -5,7 +5,6 @@
 On one machine the same versions give the same bytes; the SHA-256 printed belongs into nestkala/search/fitted.py.
 """
 
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,18 +24,6 @@ from nestkala.utils.files import save_tensors
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Rebuild the start of models without labels."""
-
-    images: Path
-    """Folder of photographs: Caltech-101."""
-    output: Path = ROOT / "nestkala" / "pretrained" / START
-    """File to write."""
-    directions: int = 128
-    """Principal directions that are kept. On other photographs more made codes worse."""
-
-
 def within(features: Tensor, directions: int) -> Tensor:
     """Features (n, d) without what lies beyond their first principal directions."""
     mean = features.mean(dim=0)
@@ -45,24 +32,30 @@ def within(features: Tensor, directions: int) -> Tensor:
     return (mean + centered @ kept @ kept.T).float()
 
 
-def main(settings: Settings) -> None:
-    """Compute features, fit, write the file and say what it holds."""
+def main(images: Path, output: Path = ROOT / "nestkala" / "pretrained" / START, directions: int = 128) -> None:
+    """Compute features, fit, write the file and say what it holds.
+
+    Args:
+        images: folder of photographs, Caltech-101.
+        output: file to write.
+        directions: principal directions that are kept. On other photographs more made codes worse.
+    """
     torch.set_num_threads(1)  # the last bit of a sum depends on how many share it
-    names = [name for name, _ in images_below(settings.images, LeftOut())]
+    names = [name for name, _ in images_below(images, LeftOut())]
     backbone = load_backbone("photo", num_adapted=0)
     source = TokenSource(backbone, "fp32", 128, workers=1)
-    features = features_of(source, GivenImages([settings.images / name for name in names]), [], "features")
+    features = features_of(source, GivenImages([images / name for name in names]), [], "features")
     _, model = model_without_names(backbone)
-    closed_form_of_kinds(model, within(features, settings.directions), torch.Generator().manual_seed(0))
+    closed_form_of_kinds(model, within(features, directions), torch.Generator().manual_seed(0))
     assert isinstance(model.head, NestedHashHead)
     assert model.class_layer is not None
-    tensors = shipped_tensors(model.head, model.class_layer, settings.directions)
-    save_tensors(settings.output, tensors, {})
-    content = settings.output.read_bytes()
+    tensors = shipped_tensors(model.head, model.class_layer, directions)
+    save_tensors(output, tensors, {})
+    content = output.read_bytes()
     kinds = len(model.class_layer.prototypes)
-    print(f"{settings.output}: {kinds} kinds in {len(features):,} images, {len(content):,} bytes,")
+    print(f"{output}: {kinds} kinds in {len(features):,} images, {len(content):,} bytes,")
     print(f"SHA-256 {sha256(content).hexdigest()}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    tyro.cli(main)

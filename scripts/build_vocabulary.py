@@ -10,7 +10,6 @@ the SHA-256 printed belongs into nestkala/backbones/tiny_text.py.
 
 import json
 import re
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,16 +30,6 @@ PEOPLE = ("n09480000", "n11400000")
 
 LEFT_OUT = frozenset((ROOT / "scripts" / "left_out.txt").read_text(encoding="utf-8").splitlines())
 """Names among the common ones that mean something harmless to WordNet and something else to most readers."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Rebuild the vocabulary of the built-in backbone's text side."""
-
-    output: Path = ROOT / "nestkala" / "pretrained" / VOCABULARY
-    """File to write."""
-    names: int = 7500
-    """How many names in all; each takes 768 bytes and its spelling."""
 
 
 def listed_names() -> list[str]:
@@ -88,17 +77,22 @@ def choose_names(count: int) -> list[str]:
     return [chosen[key] for key in sorted(chosen)]
 
 
-def main(settings: Settings) -> None:
-    """Choose the names, embed them, write the file and say what it holds."""
+def main(output: Path = ROOT / "nestkala" / "pretrained" / VOCABULARY, names: int = 7500) -> None:
+    """Choose the names, embed them, write the file and say what it holds.
+
+    Args:
+        output: file to write.
+        names: how many names in all; each takes 768 bytes and its spelling.
+    """
     torch.set_num_threads(1)  # the last bit of a sum depends on how many share it
-    names = choose_names(settings.names)
-    sentences = [PROMPT.format(name) for name in names]
+    chosen = choose_names(names)
+    sentences = [PROMPT.format(name) for name in chosen]
     embeddings = torch.from_numpy(load_encoder().encode(sentences, show_progress_bar=True)).half()
     # One entry: safetensors writes several in an order that changes from run to run.
-    save_tensors(settings.output, {"embeddings": embeddings}, {"names": json.dumps(names, ensure_ascii=False)})
-    content = settings.output.read_bytes()
-    print(f"{settings.output}: {len(names):,} names, {len(content):,} bytes, SHA-256 {sha256(content).hexdigest()}")
+    save_tensors(output, {"embeddings": embeddings}, {"names": json.dumps(chosen, ensure_ascii=False)})
+    content = output.read_bytes()
+    print(f"{output}: {len(chosen):,} names, {len(content):,} bytes, SHA-256 {sha256(content).hexdigest()}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    tyro.cli(main)

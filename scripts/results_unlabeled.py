@@ -51,18 +51,6 @@ DISTANCES = (3, 6, 9, 12, 16)
 COPIED = 120
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Measure codes that need no labels."""
-
-    caltech101: Path
-    """Caltech-101 in class folders."""
-    coco256: Path
-    """MS-COCO's 254 images with lists."""
-    output: Path = ROOT / "docs" / "results_unlabeled.md"
-    """File to write."""
-
-
 @dataclass(frozen=True, eq=False)
 class Features:
     """Of one data set, with its labels."""
@@ -234,11 +222,17 @@ def section(name: str, found: Features, backbone: Backbone, methods: Mapping[str
     return "\n\n".join(parts)
 
 
-def main(settings: Settings) -> None:
-    """Measure, and write the tables."""
+def main(caltech101: Path, coco256: Path, output: Path = ROOT / "docs" / "results_unlabeled.md") -> None:
+    """Measure, and write the tables.
+
+    Args:
+        caltech101: Caltech-101 in class folders.
+        coco256: MS-COCO's 254 images with lists.
+        output: file to write.
+    """
     backbone = load_backbone("photo", num_adapted=0)
-    caltech = measured(backbone, load_dataset(str(settings.caltech101), Path()), 1000)
-    coco = measured(backbone, load_dataset(str(settings.coco256), Path()), None)
+    caltech = measured(backbone, load_dataset(str(caltech101), Path()), 1000)
+    coco = measured(backbone, load_dataset(str(coco256), Path()), None)
     own = {"fitted to the gallery": kinds, "PCA-ITQ, 64 + 64 bits": components}
     about = f"""# Codes without labels
 
@@ -259,9 +253,9 @@ of {COPIED} photographs saved again, and of the gallery, in percent. By
             section("coco256", coco, backbone, own | {"shipped": shipped}),
         ]
     )
-    settings.output.write_text(text + "\n", encoding="utf-8")
+    output.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    tyro.cli(main)

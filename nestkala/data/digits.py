@@ -4,7 +4,7 @@ import numpy as np
 
 from .dataset import ArrayDataset
 
-_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def load_digits() -> ArrayDataset:
@@ -14,7 +14,7 @@ def load_digits() -> ArrayDataset:
     digits = sklearn.datasets.load_digits()
     return ArrayDataset(
         names=[str(number) for number in range(len(digits.target))],
-        targets=digits.target[:, None] == np.arange(len(_CLASSES)),
-        class_names=_CLASSES,
+        targets=digits.target[:, None] == np.arange(len(DIGITS)),
+        class_names=DIGITS,
         images=np.rint(digits.images * (255 / 16)).astype(np.uint8),
     )

@@ -60,11 +60,6 @@ def _lists(root: Path) -> dict[str, Path]:
     return {part: paths[0] for part, paths in found.items() if paths}
 
 
-def _placed(root: Path, name: str) -> str | None:
-    """The path of an image relative to the lists; None if there is no such file."""
-    return next((path for path in (name, f"{_IMAGES}/{name}") if (root / path).is_file()), None)
-
-
 def load_lists(root: Path) -> FileDataset:
     """Load the images named by the lists in `root`, each once, in the order train, database, test.
 
@@ -75,37 +70,32 @@ def load_lists(root: Path) -> FileDataset:
     class_names = read_class_names(root / CLASS_NAMES)
     lists = _lists(root)
     refuse_ignored_lists(root)
-    number: dict[str, int] = {}
-    places: list[str] = []
-    rows: list[str] = []
-    origins: list[str] = []
+    listed: dict[str, tuple[int, str, str, str]] = {}  # {name: index, path, labels, and where it is listed first}
     parts = {}
     for part, path in lists.items():
         members: dict[int, str] = {}
         for origin, name, row in _read_list(path, len(class_names)):
-            index = number.setdefault(name, len(number))
-            if index == len(rows):
-                place = _placed(root, name)
+            if name not in listed:
+                place = next((each for each in (name, f"{_IMAGES}/{name}") if (root / each).is_file()), None)
                 if place is None:
                     raise NestKALAError(
                         f"{origin}: no image file {name!r} in {str(root)!r}, "
                         f"taking the last {len(class_names)} columns as labels"
                     )
-                places.append(place)
-                rows.append(row)
-                origins.append(origin)
+                listed[name] = len(listed), place, row, origin
+            index, _, labels, first = listed[name]
             if index in members:
                 raise NestKALAError(f"{origin}: image {name!r} is already listed at {members[index]}")
-            if rows[index] != row:
-                raise NestKALAError(f"{origin}: image {name!r} has different labels at {origins[index]}")
+            if labels != row:
+                raise NestKALAError(f"{origin}: image {name!r} has different labels at {first}")
             members[index] = origin
         if not members:
             raise NestKALAError(f"{str(path)!r} lists no images")
         parts[part] = np.array(list(members), dtype=np.int64)
-    digits = np.frombuffer("".join(rows).encode(), dtype=np.uint8)
+    digits = np.frombuffer("".join(labels for _, _, labels, _ in listed.values()).encode(), dtype=np.uint8)
     return FileDataset(
-        names=places,
-        targets=digits.reshape(len(rows), len(class_names)) == ord("1"),
+        names=[place for _, place, _, _ in listed.values()],
+        targets=digits.reshape(len(listed), len(class_names)) == ord("1"),
         class_names=class_names,
         parts=parts,
         root=root,

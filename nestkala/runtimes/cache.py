@@ -11,7 +11,7 @@ import torch
 
 from ..tokens.cache import default_folder
 from ..utils.errors import NestKALAError
-from ..utils.files import ABANDONED_SECONDS, load_tensors, remove_unfinished, save_tensors
+from ..utils.files import ABANDONED_SECONDS, load_tensors, remove_unfinished, save_tensors, used_files
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ExportCache:
 
     def size(self) -> tuple[int, int]:
         """Number of exported networks, and their total size in bytes."""
-        sizes = [size for _, size, _ in self._files()]
+        sizes = [size for _, size, _ in used_files(self.folder, _EXPORT)]
         return len(sizes), sum(sizes)
 
     def clear(self) -> None:
@@ -76,18 +76,9 @@ class ExportCache:
         with suppress(OSError):  # another process may be writing to the folder, or it may hold other files
             self.folder.rmdir()
 
-    def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of last use, size in bytes and path of each network."""
-        found = []
-        for path in self.folder.glob(_EXPORT):
-            with suppress(FileNotFoundError):  # another process deleted it
-                status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
-        return found
-
     def _make_room(self, newest: Path) -> None:
         excess = self.size()[1] - self._max_bytes
-        for _, size, path in sorted(self._files()):
+        for _, size, path in used_files(self.folder, _EXPORT):
             if excess <= 0:
                 return
             if path == newest:

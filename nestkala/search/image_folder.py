@@ -26,18 +26,19 @@ def encoded(
         try:
             codes = hasher.encode([file or "" for file in files.values()], workers=workers)
         except NestKALAError:  # rare, so only now try each image on its own
-            broken = [name for name in chunk if not _is_readable(hasher, files[name])]
+            broken = [name for name in chunk if why_unreadable(hasher, files[name])]
             unread = set(broken)
             chunk = [name for name in chunk if name not in unread]
             codes = hasher.encode([files[name] or "" for name in chunk], workers=workers)
         yield chunk, codes, broken
 
 
-def _is_readable(hasher: Hasher, path: Path | None) -> bool:
-    if path is None:
-        return False
+def why_unreadable(hasher: Hasher, path: Path | None) -> str | None:
+    """Why an image cannot be read, or None if it can."""
     try:
-        hasher.backbone.prepare(path.read_bytes(), str(path))
-    except (NestKALAError, OSError):
-        return False
-    return True
+        hasher.backbone.prepare(b"" if path is None else path.read_bytes(), str(path))
+    except NestKALAError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot read image {str(path)!r}: {error.strerror}"
+    return None

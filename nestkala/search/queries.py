@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import isdir, isfile  # unlike those of Path, false for sentences too long for a file name
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,15 @@ def as_query(said: str, index: SearchIndex, hasher: Hasher, folders: ImageFolder
     path, in_index = Path(said), None if folders is None else folders.file(said)
     if not said.strip():
         raise NestKALAError("a query is empty: name an image, or describe what the images should show")
-    if _is_file(path):
+    if isfile(path):  # noqa: PTH113
         return _of_image(path, hasher)
     if (item := index.get(said)) is not None:
         return Query(in_index or said, item[0])
-    if in_index is not None and looks_like_image(path) and _is_file(in_index):
+    if in_index is not None and looks_like_image(path) and isfile(in_index):  # noqa: PTH113
         return _of_image(in_index, hasher)
     if looks_like_image(path):
         return _of_image(path, hasher)  # raises an error that says why it cannot be read
-    if _is_folder(path):
+    if isdir(path):  # noqa: PTH112
         raise NestKALAError(f"{said} is a folder: search for an image, or use --text for a sentence")
     return of_text(said, hasher)
 
@@ -110,17 +111,3 @@ def search_mixture(
 def _of_image(path: Path, hasher: Hasher) -> Query:
     relaxed = hasher.relaxed(path)
     return Query(path, pack(relaxed), relaxed)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a sentence can be too long for a file name
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False

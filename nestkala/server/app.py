@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ExceptionHandler
 
 from ..codes import pack
 from ..hasher import Hasher
@@ -198,9 +199,9 @@ def make_app(
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={
             HTTPException: _refused,
-            NestKALAError: _mistaken,
-            ClientDisconnect: _gone,
-            Exception: _failed,
+            NestKALAError: _answering(400),
+            ClientDisconnect: _answering(400, "the request was canceled"),
+            Exception: _answering(500, "internal server error; see the output of the server"),
         },
     )
 
@@ -244,16 +245,13 @@ async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _mistaken(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+def _answering(status: int, sentence: str | None = None) -> ExceptionHandler:
+    """A handler that answers with this sentence, or with the error's own."""
 
+    async def answer(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": sentence or str(error)}, status)
 
-async def _gone(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "the request was canceled"}, 400)
-
-
-async def _failed(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "internal server error; see the output of the server"}, 500)
+    return answer
 
 
 def _code(text: str, bits: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..images.digests import DIGEST_BYTES as _KEY_BYTES
 from ..images.digests import FILE, Digests, digest
 from ..utils.errors import NestKALAError
-from ..utils.files import ABANDONED_SECONDS, remove_unfinished, replacing_safetensors
+from ..utils.files import ABANDONED_SECONDS, remove_unfinished, replacing_safetensors, used_files
 from ..utils.versions import check_version
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _FORMAT, _VERSION = "nestkala-tokens", 1
 _DIGEST = "[0-9a-f]" * 32
 _KINDS, _SEGMENT = f"{_DIGEST}/", f"{_DIGEST}.safetensors"
+_SEGMENTS = _KINDS + _SEGMENT
 _HEADER_BYTES = 1024  # more than a segment's header needs
 _SEGMENT_BYTES = 256 * 2**20
 
@@ -59,7 +60,7 @@ class CacheSize:
 
 def cache_size(folder: Path) -> CacheSize:
     """Count the segments under `folder`, of all kinds, and their bytes."""
-    sizes = [size for _, size, _ in _segments(folder)]
+    sizes = [size for _, size, _ in used_files(folder, _SEGMENTS)]
     return CacheSize(len(sizes), sum(sizes))
 
 
@@ -69,7 +70,7 @@ def clear_cache(folder: Path) -> CacheSize:
     Nothing else is deleted.
     """
     size = cache_size(folder)
-    for path, _, _ in _segments(folder):
+    for path in folder.glob(_SEGMENTS):
         path.unlink(missing_ok=True)
     (folder / FILE).unlink(missing_ok=True)
     remove_unfinished(folder, FILE)
@@ -172,12 +173,12 @@ class TokenCache:
         self.refresh()
 
     def _make_room(self, size: int) -> bool:
-        segments = list(_segments(self._root))
+        segments = used_files(self._root, _SEGMENTS)
         excess = sum(bytes_ for _, bytes_, _ in segments) + size - self._max_bytes
-        others = sorted((used, path, bytes_) for path, bytes_, used in segments if path.parent != self._folder)
-        if excess > sum(bytes_ for _, _, bytes_ in others):
+        others = [segment for segment in segments if segment[2].parent != self._folder]
+        if excess > sum(bytes_ for _, bytes_, _ in others):
             return False
-        for _, path, bytes_ in others:
+        for _, bytes_, path in others:
             if excess <= 0:
                 break
             try:
@@ -200,15 +201,3 @@ def _check(path: Path, keys: Tensor, tokens: Tensor) -> None:
 
 def _segment_name(keys: Tensor) -> str:
     return blake2b(keys.numpy().tobytes(), digest_size=16).hexdigest() + ".safetensors"
-
-
-def _segments(folder: Path) -> list[tuple[Path, int, float]]:
-    """Path, bytes and time of last use of every segment under `folder`."""
-    found = []
-    for path in folder.glob(_KINDS + _SEGMENT):
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # another process made room
-            continue
-        found.append((path, status.st_size, status.st_mtime))
-    return found

@@ -122,6 +122,16 @@ def remove_unfinished(folder: Path, names: str = "*", older_than: float | None =
                 shutil.rmtree(left)
 
 
+def used_files(folder: Path, pattern: str) -> list[tuple[float, int, Path]]:
+    """Time of last use, bytes and path of each file of a cache, the least recently used first."""
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process deleted it
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    return sorted(found)
+
+
 def is_unfinished(path: Path) -> bool:
     """Whether a path, by its name, is the folder of an unfinished file."""
     return fnmatchcase(path.name, f"{_UNFINISHED}*")

@@ -1,34 +1,8 @@
 """Arguments that are out of range, or that conflict."""
 
-from pathlib import Path
-
-from .case import Case, Make, refused
-from .good import Good
-
-
-def _said(*words: str) -> Make:
-    """A command line in which capitals stand for good things."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        places = {
-            "IMAGES": good.images,
-            "IMAGE": good.image,
-            "RUN": good.run,
-            "INDEX": good.index,
-            "SHARDS": good.shards,
-            "FEATURE_RUN": good.feature_run,
-            "OUT": here / "out",
-            "NEW": here / "out.index",
-        }
-        return [places.get(word, word) for word in words]
-
-    return make
-
-
-def _into_a_file(here: Path, good: Good) -> list[str | Path]:
-    (here / "file").write_text("mine")
-    return ["encode", good.images, here / "file", "--model", good.run]
-
+from .case import Case, refused
+from .damage import replaced
+from .good import command, on_path
 
 _COMMANDS = {
     "search INDEX IMAGE --bits 0": "bits must be",
@@ -75,6 +49,10 @@ _COMMANDS = {
 }
 
 CASES: list[Case] = [
-    *(refused(f"nestkala {line}", _said(*line.split()), culprit) for line, culprit in _COMMANDS.items()),
-    refused("a file to encode into", _into_a_file, "is not a folder"),
+    *(refused(f"nestkala {line}", command(line), culprit) for line, culprit in _COMMANDS.items()),
+    refused(
+        "encode: output is a file",
+        on_path("file", replaced("mine"), "encode IMAGES PATH --model RUN"),
+        "is not a folder",
+    ),
 ]

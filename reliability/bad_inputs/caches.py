@@ -11,28 +11,35 @@ from safetensors.torch import load_file, save_file
 from nestkala.cli import main
 from nestkala.search.shards import read_shards
 
-from .case import Case, Make, accepted
-from .good import Good, quietly
-from .spoiling import PICKLE, Spoil, cut, replaced
+from .case import Case, accepted
+from .damage import PICKLE, Damage, cut, replaced
+from .good import Good, Make, placed, quietly
 
 
-def _trained(here: Path, good: Good, output: str) -> list[str | Path]:
-    few = ("--shots", "2", "--queries", "2", "--lengths", "4", "--epochs", "0", "--workers", "0")
-    return ["train", "--data", good.images, "--output", here / output, "--cache", here / "out-cache", *few]
-
-
-def _spoilt(spoil: Spoil, which: str = "*/*.safetensors") -> Make:
-    """Training with a cache whose segments, or other files, are damaged, after the same with good ones."""
+def _again(files: str, damage: Damage, command: str) -> Make:
+    """A command whose output is OUT, after the same with another output; in between, files of its cache are damaged."""
 
     def make(here: Path, good: Good) -> list[str | Path]:
-        quietly(lambda: main([str(word) for word in _trained(here, good, "first")]))
-        there = list((here / "out-cache").glob(which))
-        assert there
-        for path in there:
-            spoil(path)
-        return _trained(here, good, "out")
+        cache = here / "out-cache" if "CACHE" in command else Path(os.environ["NESTKALA_CACHE"])
+        first = placed(command, here, good, CACHE=cache, OUT=here / "first")
+        quietly(lambda: main(list(map(str, first))))
+        found = list(cache.glob(files))
+        assert found
+        for path in found:
+            damage(path)
+        return placed(command, here, good, CACHE=cache)
 
     return make
+
+
+def _trained(damage: Damage, files: str = "*/*.safetensors") -> Make:
+    train = "train --data IMAGES --shots 2 --queries 2 --lengths 4 --epochs 0 --workers 0"
+    return _again(files, damage, f"{train} --cache CACHE --output OUT")
+
+
+def _exported(damage: Damage) -> Make:
+    encode = "encode IMAGES OUT --model RUN --backend onnx --workers 0"
+    return _again("exports/*.safetensors", damage, encode)
 
 
 def _same_scores(here: Path, _: Good, __: str) -> bool:
@@ -50,23 +57,6 @@ def _fewer_tokens(path: Path) -> None:
     save_file(held | {"tokens": held["tokens"][:1].clone()}, path)
 
 
-def _exported(spoil: Spoil) -> Make:
-    """Encoding by ONNX Runtime with a cached network that is spoilt, after the same with a good one."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        def encoded(output: str) -> list[str | Path]:
-            return ["encode", good.images, here / output, "--model", good.run, "--backend", "onnx", "--workers", "0"]
-
-        quietly(lambda: main([str(word) for word in encoded("first")]))
-        kept = list(Path(os.environ["NESTKALA_CACHE"], "exports").glob("*.safetensors"))
-        assert kept
-        for path in kept:
-            spoil(path)
-        return encoded("out")
-
-    return make
-
-
 def _same_codes(here: Path, _: Good, __: str) -> bool:
     first, second = (next(read_shards(here / name)) for name in ("first", "out"))
     return list(first.ids) == list(second.ids) and np.array_equal(first.codes, second.codes)
@@ -79,28 +69,20 @@ def _left_alone(here: Path, _: Good) -> list[str | Path]:
     return ["cache", "clear", "--folder", here / "folder", "--json"]
 
 
-_SEGMENTS: dict[str, Spoil] = {
-    "cut short": cut(-9),
-    "of other keys": _other_keys,
-    "of fewer tokens than keys": _fewer_tokens,
-    "that are a pickle": replaced(PICKLE),
-}
+_FILES: dict[str, Damage] = {"truncated": cut(-9), "pickle": replaced(PICKLE)}
+_SEGMENTS: dict[str, Damage] = _FILES | {"wrong keys": _other_keys, "fewer tokens than keys": _fewer_tokens}
+_NETWORKS: dict[str, Damage] = _FILES | {"empty": cut(0)}
 
 CASES: list[Case] = [
+    *(accepted(f"token cache: {what}", _trained(damage), _same_scores, True) for what, damage in _SEGMENTS.items()),
     *(
-        accepted(f"cached tokens {what}", _spoilt(spoil), _same_scores, is_slow=True)
-        for what, spoil in _SEGMENTS.items()
+        accepted(f"digest cache: {what}", _trained(damage, "digests.safetensors"), _same_scores, True)
+        for what, damage in _FILES.items()
     ),
     *(
-        accepted(f"remembered digests that are {what}", _spoilt(spoil, "digests.safetensors"), _same_scores, True)
-        for what, spoil in {"cut short": cut(-9), "a pickle": replaced(PICKLE)}.items()
-    ),
-    *(
-        accepted(f"a cached network {what}", _exported(spoil), _same_codes, is_slow=True)
-        for what, spoil in {"cut short": cut(-9), "that is a pickle": replaced(PICKLE), "that is empty": cut(0)}.items()
+        accepted(f"network cache: {what}", _exported(damage), _same_codes, True)
+        for what, damage in _NETWORKS.items()
         if find_spec("onnxruntime") and find_spec("onnxscript")
     ),
-    accepted(
-        "files of others in a cache to be cleared", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0
-    ),
+    accepted("cache clear: foreign files", _left_alone, lambda _, __, said: json.loads(said)["segments"] == 0),
 ]

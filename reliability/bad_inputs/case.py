@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,9 +12,8 @@ from pathlib import Path
 from nestkala.cli import main
 from nestkala.utils.files import is_unfinished
 
-from .good import Good
+from .good import Good, Make
 
-Make = Callable[[Path, Good], Sequence[str | Path]]
 Look = Callable[[Path, Good, str], bool]
 OUTPUT = "out"
 """Prefix of the paths that commands may write to: everything else must stay unchanged."""

@@ -6,41 +6,40 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nestkala.settings.config import Config
-from nestkala.training.run import train
+from nestkala.cli import main
 
-from .case import Make, accepted, refused
-from .good import Good, noise, quietly, write_images
+from ..pictures import noise
+from .case import accepted, refused
+from .damage import Damage
+from .good import SMALL, Good, Make, command, on_path, placed, quietly, write_images
 
 _MARKUP = "<img src=x onerror=alert(1)>"
-_SMALL = ("--epochs", "1", "--shots", "2", "--lengths", "4", "--batch-size", "2", "--cache-gb", "0", "--workers", "0")
 
 
-def _folder(spoil: Callable[[Path], object], *flags: str) -> Make:
-    """Two class folders that `spoil` changes."""
+def _folder(damage: Damage, flags: str = "") -> Make:
+    """Two class folders that `damage` changes."""
 
-    def make(here: Path, _: Good) -> list[str | Path]:
-        write_images(here / "data", each=4)
-        spoil(here / "data")
-        return ["train", "--data", here / "data", "--output", here / "out", *_SMALL, *flags]
+    def write(folder: Path) -> None:
+        write_images(folder, each=4)
+        damage(folder)
 
-    return make
+    return on_path("data", write, f"train --data PATH --output OUT {SMALL} {flags}")
 
 
 def _given(name: str) -> Make:
-    return lambda here, _: ["train", "--data", name, "--output", here / "out", *_SMALL]
+    return command(f"train --data {name} --output OUT {SMALL}")
 
 
 def _without(name: str) -> Callable[[Path], None]:
     """Remove the images of one class, or the class."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         for path in (folder / "b").iterdir():
             path.unlink()
         if name == "class":
             (folder / "b").rmdir()
 
-    return spoil
+    return damage
 
 
 def _no_class(folder: Path) -> None:
@@ -56,10 +55,6 @@ def _all_broken(folder: Path) -> None:
 def _one_image(folder: Path) -> None:
     _without("images")(folder)
     noise(0).save(folder / "b" / "0.png")
-
-
-def _class(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "b").rename(folder / name)
 
 
 def _loops(folder: Path) -> None:
@@ -92,12 +87,12 @@ def _one_class_of_both(here: Path, _: Good, __: str) -> bool:
     return json.loads((here / "out" / "model.json").read_text())["class_names"] == ["a", _FORMS[0]]
 
 
-def _reported(here: Path, _: Good) -> list[str | Path]:
+def _reported(here: Path, good: Good) -> list[str | Path]:
     write_images(here / "data", ("a", _MARKUP), 6)
-    few = {"shots": 2, "queries": 2, "lengths": (4,), "batch_size": 2, "epochs": 1, "workers": 0, "cache_gb": 0}
-    run = here / "run"
-    quietly(lambda: train(Config(data=str(here / "data"), output=run, anchors="orthonormal", **few)))
-    return ["report", run, "--output", here / "out"]
+    train = f"train --data DATA --output RUN --queries 2 --anchors orthonormal {SMALL}"
+    run = placed(train, here, good, DATA=here / "data", RUN=here / "run")
+    quietly(lambda: main(list(map(str, run))))
+    return ["report", here / "run", "--output", here / "out"]
 
 
 def _no_such_tag(here: Path, _: Good, __: str) -> bool:
@@ -106,20 +101,30 @@ def _no_such_tag(here: Path, _: Good, __: str) -> bool:
 
 
 CASES = [
-    refused("no such data set", _given("digit"), "did you mean 'digits'"),
-    refused("no such folder", _given("nowhere/at/all"), "'nowhere/at/all'"),
-    refused("a file for a folder", lambda here, good: _given(str(good.image))(here, good), "0.png"),
-    refused("a folder without classes", _folder(_no_class), "data"),
-    refused("a single class", _folder(_without("class")), "/a'"),
-    refused("a class without images", _folder(_without("images")), "/b'"),
-    refused("a class of a link to nothing", _folder(lambda f: (f / "a" / "x.png").symlink_to("y")), "x.png"),
-    refused("a class that is no UTF-8", _folder(_class(os.fsdecode(b"\xff"))), "'\\udcff'"),
-    refused("more shots than a class has images", _folder(lambda _: None, "--shots", "9"), "'a' has"),
-    refused("more queries than images", _folder(lambda _: None, "--queries", "9"), "queries is 9"),
-    refused("no image that can be read", _folder(_all_broken, "--on-broken", "skip"), "'a/0.png'"),
-    refused("a class of one image", _folder(_one_image), "'b' has"),
-    accepted("links back, links to themselves, and pipes", _folder(_loops), _two_classes),
-    accepted("a class in two of Unicode's forms", _folder(_two_forms, "--anchors", "orthonormal"), _one_class_of_both),
-    refused("a list beside class folders", _folder(lambda f: (f / "val.txt").write_text("a/1.png 1 0\n")), "val.txt"),
-    accepted("a report on a class of markup", _reported, _no_such_tag, is_slow=True),
+    refused("data: unknown dataset", _given("digit"), "did you mean 'digits'"),
+    refused("data: missing folder", _given("nowhere/at/all"), "'nowhere/at/all'"),
+    refused("data: file instead of folder", _given("IMAGE"), "0.png"),
+    refused("class folders: no classes", _folder(_no_class), "data"),
+    refused("class folders: single class", _folder(_without("class")), "/a'"),
+    refused("class folders: empty class", _folder(_without("images")), "/b'"),
+    refused("class folders: dangling link", _folder(lambda f: (f / "a" / "x.png").symlink_to("y")), "x.png"),
+    refused(
+        "class folders: class name not UTF-8",
+        _folder(lambda f: (f / "b").rename(f / os.fsdecode(b"\xff"))),
+        "'\\udcff'",
+    ),
+    refused("class folders: more shots than images per class", _folder(lambda _: None, "--shots 9"), "'a' has"),
+    refused("class folders: more queries than images", _folder(lambda _: None, "--queries 9"), "queries is 9"),
+    refused("class folders: no readable images", _folder(_all_broken, "--on-broken skip"), "'a/0.png'"),
+    refused("class folders: class with one image", _folder(_one_image), "'b' has"),
+    accepted("class folders: link loops and pipes", _folder(_loops), _two_classes),
+    accepted(
+        "class folders: class name in two Unicode forms",
+        _folder(_two_forms, "--anchors orthonormal"),
+        _one_class_of_both,
+    ),
+    refused(
+        "class folders: image list alongside", _folder(lambda f: (f / "val.txt").write_text("a/1.png 1 0\n")), "val.txt"
+    ),
+    accepted("report: HTML in class name", _reported, _no_such_tag, is_slow=True),
 ]

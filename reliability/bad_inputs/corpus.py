@@ -24,23 +24,20 @@ from . import (
 from .case import Case, complaint
 from .good import make_good
 
-CASES: list[Case] = [
-    case
-    for family in (
-        arguments,
-        images,
-        lists,
-        class_folders,
-        features,
-        settings,
-        run_folders,
-        checkpoints,
-        indexes,
-        shards,
-        caches,
-    )
-    for case in family.CASES
-]
+_FAMILIES = (
+    arguments,
+    images,
+    lists,
+    class_folders,
+    features,
+    settings,
+    run_folders,
+    checkpoints,
+    indexes,
+    shards,
+    caches,
+)
+CASES: list[Case] = [case for family in _FAMILIES for case in family.CASES]
 
 
 def run() -> list[Finding]:
@@ -50,22 +47,22 @@ def run() -> list[Finding]:
             [sys.executable, "-m", "reliability.bad_inputs.corpus", folder], stdout=subprocess.PIPE, text=True
         )
     complaints: dict[str, str] = dict(json.loads(line) for line in done.stdout.splitlines())
-    failed = {case.name: complaints.get(case.name, "never came to an end") for case in CASES}
-    failed = {name: complaint for name, complaint in failed.items() if complaint}
-    bad = [case for case in CASES if case.is_right is None]
-    odd = [case for case in CASES if case.is_right is not None]
+    failed = {case.name: found for case in CASES if (found := complaints.get(case.name, "never came to an end"))}
+    clear = "exit code 2, one line that names the culprit, nothing else changed"
     return [
-        _finding(what, cases, failed) for what, cases in (("bad inputs rejected", bad), ("odd inputs accepted", odd))
+        _finding("bad inputs rejected", clear, {case.name for case in CASES if case.is_right is None}, failed),
+        _finding(
+            "odd inputs accepted",
+            "the right result, checked another way",
+            {case.name for case in CASES if case.is_right},
+            failed,
+        ),
     ]
 
 
-def _finding(what: str, cases: list[Case], failed: dict[str, str]) -> Finding:
-    promises = {
-        "bad inputs rejected": "exit code 2, one line that names the culprit, nothing else changed",
-        "odd inputs accepted": "the right result, checked another way",
-    }
-    wrong = {case.name: failed[case.name] for case in cases if case.name in failed}
-    return Finding(what, f"{len(cases) - len(wrong)} of {len(cases)}", promises[what], not wrong, {"failed": wrong})
+def _finding(what: str, promised: str, names: set[str], failed: dict[str, str]) -> Finding:
+    wrong = {name: complaint for name, complaint in failed.items() if name in names}
+    return Finding(what, f"{len(names) - len(wrong)} of {len(names)}", promised, not wrong, {"failed": wrong})
 
 
 def _meet_all(folder: Path) -> None:

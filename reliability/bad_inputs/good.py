@@ -1,71 +1,88 @@
 """Small good inputs of every kind, for cases to copy and damage."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from nestkala.cli import main
 from nestkala.settings.config import Config
 from nestkala.training.run import train
 
+from ..pictures import noise
+from .damage import Damage
+
 LENGTHS = (4, 20)
 WIDTH = 8
-OF_FEATURES = {
-    "backbone": f"features:{WIDTH}",
-    "adapter": "none",
-    "anchors": "orthonormal",
-}
+OF_FEATURES = {"backbone": f"features:{WIDTH}", "adapter": "none", "anchors": "orthonormal"}
+"""Settings of training on the features."""
+SMALL = "--epochs 1 --shots 2 --lengths 4 --batch-size 2 --cache-gb 0 --workers 0"
+"""Flags of a short training on images."""
 
 
-@dataclass(frozen=True)
 class Good:
-    """The contents of `folder`.
+    """The contents of a folder.
 
-    images: 12 noise images in each of the class folders a and b.
-    run: a 4 and 20 bit model, briefly trained on them.
-    index: index of the images, with that model.
-    shards: the encoded images, 10 per shard.
-    features: 24 rows of 8 numbers, in two classes.
-    feature_run: a 4 and 20 bit model, trained on them for 3 epochs with a checkpoint after each.
+    Attributes:
+        images: 12 noise images in each of the class folders a and b.
+        image: one of the images.
+        run: a 4 and 20 bit model, briefly trained on them.
+        index: index of the images, with that model.
+        shards: the encoded images, 10 per shard.
+        features: 24 rows of 8 numbers, in two classes.
+        feature_run: a 4 and 20 bit model, trained on them for 3 epochs with a checkpoint after each.
     """
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.images, self.image = folder, folder / "images", folder / "images" / "a" / "0.png"
+        self.run, self.index, self.shards = folder / "run", folder / "good.index", folder / "shards"
+        self.features, self.feature_run = folder / "features", folder / "feature-run"
 
-    @property
-    def images(self) -> Path:
-        return self.folder / "images"
 
-    @property
-    def image(self) -> Path:
-        """One of the images."""
-        return self.images / "a" / "0.png"
+Make = Callable[[Path, Good], Sequence[str | Path]]
+"""Writes an input into an empty folder, and returns a command line that uses it."""
 
-    @property
-    def run(self) -> Path:
-        return self.folder / "run"
 
-    @property
-    def index(self) -> Path:
-        return self.folder / "good.index"
+def placed(command: str, here: Path, good: Good, **more: Path) -> list[str | Path]:
+    """A command line in which capitals, such as RUN, stand for good things, OUT and NEW for new ones."""
+    places = {name.upper(): path for name, path in vars(good).items()}
+    places |= {"OUT": here / "out", "NEW": here / "out.index", **more}
 
-    @property
-    def shards(self) -> Path:
-        return self.folder / "shards"
+    def path(word: str) -> str | Path:
+        first, _, rest = word.partition("/")
+        return places[first] / rest if first in places else word
 
-    @property
-    def features(self) -> Path:
-        return self.folder / "features"
+    return [path(word) for word in command.split()]
 
-    @property
-    def feature_run(self) -> Path:
-        return self.folder / "feature-run"
+
+def command(line: str) -> Make:
+    """A command line as in `placed`."""
+    return lambda here, good: placed(line, here, good)
+
+
+def on_copy(part: str, damage: Damage, command: str) -> Make:
+    """A command line as in `placed`, where COPY is a copy of a part of `Good` that `damage` has changed."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        copy = copied(getattr(good, part), here)
+        damage(copy)
+        return placed(command, here, good, COPY=copy)
+
+    return make
+
+
+def on_path(name: str, write: Damage, command: str) -> Make:
+    """A command line as in `placed`, where PATH is a file or folder of this name that `write` has made."""
+
+    def make(here: Path, good: Good) -> list[str | Path]:
+        write(here / name)
+        return placed(command, here, good, PATH=here / name)
+
+    return make
 
 
 def make_good(folder: Path) -> Good:
@@ -91,11 +108,6 @@ def quietly(*actions: Callable[[], object]) -> None:
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         for action in actions:
             action()
-
-
-def noise(seed: int, size: int = 8) -> Image.Image:
-    """An RGB image of random pixels."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
 
 
 def write_images(folder: Path, classes: tuple[str, ...] = ("a", "b"), each: int = 12) -> None:

@@ -14,32 +14,18 @@ from PIL import Image
 from nestkala.cli import main
 from nestkala.index import PrefixIndex
 
-from .case import Case, Make, accepted, refused
-from .good import Good, copied, noise, quietly
-from .spoiling import PICKLE
+from ..pictures import chunk, encoded, noise, png
+from .case import Case, accepted, refused
+from .damage import PICKLE, Damage, replaced
+from .good import SMALL, Good, Make, command, copied, on_copy, on_path, quietly
 
 ODD_NAMES = {
-    "a newline": "two\nlines.png",
+    "newline": "two\nlines.png",
     "quotes": "'single' \"double\".png",
-    "markup": "<img src=x onerror=alert(1)>.png",
-    "no UTF-8": os.fsdecode(b"gr\xfcn.png"),
-    "an escape sequence": "\x1b[31mred.png",
+    "HTML": "<img src=x onerror=alert(1)>.png",
+    "invalid UTF-8": os.fsdecode(b"gr\xfcn.png"),
+    "escape sequence": "\x1b[31mred.png",
 }
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    """The file's bytes."""
-    buffer = BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def _png(width: int, height: int, data: bytes) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def _with_chunk(chunk: bytes) -> bytes:
@@ -52,11 +38,7 @@ def _with_segment(segment: bytes) -> bytes:
     return _WHOLE["JPEG"][:2] + segment + _WHOLE["JPEG"][2:]
 
 
-def _text(length: int, checksum: bytes | None = None) -> bytes:
-    content = b"zTXta\0\0" + zlib.compress(bytes(length))
-    return struct.pack(">I", len(content) - 4) + content + (checksum or struct.pack(">I", zlib.crc32(content)))
-
-
+_LONG_TEXT = b"a\0\0" + zlib.compress(bytes(1_200_000))
 _WHOLE = {form: encoded(noise(0, 32), form) for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")}
 _BROKEN = {
     "empty.jpg": b"",
@@ -65,62 +47,34 @@ _BROKEN = {
     "page.gif": b"<html></html>",
     "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     **{f"cut.{form.lower()}": content[: len(content) * 2 // 3] for form, content in _WHOLE.items()},
-    "bomb.png": _png(30_000, 30_000, zlib.compress(b"\0" * 1000)),
-    "no_pixels.png": _png(0, 8, zlib.compress(b"")),
+    "bomb.png": png(30_000, 30_000, zlib.compress(b"\0" * 1000)),
+    "no_pixels.png": png(0, 8, zlib.compress(b"")),
     "flipped.png": _WHOLE["PNG"][:60] + bytes([_WHOLE["PNG"][60] ^ 255]) + _WHOLE["PNG"][61:],
     "header_only.gif": b"GIF89a",
     "broken\nname.png": b"no image",
 }
 
 
-def _given(name: str, content: bytes | None) -> Make:
-    def make(here: Path, good: Good) -> list[str | Path]:
-        if content is not None:
-            (here / name).write_bytes(content)
-        return ["classify", good.run, here / name]
-
-    return make
+def _classified(name: str, write: Damage) -> Make:
+    return on_path(name, write, "classify RUN PATH")
 
 
-def _link(target: str) -> Make:
-    def make(here: Path, good: Good) -> list[str | Path]:
-        (here / "link.png").symlink_to(target)
-        return ["classify", good.run, here / "link.png"]
-
-    return make
+def _one_broken(command: str) -> Make:
+    """The good images, one of them broken."""
+    return on_copy("images", lambda folder: (folder / "a" / "0.png").write_bytes(b"no image"), command)
 
 
-def _one_broken(*command: str | Path) -> Make:
-    """A folder of good images and a broken one."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        folder = copied(good.images, here)
-        (folder / "a" / "0.png").write_bytes(b"no image")
-        places = {
-            "FOLDER": folder,
-            "OUT": here / "out",
-            "RUN": good.run,
-            "INDEX": good.index,
-            "BROKEN": folder / "a/0.png",
-        }
-        return [places.get(str(word), word) for word in command]
-
-    return make
+_TRAIN = f"train --data COPY --output OUT --queries 2 {SMALL}"
 
 
-_TRAIN = ("train", "--data", "FOLDER", "--output", "OUT", "--epochs", "1", "--shots", "4", "--queries", "2")
-_SMALL = ("--lengths", "4", "--batch-size", "4", "--cache-gb", "0", "--workers", "0")
-
-
-def _in_folder(write: Callable[[Path], object]) -> Make:
+def _in_folder(write: Damage) -> Make:
     """A folder filled by `write`, to be indexed."""
 
-    def make(here: Path, good: Good) -> list[str | Path]:
-        (here / "images").mkdir()
-        write(here / "images")
-        return ["index", here / "images", here / "out.index", "--model", good.run, "--json"]
+    def fill(folder: Path) -> None:
+        folder.mkdir()
+        write(folder)
 
-    return make
+    return on_path("images", fill, "index PATH NEW --model RUN --json")
 
 
 def _twins(name: str, odd: tuple[str, bytes], plain: Image.Image) -> Case:
@@ -141,15 +95,15 @@ def _named(kind: str, name: str) -> Case:
     def one_item(here: Path, _: Good, printed: str) -> bool:
         return json.loads(printed)["added"] == [name] == list(PrefixIndex.load(here / "out.index").ids)
 
-    return accepted(f"an image whose name has {kind}", _in_folder(lambda f: noise(1).save(f / name)), one_item)
+    return accepted(f"image name: {kind}", _in_folder(lambda f: noise(1).save(f / name)), one_item)
 
 
-def _leaves_out(name: str, spoil: Callable[[Path], object]) -> Case:
+def _leaves_out(name: str, damage: Callable[[Path], object]) -> Case:
     """A folder with one image and something that is not an image."""
 
     def write(folder: Path) -> None:
         noise(1).save(folder / "1.png")
-        spoil(folder)
+        damage(folder)
 
     def only_it(_: Path, __: Good, printed: str) -> bool:
         return json.loads(printed)["added"] == ["1.png"] and not json.loads(printed)["broken"]
@@ -231,18 +185,13 @@ def _emptied(*flags: str) -> Make:
     return make
 
 
-def _empty_to_encode(here: Path, good: Good) -> list[str | Path]:
-    (here / "mount").mkdir()
-    return ["encode", here / "mount", here / "out", "--model", good.run]
-
-
 def _page_escapes(here: Path, _: Good, __: str) -> bool:
     page = (here / "out.html").read_text()
     return "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
 
 
 def _to_be_searched(here: Path, good: Good) -> list[str | Path]:
-    name = ODD_NAMES["markup"]
+    name = ODD_NAMES["HTML"]
     codes = PrefixIndex.load(good.index)
     index = PrefixIndex.build(codes.codes[:1], [name], codes.bits, about=codes.about | {"folder": str(here)})
     index.save(here / "one.index")
@@ -255,61 +204,66 @@ def _reports(key: str) -> Callable[[Path, Good, str], bool]:
 
 
 CASES = [
-    *(refused(f"image {name!r}", _given(name, content), name.split("\n")[0]) for name, content in _BROKEN.items()),
-    refused("an image that is not there", _given("lost.png", None), "lost.png"),
-    refused("an image with a name of 300 letters", _given("x" * 300 + ".png", None), "x" * 300),
-    refused("a link to itself", _link("link.png"), "link.png"),
-    refused("a link to nothing", _link("nothing.png"), "link.png"),
-    refused("a broken image to search by", _one_broken("search", "INDEX", "BROKEN"), "a/0.png"),
-    refused("a broken image to train on", _one_broken(*_TRAIN, *_SMALL), "a/0.png"),
+    *(
+        refused(f"image: {name!r}", _classified(name, replaced(content)), name.split("\n")[0])
+        for name, content in _BROKEN.items()
+    ),
+    refused("image: missing file", command("classify RUN lost.png"), "lost.png"),
+    refused("image: 300-character name", command(f"classify RUN {'x' * 300}.png"), "x" * 300),
+    refused("image: link to itself", _classified("link.png", lambda path: path.symlink_to("link.png")), "link.png"),
+    refused("image: dangling link", _classified("link.png", lambda path: path.symlink_to("nothing.png")), "link.png"),
+    refused("search: broken image", _one_broken("search INDEX COPY/a/0.png"), "a/0.png"),
+    refused("train: broken image", _one_broken(_TRAIN), "a/0.png"),
     accepted(
-        "a broken image to train without",
-        _one_broken(*_TRAIN, "--on-broken", "skip", *_SMALL),
+        "train: broken image, skipped",
+        _one_broken(f"{_TRAIN} --on-broken skip"),
         lambda here, _, __: json.loads((here / "out/metrics.json").read_text())["broken_images"] == ["a/0.png"],
     ),
     accepted(
-        "a broken image to encode",
-        _one_broken("encode", "FOLDER", "OUT", "--model", "RUN", "--json"),
+        "encode: broken image",
+        _one_broken("encode COPY OUT --model RUN --json"),
         _reports("unreadable"),
     ),
-    accepted(
-        "a broken image to index", _one_broken("index", "FOLDER", "OUT", "--model", "RUN", "--json"), _reports("broken")
-    ),
-    _twins("an image turned by EXIF", ("odd.png", _rotated()), noise(3, 16).transpose(Image.Transpose.ROTATE_270)),
+    accepted("index: broken image", _one_broken("index COPY OUT --model RUN --json"), _reports("broken")),
+    _twins("image: EXIF rotation", ("odd.png", _rotated()), noise(3, 16).transpose(Image.Transpose.ROTATE_270)),
     *(
-        _twins(f"an image that is {kind}", (f"odd.{suffix}", content), plain)
+        _twins(f"image: {kind}", (f"odd.{suffix}", content), plain)
         for kind, suffix, (content, plain) in (
             ("CMYK", "tif", _cmyk()),
-            ("of 16 bits", "png", _16_bit()),
+            ("16-bit gray", "png", _16_bit()),
             ("animated", "gif", _animated()),
             ("transparent", "png", _transparent()),
-            ("a negative of 16 bits", "tif", _negative()),
-            ("of 16 bits, with a transparent value", "png", _one_transparent_gray()),
-            ("1,000,000 pixels wide and 1 high", "png", _long(1_000_000, 1)),
-            ("1 pixel wide and 1,000,000 high", "png", _long(1, 1_000_000)),
-            ("a PNG with a text of 1.2 MB", "png", (_with_chunk(_text(1_200_000)), noise(0, 32))),
-            ("a PNG with a text of a wrong checksum", "png", (_with_chunk(_text(9, b"abcd")), noise(0, 32))),
-            ("a PNG with a short gamma", "png", (_with_chunk(bytes.fromhex("0000000067414d41b2e1b71f")), noise(0, 32))),
+            ("16-bit gray, white is zero", "tif", _negative()),
+            ("16-bit gray with a transparent value", "png", _one_transparent_gray()),
+            ("1,000,000 x 1 pixels", "png", _long(1_000_000, 1)),
+            ("1 x 1,000,000 pixels", "png", _long(1, 1_000_000)),
+            ("PNG with 1.2 MB of text", "png", (_with_chunk(chunk(b"zTXt", _LONG_TEXT)), noise(0, 32))),
             (
-                "a JPEG with a short profile",
+                "PNG text with wrong checksum",
+                "png",
+                (_with_chunk(chunk(b"zTXt", _LONG_TEXT)[:-4] + b"abcd"), noise(0, 32)),
+            ),
+            ("PNG with truncated gamma", "png", (_with_chunk(chunk(b"gAMA", b"")), noise(0, 32))),
+            (
+                "JPEG with truncated ICC profile",
                 "jpg",
                 (_with_segment(b"\xff\xe2\0\x0eICC_PROFILE\0"), Image.open(BytesIO(_WHOLE["JPEG"]))),
             ),
         )
     ),
     *(_named(kind, name) for kind, name in ODD_NAMES.items()),
-    accepted("a page of results with markup in a name", _to_be_searched, _page_escapes),
-    _leaves_out("a link to a folder above", lambda folder: (folder / "loop").symlink_to("..")),
-    _leaves_out("a link to itself in a folder", lambda folder: (folder / "x.png").symlink_to("x.png")),
-    _leaves_out("photographs in formats that are not read", _other_formats),
-    _leaves_out("a link to nothing in a folder", lambda folder: (folder / "x.png").symlink_to("nothing")),
-    refused("an index whose folder is empty now", _emptied(), "24 of 24 indexed images"),
+    accepted("search: HTML in image name", _to_be_searched, _page_escapes),
+    _leaves_out("index: link to parent folder", lambda folder: (folder / "loop").symlink_to("..")),
+    _leaves_out("index: link to itself", lambda folder: (folder / "x.png").symlink_to("x.png")),
+    _leaves_out("index: unsupported photo formats", _other_formats),
+    _leaves_out("index: dangling link", lambda folder: (folder / "x.png").symlink_to("nothing")),
+    refused("index: folder emptied since", _emptied(), "24 of 24 indexed images"),
     accepted(
-        "an index whose folder is empty on purpose",
+        "index: folder emptied since, removal allowed",
         _emptied("--allow-removal"),
         lambda _, __, printed: len(json.loads(printed)["removed"]) == 24,
     ),
-    refused("an empty folder to encode", _empty_to_encode, "mount"),
-    _leaves_out("a pipe named like an image", lambda folder: os.mkfifo(folder / "x.png")),
-    _leaves_out("a device named like an image", lambda folder: (folder / "x.png").symlink_to("/dev/zero")),
+    refused("encode: empty folder", on_path("mount", Path.mkdir, "encode PATH OUT --model RUN"), "mount"),
+    _leaves_out("index: pipe named like an image", lambda folder: os.mkfifo(folder / "x.png")),
+    _leaves_out("index: device named like an image", lambda folder: (folder / "x.png").symlink_to("/dev/zero")),
 ]

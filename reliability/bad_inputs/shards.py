@@ -1,50 +1,41 @@
 """Folders written by `nestkala encode`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from nestkala.index import PrefixIndex
 
-from .case import Make, refused
-from .good import Good, copied
-from .spoiling import DEEP, NO_FORMATS, Spoil, absent, cut, edited, flipped, replaced
+from .case import refused
+from .damage import DEEP, GARBAGE, Damage, absent, cut, edited, flipped, replaced
+from .good import Make, on_copy
 
 
-def _indexed(name: str, spoil: Spoil) -> Make:
+def _indexed(name: str, damage: Damage) -> Make:
     """Create an index from a copy with one damaged file."""
-
-    def make(here: Path, good: Good) -> list[str | Path]:
-        shards = copied(good.shards, here)
-        spoil(shards / name)
-        return ["index", shards, here / "out.index"]
-
-    return make
+    return on_copy("shards", lambda shards: damage(shards / name), "index COPY NEW")
 
 
-def _gone_on(spoil: Callable[[Path], object], size: str = "10") -> Make:
+def _continued(damage: Damage, size: str = "10") -> Make:
     """Continue encoding in a damaged copy with a missing shard."""
 
-    def make(here: Path, good: Good) -> list[str | Path]:
-        shards = copied(good.shards, here)
+    def without_a_shard(shards: Path) -> None:
         (shards / "000001.index").unlink()
-        spoil(shards)
-        return ["encode", good.images, shards, "--model", good.run, "--shard-size", size]
+        damage(shards)
 
-    return make
+    return on_copy("shards", without_a_shard, f"encode IMAGES COPY --model RUN --shard-size {size}")
 
 
-def _listing(line: str) -> Callable[[Path], object]:
+def _listing(line: str) -> Damage:
     """Another line for the 15th image, which is in the second shard."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         lines = (folder / "images.jsonl").read_text().splitlines()
         lines[14] = line
         (folder / "images.jsonl").write_text("\n".join(lines) + "\n")
 
-    return spoil
+    return damage
 
 
-def _not_told(folder: Path) -> None:
+def _without_unreadable(folder: Path) -> None:
     path = folder / "000000.index"
     shard = PrefixIndex.load(path)
     del shard.about["unreadable"]
@@ -53,44 +44,37 @@ def _not_told(folder: Path) -> None:
 
 
 _PLANS = {
-    "that is 10,000 brackets": (replaced(DEEP), "encoding.json"),
-    "of another version": (edited(version=9), "version 9"),
-    "of shards of 2^64 images": (edited(shard_size=2**64), "shard_size"),
-    "of a trillion images": (edited(images=10**12), "images.jsonl"),
-    "of shards of no image": (edited(shard_size=0), "shard_size"),
-    "of no lengths": (edited(lengths=[]), "lengths"),
-    "of a billion bits": (edited(lengths=[10**9]), "lengths"),
-    "that tells of itself in numbers": (edited(about={"folder": 1}), "about"),
-    **{f"that is {what}": (replaced(content), "encoding.json") for what, content in NO_FORMATS.items()},
+    "10,000 brackets": (replaced(DEEP), "encoding.json"),
+    "unknown version": (edited(version=9), "version 9"),
+    "2^64 images per shard": (edited(shard_size=2**64), "shard_size"),
+    "a trillion images": (edited(images=10**12), "images.jsonl"),
+    "zero images per shard": (edited(shard_size=0), "shard_size"),
+    "no lengths": (edited(lengths=[]), "lengths"),
+    "a billion bits": (edited(lengths=[10**9]), "lengths"),
+    "numeric note": (edited(about={"folder": 1}), "about"),
+    **{what: (replaced(content), "encoding.json") for what, content in GARBAGE.items()},
 }
 _LINES = {
-    "no JSON": "{",
-    "a number": "1",
-    "a number for a name": '[1, {"size": 1}]',
-    "no metadata": '["a/1.png", null]',
-    "a NUL in a name": '["a\\u0000b.png", {"size": 1}]',
-    "a path upwards": '["../../../etc/passwd", {"size": 1}]',
-    "a path from the root": '["/etc/passwd", {"size": 1}]',
+    "invalid JSON": "{",
+    "number instead of an entry": "1",
+    "number instead of a name": '[1, {"size": 1}]',
+    "missing metadata": '["a/1.png", null]',
+    "NUL in a name": '["a\\u0000b.png", {"size": 1}]',
+    "path traversal": '["../../../etc/passwd", {"size": 1}]',
+    "absolute path": '["/etc/passwd", {"size": 1}]',
     "10,000 brackets": DEEP,
 }
 
 CASES = [
     *(
-        refused(f"a plan {what}", _indexed("encoding.json", spoil), culprit)
-        for what, (spoil, culprit) in _PLANS.items()
+        refused(f"encoding.json: {what}", _indexed("encoding.json", damage), culprit)
+        for what, (damage, culprit) in _PLANS.items()
     ),
-    refused("shards of which one is missing", _indexed("000001.index", absent), "1 of 3 shards"),
-    refused("a shard that is cut short", _indexed("000001.index", cut(-9)), "000001.index"),
-    refused("a shard with a bit flipped", _indexed("000001.index", flipped(-5)), "000001.index"),
-    *(
-        refused(f"a list of images with {what}", _gone_on(_listing(line)), "images.jsonl")
-        for what, line in _LINES.items()
-    ),
-    refused(
-        "a list of images that is gone", _gone_on(lambda folder: (folder / "images.jsonl").unlink()), "images.jsonl"
-    ),
-    refused("a shard that does not tell what was unreadable", _gone_on(_not_told), "000000.index"),
-    refused(
-        "shards of another size", lambda here, good: [*_gone_on(lambda _: None)(here, good)[:-1], "11"], "shard size"
-    ),
+    refused("shards: one missing", _indexed("000001.index", absent), "1 of 3 shards"),
+    refused("shard: truncated", _indexed("000001.index", cut(-9)), "000001.index"),
+    refused("shard: bit flip", _indexed("000001.index", flipped(-5)), "000001.index"),
+    *(refused(f"images.jsonl: {what}", _continued(_listing(line)), "images.jsonl") for what, line in _LINES.items()),
+    refused("images.jsonl: missing", _continued(lambda folder: (folder / "images.jsonl").unlink()), "images.jsonl"),
+    refused("shard: no list of unreadable images", _continued(_without_unreadable), "000000.index"),
+    refused("shards: different size", _continued(lambda _: None, "11"), "shard size"),
 ]

@@ -85,7 +85,7 @@ def run(seconds: float = 60, seed: int = 0) -> list[Finding]:
     findings = [line for line in lines if "trials" not in line]
     if not trials:
         findings.append({"what": f"the process ended with {done.returncode}: {done.stderr[-500:]}"})
-    tried = f"{sum(trials.values()):,} spoilt files of {len(trials)} kinds in {seconds:g} s: {len(findings)} findings"
+    tried = f"{sum(trials.values()):,} damaged files of {len(trials)} kinds in {seconds:g} s: {len(findings)} findings"
     details = {"seed": seed, "trials": trials, "findings": findings}
     return [Finding("loaders fuzzed", tried, "success or one clear error, within bounds", not findings, details)]
 

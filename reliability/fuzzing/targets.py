@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,8 @@ from nestkala.training.metrics_file import load_metrics
 from nestkala.training.objective import make_loss
 from nestkala.utils.files import save_tensors
 
-from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied, noise
-from ..bad_inputs.images import encoded
+from ..bad_inputs.good import OF_FEATURES, WIDTH, Good, copied
+from ..pictures import encoded, noise
 
 _FEW = 12
 _METHODS: tuple[Method, ...] = ("slices", "tables", "scan")
@@ -116,9 +116,9 @@ def _models(good: Good, folder: Path) -> list[Target]:
     """Weights are damaged next to a model.json of version 3, without their checksum, which would catch everything."""
     run = copied(good.feature_run, _made(folder))
     earlier = copied(good.feature_run, _made(folder / "earlier"))
-    said = json.loads((earlier / "model.json").read_text(encoding="utf-8"))
-    del said["weights_sha256"]
-    (earlier / "model.json").write_text(json.dumps(said | {"version": 3}), encoding="utf-8")
+    spec = json.loads((earlier / "model.json").read_text(encoding="utf-8"))
+    del spec["weights_sha256"]
+    (earlier / "model.json").write_text(json.dumps(spec | {"version": 3}), encoding="utf-8")
     tensors = earlier / "model.safetensors"
     weights = [tensors.read_bytes(), _without_checksum(tensors)]
     return [
@@ -161,16 +161,9 @@ def _lists(folder: Path) -> list[Target]:
         "classnames.txt": b"cat\nhot dog\n",
     }
 
-    def load() -> None:
-        try:
-            load_dataset(str(folder), folder)
-        finally:
-            for name, content in contents.items():
-                (folder / name).write_bytes(content)
-
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return [Target(f"lists: {name}", [content], folder / name, load) for name, content in contents.items()]
+    return _in_folder(folder, contents, lambda: load_dataset(str(folder), folder), "lists: ")
 
 
 def _class_folders(folder: Path) -> Target:
@@ -196,13 +189,13 @@ def _settings(folder: Path) -> list[Target]:
     experiment += b"  M: {loss: csq}\n  N: {sweep: {alpha: [1, 2]}}\n"
     config = b"data: digits\nlengths: [8, 16]\nloss: csq\nepochs: 2\nloss_args: {quantization: 0.3}\n"
     config += b"prompts:\n- a {}.\nlr: 0.1\nqueries: 5\n"
-    said = b'cat: a cat\n"hot dog": [a dog, "two"]\n'
+    descriptions = b'cat: a cat\n"hot dog": [a dog, "two"]\n'
     return [
         Target("configs", [config], folder / "c.yaml", lambda: load_config(str(folder / "c.yaml"))),
         Target("experiments", [experiment], folder / "e.yaml", lambda: load_experiment(str(folder / "e.yaml")).rows),
         Target(
             "descriptions",
-            [said, b'{"cat": "a", "hot dog": ["b"]}'],
+            [descriptions, b'{"cat": "a", "hot dog": ["b"]}'],
             folder / "d.yaml",
             lambda: class_sentences(("cat", "hot dog"), ("{}",), folder / "d.yaml"),
         ),
@@ -224,18 +217,13 @@ def _shards(good: Good, folder: Path) -> list[Target]:
     shards = copied(good.shards, _made(folder))
 
     def read() -> None:
-        try:
-            plan = read_plan(shards)
-            for shard in read_shards(shards, verify=False):
-                unreadable(shard)
-            for _, images in shard_images(shards, plan, {0, 1}):
-                list(images)
-        finally:
-            for name in names:
-                shutil.copy(good.shards / name, shards / name)
+        plan = read_plan(shards)
+        for shard in read_shards(shards, verify=False):
+            unreadable(shard)
+        for _, images in shard_images(shards, plan, {0, 1}):
+            list(images)
 
-    names = ("encoding.json", "images.jsonl", "000001.index")
-    return [Target(f"shards: {name}", [(shards / name).read_bytes()], shards / name, read) for name in names]
+    return _in_folder(shards, ("encoding.json", "images.jsonl", "000001.index"), read, "shards: ")
 
 
 def _arrays(good: Good, folder: Path) -> list[Target]:
@@ -246,17 +234,12 @@ def _arrays(good: Good, folder: Path) -> list[Target]:
     config = Config(anchors=str(anchors), backbone=backbone.name, adapter="none")
 
     def read() -> None:
-        try:
-            dataset = load_dataset(str(features), folder)
-            for index in range(min(_FEW, len(dataset))):
-                backbone.prepare(dataset.read(index), dataset.names[index])
-        finally:
-            for name in ("features.npy", "labels.npy"):
-                shutil.copy(good.features / name, features / name)
+        dataset = load_dataset(str(features), folder)
+        for index in range(min(_FEW, len(dataset))):
+            backbone.prepare(dataset.read(index), dataset.names[index])
 
     return [
-        Target("features.npy", [(features / "features.npy").read_bytes()], features / "features.npy", read),
-        Target("labels.npy", [(features / "labels.npy").read_bytes()], features / "labels.npy", read),
+        *_in_folder(features, ("features.npy", "labels.npy"), read),
         Target(
             "anchors", [anchors.read_bytes()], anchors, lambda: class_anchors(config, backbone, ("cat", "dog"), seed=0)
         ),
@@ -275,15 +258,29 @@ def _tokens(folder: Path) -> Target:
         read = TokenCache(folder, "tokens", 1e9)
         torch.stack([read[key] for key in keys if key in read] or [torch.zeros(1)])
 
-    return Target("cached tokens", [path.read_bytes()], path, read)
+    return Target("token cache", [path.read_bytes()], path, read)
 
 
 def _digests(folder: Path) -> Target:
     image, path = _made(folder) / "image.png", folder / FILE
     image.write_bytes(b"an image")
-    told = torch.arange(64, dtype=torch.uint8).view(2, 32)
-    save_tensors(path, {"digests": told}, {"version": "1"})
-    return Target("remembered digests", [path.read_bytes()], path, lambda: Digests(folder).of(image))
+    digests = torch.arange(64, dtype=torch.uint8).view(2, 32)
+    save_tensors(path, {"digests": digests}, {"version": "1"})
+    return Target("digest cache", [path.read_bytes()], path, lambda: Digests(folder).of(image))
+
+
+def _in_folder(folder: Path, names: Iterable[str], load: Callable[[], object], kind: str = "") -> list[Target]:
+    """Each file of these names, which are loaded together; after a trial, all are restored."""
+    contents = {name: (folder / name).read_bytes() for name in names}
+
+    def restoring() -> None:
+        try:
+            load()
+        finally:
+            for name, content in contents.items():
+                (folder / name).write_bytes(content)
+
+    return [Target(kind + name, [content], folder / name, restoring) for name, content in contents.items()]
 
 
 def _made(folder: Path) -> Path:

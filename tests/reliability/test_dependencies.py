@@ -12,8 +12,8 @@ METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index in which one package is as it should be and another is withdrawn."""
-    for name, attribute in (("sound-one", ""), ("withdrawn-one", ' data-yanked="broken"')):
+    """An index in which one package is as it should be and another is yanked."""
+    for name, attribute in (("sound-one", ""), ("yanked-one", ' data-yanked="broken"')):
         folder = tmp_path / "simple" / name
         folder.mkdir(parents=True)
         wheel, info = f"{name.replace('-', '_')}-1.0-py3-none-any.whl", f"{name.replace('-', '_')}-1.0.dist-info"
@@ -32,16 +32,14 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("pins", "measured", "held"),
     [
-        (["sound-one==1.0"], "1 of 1 there, 0 withdrawn", True),
-        (["# pins", "sound-one==1.0", "withdrawn-one==1.0"], "2 of 2 there, 1 withdrawn", False),
-        (["sound-one==2.0"], "0 of 1 there, 0 withdrawn (ERROR: ", False),
+        (["sound-one==1.0"], "1 of 1 available, 0 yanked", True),
+        (["# pins", "sound-one==1.0", "yanked-one==1.0"], "2 of 2 available, 1 yanked", False),
+        (["sound-one==2.0"], "0 of 1 available, 0 yanked (ERROR: ", False),
     ],
 )
-def test_pins_that_are_missing_or_withdrawn_are_told(
-    registry: Path, pins: list[str], measured: str, held: bool
-) -> None:
+def test_missing_and_yanked_pins_are_reported(registry: Path, pins: list[str], measured: str, held: bool) -> None:
     constraints = registry / "constraints.txt"
     constraints.write_text("\n".join(pins) + "\n")
-    finding = dependencies.there(constraints)
+    finding = dependencies.available(constraints)
     assert finding.measured.startswith(measured)
     assert finding.held == held

@@ -18,27 +18,27 @@ from reliability.fuzzing.targets import Target
 SAFETENSORS = (16).to_bytes(8, "little") + b'{"a": [2, 3, 4]}' + bytes(range(200))
 
 
-def spoilt(trial: int, content: bytes = SAFETENSORS) -> bytes:
+def damaged(trial: int, content: bytes = SAFETENSORS) -> bytes:
     return mutated(content, [content, b"another file"], np.random.default_rng([0, trial]))
 
 
 def test_a_number_makes_its_file_again_and_no_two_make_the_same() -> None:
-    files = [spoilt(trial) for trial in range(200)]
-    assert files == [spoilt(trial) for trial in range(200)]
+    files = [damaged(trial) for trial in range(200)]
+    assert files == [damaged(trial) for trial in range(200)]
     assert len(set(files)) > 150
     assert max(map(len, files)) <= 2**20
 
 
 def test_the_header_of_safetensors_stays_whole_where_only_a_number_changes() -> None:
-    whole = [file for file in map(spoilt, range(500)) if file.endswith(bytes(range(200))) and file != SAFETENSORS]
+    whole = [file for file in map(damaged, range(500)) if file.endswith(bytes(range(200))) and file != SAFETENSORS]
     sizes = [int.from_bytes(file[:8], "little") for file in whole]
     again = [size for size, file in zip(sizes, whole, strict=True) if 8 + size + 200 == len(file)]
     assert len(again) > 20
 
 
-def test_nothing_can_be_spoilt_too() -> None:
+def test_empty_content_can_be_damaged() -> None:
     for trial in range(200):
-        spoilt(trial, b"")
+        damaged(trial, b"")
 
 
 def raise_(error: BaseException) -> None:

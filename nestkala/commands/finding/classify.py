@@ -59,6 +59,7 @@ class Classify:
         from tabulate import tabulate
 
         from ...hasher import Hasher
+        from ...search.image_folder import why_unreadable
         from ...utils.errors import as_line
         from ...utils.machine import decoding_workers
 
@@ -75,7 +76,7 @@ class Classify:
             try:
                 found = self._answers(hasher, chunk, workers)
             except NestKALAError:  # rare, so only now try each image on its own
-                wrong = {image: message for image in chunk if (message := _unreadable(hasher, image))}
+                wrong = {image: message for image in chunk if (message := why_unreadable(hasher, image))}
                 broken += wrong.values()
                 chunk = [image for image in chunk if image not in wrong]
                 found = self._answers(hasher, chunk, workers)
@@ -156,14 +157,3 @@ def _images(path: Path) -> list[Path]:
     for line in left_out.in_words():
         print(line, file=sys.stderr)
     return images
-
-
-def _unreadable(hasher: "Hasher", path: Path) -> str | None:
-    """Why an image cannot be read, or None if it can."""
-    try:
-        hasher.backbone.prepare(path.read_bytes(), str(path))
-    except NestKALAError as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot read image {str(path)!r}: {error.strerror}"
-    return None

@@ -1,7 +1,7 @@
 """torchvision data sets by name: only those whose files need no unpickling."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from ...utils.errors import NestKALAError, nearest, one_line
 from ..cifar10 import load_cifar10, load_cifar100
 from ..class_names import check_class_names, one_form
 from ..dataset import ArrayDataset, FileDataset, ImageDataset
+from ..digits import DIGITS
 from .parts import parts_of
 
 TORCHVISION = "torchvision:"
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ _SOURCES = {
     "Food101": _by_split("train", "test"),
     "Imagenette": _by_split("train", "val"),
     "KMNIST": _Source(_TRAIN_OR_NOT),
-    "MNIST": _Source(_TRAIN_OR_NOT, _DIGITS),
+    "MNIST": _Source(_TRAIN_OR_NOT, DIGITS),
     "RenderedSST2": _by_split("train", "val", "test"),
     "STL10": _by_split("train", "test"),
     "SUN397": _WHOLE,
-    "SVHN": _Source(_by_split("train", "test").splits, _DIGITS),
+    "SVHN": _Source(_by_split("train", "test").splits, DIGITS),
     "StanfordCars": _by_split("train", "test"),
-    "USPS": _Source(_TRAIN_OR_NOT, _DIGITS),
+    "USPS": _Source(_TRAIN_OR_NOT, DIGITS),
 }
 _OWN = {"CIFAR10": load_cifar10, "CIFAR100": load_cifar100}
 """Data sets that torchvision unpickles; here they are read from their authors' binary version."""
@@ -87,15 +87,25 @@ def load_torchvision(data: str, root: Path) -> ImageDataset:
     if (early := root / name / "processed" / "training.pt").exists():
         raise NestKALAError(f"{data}: {early}, from an early torchvision, would be unpickled: delete it")
     source = _SOURCES[name]
-    found = _Images()
+    class_names: tuple[str, ...] = ()
+    items: dict[str, tuple[Path | Image.Image, int]] = {}
     for split, arguments in source.splits.items():
         opened = _opened(data, name, root, arguments)
-        class_names = source.class_names or _class_names(opened)
-        if found.class_names not in ((), class_names):
-            raise NestKALAError(f"the splits of {data} have different classes: {split} has {', '.join(class_names)}")
-        found.class_names = class_names
-        found.take(split, opened)
-    return found.as_dataset(data, root)
+        own = source.class_names or tuple(
+            one_form(each if isinstance(each, str) else each[0]) for each in opened.classes
+        )
+        if class_names not in ((), own):
+            raise NestKALAError(f"the splits of {data} have different classes: {split} has {', '.join(own)}")
+        class_names = own
+        items |= {f"{split}/{row}": opened[row] for row in range(len(opened))}
+    check_class_names(class_names, data)
+    targets = np.array([int(label) for _, label in items.values()])[:, None] == np.arange(len(class_names))
+    parts = parts_of(((row, each.partition("/")[0]) for row, each in enumerate(items)), len(items), data)
+    paths = [image.relative_to(root).as_posix() for image, _ in items.values() if isinstance(image, Path)]
+    if paths:
+        return FileDataset(names=paths, targets=targets, class_names=class_names, parts=parts, root=root)
+    pixels = np.stack([np.asarray(image) for image, _ in items.values()])
+    return ArrayDataset(names=list(items), targets=targets, class_names=class_names, parts=parts, images=pixels)
 
 
 def _opened(data: str, name: str, root: Path, arguments: Mapping[str, Any]) -> Any:
@@ -118,40 +128,3 @@ def _opened(data: str, name: str, root: Path, arguments: Mapping[str, Any]) -> A
             f"{data} is not in {str(root)!r} and cannot be downloaded ({one_line(error)}); get it some other way and "
             "put it there, as torchvision stores it, or give its location with --data-root"
         ) from error
-
-
-def _class_names(opened: Any) -> tuple[str, ...]:
-    """Class names; the first one for classes with several."""
-    return tuple(one_form(name if isinstance(name, str) else name[0]) for name in opened.classes)
-
-
-@dataclass
-class _Images:
-    """The images of all splits."""
-
-    class_names: tuple[str, ...] = ()
-    images: list[Path | Image.Image] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-
-    def take(self, split: str, opened: Sequence[tuple[Any, int]]) -> None:
-        for row in range(len(opened)):
-            image, label = opened[row]
-            self.images.append(image)
-            self.labels.append(int(label))
-            self.splits.append(split)
-            self.names.append(f"{split}/{row}")
-
-    def as_dataset(self, data: str, root: Path) -> ImageDataset:
-        check_class_names(self.class_names, data)
-        targets = np.array(self.labels, dtype=np.int64)[:, None] == np.arange(len(self.class_names))
-        parts = parts_of(enumerate(self.splits), len(self.splits), data)
-        paths = [image.relative_to(root).as_posix() for image in self._paths()]
-        if paths:
-            return FileDataset(names=paths, targets=targets, class_names=self.class_names, parts=parts, root=root)
-        pixels = np.stack([np.asarray(image) for image in self.images])
-        return ArrayDataset(names=self.names, targets=targets, class_names=self.class_names, parts=parts, images=pixels)
-
-    def _paths(self) -> Iterator[Path]:
-        return (image for image in self.images if isinstance(image, Path))

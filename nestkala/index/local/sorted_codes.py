@@ -41,10 +41,6 @@ class SortedCodes:
     def __len__(self) -> int:
         return len(self.words)
 
-    def chosen(self, places: NDArray[np.int64]) -> "SortedCodes":
-        """The codes at these ascending positions."""
-        return SortedCodes(self.words[places], self.bits)
-
     def nearest(
         self, queries: Words, k: int, bits: int, method: Method = "auto"
     ) -> tuple[Positions, NDArray[np.int32]]:

@@ -21,6 +21,7 @@ from ...utils.text_files import parsed_json
 from ...utils.versions import check_version
 from ..conditions import Condition, check_keys, parse_conditions
 from ..contract import Hits, check_queries, check_radius, checked_relaxed, checked_shortlist
+from ..local.searching import checked_bits
 from ..prefix_index import PrefixIndex
 from ..slices import best, soft_distances_to
 from .address import Address
@@ -264,7 +265,7 @@ class PostgresIndex:
         Raises:
             NestKALAError: as there, or the database does not answer.
         """
-        bits = self._checked_bits(bits)
+        bits = checked_bits(bits, self.bits)
         shortlist = checked_shortlist(k, shortlist, rescore is not None)
         check_queries(codes, self.bits if shortlist > k else bits)
         conditions = parse_conditions(where)
@@ -286,7 +287,7 @@ class PostgresIndex:
         Raises:
             NestKALAError: as there, or the database does not answer.
         """
-        bits = self._checked_bits(bits)
+        bits = checked_bits(bits, self.bits)
         check_radius(radius)
         check_queries(codes, bits)
         conditions = parse_conditions(where)
@@ -350,13 +351,6 @@ class PostgresIndex:
     @property
     def _table(self) -> sql.Identifier:
         return self._address.identifier
-
-    def _checked_bits(self, bits: int | None) -> int:
-        if bits is None:
-            return self.bits
-        if not is_whole_number(bits, 1, self.bits):
-            raise NestKALAError(f"bits must be a whole number from 1 to {self.bits} (the code length), not {bits!r}")
-        return int(bits)
 
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Cursor[Row]]:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Spoil = Callable[[Path], object]
+Damage = Callable[[Path], object]
 
 
-def replaced(content: bytes | str) -> Spoil:
+def replaced(content: bytes | str) -> Damage:
     """Replace the content."""
     return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def cut(size: int) -> Spoil:
+def cut(size: int) -> Damage:
     """Keep only the first bytes; if `size` is negative, all but the last."""
     return lambda path: path.write_bytes(path.read_bytes()[:size])
 
@@ -25,18 +25,18 @@ def absent(path: Path) -> None:
     path.unlink()
 
 
-def flipped(place: int) -> Spoil:
+def flipped(place: int) -> Damage:
     """Flip one bit of one byte."""
 
-    def spoil(path: Path) -> None:
+    def damage(path: Path) -> None:
         content = bytearray(path.read_bytes())
         content[place] ^= 0x10
         path.write_bytes(bytes(content))
 
-    return spoil
+    return damage
 
 
-def edited(**values: Any) -> Spoil:
+def edited(**values: Any) -> Damage:
     """Change values in a JSON file."""
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -52,9 +52,9 @@ PICKLE = b"cos\nsystem\n(Vtouch unpickled\ntR."  # the same, as pickle's first p
 DEEP = "[" * 10_000
 LARGE_NUMBER = "9" * 5000
 OVERSIZED_HEADER = struct.pack("<Q", 2**62) + b"{}"
-NO_FORMATS = {
+GARBAGE = {
     "text": b"hello, world\n" * 40,
-    "nothing": b"",
-    "a pickle": PICKLE,
-    "an oversized header": OVERSIZED_HEADER,
+    "empty": b"",
+    "pickle": PICKLE,
+    "oversized header": OVERSIZED_HEADER,
 }
