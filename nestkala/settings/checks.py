@@ -7,7 +7,7 @@ from .config import Config
 
 FREE_ON_RESUME = {
     *("config", "resume", "epochs", "checkpoint_every", "tracker"),
-    *("threads", "workers", "encode_batch_size", "cache", "cache_gb"),
+    *("threads", "workers", "backend", "encode_batch_size", "cache", "cache_gb"),
 }
 """Settings that may change when a run is resumed: they do not affect what an epoch computes (except for rounding)."""
 

@@ -87,6 +87,7 @@ CHANGED: dict[str, Any] = {
     "precision": "bf16",
     "threads": 1,
     "workers": 0,
+    "backend": "onnx",
     "encode_batch_size": 19,
     "cache": Path("/tmp/some cache"),
     "cache_gb": 0.5,
@@ -590,7 +591,10 @@ def test_resuming_what_is_no_run_folder_names_it(tmp_path: Path) -> None:
     assert str(tmp_path) in refusal(lambda: base_config({"resume": tmp_path}))
 
 
-FREE = {"config", "resume", "epochs", "threads", "workers", "encode_batch_size", "cache", "cache_gb", "tracker"}
+FREE = {
+    *("config", "resume", "epochs", "tracker"),
+    *("threads", "workers", "backend", "encode_batch_size", "cache", "cache_gb"),
+}
 
 
 @pytest.mark.parametrize("key", sorted(CHANGED.keys() - FREE - {"checkpoint_every"}))
