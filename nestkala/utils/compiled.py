@@ -48,7 +48,9 @@ def in_threads(
         at_least: number of items worth a thread.
         threads: the most threads; None for as many as this process computes with, see `compute_threads`.
     """
-    parts = min(compute_threads() if threads is None else threads, number // at_least)
+    parts = number // at_least
+    if parts > 1:
+        parts = min(parts, compute_threads() if threads is None else threads)
     if parts <= 1:
         work(0, number)
         return
