@@ -24,7 +24,7 @@ def token_source(settings: MachineSettings, spec: ModelSpec, backbone: Backbone,
     if settings.cache_gb > 0 and not isinstance(dataset, FeatureDataset):
         on = f"{backbone.tower.device.type} by {settings.encode_batch_size}"
         on += f" with {backend}" if backend != "torch" else ""
-        kind = f"version 1: {spec.fingerprint} {settings.precision} last {spec.num_adapted} blocks on {on}"
+        kind = f"version 2: {spec.fingerprint} {settings.precision} last {spec.num_adapted} blocks on {on}"
         cache = TokenCache(settings.cache or default_folder(), kind, settings.cache_gb * 1e9)
     workers = decoding_workers(settings.workers)
     return TokenSource(backbone, settings.precision, settings.encode_batch_size, workers, cache, trunk)
