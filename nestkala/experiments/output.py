@@ -8,6 +8,7 @@ from pathlib import Path
 from ..utils.files import write_text
 from .grid import Grid
 from .plots import draw_sweeps
+from .schema import Experiment
 from .tables import latex, make_tables, markdown
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def write_output(grid: Grid, folder: Path, changes: Sequence[str], absent: Itera
     """
     experiment, absent = grid.experiment, list(absent)
     remarks, tables = _remarks(grid, changes, absent), make_tables(grid)
-    paragraphs = [*filter(None, [experiment.about.strip()]), f"`nestkala experiment {experiment.name}`. {remarks}"]
+    paragraphs = [experiment.about.strip(), f"`nestkala experiment {experiment.name}`. {remarks}", _tuned(experiment)]
     result = {
         "name": experiment.name,
         "title": experiment.title,
@@ -37,7 +38,7 @@ def write_output(grid: Grid, folder: Path, changes: Sequence[str], absent: Itera
         "trials": grid.as_json(),
     }
     texts = {
-        ".md": markdown(experiment.title, paragraphs, tables),
+        ".md": markdown(experiment.title, [*filter(None, paragraphs)], tables),
         ".tex": latex(remarks, tables),
         ".json": json.dumps(result, indent=1, ensure_ascii=False) + "\n",
     }
@@ -60,15 +61,22 @@ def _remarks(grid: Grid, changes: Sequence[str], absent: Sequence[str]) -> str:
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     sentences = [f"Backbone {', '.join(backbones)}; {spread}."]
     if tune := grid.experiment.tune:
-        chosen = "; ".join(
-            f"{name} {method.settings[tune.setting]}"
-            for name, method in grid.experiment.methods.items()
-            if tune.setting in method.settings
-        )
         values = ", ".join(map(str, tune.sweep[tune.setting]))
-        sentences.append(f"{tune.setting} was tuned over {values} at {tune.shots} shots, on other queries: {chosen}.")
+        sentences.append(f"{tune.setting} was tuned over {values} at {tune.shots} shots, on other queries.")
     if changes:
         sentences.append(f"Changed from the file: {'; '.join(changes)}.")
     if absent:
         sentences.append(f"Skipped because the data was missing: {', '.join(absent)}.")
     return " ".join(sentences)
+
+
+def _tuned(experiment: Experiment) -> str:
+    """A list with the methods at each chosen value of the tuned setting; empty without one."""
+    if experiment.tune is None:
+        return ""
+    setting = experiment.tune.setting
+    methods: dict[str, list[str]] = {str(value): [] for value in experiment.tune.sweep[setting]}
+    for name, method in experiment.methods.items():
+        if setting in method.settings:
+            methods.setdefault(str(method.settings[setting]), []).append(name)
+    return "\n".join(f"- {setting} {value}: {'; '.join(names)}" for value, names in methods.items() if names)

@@ -499,5 +499,6 @@ def test_the_command_tunes_first(
     assert "own: its own runs are listed once these are finished" in said
     assert main(command) == 0
     page = Path("runs/experiments/own.md").read_text()
-    assert "lr was tuned over 0.01, 1e+30 at 2 shots, on other queries: one by one 0.01." in page
+    assert "lr was tuned over 0.01, 1e+30 at 2 shots, on other queries." in page
+    assert "\n\n- lr 0.01: one by one\n\n" in page
     assert json.loads(Path("runs/experiments/own.json").read_text())["settings"] == {"one by one": {"lr": 0.01}}
