@@ -160,10 +160,7 @@ class Tower(nn.Module, ABC):
         """
         halved = self.unchecked_trunk(images)
         if not torch.isfinite(halved).all():
-            raise NestKALAError(
-                "the backbone's tokens are not finite in half precision (largest magnitude "
-                f"{self._tokens(images).abs().max().item():.3g}, half precision ends at 65504)"
-            )
+            raise beyond_half(self._tokens(images))
         return halved
 
     def unchecked_trunk(self, images: Tensor) -> Tensor:
@@ -202,6 +199,14 @@ class Tower(nn.Module, ABC):
                 longer = torch.cat([tokens, prompted], dim=1)
                 tokens = block(longer, adapter)[:, : tokens.shape[1]]
         return self.pool(tokens)
+
+
+def beyond_half(tokens: Tensor) -> NestKALAError:
+    """The error for tokens that are not finite in half precision."""
+    return NestKALAError(
+        "the backbone's tokens are not finite in half precision (largest magnitude "
+        f"{tokens.abs().max().item():.3g}, half precision ends at 65504)"
+    )
 
 
 class FixedTower(Tower):

@@ -11,7 +11,7 @@ IMAGES_A_CALL = 8
 
 
 class RuntimeTower(FixedTower):
-    """The part of a model from images (B, 3, H, W) to adapted features (B, feature_dim), without rounding."""
+    """The exported part of a model: images (B, 3, H, W) -> adapted features (B, feature_dim), or tokens, unrounded."""
 
     def __init__(self, compute: Compute, feature_dim: int) -> None:
         super().__init__(nn.Identity(), feature_dim)

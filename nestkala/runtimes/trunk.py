@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import Backbone, Tower
-from ..utils.errors import NestKALAError
+from ..backbones.tower import beyond_half
 from .agreement import sample_images
 from .choice import choose, exported, refusal_of
 from .names import Backend
@@ -59,10 +59,7 @@ def trunk_on(backend: str, frozen: Backbone, precision: str) -> tuple[Backend, C
         tokens = tower.embed(images)
         halved = tokens.half()
         if not torch.isfinite(halved).all():
-            raise NestKALAError(
-                f"the backbone's tokens are not finite in half precision (largest magnitude {tokens.abs().max():.3g}, "
-                "half precision ends at 65504)"
-            )
+            raise beyond_half(tokens)
         return halved
 
     return chosen, compute
