@@ -95,7 +95,8 @@ def soft_distances_to(
     Each word has `width` bits.
     """
     found = np.empty(candidates.shape, np.float32)
-    _in_threads(_soft_distances_to, candidates.size, words, width, queries, candidates, costs, found)
+    steps = candidates.shape[1] * costs.shape[1]
+    _in_threads(_soft_distances_to, steps, words, width, queries, candidates, costs, found)
     return found
 
 

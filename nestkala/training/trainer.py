@@ -229,8 +229,10 @@ class Trainer:
 
 @torch.no_grad()
 def prepared(model: HashModel, tokens: Tensor, device: torch.device) -> Tensor:
-    """Tokens (N, ...) on the CPU -> `Tower.prepare` of them, unless that takes too much memory."""
-    if not len(tokens) or len(tokens) * model.tower.prepare(tokens[:1].to(device, model.dtype)).nbytes > _MOST_PREPARED:
+    """Tokens (N, ...) on the CPU -> `Tower.prepare` of them, unless it has nothing to do or takes too much memory."""
+    first = tokens[:1].to(device, model.dtype)
+    one = model.tower.prepare(first)
+    if one is first or len(tokens) * one.nbytes > _MOST_PREPARED:
         return tokens
     parts = [model.tower.prepare(part.to(device, model.dtype)).cpu() for part in tokens.split(64)]
     return torch.cat(parts)

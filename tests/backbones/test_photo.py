@@ -308,6 +308,14 @@ def test_a_run_with_more_images_than_are_prepared_trains_the_same_model(photogra
         torch.testing.assert_close(states[2][name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_tokens_that_need_no_preparation_are_not_copied():
+    tower = load_backbone("tiny", 1).tower
+    adapter = CLoRA(tower.width, 1, num_prefix_tokens=tower.num_prefix_tokens)
+    model = HashModel(tower, torch.randn(CLASSES, TEXT_WIDTH), (4,), adapter)
+    tokens = torch.randn(3, 5, tower.width).half()
+    assert trainer.prepared(model, tokens, torch.device("cpu")) is tokens
+
+
 @pytest.mark.parametrize("num_adapted", [0, 1])
 def test_cached_tokens_are_those_that_were_computed(photographs, tmp_path, monkeypatch, num_adapted):
     dataset, backbone = load_dataset(str(photographs), Path()), load_backbone("photo", num_adapted)
