@@ -67,6 +67,7 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
     targets = torch.from_numpy(dataset.targets[split.train]).to(model.dtype)
     if trains:
         check_objective(config, model.head, targets)
+    source = token_source(config, spec, backbone, dataset)
 
     # only now, so that a mistake in the settings leaves no folder behind
     folder = from_main_process(lambda: claim(config, until_then))
@@ -80,7 +81,6 @@ def _train(config: Config, until_then: ExitStack | None) -> Path:
     start_tracker(config, accelerator, folder)
 
     started = time.perf_counter()
-    source = token_source(config, spec, backbone, dataset)
     shared = SharedTokenSource(source, accelerator)
     tokens = list(shared.batches(dataset, split.train.tolist(), "training images" if main else None))
     start, broken = find_start(config, model, shared, dataset, split, tokens, targets, center, show=main)

@@ -102,6 +102,12 @@ def test_a_run_gives_the_codes_of_torch_and_says_what_it_used(backend: str, phot
     assert len({path.parent.name for path in cache.glob("*/*.safetensors")}) == 2  # their tokens are kept apart
 
 
+def test_a_run_that_it_cannot_compute_leaves_no_folder(backend: str, photographs: Path, tmp_path: Path) -> None:
+    flags = ["--shots", "2", "--backend", backend, "--precision", "bf16", "--output", str(tmp_path / "run")]
+    assert main(["train", str(photographs), *flags]) == 2
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_takes_it(backend: str, photographs: Path, tmp_path: Path) -> None:
     flags = ["--backbone", "tiny", "--shots", "2", "--queries", "0", "--lengths", "8", "--backend", backend]
     assert main(["train", str(photographs), *flags, "--output", str(tmp_path / "run")]) == 0
