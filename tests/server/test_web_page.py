@@ -545,6 +545,7 @@ def test_it_fits_a_phone_and_a_desk_in_light_and_dark(
     assert width > 400 or page.locator("button, input:not([type=file])").evaluate_all(small) == []
     page.locator(".card").first.click()
     viewed(page, names(page)[0])
+    until(page, "document.getElementById('large').style.getPropertyValue('--width') !== ''")  # its size is known
     assert page.evaluate("document.getElementById('viewer').scrollWidth") <= width
     box, stage = page.locator("#large").bounding_box(), page.locator("#stage").bounding_box()
     assert box["width"] <= min(stage["width"], 192)  # twice its own size at most
